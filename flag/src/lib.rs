@@ -1,1 +1,39 @@
-//! Placeholder.
+//! The contract between the filter and the controller, and every decision that both share.
+//!
+//! Pure: no clock, randomness, I/O, Kubernetes or proxy-wasm. Time comes in as an argument, in
+//! milliseconds. Both sides parse the golden files in `flag/golden/`.
+//!
+//! | module | decides |
+//! | --- | --- |
+//! | [`record`] | what a valid flag is, and its content hash |
+//! | [`snapshot`] | what a proxy is sent: all its flags, and what it is asked to do |
+//! | [`merge`] | which of two records of one flag is in effect |
+//! | [`epoch`] | the next epoch |
+//! | [`config`] | what a filter is told at start |
+//! | [`host`] | which flag a host belongs to, spelling ignored |
+//! | [`table`] | the flags in effect, compiled for look-up, and the decision for a request |
+//! | [`count`] | requests in flight by version |
+//! | [`instance`] | one VM instance's part of a report, and the sum of all parts |
+//! | [`report`] | what a proxy reports, and which reports are believed |
+//! | [`ledger`] | who acked, who lags, and whether the old version is quiet |
+//! | [`lease`] | which VM instance of a proxy talks to the flag service |
+//! | [`backoff`] | when to try the flag service again |
+
+pub mod backoff;
+pub mod config;
+pub mod count;
+pub mod epoch;
+pub mod host;
+pub mod instance;
+pub mod lease;
+pub mod ledger;
+pub mod limits;
+pub mod merge;
+pub mod record;
+pub mod report;
+pub mod snapshot;
+pub mod table;
+
+/// Version of everything in this crate that crosses the wire. A side accepts its own and the one
+/// before it.
+pub const PROTOCOL: u32 = 1;

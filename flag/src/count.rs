@@ -1,0 +1,84 @@
+//! Requests in flight by version. Pure.
+//!
+//! Counters only grow: open is started minus finished, and two equal totals prove that nothing
+//! happened between them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+/// Totals of one version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Totals {
+    /// Requests ever sent to the version.
+    pub started: u64,
+    /// Those of them whose stream has ended.
+    pub finished: u64,
+}
+
+impl Totals {
+    /// Requests in flight; `None` where the totals contradict themselves.
+    pub fn open(self) -> Option<u64> {
+        self.started.checked_sub(self.finished)
+    }
+
+    /// The sum of two parts.
+    pub fn plus(self, other: Totals) -> Totals {
+        Totals {
+            started: self.started.saturating_add(other.started),
+            finished: self.finished.saturating_add(other.finished),
+        }
+    }
+}
+
+/// The counter of one version in one VM instance. Shared by its open requests.
+#[derive(Debug)]
+pub struct Counter {
+    version: Box<str>,
+    totals: Cell<Totals>,
+}
+
+impl Counter {
+    /// The version that this counts.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// A request is sent.
+    pub fn start(&self) {
+        let totals = self.totals.get();
+        self.totals.set(Totals { started: totals.started.wrapping_add(1), ..totals });
+    }
+
+    /// Its stream has ended.
+    pub fn finish(&self) {
+        let totals = self.totals.get();
+        self.totals.set(Totals { finished: totals.finished.wrapping_add(1), ..totals });
+    }
+}
+
+/// The counters of one flag by version. They outlive changes of the flag.
+#[derive(Debug, Default)]
+pub struct Counters(RefCell<BTreeMap<Box<str>, Rc<Counter>>>);
+
+impl Counters {
+    /// The counter of a version, made when first asked for.
+    pub fn of(&self, version: &str) -> Rc<Counter> {
+        let mut counters = self.0.borrow_mut();
+        if let Some(counter) = counters.get(version) {
+            return Rc::clone(counter);
+        }
+        let counter = Rc::new(Counter { version: version.into(), totals: Cell::default() });
+        counters.insert(version.into(), Rc::clone(&counter));
+        counter
+    }
+
+    /// The totals of all versions.
+    pub fn totals(&self) -> BTreeMap<String, Totals> {
+        let counters = self.0.borrow();
+        counters.iter().map(|(version, counter)| (version.to_string(), counter.totals.get())).collect()
+    }
+}

@@ -1,0 +1,30 @@
+//! Hosts as they are compared: without port, case or trailing dot. Pure.
+
+use std::borrow::Cow;
+
+/// The comparable form of an authority. Borrows unless it has upper-case letters.
+pub fn normalize(authority: &str) -> Cow<'_, str> {
+    let host = without_port(authority);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        // The colons of an IPv6 address stand inside brackets.
+        Some((host, port)) if !port.contains(']') => host,
+        _ => authority,
+    }
+}
+
+/// The version that a cluster name of Istio's form `outbound|PORT|SUBSET|HOST` stands for, and
+/// its host.
+pub fn istio_subset(cluster: &str) -> Option<(&str, &str)> {
+    let mut parts = cluster.strip_prefix("outbound|")?.splitn(3, '|');
+    let (_port, subset, host) = (parts.next()?, parts.next()?, parts.next()?);
+    (!subset.is_empty()).then_some((subset, host))
+}

@@ -1,0 +1,97 @@
+//! One VM instance's part of a report, and the sum of all parts. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::count::Totals;
+use crate::record::Gate;
+
+/// What is in effect for one flag, and what was counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct FlagState {
+    /// Epoch in effect; 0 where the instances do not agree on a record.
+    pub epoch: u64,
+    /// Hash of the record in effect.
+    pub hash: String,
+    /// Gate in effect.
+    pub gate: Gate,
+    /// The epoch that plugin configuration alone would give; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_epoch: Option<u64>,
+    /// Requests by the version they were sent to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sent: BTreeMap<String, Totals>,
+    /// Requests by the version they arrived at.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub arrived: BTreeMap<String, Totals>,
+    /// Responses from another version than the intended one.
+    #[serde(default)]
+    pub unroutable: u64,
+    /// Records refused because their epoch was used for other content.
+    #[serde(default)]
+    pub conflicts: u64,
+    /// Name of the route that an ordinary request matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+}
+
+/// The record that a VM instance keeps in shared data. Replaced as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Instance {
+    /// Instance id, never used twice in a process.
+    pub id: u32,
+    /// The round that this answers.
+    pub round: u64,
+    /// By uid.
+    pub flags: BTreeMap<String, FlagState>,
+}
+
+/// The sum over all live instances: the lowest record in effect, and all totals added up. `None`
+/// while an instance has not answered the round: its share is unknown, not zero.
+pub fn combine(live: &BTreeSet<u32>, round: u64, instances: &[Instance]) -> Option<BTreeMap<String, FlagState>> {
+    let answered: Vec<&Instance> =
+        instances.iter().filter(|instance| instance.round >= round && live.contains(&instance.id)).collect();
+    if live.is_empty() || answered.len() != live.len() {
+        return None;
+    }
+    let uids: BTreeSet<&String> = answered.iter().flat_map(|instance| instance.flags.keys()).collect();
+    let unknown = FlagState::default();
+    let sum = |uid: &String| {
+        answered
+            .iter()
+            .map(|instance| instance.flags.get(uid).unwrap_or(&unknown))
+            .fold(None, |sum: Option<FlagState>, state| Some(sum.map_or_else(|| state.clone(), |sum| add(sum, state))))
+    };
+    Some(uids.into_iter().filter_map(|uid| Some((uid.clone(), sum(uid)?))).collect())
+}
+
+fn add(sum: FlagState, state: &FlagState) -> FlagState {
+    let agree = sum.epoch == state.epoch && sum.hash == state.hash && sum.gate == state.gate;
+    let lowest = match sum.epoch.cmp(&state.epoch) {
+        std::cmp::Ordering::Less => (sum.epoch, sum.hash, sum.gate),
+        std::cmp::Ordering::Equal if !agree => (0, String::new(), Gate::Open),
+        _ => (state.epoch, state.hash.clone(), state.gate),
+    };
+    FlagState {
+        epoch: lowest.0,
+        hash: lowest.1,
+        gate: lowest.2,
+        config_epoch: sum.config_epoch.zip(state.config_epoch).map(|(one, other)| one.min(other)),
+        sent: add_totals(sum.sent, &state.sent),
+        arrived: add_totals(sum.arrived, &state.arrived),
+        unroutable: sum.unroutable.saturating_add(state.unroutable),
+        conflicts: sum.conflicts.saturating_add(state.conflicts),
+        route: sum.route.or_else(|| state.route.clone()),
+    }
+}
+
+fn add_totals(mut sum: BTreeMap<String, Totals>, part: &BTreeMap<String, Totals>) -> BTreeMap<String, Totals> {
+    for (version, totals) in part {
+        let entry = sum.entry(version.clone()).or_default();
+        *entry = entry.plus(*totals);
+    }
+    sum
+}

@@ -1,0 +1,317 @@
+//! Who acked, who lags, and whether the old version is quiet: the memory of all reports. Pure.
+//!
+//! It lives in the controller's memory only. After a restart everything is unknown until the
+//! proxies have reported again, which is the safe side.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::count::Totals;
+use crate::instance::FlagState;
+use crate::record::Record;
+use crate::report::{Report, ReportError};
+
+/// Boots of a proxy that are remembered, so that a late report of an old one is not believed.
+const OLD_BOOTS: usize = 8;
+
+/// An expected proxy that holds a switch up, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Laggard {
+    /// The proxy.
+    pub proxy: String,
+    /// What is known of it.
+    pub why: String,
+}
+
+/// What is known of requests to the old version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Quiet {
+    /// At least one expected proxy's share is not known.
+    Unknown,
+    /// Requests are open, or some were sent lately.
+    Busy {
+        /// How many are open.
+        open: u64,
+    },
+    /// Nothing open and nothing sent since then, in milliseconds.
+    Since(u64),
+}
+
+/// What all expected proxies together say of one record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fleet {
+    /// How many have to ack.
+    pub expected: usize,
+    /// How many did.
+    pub acked: usize,
+    /// Those that did not.
+    pub laggards: Vec<Laggard>,
+    /// Those whose plugin configuration alone would give another record.
+    pub config_laggards: Vec<Laggard>,
+    /// Those whose routes do not list the version in question.
+    pub route_laggards: Vec<Laggard>,
+    /// Requests to the old version.
+    pub old: Quiet,
+    /// Responses that came from another version than the intended one.
+    pub unroutable: u64,
+    /// The highest epoch that any proxy reported.
+    pub highest_epoch: u64,
+    /// Sum of all known totals by version.
+    pub sent: BTreeMap<String, Totals>,
+}
+
+/// Totals of one version at one proxy that have not changed, with nothing open, for some reports.
+#[derive(Debug, Clone)]
+struct Run {
+    instances: BTreeSet<u32>,
+    started: u64,
+    since_ms: u64,
+    /// When the latest reports of it came; three at most.
+    recent: VecDeque<u64>,
+}
+
+#[derive(Debug)]
+struct Proxy {
+    report: Report,
+    received_ms: u64,
+    old_boots: VecDeque<String>,
+    /// By uid and version.
+    runs: BTreeMap<(String, String), Run>,
+    /// By uid: the record in effect, and since when.
+    effective: BTreeMap<String, (u64, String, u64)>,
+}
+
+/// All that was reported.
+#[derive(Debug)]
+pub struct Ledger {
+    proxies: BTreeMap<String, Proxy>,
+    stale_ms: u64,
+}
+
+impl Ledger {
+    /// A report older than `stale_ms` says nothing any more.
+    pub fn new(stale_ms: u64) -> Ledger {
+        Ledger { proxies: BTreeMap::new(), stale_ms }
+    }
+
+    /// Takes in a report whose sender has been checked.
+    pub fn accept(&mut self, now_ms: u64, report: Report) -> Result<(), ReportError> {
+        let known = self.proxies.remove(&report.proxy);
+        let (mut proxy, stale) = match known {
+            None => (Proxy::new(&report, now_ms), false),
+            Some(proxy) if proxy.report.boot == report.boot => {
+                let stale = report.seq <= proxy.report.seq;
+                (proxy, stale)
+            }
+            Some(proxy) if proxy.old_boots.contains(&report.boot) => (proxy, true),
+            Some(mut proxy) => {
+                let mut fresh = Proxy::new(&report, now_ms);
+                fresh.old_boots = std::mem::take(&mut proxy.old_boots);
+                fresh.old_boots.push_back(proxy.report.boot);
+                keep_last(&mut fresh.old_boots, OLD_BOOTS);
+                (fresh, false)
+            }
+        };
+        let error = ReportError::Stale { proxy: report.proxy.clone(), boot: report.boot.clone(), seq: report.seq };
+        if !stale {
+            let gap = now_ms.saturating_sub(proxy.received_ms) > self.stale_ms;
+            proxy.take(now_ms, gap, report);
+        }
+        self.proxies.insert(proxy.report.proxy.clone(), proxy);
+        if stale { Err(error) } else { Ok(()) }
+    }
+
+    /// What the expected proxies say of `record`, and of requests to the version `old`. Routes
+    /// are looked at for the version `wanted`.
+    pub fn view(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, old: &str, wanted: &str) -> Fleet {
+        let mut fleet = Fleet {
+            expected: expected.len(),
+            acked: 0,
+            laggards: vec![],
+            config_laggards: vec![],
+            route_laggards: vec![],
+            old: Quiet::Unknown,
+            unroutable: 0,
+            highest_epoch: 0,
+            sent: BTreeMap::new(),
+        };
+        for state in self.proxies.values().filter_map(|proxy| proxy.report.flags.get(&record.uid)) {
+            fleet.highest_epoch = fleet.highest_epoch.max(state.epoch);
+        }
+        let mut last_ack_ms = 0;
+        for name in expected {
+            let laggard = |why: String| Laggard { proxy: name.clone(), why };
+            match self.current(now_ms, name).and_then(|proxy| proxy.acked(record).map(|since| (proxy, since))) {
+                Err(why) => fleet.laggards.push(laggard(why)),
+                Ok((_, since)) => {
+                    fleet.acked += 1;
+                    last_ack_ms = last_ack_ms.max(since);
+                }
+            }
+            let Some(state) = self.proxies.get(name).and_then(|proxy| proxy.report.flags.get(&record.uid)) else {
+                continue;
+            };
+            if state.config_epoch != Some(record.epoch) {
+                let has = state.config_epoch.map_or("no such flag".to_owned(), |epoch| format!("epoch {epoch}"));
+                fleet.config_laggards.push(laggard(format!("its configuration has {has}, not epoch {}", record.epoch)));
+            }
+            if let Some(route) = state.route.as_deref().filter(|route| !lists(route, wanted)) {
+                fleet.route_laggards.push(laggard(format!("its route {route:?} does not list {wanted}")));
+            }
+            fleet.unroutable = fleet.unroutable.saturating_add(state.unroutable);
+            for (version, totals) in &state.sent {
+                let sum = fleet.sent.entry(version.clone()).or_default();
+                *sum = sum.plus(*totals);
+            }
+        }
+        let all_acked = fleet.acked == fleet.expected && fleet.expected > 0;
+        fleet.old = self.quiet(now_ms, &record.uid, expected, old, all_acked.then_some(last_ack_ms));
+        fleet
+    }
+
+    /// Which proxies have reported, with the milliseconds since then.
+    pub fn seen(&self, now_ms: u64) -> impl Iterator<Item = (&str, u64)> {
+        self.proxies.iter().map(move |(name, proxy)| (name.as_str(), now_ms.saturating_sub(proxy.received_ms)))
+    }
+
+    fn current(&self, now_ms: u64, name: &str) -> Result<&Proxy, String> {
+        let proxy = self
+            .proxies
+            .get(name)
+            .ok_or("it never reported: is the filter loaded, and can it reach the flag service?")?;
+        let age = now_ms.saturating_sub(proxy.received_ms);
+        if age > self.stale_ms {
+            return Err(format!("last seen {:.1} s ago", age as f64 / 1000.0));
+        }
+        if !proxy.report.complete {
+            return Err("one of its workers does not answer".to_owned());
+        }
+        Ok(proxy)
+    }
+
+    fn quiet(&self, now_ms: u64, uid: &str, expected: &BTreeSet<String>, old: &str, acked_ms: Option<u64>) -> Quiet {
+        let (mut open, mut since, mut busy) = (0_u64, 0, acked_ms.is_none() || expected.is_empty());
+        for name in expected {
+            let Ok(proxy) = self.current(now_ms, name) else {
+                return Quiet::Unknown;
+            };
+            let Some(state) = proxy.report.flags.get(uid) else {
+                return Quiet::Unknown;
+            };
+            open = open.saturating_add(open_on(state, old).unwrap_or(u64::MAX));
+            let run = proxy.runs.get(&(uid.to_owned(), old.to_owned()));
+            // Three reports since the last ack are two rounds that began after it.
+            let proven = run.zip(acked_ms).filter(|(run, acked_ms)| {
+                run.recent.len() == 3 && run.recent.front().is_some_and(|first| first >= acked_ms)
+            });
+            match proven {
+                Some((run, acked_ms)) => since = since.max(run.since_ms).max(acked_ms),
+                None => busy = true,
+            }
+        }
+        if busy { Quiet::Busy { open } } else { Quiet::Since(since) }
+    }
+}
+
+/// Whether a route named `versionflag:NAME:v1,v2` resolves a version. A route of another name is
+/// not ours to judge.
+fn lists(route: &str, version: &str) -> bool {
+    match route.strip_prefix("versionflag:").and_then(|rest| rest.rsplit_once(':')) {
+        Some((_, versions)) => versions.split(',').any(|listed| listed == version),
+        None => false,
+    }
+}
+
+/// Requests open on a version, sent or arrived; a version that was never counted has none.
+fn open_on(state: &FlagState, version: &str) -> Option<u64> {
+    let (sent, arrived) = totals_of(state, version);
+    sent.open()?.checked_add(arrived.open()?)
+}
+
+fn totals_of(state: &FlagState, version: &str) -> (Totals, Totals) {
+    (state.sent.get(version).copied().unwrap_or_default(), state.arrived.get(version).copied().unwrap_or_default())
+}
+
+/// Drops the oldest until `len` are left.
+fn keep_last<T>(queue: &mut VecDeque<T>, len: usize) {
+    queue.drain(..queue.len().saturating_sub(len));
+}
+
+impl Proxy {
+    fn new(report: &Report, now_ms: u64) -> Proxy {
+        Proxy {
+            report: report.clone(),
+            received_ms: now_ms,
+            old_boots: VecDeque::new(),
+            runs: BTreeMap::new(),
+            effective: BTreeMap::new(),
+        }
+    }
+
+    /// Since when the record has been in effect.
+    fn acked(&self, record: &Record) -> Result<u64, String> {
+        let state = self.report.flags.get(&record.uid).ok_or("it does not know the flag")?;
+        if state.epoch != record.epoch {
+            return Err(format!("it is at epoch {}, not {}", state.epoch, record.epoch));
+        }
+        if state.hash != record.hash {
+            return Err(format!("its record of epoch {} has other content: {}", state.epoch, state.hash));
+        }
+        let since = self.effective.get(&record.uid).map(|(_, _, since)| *since);
+        since.ok_or_else(|| "its last report was not complete".to_owned())
+    }
+
+    fn take(&mut self, now_ms: u64, gap: bool, report: Report) {
+        if !report.complete || gap || report.instances != self.report.instances {
+            // Something was not seen: what was quiet before may not have stayed so.
+            self.runs.clear();
+            self.effective.clear();
+        }
+        if report.complete {
+            let states = report.flags.iter();
+            self.effective = states
+                .map(|(uid, state)| {
+                    let known =
+                        self.effective.get(uid).filter(|(epoch, hash, _)| *epoch == state.epoch && *hash == state.hash);
+                    let since = known.map_or(now_ms, |(_, _, since)| *since);
+                    (uid.clone(), (state.epoch, state.hash.clone(), since))
+                })
+                .collect();
+            self.runs = std::mem::take(&mut self.runs)
+                .into_iter()
+                .filter(|((uid, _), _)| report.flags.contains_key(uid))
+                .collect();
+            for (uid, state) in &report.flags {
+                let versions: BTreeSet<&String> = state.sent.keys().chain(state.arrived.keys()).collect();
+                for version in versions {
+                    self.extend_run(now_ms, uid, version, state, &report.instances);
+                }
+            }
+        }
+        self.report = report;
+        self.received_ms = now_ms;
+    }
+
+    fn extend_run(&mut self, now_ms: u64, uid: &str, version: &str, state: &FlagState, instances: &BTreeSet<u32>) {
+        let key = (uid.to_owned(), version.to_owned());
+        if open_on(state, version) != Some(0) {
+            self.runs.remove(&key);
+            return;
+        }
+        let (sent, arrived) = totals_of(state, version);
+        let started = sent.started.saturating_add(arrived.started);
+        let same = self.runs.get(&key).is_some_and(|run| run.started == started && run.instances == *instances);
+        if !same {
+            let run = Run { instances: instances.clone(), started, since_ms: now_ms, recent: VecDeque::new() };
+            self.runs.insert(key.clone(), run);
+        }
+        if let Some(run) = self.runs.get_mut(&key) {
+            run.recent.push_back(now_ms);
+            keep_last(&mut run.recent, 3);
+        }
+    }
+}

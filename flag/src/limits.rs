@@ -1,0 +1,28 @@
+//! Bounds on everything that is read from somebody else. Pure.
+
+/// Bytes of a plugin configuration or a snapshot.
+pub const SNAPSHOT_BYTES: usize = 1 << 20;
+/// Bytes of a report.
+pub const REPORT_BYTES: usize = 256 << 10;
+/// Flags in one snapshot.
+pub const FLAGS: usize = 1_000;
+/// Services in one group.
+pub const MEMBERS: usize = 32;
+/// Hosts of one service.
+pub const HOSTS: usize = 32;
+/// Versions that one flag names.
+pub const VERSIONS: usize = 16;
+/// Clusters of one version of one service.
+pub const CLUSTERS: usize = 16;
+/// Bytes of a version: a Kubernetes label value.
+pub const VERSION_BYTES: usize = 63;
+/// Bytes of any other name: host, service, cluster, uid, header.
+pub const NAME_BYTES: usize = 253;
+/// VM instances in one proxy: a worker each, with a second one while a new binary takes over.
+pub const INSTANCES: u32 = 512;
+/// Requests that one VM instance holds at a time.
+pub const HELD: usize = 1_024;
+/// How far an epoch may be ahead of the clock, in milliseconds: a day.
+pub const EPOCH_AHEAD_MS: u64 = 86_400_000;
+/// Milliseconds that a proxy may be asked to wait between two reports.
+pub const REPORT_EVERY_MS: std::ops::RangeInclusive<u32> = 20..=60_000;

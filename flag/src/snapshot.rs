@@ -1,0 +1,109 @@
+//! What a proxy is sent by the flag service. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Record, RecordError};
+use crate::{PROTOCOL, limits};
+
+/// All flags a proxy needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Snapshot {
+    /// See [`PROTOCOL`].
+    pub protocol: u32,
+    /// Opaque: compared for equality only.
+    pub revision: String,
+    /// Milliseconds between two reports.
+    pub report_every_ms: u32,
+    /// The flags whose routes the proxy is asked to prove, by uid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prove_routes: Vec<String>,
+    /// The flags.
+    pub flags: Vec<Record>,
+}
+
+/// Why a snapshot or a list of flags is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// More than [`limits::SNAPSHOT_BYTES`].
+    #[error("{bytes} bytes are too many: at most {} are read", limits::SNAPSHOT_BYTES)]
+    TooLarge {
+        /// How many came.
+        bytes: usize,
+    },
+    /// Not JSON of this shape.
+    #[error("not a snapshot: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Another protocol.
+    #[error("protocol {found} is not understood here: {PROTOCOL} is. Upgrade the older side, the controller first")]
+    Protocol {
+        /// The one that came.
+        found: u32,
+    },
+    /// The report interval is out of bounds.
+    #[error("reportEveryMs is {0}: it may be {min} to {max}", min = limits::REPORT_EVERY_MS.start(), max = limits::REPORT_EVERY_MS.end())]
+    ReportEvery(u32),
+    /// Too many flags.
+    #[error("{0} flags are too many: at most {max} are taken", max = limits::FLAGS)]
+    Flags(usize),
+    /// A flag is not valid.
+    #[error("flag {name:?}: {error}")]
+    Record {
+        /// The flag's name.
+        name: String,
+        /// What is wrong.
+        error: RecordError,
+    },
+    /// Two flags claim the same uid or host.
+    #[error("{what} {value:?} belongs to two flags, {first:?} and {second:?}")]
+    Conflict {
+        /// `uid` or `host`.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// Name of the flag that has it.
+        first: String,
+        /// Name of the flag that claims it too.
+        second: String,
+    },
+}
+
+impl Snapshot {
+    /// Parses and validates what the flag service answered.
+    pub fn parse(bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
+        if bytes.len() > limits::SNAPSHOT_BYTES {
+            return Err(SnapshotError::TooLarge { bytes: bytes.len() });
+        }
+        let snapshot: Snapshot = serde_json::from_slice(bytes)?;
+        if snapshot.protocol != PROTOCOL {
+            return Err(SnapshotError::Protocol { found: snapshot.protocol });
+        }
+        if !limits::REPORT_EVERY_MS.contains(&snapshot.report_every_ms) {
+            return Err(SnapshotError::ReportEvery(snapshot.report_every_ms));
+        }
+        check_flags(&snapshot.flags)?;
+        Ok(snapshot)
+    }
+}
+
+/// Validates flags each for itself and against one another.
+pub fn check_flags(flags: &[Record]) -> Result<(), SnapshotError> {
+    if flags.len() > limits::FLAGS {
+        return Err(SnapshotError::Flags(flags.len()));
+    }
+    let mut owners: BTreeMap<(&'static str, &str), &str> = BTreeMap::new();
+    for flag in flags {
+        let name = || flag.name.chars().take(80).collect::<String>();
+        flag.check().map_err(|error| SnapshotError::Record { name: name(), error })?;
+        let hosts = flag.members.iter().flat_map(|member| &member.hosts);
+        for key in hosts.map(|host| ("host", host.as_str())).chain([("uid", flag.uid.as_str())]) {
+            if let Some(first) = owners.insert(key, &flag.name) {
+                let (what, value) = (key.0, key.1.to_owned());
+                return Err(SnapshotError::Conflict { what, value, first: first.to_owned(), second: name() });
+            }
+        }
+    }
+    Ok(())
+}

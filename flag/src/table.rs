@@ -1,0 +1,221 @@
+//! The flags in effect in one VM instance, compiled for look-up, and the decision for a request.
+//! Pure.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
+
+use crate::config::{Role, Workload};
+use crate::count::{Counter, Counters};
+use crate::host;
+use crate::instance::FlagState;
+use crate::merge::{Verdict, judge};
+use crate::record::Record;
+
+/// What a VM instance counts of one flag, whichever record is in effect.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// Requests by the version they were sent to.
+    pub sent: Counters,
+    /// Requests by the version they arrived at, on the inbound side.
+    pub arrived: Counters,
+    /// Responses that came from another version than the intended one.
+    pub unroutable: Cell<u64>,
+    /// Records refused because their epoch was used for other content.
+    pub conflicts: Cell<u64>,
+    /// Name of the route that an ordinary request matched before the filter changed it.
+    pub route: RefCell<Option<String>>,
+}
+
+/// One flag in effect.
+#[derive(Debug)]
+pub struct Flag {
+    /// The record in effect.
+    pub record: Record,
+    /// What was counted, across records.
+    pub observed: Rc<Observed>,
+    /// The epoch that plugin configuration alone would give.
+    config_epoch: Option<u64>,
+    versions: Vec<Rc<Counter>>,
+    active: Rc<Counter>,
+    clusters: FxHashMap<Box<str>, Rc<Counter>>,
+}
+
+impl Flag {
+    fn compile(record: Record, observed: Rc<Observed>, config_epoch: Option<u64>) -> Flag {
+        let clusters = record.members.iter().flat_map(|member| &member.clusters);
+        let clusters = clusters
+            .flat_map(|(version, names)| {
+                let counter = observed.sent.of(version);
+                names.iter().map(move |name| (name.as_str().into(), Rc::clone(&counter)))
+            })
+            .collect();
+        let versions = record.versions.iter().map(|version| observed.sent.of(version)).collect();
+        let active = observed.sent.of(&record.active);
+        Flag { record, observed, config_epoch, versions, active, clusters }
+    }
+
+    /// Whether clusters are known, so that the one that really served can be told.
+    pub fn knows_clusters(&self) -> bool {
+        !self.clusters.is_empty()
+    }
+
+    /// The version that a cluster stands for.
+    pub fn served_by(&self, cluster: &str) -> Option<&Rc<Counter>> {
+        self.clusters.get(cluster).or_else(|| {
+            let (subset, host) = host::istio_subset(cluster)?;
+            self.record.members.iter().find(|member| member.hosts.contains(host))?;
+            self.version(subset)
+        })
+    }
+
+    fn version(&self, version: &str) -> Option<&Rc<Counter>> {
+        self.versions.iter().find(|counter| counter.version() == version)
+    }
+
+    fn has_member(&self, service: &str) -> bool {
+        self.record.members.iter().any(|member| member.service == service)
+    }
+
+    /// The version for a request to this flag's group, by the one rule of precedence: a caller
+    /// inside the group stays in its own version; a preview condition comes before the flag.
+    pub fn choose(&self, caller: Option<&Workload>, header: impl FnOnce(&str) -> Option<String>) -> &Rc<Counter> {
+        if let Some(caller) = caller.filter(|caller| self.has_member(&caller.service))
+            && let Some(own) = self.version(&caller.version)
+        {
+            return own;
+        }
+        if let Some(preview) = &self.record.preview
+            && header(&preview.header).is_some_and(|value| value == preview.value)
+            && let Some(version) = self.version(&preview.version)
+        {
+            return version;
+        }
+        &self.active
+    }
+
+    /// This instance's part of the next report.
+    pub fn state(&self) -> FlagState {
+        FlagState {
+            epoch: self.record.epoch,
+            hash: self.record.hash.clone(),
+            gate: self.record.gate,
+            config_epoch: self.config_epoch,
+            sent: self.observed.sent.totals(),
+            arrived: self.observed.arrived.totals(),
+            unroutable: self.observed.unroutable.get(),
+            conflicts: self.observed.conflicts.get(),
+            route: self.observed.route.borrow().clone(),
+        }
+    }
+}
+
+/// Where a record came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// Plugin configuration.
+    Config,
+    /// The flag service.
+    Service,
+}
+
+/// All flags of one VM instance.
+#[derive(Debug, Default)]
+pub struct Table {
+    flags: BTreeMap<String, Rc<Flag>>,
+    hosts: FxHashMap<Box<str>, Rc<Flag>>,
+}
+
+impl Table {
+    /// The flag of an authority, with any spelling of it.
+    pub fn find(&self, authority: &str) -> Option<&Rc<Flag>> {
+        if self.hosts.is_empty() {
+            return None;
+        }
+        self.hosts.get(host::normalize(authority).as_ref())
+    }
+
+    /// The flag whose group a workload belongs to.
+    pub fn of_workload(&self, workload: &Workload) -> Option<&Rc<Flag>> {
+        self.flags.values().find(|flag| flag.has_member(&workload.service))
+    }
+
+    /// Whether a request by a filter in this role may be sent anywhere else than where it was
+    /// going.
+    pub fn chooses(role: Role) -> bool {
+        role != Role::Inbound
+    }
+
+    /// Every flag, by uid.
+    pub fn flags(&self) -> impl Iterator<Item = (&String, &Rc<Flag>)> {
+        self.flags.iter()
+    }
+
+    /// Takes in the complete list of one channel. A flag that the flag service no longer lists
+    /// stays frozen at its last record: deleting a flag removes no routing. Returns whether
+    /// anything that is reported changed.
+    pub fn apply(&mut self, channel: Channel, records: &[Record]) -> bool {
+        let mut changed = false;
+        for record in records {
+            changed |= self.apply_one(channel, record);
+        }
+        if channel == Channel::Config {
+            changed |= self.forget_config(records);
+        }
+        if changed {
+            self.index();
+        }
+        changed
+    }
+
+    fn apply_one(&mut self, channel: Channel, record: &Record) -> bool {
+        let current = self.flags.get(&record.uid);
+        let verdict = judge(current.map(|flag| &flag.record), record);
+        let observed = current.map(|flag| Rc::clone(&flag.observed)).unwrap_or_default();
+        if verdict == Verdict::Conflict {
+            observed.conflicts.set(observed.conflicts.get().saturating_add(1));
+        }
+        let known = current.and_then(|flag| flag.config_epoch);
+        // A conflicting configuration is not one that may be relied on after a restart.
+        let config_epoch = match (channel, verdict) {
+            (Channel::Config, Verdict::Conflict) => None,
+            (Channel::Config, _) => Some(record.epoch),
+            (Channel::Service, _) => known,
+        };
+        let in_effect = match (verdict, current) {
+            (Verdict::Adopt, _) | (_, None) => record.clone(),
+            (_, Some(_)) if config_epoch == known => return verdict == Verdict::Conflict,
+            (_, Some(flag)) => flag.record.clone(),
+        };
+        self.flags.insert(record.uid.clone(), Rc::new(Flag::compile(in_effect, observed, config_epoch)));
+        true
+    }
+
+    /// Flags that the configuration no longer lists would be unknown after a restart.
+    fn forget_config(&mut self, records: &[Record]) -> bool {
+        let mut changed = false;
+        for (uid, flag) in &mut self.flags {
+            if flag.config_epoch.is_some() && !records.iter().any(|record| record.uid == *uid) {
+                let observed = Rc::clone(&flag.observed);
+                *flag = Rc::new(Flag::compile(flag.record.clone(), observed, None));
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Where two flags claim a host, the one with the higher epoch has it: it was written last.
+    fn index(&mut self) {
+        self.hosts.clear();
+        for flag in self.flags.values() {
+            for host in flag.record.members.iter().flat_map(|member| &member.hosts) {
+                let newer = self.hosts.get(host.as_str()).is_none_or(|other| other.record.epoch < flag.record.epoch);
+                if newer {
+                    self.hosts.insert(host.as_str().into(), Rc::clone(flag));
+                }
+            }
+        }
+    }
+}
