@@ -1,0 +1,327 @@
+//! The one VM instance of a proxy that talks to the flag service: elected by a lease, it keeps one
+//! long poll open, publishes what comes, and reports for all. Hostcalls.
+//!
+//! A report goes out when every live instance has answered the round, or when the round has run
+//! out of time, and then it says so. The next round begins after the answer to the report.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use flag::backoff;
+use flag::instance::combine;
+use flag::lease::{Claim, claim};
+use flag::limits;
+use flag::report::Report;
+use flag::snapshot::Snapshot;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::BufferType;
+
+use crate::store;
+use crate::vm::{Me, Vm, now_ms};
+
+/// How long the flag service may hold a long poll.
+const WAIT_MS: u64 = 20_000;
+const POLL_TIMEOUT_MS: u64 = WAIT_MS + 5_000;
+const REPORT_TIMEOUT_MS: u64 = 5_000;
+/// How long a round waits for an instance.
+const ROUND_MS: u64 = 500;
+
+/// A call under way.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    token: u32,
+    plugin: u32,
+    until_ms: u64,
+}
+
+/// One kind of call, and when it is due again.
+#[derive(Debug, Default)]
+struct Line {
+    call: Option<Call>,
+    failures: u32,
+    next_ms: u64,
+}
+
+impl Line {
+    fn free(&mut self, now_ms: u64) -> bool {
+        // Envoy answers every call, in time or with a failure; but one of a plugin that is gone.
+        if self.call.is_some_and(|call| call.until_ms.saturating_add(1_000) < now_ms) {
+            self.call = None;
+        }
+        self.call.is_none() && self.next_ms <= now_ms
+    }
+
+    fn failed(&mut self, now_ms: u64, seed: u64) {
+        self.failures = self.failures.saturating_add(1);
+        self.next_ms = now_ms.saturating_add(backoff::wait_ms(self.failures, seed));
+    }
+
+    fn ends(&mut self, token: u32) -> bool {
+        self.call.take_if(|call| call.token == token).is_some()
+    }
+}
+
+/// A round of answers by all instances.
+#[derive(Debug)]
+struct Round {
+    number: u64,
+    missing: BTreeSet<u32>,
+    live: BTreeSet<u32>,
+    boot: String,
+    until_ms: u64,
+}
+
+/// What the polling instance remembers. The others keep it empty.
+#[derive(Debug, Default)]
+pub(crate) struct Poller {
+    polls: bool,
+    poll: Line,
+    report: Line,
+    round: Option<Round>,
+    /// A snapshot came while a report was under way.
+    report_now: bool,
+}
+
+/// Renews or takes the lease, and does what is due. Returns whether this instance polls.
+pub(crate) fn on_tick(vm: &Vm, me: Me) -> bool {
+    if vm.speaker().is_none() {
+        return false;
+    }
+    let now_ms = now_ms();
+    let (current, cas) = store::lease();
+    let polls = match claim(current, me.id, now_ms) {
+        Claim::Write(lease) => store::write_lease(lease, cas),
+        Claim::Hold => true,
+        Claim::Follow => false,
+    };
+    let mut poller = vm.poller.borrow_mut();
+    poller.polls = polls;
+    if polls {
+        poller.start_poll(vm, me, now_ms);
+        poller.advance_report(vm, me, now_ms);
+    }
+    polls
+}
+
+/// Others have published something, or answered the round.
+pub(crate) fn on_wake(vm: &Vm, me: Me, from: &[u32]) {
+    let mut poller = vm.poller.borrow_mut();
+    if let Some(round) = poller.round.as_mut() {
+        for id in from {
+            round.missing.remove(id);
+        }
+        poller.advance_report(vm, me, now_ms());
+        return;
+    }
+    if poller.polls {
+        return;
+    }
+    drop(poller);
+    vm.sync(me);
+    // Only the poller asks for a round, so the answer goes to who holds the lease.
+    let holder = store::lease().0.map(|lease| lease.holder);
+    if let Some(queue) = holder.and_then(|holder| store::registry()?.live.get(&holder).copied()) {
+        store::wake(queue, me.id);
+    }
+}
+
+/// The flag service answered a call, or did not.
+pub(crate) fn on_answer(vm: &Vm, token: u32, body: usize) {
+    let Some(me) = vm.me.get() else { return };
+    let now_ms = now_ms();
+    let status = hostcalls::get_map_value_bytes(proxy_wasm::types::MapType::HttpCallResponseHeaders, ":status");
+    let status = status.ok().flatten().unwrap_or_default();
+    let mut poller = vm.poller.borrow_mut();
+    if poller.poll.ends(token) {
+        let revision = vm.revision.borrow().clone();
+        match poller.answered(vm, me, &status, body) {
+            Ok(()) => {
+                poller.poll.failures = 0;
+                // An answer that brings nothing new at once would make this a busy loop.
+                let same = status.as_slice() == b"200" && *vm.revision.borrow() == revision;
+                poller.poll.next_ms = if same { now_ms.saturating_add(1_000) } else { now_ms };
+            }
+            Err(why) => {
+                vm.metrics.service_failures.add(1);
+                poller.poll.failed(now_ms, seed(me));
+                log::warn!("the flag service gave no valid snapshot, the last good one stays: {why}");
+            }
+        }
+        if poller.polls {
+            poller.start_poll(vm, me, now_ms);
+            poller.advance_report(vm, me, now_ms);
+        }
+    } else if poller.report.ends(token) {
+        if status.as_slice() == b"200" {
+            poller.report.failures = 0;
+            let wait_ms = if poller.report_now { 0 } else { u64::from(vm.report_every_ms.get()) };
+            poller.report.next_ms = now_ms.saturating_add(wait_ms);
+        } else {
+            vm.metrics.service_failures.add(1);
+            poller.report.failed(now_ms, seed(me));
+            log::warn!("the flag service did not take the report: {}", describe(&status, body));
+        }
+        poller.report_now = false;
+        poller.advance_report(vm, me, now_ms);
+    }
+}
+
+/// Calls of a plugin that is gone are never answered.
+pub(crate) fn on_plugin_gone(vm: &Vm, plugin: u32) {
+    let mut poller = vm.poller.borrow_mut();
+    poller.poll.call.take_if(|call| call.plugin == plugin);
+    poller.report.call.take_if(|call| call.plugin == plugin);
+}
+
+fn seed(me: Me) -> u64 {
+    now_ms() ^ u64::from(me.id) << 32
+}
+
+fn describe(status: &[u8], body: usize) -> String {
+    if status.is_empty() {
+        return "no answer".to_owned();
+    }
+    let text = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body.min(300)).ok().flatten();
+    format!("status {}: {}", String::from_utf8_lossy(status), String::from_utf8_lossy(&text.unwrap_or_default()))
+}
+
+/// The name of this proxy: Envoy's node id.
+fn node() -> String {
+    let id = hostcalls::get_property(vec!["xds", "node", "id"]).ok().flatten();
+    String::from_utf8(id.unwrap_or_default()).unwrap_or_default()
+}
+
+fn token() -> Option<String> {
+    let token = hostcalls::get_property(vec!["xds", "node", "metadata", "VERSIONFLAG_TOKEN"]).ok().flatten()?;
+    String::from_utf8(token).ok().filter(|token| !token.is_empty())
+}
+
+fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+fn call(vm: &Vm, method: &str, path: &str, body: Option<&[u8]>, timeout_ms: u64, now_ms: u64) -> Option<Call> {
+    let (plugin, service) = vm.speaker()?;
+    let bearer = token().map(|token| format!("Bearer {token}"));
+    let mut headers = vec![(":method", method), (":path", path), (":authority", service.authority.as_str())];
+    if body.is_some() {
+        headers.push(("content-type", "application/json"));
+    }
+    if let Some(bearer) = &bearer {
+        headers.push(("authorization", bearer));
+    }
+    let timeout = Duration::from_millis(timeout_ms);
+    let sent = hostcalls::dispatch_http_call(&service.cluster, headers, body, vec![], timeout);
+    match sent {
+        Ok(token) => Some(Call { token, plugin, until_ms: now_ms.saturating_add(timeout_ms) }),
+        Err(status) => {
+            log::warn!("cluster {:?} of the flag service cannot be called: {status:?}", service.cluster);
+            None
+        }
+    }
+}
+
+impl Poller {
+    fn start_poll(&mut self, vm: &Vm, me: Me, now_ms: u64) {
+        if !self.poll.free(now_ms) {
+            return;
+        }
+        let path = format!(
+            "/v1/snapshot?proxy={}&revision={}&waitMs={WAIT_MS}",
+            percent_encode(&node()),
+            percent_encode(&vm.revision.borrow())
+        );
+        self.poll.call = call(vm, "GET", &path, None, POLL_TIMEOUT_MS, now_ms);
+        if self.poll.call.is_none() {
+            vm.metrics.service_failures.add(1);
+            self.poll.failed(now_ms, seed(me));
+        }
+    }
+
+    /// Takes in the answer to a long poll: publishes it, wakes everybody, and asks for a round.
+    fn answered(&mut self, vm: &Vm, me: Me, status: &[u8], body: usize) -> Result<(), String> {
+        if status == b"204" {
+            return Ok(());
+        }
+        if status != b"200" {
+            return Err(describe(status, body));
+        }
+        if body > limits::SNAPSHOT_BYTES {
+            return Err(format!("{body} bytes are too many: at most {} are read", limits::SNAPSHOT_BYTES));
+        }
+        let bytes = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body).ok().flatten().unwrap_or_default();
+        let snapshot = Snapshot::parse(&bytes).map_err(|error| error.to_string())?;
+        vm.take(&snapshot);
+        store::publish(&snapshot.revision, &bytes).map_err(|status| format!("it cannot be shared: {status:?}"))?;
+        self.round = None;
+        self.report.next_ms = 0;
+        if self.report.call.is_some() {
+            // The round for it begins after the answer; the others need not wait for that.
+            self.report_now = true;
+            self.wake_others(me);
+        }
+        Ok(())
+    }
+
+    fn wake_others(&self, me: Me) {
+        for (_, queue) in store::registry().unwrap_or_default().live.iter().filter(|(id, _)| **id != me.id) {
+            store::wake(*queue, me.id);
+        }
+    }
+
+    /// Begins a round when one is due, and reports when it is over.
+    fn advance_report(&mut self, vm: &Vm, me: Me, now_ms: u64) {
+        if self.round.is_none() {
+            if !self.polls || !self.report.free(now_ms) {
+                return;
+            }
+            self.begin_round(vm, me, now_ms);
+        }
+        let over = |round: &mut Round| round.missing.is_empty() || round.until_ms <= now_ms;
+        if let Some(round) = self.round.take_if(over) {
+            self.send_report(vm, me, &round, now_ms);
+        }
+    }
+
+    fn begin_round(&mut self, vm: &Vm, me: Me, now_ms: u64) {
+        let registry = store::registry().unwrap_or_default();
+        let number = store::round().saturating_add(1);
+        if store::begin_round(number).is_err() {
+            vm.metrics.store_failures.add(1);
+            return;
+        }
+        vm.sync(me);
+        self.wake_others(me);
+        let live: BTreeSet<u32> = registry.live.keys().copied().collect();
+        let missing = live.iter().copied().filter(|id| *id != me.id).collect();
+        let until_ms = now_ms.saturating_add(ROUND_MS);
+        self.round = Some(Round { number, missing, live, boot: registry.boot, until_ms });
+    }
+
+    fn send_report(&mut self, vm: &Vm, me: Me, round: &Round, now_ms: u64) {
+        let instances = store::instances(round.live.iter());
+        let combined = combine(&round.live, round.number, &instances);
+        let report = Report {
+            protocol: flag::PROTOCOL,
+            proxy: node(),
+            boot: round.boot.clone(),
+            // Rounds are counted for the whole proxy, so they go on when another instance polls.
+            seq: round.number,
+            revision: vm.revision.borrow().clone(),
+            instances: round.live.clone(),
+            complete: combined.is_some(),
+            flags: combined.unwrap_or_default(),
+        };
+        let Ok(body) = serde_json::to_vec(&report) else { return };
+        self.report.call = call(vm, "POST", "/v1/report", Some(&body), REPORT_TIMEOUT_MS, now_ms);
+        if self.report.call.is_none() {
+            vm.metrics.service_failures.add(1);
+            self.report.failed(now_ms, seed(me));
+        }
+    }
+}

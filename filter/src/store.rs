@@ -1,0 +1,145 @@
+//! What all VM instances of one proxy share: who lives, who polls, the snapshot, and each one's
+//! part of the next report. Shared data and queues; hostcalls.
+//!
+//! Other filters use the same space: keys have a prefix, and whatever is read may be anything.
+
+use std::collections::BTreeMap;
+
+use flag::instance::Instance;
+use flag::lease::Lease;
+use flag::limits;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::Status;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+const REGISTRY: &str = "versionflag.1/registry";
+const LEASE: &str = "versionflag.1/lease";
+const SNAPSHOT: &str = "versionflag.1/snapshot";
+const REVISION: &str = "versionflag.1/revision";
+const ROUND: &str = "versionflag.1/round";
+
+/// Tries of a compare-and-swap before it is left to the next tick.
+const TRIES: u32 = 64;
+
+/// The VM instances of the proxy.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Registry {
+    /// Names this run of the proxy.
+    pub(crate) boot: String,
+    next: u32,
+    /// The queue of each live instance.
+    pub(crate) live: BTreeMap<u32, u32>,
+}
+
+fn read<T: DeserializeOwned>(key: &str) -> (Option<T>, Option<u32>) {
+    match hostcalls::get_shared_data(key) {
+        Ok((Some(bytes), cas)) if bytes.len() <= limits::SNAPSHOT_BYTES => (serde_json::from_slice(&bytes).ok(), cas),
+        Ok((_, cas)) => (None, cas),
+        Err(_) => (None, None),
+    }
+}
+
+fn write<T: Serialize>(key: &str, value: &T, cas: Option<u32>) -> Result<(), Status> {
+    let bytes = serde_json::to_vec(value).map_err(|_| Status::InternalFailure)?;
+    hostcalls::set_shared_data(key, Some(&bytes), cas)
+}
+
+pub(crate) fn registry() -> Option<Registry> {
+    let (registry, _) = read::<Registry>(REGISTRY);
+    registry.filter(|registry| registry.live.len() <= limits::INSTANCES as usize)
+}
+
+/// Adds this instance. `None`: too many others write at once, or there is no room; the next tick
+/// tries again.
+pub(crate) fn register(now_ms: u64) -> Option<(u32, u32)> {
+    for _ in 0..TRIES {
+        let (registry, cas) = read::<Registry>(REGISTRY);
+        let mut registry = registry.unwrap_or_default();
+        if registry.boot.is_empty() {
+            registry.boot = format!("{now_ms:x}");
+        }
+        if registry.live.len() >= limits::INSTANCES as usize {
+            return None;
+        }
+        registry.next = registry.next.checked_add(1)?;
+        let id = registry.next;
+        let queue = hostcalls::register_shared_queue(&format!("versionflag.1/{}/{id}", registry.boot)).ok()?;
+        registry.live.insert(id, queue);
+        // The very first write has nothing to compare with; a twin of it shows on a tick, where
+        // each instance looks whether it is listed.
+        if write(REGISTRY, &registry, cas).is_ok() {
+            return Some((id, queue));
+        }
+    }
+    None
+}
+
+/// Takes this instance away once it has nothing open.
+pub(crate) fn deregister(id: u32) {
+    for _ in 0..TRIES {
+        let (Some(mut registry), cas) = read::<Registry>(REGISTRY) else { return };
+        if registry.live.remove(&id).is_none() || write(REGISTRY, &registry, cas).is_ok() {
+            break;
+        }
+    }
+    let _ = hostcalls::set_shared_data(&instance_key(id), None, None);
+}
+
+pub(crate) fn lease() -> (Option<Lease>, Option<u32>) {
+    read(LEASE)
+}
+
+/// False where another instance was faster.
+pub(crate) fn write_lease(lease: Lease, cas: Option<u32>) -> bool {
+    write(LEASE, &lease, cas).is_ok()
+}
+
+pub(crate) fn revision() -> String {
+    read(REVISION).0.unwrap_or_default()
+}
+
+pub(crate) fn snapshot() -> Option<Vec<u8>> {
+    hostcalls::get_shared_data(SNAPSHOT).ok()?.0
+}
+
+/// The revision comes last: who sees it finds the snapshot.
+pub(crate) fn publish(revision: &str, snapshot: &[u8]) -> Result<(), Status> {
+    hostcalls::set_shared_data(SNAPSHOT, Some(snapshot), None)?;
+    write(REVISION, &revision, None)
+}
+
+pub(crate) fn round() -> u64 {
+    read(ROUND).0.unwrap_or_default()
+}
+
+pub(crate) fn begin_round(round: u64) -> Result<(), Status> {
+    write(ROUND, &round, None)
+}
+
+fn instance_key(id: u32) -> String {
+    format!("versionflag.1/instance/{id}")
+}
+
+pub(crate) fn write_instance(instance: &Instance) -> Result<(), Status> {
+    write(&instance_key(instance.id), instance, None)
+}
+
+pub(crate) fn instances<'a>(ids: impl Iterator<Item = &'a u32>) -> Vec<Instance> {
+    ids.filter_map(|id| read::<Instance>(&instance_key(*id)).0.filter(|instance| instance.id == *id)).collect()
+}
+
+/// Wakes another instance: says who woke it.
+pub(crate) fn wake(queue: u32, from: u32) {
+    // A queue that is gone belongs to an instance that is gone; the round shows it as missing.
+    let _ = hostcalls::enqueue_shared_queue(queue, Some(&from.to_le_bytes()));
+}
+
+/// Everybody who woke this instance since it looked last.
+pub(crate) fn drain(queue: u32) -> Vec<u32> {
+    std::iter::from_fn(|| hostcalls::dequeue_shared_queue(queue).ok().flatten())
+        .take(4 * limits::INSTANCES as usize)
+        .filter_map(|bytes| Some(u32::from_le_bytes(bytes.as_slice().try_into().ok()?)))
+        .collect()
+}

@@ -1,0 +1,187 @@
+//! State of this VM instance. It belongs to the instance and not to a plugin: a changed
+//! configuration puts a second plugin beside the draining one, and the counts go on. Hostcalls for
+//! shared data.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::UNIX_EPOCH;
+
+use flag::config::FlagService;
+use flag::instance::Instance;
+use flag::record::Record;
+use flag::snapshot::Snapshot;
+use flag::table::{Channel, Table};
+use proxy_wasm::hostcalls;
+
+use crate::metrics::Metrics;
+use crate::poller::Poller;
+use crate::request::Sent;
+use crate::store;
+
+thread_local! {
+    static VM: Rc<Vm> = Rc::new(Vm::new());
+}
+
+/// One plugin's part in the VM.
+#[derive(Debug)]
+pub(crate) struct Plugin {
+    pub(crate) flags: Vec<Record>,
+    pub(crate) service: Option<FlagService>,
+}
+
+/// This instance in the registry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Me {
+    pub(crate) id: u32,
+    pub(crate) queue: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Vm {
+    pub(crate) table: RefCell<Table>,
+    /// By context id; the newest one, the last, does the talking.
+    plugins: RefCell<BTreeMap<u32, Plugin>>,
+    pub(crate) me: Cell<Option<Me>>,
+    /// Revision of the snapshot in effect.
+    pub(crate) revision: RefCell<String>,
+    pub(crate) report_every_ms: Cell<u32>,
+    pub(crate) poller: RefCell<Poller>,
+    pub(crate) metrics: Metrics,
+    /// Until when requests wait for the first answer; `None`: they do not.
+    pub(crate) waits_until_ms: Cell<Option<u64>>,
+    /// Requests that wait, by context id.
+    pub(crate) held: RefCell<Vec<u32>>,
+    /// What was decided for requests that had waited.
+    pub(crate) released: RefCell<BTreeMap<u32, Sent>>,
+    /// Counted requests whose stream has not ended.
+    pub(crate) open: Cell<u64>,
+    /// Whether routes are to be proven.
+    pub(crate) prove_routes: Cell<bool>,
+}
+
+/// Milliseconds of the proxy's clock.
+pub(crate) fn now_ms() -> u64 {
+    let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Vm {
+    pub(crate) fn get() -> Rc<Vm> {
+        VM.with(Rc::clone)
+    }
+
+    fn new() -> Vm {
+        Vm {
+            table: RefCell::default(),
+            plugins: RefCell::default(),
+            me: Cell::default(),
+            revision: RefCell::default(),
+            report_every_ms: Cell::new(1_000),
+            poller: RefCell::default(),
+            metrics: Metrics::new(),
+            waits_until_ms: Cell::default(),
+            held: RefCell::default(),
+            released: RefCell::default(),
+            open: Cell::default(),
+            prove_routes: Cell::default(),
+        }
+    }
+
+    /// A plugin was configured. Nothing is shared yet: this may be the trial instance that Envoy
+    /// makes of a new configuration and throws away.
+    pub(crate) fn configure(&self, context: u32, plugin: Plugin, first_answer_ms: u32) {
+        if plugin.service.is_some() && self.revision.borrow().is_empty() && first_answer_ms > 0 {
+            self.waits_until_ms.set(Some(now_ms().saturating_add(first_answer_ms.into())));
+        }
+        self.plugins.borrow_mut().insert(context, plugin);
+        self.apply_plugins();
+    }
+
+    /// A plugin is gone. The last one takes the instance with it, unless requests are still open.
+    pub(crate) fn forget(&self, context: u32) {
+        self.plugins.borrow_mut().remove(&context);
+        if self.plugins.borrow().is_empty() {
+            self.retire();
+        } else {
+            self.apply_plugins();
+        }
+    }
+
+    fn apply_plugins(&self) {
+        let mut newest: BTreeMap<String, Record> = BTreeMap::new();
+        for record in self.plugins.borrow().values().flat_map(|plugin| &plugin.flags) {
+            if newest.get(&record.uid).is_none_or(|known| known.epoch < record.epoch) {
+                newest.insert(record.uid.clone(), record.clone());
+            }
+        }
+        let records: Vec<Record> = newest.into_values().collect();
+        self.table.borrow_mut().apply(Channel::Config, &records);
+    }
+
+    /// Called at the end of a stream too: a retired instance leaves when its last request ends.
+    pub(crate) fn retire(&self) {
+        if self.open.get() == 0
+            && self.plugins.borrow().is_empty()
+            && let Some(me) = self.me.take()
+        {
+            store::deregister(me.id);
+        }
+    }
+
+    /// Whether this plugin is the one that talks.
+    pub(crate) fn speaks(&self, context: u32) -> bool {
+        self.plugins.borrow().keys().next_back() == Some(&context)
+    }
+
+    /// The plugin that talks, and to which flag service.
+    pub(crate) fn speaker(&self) -> Option<(u32, FlagService)> {
+        let plugins = self.plugins.borrow();
+        let (id, plugin) = plugins.iter().next_back()?;
+        Some((*id, plugin.service.clone()?))
+    }
+
+    /// This instance, registered at the first tick: a trial instance never has one.
+    pub(crate) fn me(&self) -> Option<Me> {
+        let listed = |me: &Me| store::registry().is_some_and(|registry| registry.live.get(&me.id) == Some(&me.queue));
+        if let Some(me) = self.me.get().filter(listed) {
+            return Some(me);
+        }
+        let (id, queue) = store::register(now_ms())?;
+        let me = Me { id, queue };
+        self.me.set(Some(me));
+        log::info!("VM instance {id} of versionflag serves");
+        Some(me)
+    }
+
+    /// Takes over what another instance published, and answers the round that is under way.
+    pub(crate) fn sync(&self, me: Me) {
+        if store::revision() != *self.revision.borrow()
+            && let Some(bytes) = store::snapshot()
+        {
+            match Snapshot::parse(&bytes) {
+                Ok(snapshot) => self.take(&snapshot),
+                Err(error) => {
+                    self.metrics.store_failures.add(1);
+                    log::warn!("the shared snapshot is not valid, the last good one stays: {error}");
+                }
+            }
+        }
+        let table = self.table.borrow();
+        let flags = table.flags().map(|(uid, flag)| (uid.clone(), flag.state())).collect();
+        let instance = Instance { id: me.id, round: store::round(), flags };
+        if store::write_instance(&instance).is_err() {
+            self.metrics.store_failures.add(1);
+        }
+    }
+
+    /// Puts a snapshot into effect here.
+    pub(crate) fn take(&self, snapshot: &Snapshot) {
+        self.table.borrow_mut().apply(Channel::Service, &snapshot.flags);
+        self.prove_routes.set(!snapshot.prove_routes.is_empty());
+        self.report_every_ms.set(snapshot.report_every_ms);
+        self.revision.borrow_mut().clone_from(&snapshot.revision);
+        self.waits_until_ms.set(None);
+        self.metrics.snapshots.add(1);
+    }
+}
