@@ -297,8 +297,10 @@ impl Poller {
         }
         vm.sync(me);
         self.wake_others(me);
-        let live: BTreeSet<u32> = registry.live.keys().copied().collect();
-        let missing = live.iter().copied().filter(|id| *id != me.id).collect();
+        let mut live = BTreeSet::new();
+        live.extend(registry.live.keys());
+        let mut missing = live.clone();
+        missing.remove(&me.id);
         let until_ms = now_ms.saturating_add(ROUND_MS);
         self.round = Some(Round { number, missing, live, boot: registry.boot, until_ms });
     }

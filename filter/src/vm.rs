@@ -168,7 +168,7 @@ impl Vm {
             }
         }
         let table = self.table.borrow();
-        let flags = table.flags().map(|(uid, flag)| (uid.clone(), flag.state())).collect();
+        let flags = flag::insert_all(table.flags().map(|(uid, flag)| (uid.clone(), flag.state())));
         let instance = Instance { id: me.id, round: store::round(), flags };
         if store::write_instance(&instance).is_err() {
             self.metrics.store_failures.add(1);

@@ -79,6 +79,6 @@ impl Counters {
     /// The totals of all versions.
     pub fn totals(&self) -> BTreeMap<String, Totals> {
         let counters = self.0.borrow();
-        counters.iter().map(|(version, counter)| (version.to_string(), counter.totals.get())).collect()
+        crate::insert_all(counters.iter().map(|(version, counter)| (version.to_string(), counter.totals.get())))
     }
 }

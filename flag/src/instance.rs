@@ -52,20 +52,24 @@ pub struct Instance {
 /// The sum over all live instances: the lowest record in effect, and all totals added up. `None`
 /// while an instance has not answered the round: its share is unknown, not zero.
 pub fn combine(live: &BTreeSet<u32>, round: u64, instances: &[Instance]) -> Option<BTreeMap<String, FlagState>> {
-    let answered: Vec<&Instance> =
-        instances.iter().filter(|instance| instance.round >= round && live.contains(&instance.id)).collect();
-    if live.is_empty() || answered.len() != live.len() {
+    let mut sums: BTreeMap<String, (usize, FlagState)> = BTreeMap::new();
+    let mut answered = 0;
+    for instance in instances.iter().filter(|instance| instance.round >= round && live.contains(&instance.id)) {
+        answered += 1;
+        for (uid, state) in &instance.flags {
+            let sum = match sums.remove(uid) {
+                Some((count, sum)) => (count + 1, add(sum, state)),
+                None => (1, state.clone()),
+            };
+            sums.insert(uid.clone(), sum);
+        }
+    }
+    if live.is_empty() || answered != live.len() {
         return None;
     }
-    let uids: BTreeSet<&String> = answered.iter().flat_map(|instance| instance.flags.keys()).collect();
-    let unknown = FlagState::default();
-    let sum = |uid: &String| {
-        answered
-            .iter()
-            .map(|instance| instance.flags.get(uid).unwrap_or(&unknown))
-            .fold(None, |sum: Option<FlagState>, state| Some(sum.map_or_else(|| state.clone(), |sum| add(sum, state))))
-    };
-    Some(uids.into_iter().filter_map(|uid| Some((uid.clone(), sum(uid)?))).collect())
+    // An instance that does not know a flag has no record of it in effect.
+    let known = |(count, sum)| if count == answered { sum } else { add(sum, &FlagState::default()) };
+    Some(crate::insert_all(sums.into_iter().map(|(uid, sum)| (uid, known(sum)))))
 }
 
 fn add(sum: FlagState, state: &FlagState) -> FlagState {

@@ -37,3 +37,11 @@ pub mod table;
 /// Version of everything in this crate that crosses the wire. A side accepts its own and the one
 /// before it.
 pub const PROTOCOL: u32 = 1;
+
+/// A map made one by one. Collecting would sort first, which for every type is a sort of its own
+/// in the filter's binary.
+pub fn insert_all<K: Ord, V>(entries: impl Iterator<Item = (K, V)>) -> std::collections::BTreeMap<K, V> {
+    let mut map = std::collections::BTreeMap::new();
+    map.extend(entries);
+    map
+}

@@ -156,7 +156,7 @@ impl Record {
     pub fn seal(mut self) -> Result<Record, RecordError> {
         for member in &mut self.members {
             let hosts = std::mem::take(&mut member.hosts);
-            member.hosts = hosts.iter().map(|host| host::normalize(host).into_owned()).collect();
+            member.hosts.extend(hosts.iter().map(|host| host::normalize(host).into_owned()));
         }
         self.check_content()?;
         self.hash = self.content_hash();
