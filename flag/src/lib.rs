@@ -45,3 +45,6 @@ pub fn insert_all<K: Ord, V>(entries: impl Iterator<Item = (K, V)>) -> std::coll
     map.extend(entries);
     map
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Which record, which epoch, which version, who polls, when again.
+
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+use super::{draft, record};
+use crate::backoff::wait_ms;
+use crate::config::Workload;
+use crate::lease::{Claim, LEASE_MS, Lease, claim};
+use crate::merge::{Verdict, judge};
+use crate::record::Preview;
+use crate::table::{Channel, Table};
+use crate::{epoch, host};
+
+#[test]
+fn the_higher_epoch_wins() {
+    let current = record(5, "v1");
+    assert_eq!(judge(None, &current), Verdict::Adopt);
+    assert_eq!(judge(Some(&current), &record(6, "v2")), Verdict::Adopt);
+    assert_eq!(judge(Some(&current), &record(5, "v1")), Verdict::Same);
+    assert_eq!(judge(Some(&current), &record(5, "v2")), Verdict::Conflict);
+    assert_eq!(judge(Some(&current), &record(4, "v2")), Verdict::Older);
+}
+
+#[test]
+fn epochs_go_on_above_everything_known() {
+    assert_eq!(epoch::next(0, 0, 1_000), Ok(1_000));
+    assert_eq!(epoch::next(1_000, 0, 1_000), Ok(1_001));
+    assert_eq!(epoch::next(1_000, 5_000, 1_000), Ok(5_001));
+    assert_eq!(epoch::next(9_000, 0, 1_000), Ok(9_001));
+    assert!(epoch::next(0, u64::MAX, 1_000).is_err());
+    assert!(epoch::next(86_401_000, 0, 1_000).expect_err("a day ahead").to_string().contains("set the clock"));
+}
+
+#[test]
+fn hosts_compare_without_port_case_and_dot() {
+    for spelling in ["reviews", "Reviews", "reviews:9080", "REVIEWS.", "Reviews.:80"] {
+        assert_eq!(host::normalize(spelling), "reviews");
+    }
+    assert_eq!(host::normalize("[::1]:80"), "[::1]");
+    assert_eq!(host::normalize("[::1]"), "[::1]");
+    assert_eq!(host::normalize(""), "");
+}
+
+#[test]
+fn an_istio_cluster_tells_its_subset() {
+    assert_eq!(host::istio_subset("outbound|9080|v2|reviews.ns.svc"), Some(("v2", "reviews.ns.svc")));
+    for other in ["outbound|9080||reviews.ns.svc", "inbound|9080||", "reviews-v2", "outbound|", ""] {
+        assert_eq!(host::istio_subset(other), None);
+    }
+}
+
+fn table(active: &str) -> Table {
+    let mut record = draft(5, active);
+    record.preview = Some(Preview { header: "x-try".into(), value: "yes".into(), version: "v2".into() });
+    let mut table = Table::default();
+    assert!(table.apply(Channel::Service, &[record.seal().expect("valid")]));
+    table
+}
+
+#[test]
+fn a_request_goes_to_one_version_by_rule() {
+    let table = table("v1");
+    let flag = table.find("Reviews:80").expect("has a flag");
+    let member = |version: &str| Workload { service: "reviews".into(), version: version.into() };
+    let stranger = Workload { service: "productpage".into(), version: "v2".into() };
+    let none = |_: &str| None;
+    let meets = |name: &str| (name == "x-try").then(|| "yes".to_owned());
+    assert_eq!(flag.choose(None, none).version(), "v1");
+    assert_eq!(flag.choose(Some(&stranger), none).version(), "v1");
+    assert_eq!(flag.choose(Some(&member("v2")), none).version(), "v2", "a member stays in its version");
+    assert_eq!(flag.choose(Some(&member("v9")), none).version(), "v1", "a version that is gone is not followed");
+    assert_eq!(flag.choose(None, meets).version(), "v2", "preview");
+    assert_eq!(flag.choose(Some(&member("v1")), meets).version(), "v1", "inside the group nothing mixes");
+    assert!(table.find("other").is_none());
+}
+
+#[test]
+fn the_cluster_tells_who_served() {
+    let table = table("v1");
+    let flag = table.find("reviews").expect("has a flag");
+    let served = |cluster| flag.served_by(cluster).map(|counter| counter.version().to_owned());
+    assert_eq!(served("reviews-v2").as_deref(), Some("v2"));
+    assert_eq!(served("outbound|9080|v1|reviews.bookinfo.svc.cluster.local").as_deref(), Some("v1"));
+    assert_eq!(served("outbound|9080|v1|ratings.bookinfo.svc.cluster.local"), None);
+    assert_eq!(served("blackhole"), None);
+}
+
+#[test]
+fn counts_outlive_the_record() {
+    let mut table = table("v1");
+    let old = table.find("reviews").expect("has a flag").choose(None, |_| None).clone();
+    old.start();
+    table.apply(Channel::Service, &[record(6, "v2")]);
+    let open = |table: &Table| table.find("reviews").expect("has a flag").state().sent["v1"].open();
+    assert_eq!(open(&table), Some(1));
+    old.finish();
+    assert_eq!(open(&table), Some(0));
+}
+
+#[test]
+fn configuration_and_service_never_fight() {
+    let mut table = Table::default();
+    let state = |table: &Table| {
+        let flag = table.find("reviews").expect("has a flag");
+        (flag.record.epoch, flag.state().config_epoch)
+    };
+    table.apply(Channel::Config, &[record(5, "v1")]);
+    assert_eq!(state(&table), (5, Some(5)));
+    table.apply(Channel::Service, &[record(7, "v2")]);
+    assert_eq!(state(&table), (7, Some(5)), "a restart would still give 5");
+    table.apply(Channel::Config, &[record(6, "v1")]);
+    assert_eq!(state(&table), (7, Some(6)));
+    table.apply(Channel::Config, &[record(7, "v2")]);
+    assert_eq!(state(&table), (7, Some(7)));
+    table.apply(Channel::Config, &[record(7, "v1")]);
+    assert_eq!(state(&table), (7, None), "other content under the same epoch counts for nothing");
+    assert_eq!(table.find("reviews").expect("has a flag").state().conflicts, 1);
+    table.apply(Channel::Service, &[]);
+    assert_eq!(state(&table).0, 7, "a deleted flag stays where it is");
+}
+
+#[test]
+fn one_instance_holds_the_lease() {
+    let lease = |holder, until_ms| Some(Lease { holder, until_ms });
+    let mine = Claim::Write(Lease { holder: 1, until_ms: 10_000 + LEASE_MS });
+    for (current, expected) in [
+        (None, mine),
+        (lease(2, 10_000), mine),
+        (lease(2, 10_001), Claim::Follow),
+        (lease(1, 10_000 + LEASE_MS), Claim::Hold),
+        (lease(1, 10_001), mine),
+        (lease(2, 10_001 + LEASE_MS), mine),
+        (lease(2, u64::MAX), mine),
+    ] {
+        assert_eq!(claim(current, 1, 10_000), expected, "{current:?}");
+    }
+}
+
+#[test]
+fn backoff_doubles_within_bounds_and_spreads() {
+    for seed in 0..100 {
+        assert!((25..=50).contains(&wait_ms(1, seed)));
+        assert!((50..=100).contains(&wait_ms(2, seed)));
+        assert!((2_500..=5_000).contains(&wait_ms(u32::MAX, seed)));
+    }
+    let waits: std::collections::BTreeSet<u64> = (0..100).map(|seed| wait_ms(8, seed)).collect();
+    assert!(waits.len() > 50, "{} different waits of 100", waits.len());
+}

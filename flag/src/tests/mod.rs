@@ -1,0 +1,36 @@
+//! Tests of the contract. The tables run natively and as wasm under Node; the properties need a
+//! source of randomness and run natively.
+
+mod contract;
+mod decisions;
+mod fleet;
+#[cfg(not(target_family = "wasm"))]
+mod properties;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::record::{Gate, Member, Record};
+
+/// A valid, sealed record of `reviews`.
+fn record(epoch: u64, active: &str) -> Record {
+    draft(epoch, active).seal().expect("a valid record")
+}
+
+fn draft(epoch: u64, active: &str) -> Record {
+    let cluster = |version: &str| (version.to_owned(), BTreeSet::from([format!("reviews-{version}")]));
+    Record {
+        uid: "u-1".to_owned(),
+        name: "bookinfo/reviews".to_owned(),
+        epoch,
+        active: active.to_owned(),
+        gate: Gate::Open,
+        members: vec![Member {
+            service: "reviews".to_owned(),
+            hosts: BTreeSet::from(["reviews".to_owned(), "reviews.bookinfo.svc.cluster.local".to_owned()]),
+            clusters: BTreeMap::from([cluster("v1"), cluster("v2")]),
+        }],
+        versions: BTreeSet::from(["v1".to_owned(), "v2".to_owned()]),
+        preview: None,
+        hash: String::new(),
+    }
+}
