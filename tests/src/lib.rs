@@ -1,1 +1,57 @@
-//! Placeholder.
+//! The end-to-end harness: real Envoys, real backends and real load, on loopback only.
+//!
+//! A test reads like a story:
+//!
+//! ```no_run
+//! use harness::{Backend, Envoy, Load, LoadPlan, config, story};
+//!
+//! story("requests-are-answered", async |dir| {
+//!     let v1 = Backend::start(dir, "v1").await?;
+//!     let routes = config::routes([config::route_to("v1")]);
+//!     let bootstrap = config::bootstrap(
+//!         [config::listener("ingress", [], routes)],
+//!         [config::cluster("v1", v1.addr(), config::Upstream::H2)],
+//!     );
+//!     let envoy = Envoy::start(dir, "envoy", bootstrap).await?;
+//!     let load = Load::start(envoy.listener("ingress"), LoadPlan::default());
+//!     let results = load.run_for(std::time::Duration::from_secs(2)).await?;
+//!     results.assert_no_failures();
+//!     assert!(results.all_served_by("v1"));
+//!     Ok(())
+//! });
+//! ```
+//!
+//! | module | its job |
+//! | --- | --- |
+//! | [`story`](mod@story) | one test: its directory, its runtime, its end |
+//! | [`dir`] | a temporary directory that is kept when the test fails |
+//! | [`process`] | a child process that never outlives its test |
+//! | [`wait`] | waiting for a condition, with a limit |
+//! | [`clock`] | the one clock that all measurements share |
+//! | [`client`] | single requests, byte for byte as written |
+//! | [`config`] | pieces of Envoy configuration |
+//! | [`envoy`] | a real Envoy |
+//! | [`backend`] | one version of a service |
+//! | [`load`] | open-loop load in which every request is recorded |
+
+pub mod backend;
+
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod dir;
+pub mod envoy;
+pub mod load;
+pub mod process;
+pub mod story;
+pub mod wait;
+
+pub use backend::{Backend, BackendOptions};
+pub use client::Call;
+pub use dir::TestDir;
+pub use envoy::{Envoy, EnvoyOptions};
+pub use load::{Kind, Load, LoadPlan, Results};
+pub use nix::sys::signal::Signal;
+pub use process::Process;
+pub use story::story;
+pub use wait::wait_for;

@@ -1,0 +1,257 @@
+//! One version of a service, for tests and the demo: very cheap per request, and it says who it is.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use clap::Parser;
+use harness::backend::BackendStats;
+use harness::dir::PID_ENV;
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Interval, interval, sleep};
+
+/// Serves HTTP/1.1 and HTTP/2 without TLS on one port.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Sent with every answer as x-served-by
+    #[arg(long)]
+    version: String,
+    /// Port 0 is any free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Gets the address that it listens on
+    #[arg(long)]
+    addr_file: Option<PathBuf>,
+    /// Gets its counts, as JSON, when it ends
+    #[arg(long)]
+    log: Option<PathBuf>,
+    /// For so long /healthz is 503
+    #[arg(long, default_value_t = 0)]
+    ready_after_ms: u64,
+    /// /healthz is always 503
+    #[arg(long)]
+    fail_ready: bool,
+    /// How long open requests may go on after SIGTERM
+    #[arg(long, default_value_t = 10_000)]
+    grace_ms: u64,
+}
+
+struct Server {
+    options: Options,
+    started: Instant,
+    served: AtomicU64,
+    open: AtomicU64,
+    last_served_unix_ms: AtomicU64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let mut stop = signal(SignalKind::terminate())?;
+    let listener = TcpListener::bind(options.listen).await?;
+    let addr = listener.local_addr()?;
+    if let Some(file) = &options.addr_file {
+        let new = file.with_extension("new");
+        std::fs::write(&new, addr.to_string())?;
+        std::fs::rename(&new, file)?;
+    }
+    println!("{} listens on {addr}", options.version);
+    tokio::spawn(end_with_the_test());
+
+    let server = Arc::new(Server {
+        options,
+        started: Instant::now(),
+        served: AtomicU64::new(0),
+        open: AtomicU64::new(0),
+        last_served_unix_ms: AtomicU64::new(0),
+    });
+    let connections = GracefulShutdown::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) => continue,
+            },
+            _ = stop.recv() => break,
+        };
+        let _ = stream.set_nodelay(true);
+        let server = server.clone();
+        let service = service_fn(move |request| {
+            let server = server.clone();
+            async move { Ok::<_, Infallible>(server.answer(request).await) }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new());
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+    }
+
+    drop(listener);
+    tokio::select! {
+        () = connections.shutdown() => {}
+        () = sleep(Duration::from_millis(server.options.grace_ms)) => {}
+    }
+    let counts = serde_json::to_string(&server.stats())?;
+    println!("{} ends: {counts}", server.options.version);
+    if let Some(log) = &server.options.log {
+        use std::io::Write;
+        writeln!(std::fs::File::options().create(true).append(true).open(log)?, "{counts}")?;
+    }
+    std::process::exit(0);
+}
+
+impl Server {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+        let path = request.uri().path();
+        let number = |key: &str| number(request.uri().query(), key);
+        match path {
+            "/healthz" => self.plain(if self.is_ready() { 200 } else { 503 }, Bytes::new()),
+            "/stats" => {
+                let body = serde_json::to_vec(&self.stats()).unwrap_or_default();
+                self.plain(200, body.into())
+            }
+            "/crash" => std::process::exit(1),
+            _ => {
+                let open = Open::new(self.clone());
+                let mut status = 200;
+                match path {
+                    "/slow" => sleep(Duration::from_millis(number("ms").unwrap_or(2_000))).await,
+                    "/status" => status = number("code").unwrap_or(200) as u16,
+                    "/stream" => {
+                        let every = number("every").unwrap_or(100).max(1);
+                        let left = number("ms").unwrap_or(30_000) / every;
+                        let every = interval(Duration::from_millis(every));
+                        return self.respond(200, &request, Answer::Stream { left, every, _open: open });
+                    }
+                    _ => {}
+                }
+                let body = Answer::Plain { body: Some(Bytes::from_static(b"ok\n")), _open: Some(open) };
+                self.respond(status, &request, body)
+            }
+        }
+    }
+
+    fn respond(&self, status: u16, request: &Request<Incoming>, body: Answer) -> Response<Answer> {
+        let values: Vec<_> = request.headers().get_all("x-versionflag").iter().map(|v| v.as_bytes()).collect();
+        let got = if values.is_empty() { b"-".to_vec() } else { values.join(&b'|') };
+        Response::builder()
+            .status(status)
+            .header("x-served-by", &self.options.version)
+            .header("x-got-flag", got)
+            .body(body)
+            .expect("status and headers are valid")
+    }
+
+    fn plain(&self, status: u16, body: Bytes) -> Response<Answer> {
+        let body = Answer::Plain { body: (!body.is_empty()).then_some(body), _open: None };
+        Response::builder()
+            .status(status)
+            .header("x-served-by", &self.options.version)
+            .body(body)
+            .expect("status and headers are valid")
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.options.fail_ready && self.started.elapsed() >= Duration::from_millis(self.options.ready_after_ms)
+    }
+
+    fn stats(&self) -> BackendStats {
+        BackendStats {
+            version: self.options.version.clone(),
+            served: self.served.load(Relaxed),
+            open: self.open.load(Relaxed),
+            last_served_unix_ms: self.last_served_unix_ms.load(Relaxed),
+        }
+    }
+
+    fn touch(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_served_unix_ms.store(now.as_millis() as u64, Relaxed);
+    }
+}
+
+/// Counts a request as open until its answer is sent or given up.
+struct Open(Arc<Server>);
+
+impl Open {
+    fn new(server: Arc<Server>) -> Open {
+        server.served.fetch_add(1, Relaxed);
+        server.open.fetch_add(1, Relaxed);
+        server.touch();
+        Open(server)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+        self.0.touch();
+    }
+}
+
+enum Answer {
+    Plain { body: Option<Bytes>, _open: Option<Open> },
+    Stream { left: u64, every: Interval, _open: Open },
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Answer::Plain { body, .. } => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Answer::Stream { left: 0, .. } => Poll::Ready(None),
+            Answer::Stream { left, every, .. } => {
+                ready!(every.poll_tick(context));
+                *left -= 1;
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"tick\n")))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Answer::Plain { body: None, .. })
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        match self {
+            Answer::Plain { body, .. } => hyper::body::SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
+            Answer::Stream { .. } => hyper::body::SizeHint::default(),
+        }
+    }
+}
+
+fn number(query: Option<&str>, key: &str) -> Option<u64> {
+    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(name, _)| *name == key).find_map(|(_, value)| value.parse().ok())
+}
+
+/// A backend whose parent is a controller that was killed is nobody's child: it ends when the test
+/// has gone that all of it belonged to.
+async fn end_with_the_test() {
+    let Some(test) = std::env::var(PID_ENV).ok().and_then(|pid| pid.parse().ok()) else { return };
+    let mut every = interval(Duration::from_secs(1));
+    while kill(Pid::from_raw(test), None).is_ok() {
+        every.tick().await;
+    }
+    std::process::exit(1);
+}
