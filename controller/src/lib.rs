@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The controller of versionflag: a pure state machine, and the adapters around it.
+//!
+//! | module | job | I/O |
+//! | --- | --- | --- |
+//! | [`spec`], [`span`] | what an operator asks for | none |
+//! | [`status`] | everything that is remembered | none |
+//! | [`observation`] | what is seen of the world in one pass | none |
+//! | [`mod@step`] | the state machine: spec, status and observation to a plan | none |
+//! | [`service`] | the flag service: snapshots, reports, requests, metrics | HTTP |
+//! | [`local`] | versions as processes of this machine, Envoy configured by a file | files, processes |
+//! | [`cli`] | the command line | terminal, HTTP |
+
+pub mod cli;
+pub mod local;
+pub mod observation;
+pub mod service;
+pub mod span;
+pub mod spec;
+pub mod status;
+pub mod step;

@@ -1,0 +1,114 @@
+//! What is seen of the world in one pass. Pure.
+
+use std::collections::BTreeMap;
+
+use flag::ledger::{Fleet, Quiet};
+use serde::{Deserialize, Serialize};
+
+/// One version's workload.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// It is known how to start it.
+    pub declared: bool,
+    /// Something of it runs, even while it is stopping.
+    pub running: bool,
+    /// It serves at full strength, and is not being stopped.
+    pub ready: bool,
+    /// Since when, in Unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_since: Option<u64>,
+    /// How it ended, if it did so by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exited: Option<String>,
+}
+
+/// Whether there is room for one version more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Headroom {
+    /// There is.
+    Fits,
+    /// There is not.
+    Short {
+        /// What is short, with its numbers.
+        message: String,
+    },
+    /// Nobody can tell.
+    #[default]
+    Unknown,
+}
+
+/// What a person asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Let the new version in.
+    Promote,
+    /// Back to the version before.
+    Rollback,
+    /// Give up a switch that was not flipped yet.
+    Abort,
+    /// End an override, and try again.
+    Retry,
+    /// Let nothing move.
+    Suspend,
+    /// Let things move again.
+    Resume,
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by who asks; answered once.
+    pub id: String,
+    /// What is asked for.
+    pub action: Action,
+}
+
+/// Everything that is seen in one pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// By version.
+    pub versions: BTreeMap<String, Workload>,
+    /// Room for the version that is wanted.
+    pub headroom: Headroom,
+    /// What the proxies say of the record last written.
+    pub fleet: Fleet,
+    /// The request to answer.
+    pub request: Option<Request>,
+    /// What is wrong with the spec as it was edited last; the one before is in force.
+    pub spec_error: Option<String>,
+}
+
+impl Observation {
+    /// What is seen when nobody has reported.
+    pub fn unknown() -> Observation {
+        Observation {
+            versions: BTreeMap::new(),
+            headroom: Headroom::Unknown,
+            fleet: nobody(),
+            request: None,
+            spec_error: None,
+        }
+    }
+
+    /// One version's workload; nothing is known to run where it was not seen.
+    pub fn workload(&self, version: &str) -> Workload {
+        self.versions.get(version).cloned().unwrap_or_default()
+    }
+}
+
+/// A fleet of which nothing is known.
+pub fn nobody() -> Fleet {
+    Fleet {
+        expected: 0,
+        acked: 0,
+        laggards: vec![],
+        config_laggards: vec![],
+        route_laggards: vec![],
+        old: Quiet::Unknown,
+        unroutable: 0,
+        highest_epoch: 0,
+        sent: BTreeMap::new(),
+    }
+}

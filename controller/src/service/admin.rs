@@ -1,0 +1,76 @@
+//! What people and monitoring ask. I/O: HTTP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+
+use super::{FlagView, Hub, Refusal};
+use crate::observation::{Action, Request};
+
+/// Body of `POST /v1/requests`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// The flag's name.
+    pub flag: String,
+    /// What is asked for.
+    pub action: Action,
+    /// Chosen by who asks, so that asking again does nothing; without it one is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// Answer of `POST /v1/requests`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    /// `status.lastRequest.id`, as soon as the request is answered.
+    pub id: String,
+}
+
+pub(super) async fn status(State(hub): State<Arc<Hub>>) -> Json<Vec<FlagView>> {
+    Json(hub.view().iter().map(|view| FlagView::clone(view)).collect())
+}
+
+pub(super) async fn ready(State(hub): State<Arc<Hub>>) -> Result<&'static str, Refusal> {
+    match hub.view() {
+        Some(_) => Ok("ok\n"),
+        None => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "no flag has been looked at yet")),
+    }
+}
+
+pub(super) async fn metrics(State(hub): State<Arc<Hub>>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], hub.metrics.text())
+}
+
+pub(super) async fn request(
+    State(hub): State<Arc<Hub>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Result<Json<Ask>, JsonRejection>,
+) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+    if !peer.ip().to_canonical().is_loopback() {
+        let error = format!("{peer} is another machine: requests are taken from this one only");
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "sender", error));
+    }
+    let Json(ask) = body.map_err(|error| Refusal::new(error.status(), "malformed", error.body_text()))?;
+    let known = hub.view().is_some_and(|view| view.name == ask.flag);
+    if !known {
+        let error = format!("there is no flag {:?} here", ask.flag.chars().take(80).collect::<String>());
+        return Err(Refusal::new(StatusCode::NOT_FOUND, "unknown_flag", error));
+    }
+    let id = ask.id.unwrap_or_else(crate::local::unique);
+    if id.is_empty() || id.len() > 64 {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "malformed", "id has to have 1 to 64 bytes"));
+    }
+    if !hub.ask(Request { id: id.clone(), action: ask.action }) {
+        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "busy", "too many requests wait for an answer"));
+    }
+    hub.wake.notify_one();
+    Ok((StatusCode::ACCEPTED, Json(Accepted { id })))
+}

@@ -1,0 +1,88 @@
+//! The record that a status stands for. Pure.
+
+use std::collections::BTreeSet;
+
+use flag::epoch::EpochError;
+use flag::record::{Gate, Member, Record, RecordError};
+
+use crate::spec::Spec;
+use crate::status::{Phase, Status};
+
+/// Why no record can be written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    #[error("the flag cannot be written: {0}")]
+    Record(#[from] RecordError),
+}
+
+impl Error {
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Error::Epoch(_) => "EpochAhead",
+            Error::Record(_) => "InvalidSpec",
+        }
+    }
+}
+
+/// The sealed record of a spec.
+pub fn record_of(
+    uid: &str,
+    name: &str,
+    epoch: u64,
+    active: &str,
+    versions: &BTreeSet<String>,
+    spec: &Spec,
+) -> Result<Record, RecordError> {
+    let members = spec.services.iter().map(|service| {
+        let clusters = service.clusters.iter().filter(|(version, _)| versions.contains(*version));
+        Member {
+            service: service.name.clone(),
+            hosts: service.hosts(),
+            clusters: clusters.map(|(version, names)| (version.clone(), names.clone())).collect(),
+        }
+    });
+    let record = Record {
+        uid: uid.to_owned(),
+        name: name.to_owned(),
+        epoch,
+        active: active.to_owned(),
+        gate: Gate::Open,
+        members: members.collect(),
+        versions: versions.clone(),
+        preview: None,
+        hash: String::new(),
+    };
+    record.seal()
+}
+
+/// Every version that may still exist.
+fn versions(status: &Status) -> BTreeSet<String> {
+    let mut versions = status.leftovers.clone();
+    versions.insert(status.active_version.clone());
+    versions.extend(status.target_version.clone());
+    if let Some(switch) = status.switch.as_ref().filter(|_| !matches!(status.phase, Phase::Adopting | Phase::Stable)) {
+        versions.extend([switch.from.clone(), switch.to.clone()]);
+    }
+    versions
+}
+
+/// Gives the record a new epoch if its content is no longer what the status says.
+pub(super) fn refresh(now_ms: u64, spec: &Spec, status: &mut Status, highest: u64) -> Result<(), Error> {
+    if status.active_version.is_empty() {
+        return Ok(());
+    }
+    let seal = |epoch| {
+        record_of(&status.uid, &status.name, epoch, &status.active_version, &versions(status), spec)
+    };
+    let written = status.epoch();
+    if let Some(record) = &status.record
+        && seal(written)?.hash == record.hash
+    {
+        return Ok(());
+    }
+    let record = seal(flag::epoch::next(written, highest, now_ms)?)?;
+    status.record = Some(record);
+    Ok(())
+}
