@@ -12,8 +12,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use wasm_encoder::{ExportKind, ExportSection, Module, RawSection};
 use wasmparser::{ExternalKind, Parser, Payload};
 
-const USAGE: &str =
-    "usage: wasm-trim [--keep EXPORT[,EXPORT…]]… [--rename FROM=TO]… IN.wasm OUT.wasm";
+const USAGE: &str = "usage: wasm-trim [--keep EXPORT[,EXPORT…]]… [--rename FROM=TO]… IN.wasm OUT.wasm";
 
 fn main() -> Result<()> {
     let args = Args::parse(env::args().skip(1))?;
@@ -67,11 +66,7 @@ impl Args {
             }
         }
         let [input, output] = <[_; 2]>::try_from(paths).map_err(|_| anyhow!(USAGE))?;
-        Ok(Self {
-            edit,
-            input,
-            output,
-        })
+        Ok(Self { edit, input, output })
     }
 }
 
@@ -82,10 +77,7 @@ struct Target {
 }
 
 fn trim(wasm: &[u8], edit: &Edit) -> Result<Vec<u8>> {
-    ensure!(
-        Parser::is_core_wasm(wasm),
-        "not a core WebAssembly module (wrong magic number or version)"
-    );
+    ensure!(Parser::is_core_wasm(wasm), "not a core WebAssembly module (wrong magic number or version)");
     let mut module = Module::new();
     let mut seen_exports = false;
     for payload in Parser::new(0).parse_all(wasm) {
@@ -134,16 +126,9 @@ fn select(mut exports: Vec<(String, Target)>, edit: &Edit) -> Result<Vec<(String
     let Some(keep) = &edit.keep else {
         return Ok(exports);
     };
-    let unknown: Vec<_> = keep
-        .iter()
-        .filter(|name| !exports.iter().any(|(export, _)| export == *name))
-        .map(String::as_str)
-        .collect();
-    ensure!(
-        unknown.is_empty(),
-        "--keep: there is no export {}",
-        unknown.join(", ")
-    );
+    let unknown: Vec<_> =
+        keep.iter().filter(|name| !exports.iter().any(|(export, _)| export == *name)).map(String::as_str).collect();
+    ensure!(unknown.is_empty(), "--keep: there is no export {}", unknown.join(", "));
     exports.retain(|(name, target)| {
         let function = matches!(target.kind, ExternalKind::Func | ExternalKind::FuncExact);
         !function || keep.contains(name) || renamed.contains(name.as_str())
@@ -169,10 +154,7 @@ fn encode(exports: &[(String, Target)]) -> ExportSection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wasm_encoder::{
-        CodeSection, CustomSection, Function, FunctionSection, MemorySection, MemoryType,
-        TypeSection,
-    };
+    use wasm_encoder::{CodeSection, CustomSection, Function, FunctionSection, MemorySection, MemoryType, TypeSection};
 
     /// Three functions, `a`, `b` and `c`, a memory, and a custom section at the end.
     fn sample() -> Vec<u8> {
@@ -188,13 +170,7 @@ mod tests {
             exports.export(name, ExportKind::Func, index as u32);
         }
         let mut memories = MemorySection::new();
-        memories.memory(MemoryType {
-            minimum: 1,
-            maximum: None,
-            memory64: false,
-            shared: false,
-            page_size_log2: None,
-        });
+        memories.memory(MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
         exports.export("memory", ExportKind::Memory, 0);
         let mut module = Module::new();
         module
@@ -203,10 +179,7 @@ mod tests {
             .section(&memories)
             .section(&exports)
             .section(&code)
-            .section(&CustomSection {
-                name: "note".into(),
-                data: b"kept".as_slice().into(),
-            });
+            .section(&CustomSection { name: "note".into(), data: b"kept".as_slice().into() });
         module.finish()
     }
 
@@ -226,9 +199,7 @@ mod tests {
 
     fn edit(args: &[&str]) -> Edit {
         let paths = ["in.wasm", "out.wasm"];
-        Args::parse(args.iter().chain(&paths).map(ToString::to_string))
-            .unwrap()
-            .edit
+        Args::parse(args.iter().chain(&paths).map(ToString::to_string)).unwrap().edit
     }
 
     fn names(args: &[&str]) -> Vec<(String, u32)> {
@@ -242,10 +213,7 @@ mod tests {
     #[test]
     fn only_the_listed_functions_and_the_memory_stay() {
         assert_eq!(names(&["--keep", "b"]), list(&[("b", 1), ("memory", 0)]));
-        assert_eq!(
-            names(&["--keep", "a", "--keep", "c"]),
-            list(&[("a", 0), ("c", 2), ("memory", 0)])
-        );
+        assert_eq!(names(&["--keep", "a", "--keep", "c"]), list(&[("a", 0), ("c", 2), ("memory", 0)]));
     }
 
     #[test]
@@ -255,10 +223,7 @@ mod tests {
 
     #[test]
     fn a_renamed_export_takes_the_place_of_the_other() {
-        assert_eq!(
-            names(&["--keep", "c", "--rename", "b=a"]),
-            list(&[("c", 2), ("memory", 0), ("a", 1)])
-        );
+        assert_eq!(names(&["--keep", "c", "--rename", "b=a"]), list(&[("c", 2), ("memory", 0), ("a", 1)]));
     }
 
     #[test]
@@ -270,39 +235,19 @@ mod tests {
     #[test]
     fn errors_name_what_is_wrong() {
         let failed = |wasm: &[u8], args: &[&str]| trim(wasm, &edit(args)).unwrap_err().to_string();
-        assert_eq!(
-            failed(&sample(), &["--keep", "a,x,y"]),
-            "--keep: there is no export x, y"
-        );
-        assert_eq!(
-            failed(&Module::new().finish(), &["--keep", "x"]),
-            "--keep: there is no export x"
-        );
-        assert_eq!(
-            failed(&sample(), &["--rename", "x=a"]),
-            "--rename x=a: there is no export x"
-        );
+        assert_eq!(failed(&sample(), &["--keep", "a,x,y"]), "--keep: there is no export x, y");
+        assert_eq!(failed(&Module::new().finish(), &["--keep", "x"]), "--keep: there is no export x");
+        assert_eq!(failed(&sample(), &["--rename", "x=a"]), "--rename x=a: there is no export x");
         assert!(failed(b"text", &[]).starts_with("not a core WebAssembly module"));
-        assert_eq!(
-            failed(&sample()[..sample().len() - 3], &[]),
-            "malformed module"
-        );
+        assert_eq!(failed(&sample()[..sample().len() - 3], &[]), "malformed module");
     }
 
     #[test]
     fn arguments_are_checked() {
-        let failed = |args: &[&str]| {
-            Args::parse(args.iter().map(ToString::to_string))
-                .err()
-                .unwrap()
-                .to_string()
-        };
+        let failed = |args: &[&str]| Args::parse(args.iter().map(ToString::to_string)).err().unwrap().to_string();
         assert_eq!(failed(&["in.wasm"]), USAGE);
         assert_eq!(failed(&["--keep"]), "--keep needs a value");
-        assert_eq!(
-            failed(&["--rename", "a=", "i", "o"]),
-            "--rename a=: expected FROM=TO"
-        );
+        assert_eq!(failed(&["--rename", "a=", "i", "o"]), "--rename a=: expected FROM=TO");
         assert!(failed(&["--kep", "a", "i", "o"]).starts_with("unknown option --kep"));
     }
 }
