@@ -50,10 +50,11 @@ impl Request {
 
     /// Takes over what was decided when the request was released.
     fn settle_hold(&mut self) {
-        if self.held
-            && let Some(sent) = self.vm.released.borrow_mut().remove(&self.id)
-        {
-            self.sent = Some(sent);
+        if self.held {
+            let mut released = self.vm.released.borrow_mut();
+            if let Some(place) = released.iter().position(|(id, _)| *id == self.id) {
+                self.sent = Some(released.swap_remove(place).1);
+            }
         }
     }
 }
@@ -112,7 +113,7 @@ pub(crate) fn release(vm: &Vm, settings: &Settings) {
             continue;
         }
         if let Step::Send(sent) = begin(vm, settings, false) {
-            vm.released.borrow_mut().insert(id, sent);
+            vm.released.borrow_mut().push((id, sent));
         }
         if hostcalls::resume_http_request().is_err() {
             log::warn!("a held request could not be resumed");

@@ -3,7 +3,6 @@
 //! shared data.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 
@@ -40,8 +39,8 @@ pub(crate) struct Me {
 #[derive(Debug)]
 pub(crate) struct Vm {
     pub(crate) table: RefCell<Table>,
-    /// By context id; the newest one, the last, does the talking.
-    plugins: RefCell<BTreeMap<u32, Plugin>>,
+    /// With their context ids; the newest one, the last, does the talking.
+    plugins: RefCell<Vec<(u32, Plugin)>>,
     pub(crate) me: Cell<Option<Me>>,
     /// Revision of the snapshot in effect.
     pub(crate) revision: RefCell<String>,
@@ -53,7 +52,7 @@ pub(crate) struct Vm {
     /// Requests that wait, by context id.
     pub(crate) held: RefCell<Vec<u32>>,
     /// What was decided for requests that had waited.
-    pub(crate) released: RefCell<BTreeMap<u32, Sent>>,
+    pub(crate) released: RefCell<Vec<(u32, Sent)>>,
     /// Counted requests whose stream has not ended.
     pub(crate) open: Cell<u64>,
     /// Whether routes are to be proven.
@@ -94,13 +93,16 @@ impl Vm {
         if plugin.service.is_some() && self.revision.borrow().is_empty() && first_answer_ms > 0 {
             self.waits_until_ms.set(Some(now_ms().saturating_add(first_answer_ms.into())));
         }
-        self.plugins.borrow_mut().insert(context, plugin);
+        let mut plugins = self.plugins.borrow_mut();
+        plugins.retain(|(id, _)| *id != context);
+        plugins.push((context, plugin));
+        drop(plugins);
         self.apply_plugins();
     }
 
     /// A plugin is gone. The last one takes the instance with it, unless requests are still open.
     pub(crate) fn forget(&self, context: u32) {
-        self.plugins.borrow_mut().remove(&context);
+        self.plugins.borrow_mut().retain(|(id, _)| *id != context);
         if self.plugins.borrow().is_empty() {
             self.retire();
         } else {
@@ -109,13 +111,14 @@ impl Vm {
     }
 
     fn apply_plugins(&self) {
-        let mut newest: BTreeMap<String, Record> = BTreeMap::new();
-        for record in self.plugins.borrow().values().flat_map(|plugin| &plugin.flags) {
-            if newest.get(&record.uid).is_none_or(|known| known.epoch < record.epoch) {
-                newest.insert(record.uid.clone(), record.clone());
+        let mut records: Vec<Record> = Vec::new();
+        for record in self.plugins.borrow().iter().flat_map(|(_, plugin)| &plugin.flags) {
+            match records.iter_mut().find(|known| known.uid == record.uid) {
+                Some(known) if known.epoch >= record.epoch => {}
+                Some(known) => *known = record.clone(),
+                None => records.push(record.clone()),
             }
         }
-        let records: Vec<Record> = newest.into_values().collect();
         self.table.borrow_mut().apply(Channel::Config, &records);
     }
 
@@ -131,13 +134,13 @@ impl Vm {
 
     /// Whether this plugin is the one that talks.
     pub(crate) fn speaks(&self, context: u32) -> bool {
-        self.plugins.borrow().keys().next_back() == Some(&context)
+        self.plugins.borrow().last().is_some_and(|(id, _)| *id == context)
     }
 
     /// The plugin that talks, and to which flag service.
     pub(crate) fn speaker(&self) -> Option<(u32, FlagService)> {
         let plugins = self.plugins.borrow();
-        let (id, plugin) = plugins.iter().next_back()?;
+        let (id, plugin) = plugins.last()?;
         Some((*id, plugin.service.clone()?))
     }
 

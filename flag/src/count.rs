@@ -60,25 +60,26 @@ impl Counter {
     }
 }
 
-/// The counters of one flag by version. They outlive changes of the flag.
+/// The counters of one flag by version. They outlive changes of the flag. A list: there are a
+/// handful of versions.
 #[derive(Debug, Default)]
-pub struct Counters(RefCell<BTreeMap<Box<str>, Rc<Counter>>>);
+pub struct Counters(RefCell<Vec<Rc<Counter>>>);
 
 impl Counters {
     /// The counter of a version, made when first asked for.
     pub fn of(&self, version: &str) -> Rc<Counter> {
         let mut counters = self.0.borrow_mut();
-        if let Some(counter) = counters.get(version) {
+        if let Some(counter) = counters.iter().find(|counter| counter.version() == version) {
             return Rc::clone(counter);
         }
         let counter = Rc::new(Counter { version: version.into(), totals: Cell::default() });
-        counters.insert(version.into(), Rc::clone(&counter));
+        counters.push(Rc::clone(&counter));
         counter
     }
 
     /// The totals of all versions.
     pub fn totals(&self) -> BTreeMap<String, Totals> {
         let counters = self.0.borrow();
-        crate::insert_all(counters.iter().map(|(version, counter)| (version.to_string(), counter.totals.get())))
+        crate::insert_all(counters.iter().map(|counter| (counter.version().to_owned(), counter.totals.get())))
     }
 }

@@ -52,24 +52,25 @@ pub struct Instance {
 /// The sum over all live instances: the lowest record in effect, and all totals added up. `None`
 /// while an instance has not answered the round: its share is unknown, not zero.
 pub fn combine(live: &BTreeSet<u32>, round: u64, instances: &[Instance]) -> Option<BTreeMap<String, FlagState>> {
-    let mut sums: BTreeMap<String, (usize, FlagState)> = BTreeMap::new();
-    let mut answered = 0;
-    for instance in instances.iter().filter(|instance| instance.round >= round && live.contains(&instance.id)) {
-        answered += 1;
-        for (uid, state) in &instance.flags {
-            let sum = match sums.remove(uid) {
-                Some((count, sum)) => (count + 1, add(sum, state)),
-                None => (1, state.clone()),
-            };
-            sums.insert(uid.clone(), sum);
-        }
-    }
-    if live.is_empty() || answered != live.len() {
+    let mut sums: BTreeMap<String, FlagState> = BTreeMap::new();
+    let answered = || instances.iter().filter(|instance| instance.round >= round && live.contains(&instance.id));
+    if live.is_empty() || answered().count() != live.len() {
         return None;
     }
-    // An instance that does not know a flag has no record of it in effect.
-    let known = |(count, sum)| if count == answered { sum } else { add(sum, &FlagState::default()) };
-    Some(crate::insert_all(sums.into_iter().map(|(uid, sum)| (uid, known(sum)))))
+    for (uid, state) in answered().flat_map(|instance| &instance.flags) {
+        let sum = match sums.remove(uid) {
+            Some(sum) => add(sum, state),
+            None => state.clone(),
+        };
+        sums.insert(uid.clone(), sum);
+    }
+    for (uid, sum) in &mut sums {
+        // An instance that does not know a flag has no record of it in effect.
+        if answered().any(|instance| !instance.flags.contains_key(uid)) {
+            *sum = add(std::mem::take(sum), &FlagState::default());
+        }
+    }
+    Some(sums)
 }
 
 fn add(sum: FlagState, state: &FlagState) -> FlagState {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -186,7 +187,8 @@ impl Record {
             check_version("versions", version)?;
         }
         self.check_listed("active", &self.active)?;
-        let (mut services, mut hosts, mut clusters) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut services, mut hosts, mut clusters) =
+            (FxHashMap::default(), FxHashMap::default(), FxHashMap::default());
         for member in &self.members {
             check_name("service", &member.service)?;
             unique(&mut services, "service", &member.service)?;
@@ -228,6 +230,9 @@ impl Record {
     }
 }
 
-fn unique<'a>(seen: &mut BTreeSet<&'a str>, field: &'static str, value: &'a str) -> Result<(), RecordError> {
-    if seen.insert(value) { Ok(()) } else { Err(RecordError::Twice { field, value: value.to_owned() }) }
+fn unique<'a>(seen: &mut FxHashMap<&'a str, &'a str>, field: &'static str, value: &'a str) -> Result<(), RecordError> {
+    match seen.insert(value, value) {
+        None => Ok(()),
+        Some(_) => Err(RecordError::Twice { field, value: value.to_owned() }),
+    }
 }

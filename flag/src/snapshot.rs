@@ -1,7 +1,6 @@
 //! What a proxy is sent by the flag service. Pure.
 
-use std::collections::BTreeMap;
-
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Record, RecordError};
@@ -93,15 +92,20 @@ pub fn check_flags(flags: &[Record]) -> Result<(), SnapshotError> {
     if flags.len() > limits::FLAGS {
         return Err(SnapshotError::Flags(flags.len()));
     }
-    let mut owners: BTreeMap<(&'static str, &str), &str> = BTreeMap::new();
+    let (mut hosts, mut uids) = (FxHashMap::default(), FxHashMap::default());
     for flag in flags {
         let name = || flag.name.chars().take(80).collect::<String>();
         flag.check().map_err(|error| SnapshotError::Record { name: name(), error })?;
-        let hosts = flag.members.iter().flat_map(|member| &member.hosts);
-        for key in hosts.map(|host| ("host", host.as_str())).chain([("uid", flag.uid.as_str())]) {
-            if let Some(first) = owners.insert(key, &flag.name) {
-                let (what, value) = (key.0, key.1.to_owned());
-                return Err(SnapshotError::Conflict { what, value, first: first.to_owned(), second: name() });
+        let conflict = |what, value: &str, first: &str| {
+            let (value, first) = (value.to_owned(), first.to_owned());
+            SnapshotError::Conflict { what, value, first, second: name() }
+        };
+        if let Some(first) = uids.insert(flag.uid.as_str(), flag.name.as_str()) {
+            return Err(conflict("uid", &flag.uid, first));
+        }
+        for host in flag.members.iter().flat_map(|member| &member.hosts) {
+            if let Some(first) = hosts.insert(host.as_str(), flag.name.as_str()) {
+                return Err(conflict("host", host, first));
             }
         }
     }
