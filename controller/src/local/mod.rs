@@ -1,4 +1,26 @@
 //! Versions as processes of this machine, Envoy configured by a file. I/O: files, processes.
+//!
+//! | module | job |
+//! | --- | --- |
+//! | [`file`] | the file of the operator |
+//! | [`store`] | the state file and its lock |
+//! | [`process`] | starting, finding again and stopping versions |
+//! | [`probe`] | whether a version is ready |
+//! | [`headroom`] | whether the machine has room for one more |
+//! | [`ecds`] | the filter's configuration as Envoy reads it from a file |
+//! | [`driver`] | observe, step, persist, act |
+
+pub mod driver;
+pub mod ecds;
+pub mod file;
+pub mod headroom;
+pub mod probe;
+pub mod process;
+pub mod store;
 
 /// An id that nobody else has.
-pub fn unique() -> String { String::new() }
+pub fn unique() -> String {
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+    let uuid = uuid.trim();
+    if uuid.is_empty() { format!("{}-{}", crate::service::now_ms(), std::process::id()) } else { uuid.to_owned() }
+}

@@ -18,7 +18,8 @@ use crate::status::Status;
 
 /// Requests of people that wait for an answer.
 const QUEUE: usize = 64;
-const STALE_MS: u64 = 3_000;
+/// Five reports at their slowest pace.
+const STALE_MS: u64 = 5_000;
 
 /// Unix milliseconds.
 pub fn now_ms() -> u64 {

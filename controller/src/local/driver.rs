@@ -1,0 +1,270 @@
+//! Observe, step, persist, act: again and again. I/O: everything of this adapter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ecds;
+use super::file::{File, FileError};
+use super::process::{ProcessError, Supervisor};
+use super::store::{Store, StoreError, beside, write_atomically};
+use super::{headroom, unique};
+use crate::observation::{Headroom, Observation, nobody};
+use crate::service::{FlagView, Hub, now_ms};
+use crate::status::{Phase, Status};
+use crate::step::{Effect, step};
+
+const TICK_MS: u64 = 200;
+/// Transitions in a row before anything else is looked at.
+const PASSES: usize = 32;
+
+/// Why the driver ends.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The operator's file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The state file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The flag service.
+    #[error("the flag service cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The file with the address.
+    #[error("{path} cannot be written: {error}")]
+    Address {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+}
+
+/// What tells one edit of a file from another.
+type Stamp = Option<(i64, i64, u64, u64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let data = std::fs::metadata(path).ok()?;
+    Some((data.mtime(), data.mtime_nsec(), data.len(), data.ino()))
+}
+
+struct Driver {
+    path: PathBuf,
+    stamp: Stamp,
+    file: File,
+    spec_error: Option<String>,
+    store: Store,
+    supervisor: Supervisor,
+    hub: Arc<Hub>,
+    ecds: ecds::Writer,
+}
+
+/// Runs until `stop` ends. Versions go on running. `bound` is told the flag service's address.
+pub async fn run(
+    path: &Path,
+    bound: impl FnOnce(std::net::SocketAddr),
+    stop: impl Future<Output = ()>,
+) -> Result<(), DriverError> {
+    let stamp = stamp(path);
+    let file = File::read(path)?;
+    let fresh = || Status::new(&unique(), &file.metadata.name, now_ms());
+    let mut store = Store::open(&file.local.state_file, fresh)?;
+    store.save()?;
+    let hub = Arc::new(Hub::new());
+    hub.expect(proxies(&file));
+    let address = file.local.listen;
+    let listen = |error| DriverError::Listen { address, error };
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let note = beside(&file.local.state_file, ".address");
+    write_atomically(&note, format!("{address}\n").as_bytes())
+        .map_err(|error| DriverError::Address { path: note.clone(), error })?;
+    bound(address);
+    let logs = file.local.state_file.parent().unwrap_or(Path::new("."));
+    let supervisor = Supervisor::adopt(&file.metadata.name, logs, Arc::clone(&hub), &mut store)?;
+    let server = tokio::spawn(crate::service::serve(listener, Arc::clone(&hub), std::future::pending()));
+    let mut driver = Driver {
+        path: path.to_owned(),
+        stamp,
+        file,
+        spec_error: None,
+        store,
+        supervisor,
+        hub: Arc::clone(&hub),
+        ecds: ecds::Writer::default(),
+    };
+    tokio::pin!(stop);
+    let result = loop {
+        let wait = match driver.turn() {
+            Ok(wait) => wait,
+            Err(error) => break Err(error.into()),
+        };
+        tokio::select! {
+            () = hub.wake.notified() => {}
+            () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+            () = &mut stop => break Ok(()),
+        }
+    };
+    server.abort();
+    result
+}
+
+fn proxies(file: &File) -> BTreeMap<String, Option<String>> {
+    file.local.proxies.iter().map(|proxy| (proxy.id.clone(), proxy.token.clone())).collect()
+}
+
+impl Driver {
+    /// Everything that can be done now. In how many milliseconds to look again.
+    fn turn(&mut self) -> Result<u64, StoreError> {
+        self.reload();
+        self.supervisor.poll(now_ms(), &mut self.store, &self.file.local.versions)?;
+        for _ in 0..PASSES {
+            let now_ms = now_ms();
+            let seen = self.observe(now_ms);
+            let plan = step(now_ms, &self.file.spec, &self.store.state.status, &seen);
+            if plan.status == self.store.state.status {
+                self.show(now_ms, seen, plan.waiting);
+                for effect in &plan.effects {
+                    self.act(now_ms, effect)?;
+                }
+                return Ok(plan.requeue_ms.unwrap_or(TICK_MS).clamp(1, TICK_MS));
+            }
+            let before = std::mem::replace(&mut self.store.state.status, plan.status);
+            if !self.store.state.status.same_but_wording(&before) {
+                self.store.save()?;
+                self.tell(&before);
+            }
+        }
+        Ok(1)
+    }
+
+    fn reload(&mut self) {
+        let found = stamp(&self.path);
+        if found == self.stamp {
+            return;
+        }
+        self.stamp = found;
+        match File::read(&self.path).map_err(|error| error.to_string()).and_then(|file| self.same_place(file)) {
+            Ok(file) => {
+                tracing::info!(version = file.spec.version, "the file was edited");
+                self.hub.expect(proxies(&file));
+                self.file = file;
+                self.spec_error = None;
+            }
+            Err(error) => {
+                tracing::error!(error, "the edit is not valid, the spec before it stays in force");
+                self.spec_error = Some(error);
+            }
+        }
+    }
+
+    /// What cannot change while the controller runs.
+    fn same_place(&self, file: File) -> Result<File, String> {
+        let (old, new) = (&self.file, &file);
+        let fixed = [
+            ("metadata.name", old.metadata.name != new.metadata.name),
+            ("local.stateFile", old.local.state_file != new.local.state_file),
+            ("local.listen", old.local.listen != new.local.listen),
+        ];
+        match fixed.iter().find(|(_, changed)| *changed) {
+            Some((field, _)) => Err(format!("{field} changes only with a restart of the controller")),
+            None => Ok(file),
+        }
+    }
+
+    fn observe(&self, now_ms: u64) -> Observation {
+        let (state, versions) = (&self.store.state, &self.file.local.versions);
+        let known: BTreeSet<&String> = versions.keys().chain(state.processes.keys()).collect();
+        let workload = |version: &str| self.supervisor.workload(&self.store, version, versions.contains_key(version));
+        let status = &state.status;
+        let (old, next) = status.watched();
+        let fleet = status.record.as_ref().map(|record| self.hub.fleet(now_ms, record, old, next));
+        let needed = status.switch.as_ref().filter(|switch| {
+            status.phase == Phase::Coexisting && switch.headroom_at.is_none()
+        });
+        let headroom = needed.map_or(Headroom::Unknown, |switch| {
+            let running: Vec<String> = state.processes.keys().cloned().collect();
+            headroom::look(&switch.to, versions, &running)
+        });
+        Observation {
+            versions: known.into_iter().map(|version| (version.clone(), workload(version))).collect(),
+            headroom,
+            fleet: fleet.unwrap_or_else(nobody),
+            request: self.hub.next_request(status.last_request.as_ref().map(|last| last.id.as_str())),
+            spec_error: self.spec_error.clone(),
+        }
+    }
+
+    fn show(&self, now_ms: u64, seen: Observation, waiting: String) {
+        let status = self.store.state.status.clone();
+        let name = self.file.metadata.name.clone();
+        let spec_version = self.file.spec.version.clone();
+        let view = FlagView { name, spec_version, status, fleet: seen.fleet, versions: seen.versions, waiting, now: now_ms };
+        self.hub.show(view);
+    }
+
+    /// Only the state file's errors end the controller: what it cannot remember it must not do.
+    fn act(&mut self, now_ms: u64, effect: &Effect) -> Result<(), StoreError> {
+        let versions = &self.file.local.versions;
+        match effect {
+            Effect::Publish(record) => {
+                let phase = self.store.state.status.phase;
+                let watched = matches!(phase, Phase::Switching | Phase::Settling | Phase::Removing);
+                let prove = if phase.before_flip() { vec![record.uid.clone()] } else { vec![] };
+                self.hub.publish(vec![record.as_ref().clone()], if watched { 100 } else { 1_000 }, prove);
+            }
+            Effect::Configure(record) => {
+                if let Some(filter) = &self.file.local.filter_config {
+                    match self.ecds.write(filter, &self.file.spec.routing.header, record) {
+                        Ok(true) => tracing::info!(epoch = record.epoch, path = %filter.path.display(), "configured"),
+                        Ok(false) => {}
+                        Err(error) => tracing::error!(%error, path = %filter.path.display(), "cannot be written"),
+                    }
+                }
+            }
+            Effect::Start { version } => {
+                if let Some(how) = versions.get(version) {
+                    match self.supervisor.start(now_ms, &mut self.store, version, how) {
+                        Ok(()) => {}
+                        Err(ProcessError::Store(error)) => return Err(error),
+                        Err(error) => tracing::error!(version, %error, "cannot be started"),
+                    }
+                }
+            }
+            Effect::Stop { version } => {
+                let how = versions.get(version).map(|version| version.stop.clone()).unwrap_or_default();
+                self.supervisor.stop(now_ms, &mut self.store, version, &how)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One line for each transition.
+    fn tell(&self, before: &Status) {
+        let status = &self.store.state.status;
+        if before.phase != status.phase {
+            let (from, to) = (before.phase.name(), status.phase.name());
+            let (active, epoch) = (&status.active_version, status.epoch());
+            let target = status.target_version.as_deref().unwrap_or_default();
+            tracing::info!(from, to, active, target, epoch, "phase");
+        }
+        if let Some(blocked) = &status.blocked
+            && before.blocked.as_ref().is_none_or(|old| old.reason != blocked.reason)
+        {
+            tracing::warn!(reason = blocked.reason, message = blocked.message, "blocked");
+        }
+        let acked = |status: &Status| status.switch.as_ref().filter(|one| !one.removal).and_then(|one| one.acked_at);
+        if let (None, Some(acked_at)) = (acked(before), acked(status))
+            && let Some(flipped_at) = status.switch.as_ref().and_then(|switch| switch.flipped_at)
+        {
+            self.hub.flipped(acked_at.saturating_sub(flipped_at) as f64 / 1_000.0);
+        }
+    }
+}
