@@ -115,6 +115,14 @@ pub fn direct_response(status: u16, body: &str) -> Value {
     })
 }
 
+/// What is marked for the version, and asks for the path, is answered by Envoy with the version.
+pub fn route_of_version(path: &str, version: &str) -> Value {
+    let mut route = direct_response(200, version);
+    route["match"] = route_when("x-versionflag", version, "")["match"].take();
+    route["match"]["prefix"] = json!(path);
+    route
+}
+
 /// Gives a route a name.
 pub fn named(name: &str, mut route: Value) -> Value {
     route["name"] = json!(name);

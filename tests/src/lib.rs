@@ -33,8 +33,10 @@
 //! | [`envoy`] | a real Envoy |
 //! | [`backend`] | one version of a service |
 //! | [`load`] | open-loop load in which every request is recorded |
+//! | [`bench`] | what a filter costs per request |
 
 pub mod backend;
+pub mod bench;
 
 pub mod client;
 pub mod clock;
@@ -42,6 +44,7 @@ pub mod config;
 pub mod dir;
 pub mod envoy;
 pub mod load;
+pub mod local;
 pub mod process;
 pub mod story;
 pub mod wait;

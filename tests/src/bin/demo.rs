@@ -1,0 +1,240 @@
+//! The main job, live: a real Envoy with the filter and two workers, the real controller, two
+//! versions of a backend, and load on every kind of connection, while v1 is replaced by v2.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use harness::local::Local;
+use harness::{Kind, Load, LoadPlan, Results, TestDir, clock};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Shows a version switch, and writes what it measured to target/demo/result.json.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Take the switch back in the middle
+    #[arg(long)]
+    rollback: bool,
+}
+
+const RATE: u32 = 2_000;
+const AT_LEAST: u64 = 30_000;
+const LIMIT: Duration = Duration::from_secs(90);
+const LOOK: Duration = Duration::from_millis(20);
+const LINE_EVERY_MS: u64 = 500;
+
+/// What is written to the result file; times in milliseconds after the flip was written.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    requests: usize,
+    failed: usize,
+    by_version: BTreeMap<String, u64>,
+    flip_ms: Option<u64>,
+    last_worker_ms: Option<f64>,
+    overlap_ms: f64,
+    v1_last_response_ms: Option<f64>,
+    v1_removed_ms: Option<u64>,
+    requests_to_removed_version: usize,
+    final_version: String,
+    phases: Vec<Step>,
+}
+
+/// One phase, from the start of the demo on.
+#[derive(Debug, Clone, Serialize)]
+struct Step {
+    phase: String,
+    active: String,
+    at_ms: u64,
+}
+
+/// What the screen shows and the file remembers.
+struct Timeline {
+    started_ms: u64,
+    phases: Vec<Step>,
+    switch: Value,
+    last_line_ms: u64,
+    answered: BTreeMap<String, u64>,
+    color: bool,
+}
+
+impl Timeline {
+    fn look(&mut self, view: &Value, load: &Load) {
+        let now_ms = clock::unix_ms(clock::now_us());
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (phase, active) = (text(&view["status"]["phase"]), text(&view["status"]["activeVersion"]));
+        if view["status"]["switch"].is_object() {
+            self.switch = view["status"]["switch"].clone();
+        }
+        let at_ms = now_ms - self.started_ms;
+        let known = self.phases.last().is_some_and(|last| last.phase == phase && last.active == active);
+        if !known {
+            println!(
+                "{}",
+                self.paint("1;36", &format!("{:>6.1} s  ● {phase}, {active} active", at_ms as f64 / 1000.0))
+            );
+            self.phases.push(Step { phase, active, at_ms });
+        }
+        if now_ms - self.last_line_ms >= LINE_EVERY_MS {
+            self.line(view, load, now_ms);
+        }
+    }
+
+    fn line(&mut self, view: &Value, load: &Load, now_ms: u64) {
+        let seconds = (now_ms - self.last_line_ms) as f64 / 1000.0;
+        let live = load.live();
+        let rates: Vec<String> = ["v1", "v2"]
+            .iter()
+            .map(|version| {
+                let now = live.answered_by(version);
+                let before = self.answered.insert((*version).to_owned(), now).unwrap_or_default();
+                let rate = (now - before) as f64 / seconds;
+                let bar = "█".repeat((rate / 200.0).ceil() as usize);
+                let code = if *version == "v1" { "33" } else { "32" };
+                format!("{version} {} {rate:>5.0}/s", self.paint(code, &format!("{bar:<11}")))
+            })
+            .collect();
+        let fleet = &view["fleet"];
+        let waiting = view["waiting"].as_str().unwrap_or_default();
+        let waiting: String = waiting.chars().take(60).collect();
+        println!(
+            "         │ {}  in flight {:>3}  acked {}/{}  failed {}  {waiting}",
+            rates.join("  "),
+            live.in_flight(),
+            fleet["acked"],
+            fleet["expected"],
+            live.failed,
+        );
+        self.last_line_ms = now_ms;
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn at(&self, step: &str) -> Option<u64> {
+        self.switch[step].as_u64()
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let dir = TestDir::new("demo");
+    let outcome = tokio::time::timeout(LIMIT, run(&dir, &options)).await.context("the demo took too long")??;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/demo/result.json");
+    std::fs::create_dir_all(file.parent().context("a parent")?)?;
+    std::fs::write(&file, serde_json::to_vec_pretty(&outcome)?)?;
+    report(&outcome);
+    let expected = if options.rollback { "v1" } else { "v2" };
+    ensure!(outcome.failed == 0, "{} of {} requests failed", outcome.failed, outcome.requests);
+    ensure!(outcome.requests_to_removed_version == 0, "requests reached a version that was removed");
+    ensure!(outcome.final_version == expected, "{} serves in the end", outcome.final_version);
+    Ok(())
+}
+
+async fn run(dir: &TestDir, options: &Options) -> Result<Outcome> {
+    let mut local = Local::new(dir)?;
+    local.file()["spec"]["settle"]["quietPeriod"] = "3s".into();
+    if options.rollback {
+        local.file()["spec"]["cleanup"]["retainFor"] = "1h".into();
+    }
+    println!("starting the controller, reviews v1, and an Envoy with two workers");
+    local.start().await?;
+    let envoy = local.envoy("edge", 2).await?;
+    local.reaches("Stable", "v1").await?;
+    let plan =
+        LoadPlan { rate_per_s: RATE, slow_per_s: 5, stream: Some(Duration::from_secs(5)), ..LoadPlan::default() };
+    println!("load: {RATE} requests a second over HTTP/1.1 and HTTP/2, 5 slow ones of 2 s a second, one stream of 5 s");
+    let load = Load::start(envoy.listener("ingress"), plan);
+    let now_ms = clock::unix_ms(clock::now_us());
+    let mut timeline = Timeline {
+        started_ms: now_ms,
+        phases: vec![],
+        switch: Value::Null,
+        last_line_ms: now_ms,
+        answered: BTreeMap::new(),
+        color: std::io::stdout().is_terminal(),
+    };
+
+    until(&local, &load, &mut timeline, |_, load| load.live().done > 4_000).await?;
+    println!("{}", timeline.paint("1", "           asking for v2: `version: v2` in the file"));
+    local.ask("v2");
+    let mut removed_us = None;
+    if options.rollback {
+        until(&local, &load, &mut timeline, |step, _| step.phase == "Retaining").await?;
+        println!("{}", timeline.paint("1", "           rolling back: versionflag rollback"));
+        local.request("Rollback").await?;
+        until(&local, &load, &mut timeline, |step, _| step.active == "v1").await?;
+    } else {
+        until(&local, &load, &mut timeline, |step, _| step.phase == "Stable" && step.active == "v2").await?;
+        removed_us = Some(clock::now_us());
+        ensure!(!local.runs("v1").await, "v1 still runs");
+    }
+    until(&local, &load, &mut timeline, |_, load| load.live().done > AT_LEAST).await?;
+    let results = load.stop().await?;
+    let (_, final_version) = local.phase().await?;
+    Ok(outcome(&results, &timeline, final_version, removed_us))
+}
+
+/// Looks until it is so.
+async fn until(
+    local: &Local<'_>,
+    load: &Load,
+    timeline: &mut Timeline,
+    so: impl Fn(&Step, &Load) -> bool,
+) -> Result<()> {
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        looks.tick().await;
+        timeline.look(&local.view().await?, load);
+        let Some(step) = timeline.phases.last() else { bail!("there is no phase") };
+        if so(step, load) {
+            return Ok(());
+        }
+    }
+}
+
+fn outcome(results: &Results, timeline: &Timeline, final_version: String, removed_us: Option<u64>) -> Outcome {
+    let flipped_us = timeline.at("flippedAt").map(clock::from_unix_ms);
+    let after_flip = |us: u64| flipped_us.map(|flipped| (us as f64 - flipped as f64) / 1000.0);
+    let (from, to) = (
+        timeline.switch["from"].as_str().unwrap_or("v1").to_owned(),
+        timeline.switch["to"].as_str().unwrap_or("v2").to_owned(),
+    );
+    let fast = results.kind(Kind::Fast);
+    let since_flip = |at: Option<u64>| Some(at?.saturating_sub(timeline.at("flippedAt")?));
+    Outcome {
+        requests: results.len(),
+        failed: results.failures().len(),
+        by_version: results.by_version(),
+        flip_ms: since_flip(timeline.at("ackedAt")),
+        last_worker_ms: fast.last_started(&from).and_then(|request| after_flip(request.start_us)),
+        overlap_ms: fast.overlap(&from, &to).as_secs_f64() * 1000.0,
+        v1_last_response_ms: results.last("v1").and_then(|request| after_flip(request.end_us)),
+        v1_removed_ms: removed_us.and(since_flip(timeline.at("removedAt").or(timeline.at("removalIntentAt")))),
+        requests_to_removed_version: removed_us.map_or(0, |us| results.after(us).only(|r| r.version() != "v2").len()),
+        final_version,
+        phases: timeline.phases.clone(),
+    }
+}
+
+fn report(outcome: &Outcome) {
+    let ms = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1} ms"));
+    println!();
+    println!("  requests            {} ({:?})", outcome.requests, outcome.by_version);
+    println!("  failed              {}", outcome.failed);
+    println!("  all proxies acked   {} after the flip", ms(outcome.flip_ms.map(|value| value as f64)));
+    println!("  last on the old     {} after the flip, as a new request", ms(outcome.last_worker_ms));
+    println!("  both versions       {} answered new requests side by side", ms(Some(outcome.overlap_ms)));
+    println!(
+        "  v1's last response  {} after the flip (slow requests and streams end where they began)",
+        ms(outcome.v1_last_response_ms)
+    );
+    println!("  v1 removed          {} after the flip", ms(outcome.v1_removed_ms.map(|value| value as f64)));
+    println!("  requests to a removed version  {}", outcome.requests_to_removed_version);
+    println!("  the numbers are in target/demo/result.json");
+}

@@ -1,0 +1,225 @@
+//! The whole system on this machine: the controller's local adapter, the versions it starts, and
+//! Envoys that route by its flag. I/O: through its parts.
+
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::client::Call;
+use crate::dir::TestDir;
+use crate::process::{Process, program};
+use crate::wait::wait_for;
+use crate::{Envoy, EnvoyOptions, config};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const WASM_ENV: &str = "VERSIONFLAG_WASM";
+
+/// Where each version listens.
+const VERSIONS: [(&str, u16); 3] = [("v1", 9001), ("v2", 9002), ("v3", 9003)];
+
+/// One flag, `reviews`, with the versions v1 to v3 declared.
+#[derive(Debug)]
+pub struct Local<'a> {
+    dir: &'a TestDir,
+    ip: Ipv4Addr,
+    file: Value,
+    runs: Cell<u32>,
+    controller: Option<Process>,
+}
+
+/// An address of loopback that only this test uses, so that fixed ports are free on it.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 1 + high % 200, low, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The filter under test.
+pub fn wasm() -> Result<PathBuf> {
+    let path = std::env::var_os(WASM_ENV).with_context(|| format!("{WASM_ENV} is not set: run `make test-envoy`"))?;
+    Ok(PathBuf::from(path))
+}
+
+impl<'a> Local<'a> {
+    /// At v1, with short times, and one proxy expected: `edge`.
+    pub fn new(dir: &'a TestDir) -> Result<Local<'a>> {
+        let ip = own_address();
+        let backend = program("backend")?;
+        let versions: serde_json::Map<String, Value> = VERSIONS
+            .iter()
+            .map(|(version, port)| {
+                let address = SocketAddr::from((ip, *port)).to_string();
+                let started = json!({
+                    "command": [backend, "--version", version, "--listen", address,
+                                "--log", dir.file(&format!("{version}.stats"))],
+                    "address": address,
+                    "ready": { "path": "/healthz", "interval": "50ms" },
+                });
+                ((*version).to_owned(), started)
+            })
+            .collect();
+        let clusters: serde_json::Map<String, Value> = VERSIONS
+            .iter()
+            .map(|(version, _)| ((*version).to_owned(), json!([format!("reviews-{version}")])))
+            .collect();
+        let file = json!({
+            "apiVersion": "versionflag.io/v1alpha1",
+            "kind": "VersionFlag",
+            "metadata": { "name": "reviews" },
+            "spec": {
+                "version": "v1",
+                "services": [{ "name": "reviews", "hosts": ["reviews"], "clusters": clusters }],
+                "coexistence": { "minReady": "200ms" },
+                "settle": { "quietPeriod": "1s" },
+                "cleanup": { "retainFor": "0s" },
+            },
+            "local": {
+                "listen": SocketAddr::from((ip, 7070)).to_string(),
+                "proxies": [{ "id": "edge" }],
+                "filterConfig": { "path": "filter.json", "wasm": wasm()?, "role": "edge" },
+                "versions": versions,
+            },
+        });
+        Ok(Local { dir, ip, file, runs: Cell::new(0), controller: None })
+    }
+
+    /// The file as it will be written; for changes before [`Local::start`] or [`Local::write`].
+    pub fn file(&mut self) -> &mut Value {
+        &mut self.file
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> PathBuf {
+        self.dir.file("reviews.yaml")
+    }
+
+    /// Saves the file, as an editor does.
+    pub fn write(&self) {
+        self.dir.write("reviews.yaml", serde_json::to_vec_pretty(&self.file).expect("serializable"));
+    }
+
+    /// Asks for a version.
+    pub fn ask(&mut self, version: &str) {
+        self.file["spec"]["version"] = json!(version);
+        self.write();
+    }
+
+    /// A controller for the file, which may already run.
+    pub fn another_controller(&self) -> Result<Process> {
+        let run = self.runs.replace(self.runs.get() + 1);
+        let mut command = Command::new(program("versionflag")?);
+        command.arg("local").arg("-f").arg(self.path());
+        Process::start(self.dir, &format!("controller-{run}"), command)
+    }
+
+    /// Starts the controller, or starts it again, and waits until it looks after the flag.
+    pub async fn start(&mut self) -> Result<()> {
+        self.write();
+        let mut controller = self.another_controller()?;
+        wait_for("the controller", LIMIT, async || {
+            controller.check_running()?;
+            let answer = self.get("/readyz").await?;
+            ensure!(answer.status == 200, "not ready: {}", answer.body.trim());
+            ensure!(self.dir.file("filter.json").exists(), "no configuration for the proxies");
+            Ok(())
+        })
+        .await?;
+        self.controller = Some(controller);
+        Ok(())
+    }
+
+    /// The controller; it has to be started.
+    pub fn controller(&mut self) -> &mut Process {
+        self.controller.as_mut().expect("a started controller")
+    }
+
+    async fn get(&self, path: &str) -> Result<crate::client::Answer> {
+        Call::get(self.service(), path).limit(Duration::from_secs(5)).send().await
+    }
+
+    /// Where the flag service listens.
+    pub fn service(&self) -> SocketAddr {
+        SocketAddr::from((self.ip, 7070))
+    }
+
+    /// Where a version listens.
+    pub fn address(&self, version: &str) -> SocketAddr {
+        let port = VERSIONS.iter().find(|(name, _)| *name == version).map_or(0, |(_, port)| *port);
+        SocketAddr::from((self.ip, port))
+    }
+
+    /// What the controller says of the flag: `{name, specVersion, status, fleet, …}`.
+    pub async fn view(&self) -> Result<Value> {
+        let flags: Vec<Value> = self.get("/v1/status").await?.json()?;
+        flags.into_iter().next().context("the controller looks after no flag yet")
+    }
+
+    /// The phase, and the version in effect.
+    pub async fn phase(&self) -> Result<(String, String)> {
+        let view = self.view().await?;
+        let text = |field: &str| view["status"][field].as_str().unwrap_or_default().to_owned();
+        Ok((text("phase"), text("activeVersion")))
+    }
+
+    /// Waits until a phase is reached with this version in effect.
+    pub async fn reaches(&self, phase: &str, version: &str) -> Result<()> {
+        wait_for(&format!("{phase} at {version}"), LIMIT, async || {
+            let (is, active) = self.phase().await?;
+            ensure!(is == phase && active == version, "{is} at {active}: {}", self.blocked().await?);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Why it waits, in its own words.
+    pub async fn blocked(&self) -> Result<String> {
+        let view = self.view().await?;
+        Ok(view["status"]["blocked"]["message"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Whether anything listens for this version.
+    pub async fn runs(&self, version: &str) -> bool {
+        tokio::net::TcpStream::connect(self.address(version)).await.is_ok()
+    }
+
+    /// Asks for an action, as the CLI does.
+    pub async fn request(&self, action: &str) -> Result<()> {
+        let body = json!({ "flag": "reviews", "action": action }).to_string();
+        let answer = Call::post(self.service(), "/v1/requests", &body).send().await?;
+        ensure!(answer.status == 202, "{action}: {} {}", answer.status, answer.body);
+        Ok(())
+    }
+
+    /// The Envoy configuration of an operator: routes by header, the filter from the file.
+    pub fn envoy_config(&self) -> Value {
+        let name = "versionflag:reviews:v1,v2,v3";
+        let by_version = VERSIONS.iter().map(|(version, _)| {
+            config::named(name, config::route_when("x-versionflag", version, &format!("reviews-{version}")))
+        });
+        let routes = by_version.chain([config::named(name, config::route_to("reviews-v1"))]);
+        let filter = config::ecds_filter(
+            "versionflag",
+            &self.dir.file("filter.json"),
+            config::WASM_TYPE.trim_start_matches("type.googleapis.com/"),
+        );
+        let clusters = VERSIONS
+            .iter()
+            .map(|(version, _)| {
+                config::cluster(&format!("reviews-{version}"), self.address(version), config::Upstream::H1)
+            })
+            .chain([config::cluster("versionflag", self.service(), config::Upstream::H1)]);
+        config::bootstrap([config::listener("ingress", [filter], config::routes(routes))], clusters)
+    }
+
+    /// An Envoy with this node id, ready to serve.
+    pub async fn envoy(&self, id: &str, concurrency: u32) -> Result<Envoy> {
+        let options = EnvoyOptions { name: id.to_owned(), concurrency, ..EnvoyOptions::default() };
+        Envoy::start_with(self.dir, options, self.envoy_config()).await
+    }
+}
