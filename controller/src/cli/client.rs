@@ -63,12 +63,13 @@ impl Client {
         let exchange = async {
             let response = self.http.request(request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?;
+            let body =
+                Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?;
             anyhow::Ok((status, body.to_bytes()))
         };
         let answer = tokio::time::timeout(TIMEOUT, exchange).await.context("no answer within 10 s").flatten();
-        let (status, body) = answer
-            .with_context(|| format!("the controller does not answer on {}: is it running?", self.base))?;
+        let (status, body) =
+            answer.with_context(|| format!("the controller does not answer on {}: is it running?", self.base))?;
         if !status.is_success() {
             let error: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
             let text = error.get("error").and_then(|error| error.as_str()).unwrap_or("no reason given");

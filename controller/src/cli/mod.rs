@@ -23,7 +23,12 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Switches the version of a service by one flag, and removes the old one after traffic has settled.
 #[derive(Debug, Parser)]
-#[command(name = "versionflag", version, about, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 blocked (status)")]
+#[command(
+    name = "versionflag",
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 blocked (status)"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -145,7 +150,11 @@ async fn local(file: &Path, log_json: bool) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
-    if log_json { log.json().init() } else { log.with_ansi(false).init() }
+    if log_json {
+        log.json().init()
+    } else {
+        log.with_ansi(false).init()
+    }
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async move {

@@ -94,13 +94,15 @@ fn routes(text: &mut String, file: &File, service: &Service) {
     let route_name = quote(&format!("versionflag:{}:{}", file.metadata.name, versions.join(",")));
     let header = quote(&file.spec.routing.header);
     let hosts = service.hosts();
-    let domains: Vec<String> =
-        hosts.iter().flat_map(|host| [quote(host), quote(&format!("{host}:*"))]).collect();
+    let domains: Vec<String> = hosts.iter().flat_map(|host| [quote(host), quote(&format!("{host}:*"))]).collect();
     // Writing to a String does not fail.
     let _ = writeln!(text, "            - name: {}", quote(&service.name));
     let _ = writeln!(text, "              domains: [{}]", domains.join(", "));
     let _ = writeln!(text, "              routes:");
-    let _ = writeln!(text, "              # [versionflag] One route a version, matched by the header that the filter sets.");
+    let _ = writeln!(
+        text,
+        "              # [versionflag] One route a version, matched by the header that the filter sets."
+    );
     for (version, names) in &clusters {
         let Some(cluster) = names.first() else {
             continue;
@@ -108,12 +110,19 @@ fn routes(text: &mut String, file: &File, service: &Service) {
         let _ = writeln!(text, "              - name: {route_name}");
         let _ = writeln!(text, "                match:");
         let _ = writeln!(text, "                  prefix: /");
-        let _ = writeln!(text, "                  headers: [{{ name: {header}, string_match: {{ exact: {} }} }}]", quote(version));
+        let _ = writeln!(
+            text,
+            "                  headers: [{{ name: {header}, string_match: {{ exact: {} }} }}]",
+            quote(version)
+        );
         let _ = writeln!(text, "                route: {{ cluster: {} }}", quote(cluster));
     }
     let active = clusters.get(&file.spec.version).and_then(|names| names.first());
     if let Some(cluster) = active {
-        let _ = writeln!(text, "              # [versionflag] Without the filter, requests go to the version that the file asks for.");
+        let _ = writeln!(
+            text,
+            "              # [versionflag] Without the filter, requests go to the version that the file asks for."
+        );
         let _ = writeln!(text, "              - name: {route_name}");
         let _ = writeln!(text, "                match: {{ prefix: / }}");
         let _ = writeln!(text, "                route: {{ cluster: {} }}", quote(cluster));

@@ -84,7 +84,10 @@ pub(super) fn status(view: &FlagView, at: &str) -> String {
     if let Some(switch) = status.switch.as_ref().filter(|switch| !switch.removal && status.phase != Phase::Stable)
         && let Some(flipped) = switch.flipped_at
     {
-        let acked = switch.acked_at.map_or_else(|| "not all acked".to_owned(), |at| format!("all acked after {} ms", at.saturating_sub(flipped)));
+        let acked = switch.acked_at.map_or_else(
+            || "not all acked".to_owned(),
+            |at| format!("all acked after {} ms", at.saturating_sub(flipped)),
+        );
         let _ = writeln!(text, "├─ flipped {} ago, {acked}", ago(now, flipped));
     }
     let undo = advice(view, at).map(|command| format!("     you can: {command}")).unwrap_or_default();

@@ -186,9 +186,8 @@ impl Driver {
         let status = &state.status;
         let (old, next) = status.watched();
         let fleet = status.record.as_ref().map(|record| self.hub.fleet(now_ms, record, old, next));
-        let needed = status.switch.as_ref().filter(|switch| {
-            status.phase == Phase::Coexisting && switch.headroom_at.is_none()
-        });
+        let needed =
+            status.switch.as_ref().filter(|switch| status.phase == Phase::Coexisting && switch.headroom_at.is_none());
         let headroom = needed.map_or(Headroom::Unknown, |switch| {
             let running: Vec<String> = state.processes.keys().cloned().collect();
             headroom::look(&switch.to, versions, &running)
@@ -206,7 +205,8 @@ impl Driver {
         let status = self.store.state.status.clone();
         let name = self.file.metadata.name.clone();
         let spec_version = self.file.spec.version.clone();
-        let view = FlagView { name, spec_version, status, fleet: seen.fleet, versions: seen.versions, waiting, now: now_ms };
+        let view =
+            FlagView { name, spec_version, status, fleet: seen.fleet, versions: seen.versions, waiting, now: now_ms };
         self.hub.show(view);
     }
 

@@ -275,7 +275,12 @@ impl Version {
         if self.stop.signal.parse::<nix::sys::signal::Signal>().is_err() {
             wrong.push(format!("stop.signal {:?} is no signal, such as SIGTERM", self.stop.signal));
         }
-        if self.ready.path.as_ref().is_some_and(|path| !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic())) {
+        if self
+            .ready
+            .path
+            .as_ref()
+            .is_some_and(|path| !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic()))
+        {
             wrong.push("ready.path has to start with / and have visible ASCII only".to_owned());
         }
         if self.ready.interval.0 == 0 {
@@ -283,7 +288,9 @@ impl Version {
         }
         let resources = [("memory", &self.resources.memory), ("cpu", &self.resources.cpu)];
         for (what, text) in resources {
-            if let Some(text) = text && super::headroom::quantity(text).is_none() {
+            if let Some(text) = text
+                && super::headroom::quantity(text).is_none()
+            {
                 wrong.push(format!("resources.{what} {text:?} is not understood: write it as 500m, 2, 100Mi or 1Gi"));
             }
         }

@@ -98,7 +98,12 @@ impl Supervisor {
     }
 
     /// Notices what ended, asks what runs, kills what does not stop.
-    pub fn poll(&mut self, now_ms: u64, store: &mut Store, versions: &BTreeMap<String, Version>) -> Result<(), StoreError> {
+    pub fn poll(
+        &mut self,
+        now_ms: u64,
+        store: &mut Store,
+        versions: &BTreeMap<String, Version>,
+    ) -> Result<(), StoreError> {
         let mut ended = vec![];
         for (version, process) in &store.state.processes {
             let live = self.live.entry(version.clone()).or_default();
@@ -127,7 +132,9 @@ impl Supervisor {
                 if now_ms.saturating_sub(since) >= stop.grace.0 {
                     signal(process, Signal::SIGKILL);
                 }
-            } else if live.probe.is_none() && let Some(declared) = declared {
+            } else if live.probe.is_none()
+                && let Some(declared) = declared
+            {
                 live.probe = Some(Probe::start(declared, Arc::clone(&self.hub)));
             }
         }

@@ -101,8 +101,8 @@ impl Store {
 
     /// Writes the state; it is on disk when this returns.
     pub fn save(&self) -> Result<(), StoreError> {
-        let mut bytes = serde_json::to_vec_pretty(&self.state)
-            .map_err(|error| io(&self.path, "written")(error.into()))?;
+        let mut bytes =
+            serde_json::to_vec_pretty(&self.state).map_err(|error| io(&self.path, "written")(error.into()))?;
         bytes.push(b'\n');
         write_atomically(&self.path, &bytes).map_err(io(&self.path, "written"))
     }

@@ -51,9 +51,7 @@ impl IntoResponse for Refusal {
 
 /// All routes.
 pub fn router(hub: Arc<Hub>) -> Router {
-    let polls = Router::new()
-        .route("/v1/snapshot", get(poll::snapshot))
-        .layer(GlobalConcurrencyLimitLayer::new(POLLS));
+    let polls = Router::new().route("/v1/snapshot", get(poll::snapshot)).layer(GlobalConcurrencyLimitLayer::new(POLLS));
     let others = Router::new()
         .route("/v1/report", post(report::report).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES)))
         .route("/v1/status", get(admin::status))

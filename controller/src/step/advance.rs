@@ -158,8 +158,7 @@ fn stable(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation) -> 
     if let Some(leftover) = status.leftovers.pop_first() {
         if leftover != active && seen.workload(&leftover).running {
             let (from, to, at) = (leftover, active, Some(now_ms));
-            let removal =
-                Switch { from, to, removal: true, started_at: now_ms, acked_at: at, ..Switch::default() };
+            let removal = Switch { from, to, removal: true, started_at: now_ms, acked_at: at, ..Switch::default() };
             status.switch = Some(removal);
             status.enter(now_ms, Phase::Settling);
         }

@@ -73,9 +73,7 @@ pub(super) fn refresh(now_ms: u64, spec: &Spec, status: &mut Status, highest: u6
     if status.active_version.is_empty() {
         return Ok(());
     }
-    let seal = |epoch| {
-        record_of(&status.uid, &status.name, epoch, &status.active_version, &versions(status), spec)
-    };
+    let seal = |epoch| record_of(&status.uid, &status.name, epoch, &status.active_version, &versions(status), spec);
     let written = status.epoch();
     if let Some(record) = &status.record
         && seal(written)?.hash == record.hash
