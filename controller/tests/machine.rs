@@ -1,5 +1,7 @@
 //! The state machine under random observations, requests and restarts.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use flag::ledger::{Fleet, Laggard, Quiet};
