@@ -11,7 +11,7 @@ use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use crate::local::file::File;
+use crate::local::file::find_state;
 use crate::local::store::beside;
 use crate::observation::Action;
 use crate::service::{Accepted, Ask, FlagView};
@@ -32,8 +32,7 @@ impl Client {
         } else if at.starts_with("https://") {
             bail!("the flag service speaks http, not https");
         } else {
-            let file = File::read(Path::new(at))?;
-            let path = beside(&file.local.state_file, ".address");
+            let path = beside(&find_state(Path::new(at))?, ".address");
             let address = std::fs::read_to_string(&path)
                 .with_context(|| format!("no controller has run with {at} yet: {} is missing", path.display()))?;
             format!("http://{}", address.trim())

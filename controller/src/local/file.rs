@@ -216,10 +216,7 @@ impl File {
         }
         let directory = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let directory = directory.parent().unwrap_or(Path::new("/")).to_owned();
-        if file.local.state_file.as_os_str().is_empty() {
-            file.local.state_file = path.with_extension("state.json").file_name().unwrap_or_default().into();
-        }
-        file.local.state_file = directory.join(&file.local.state_file);
+        file.local.state_file = directory.join(state_file(path, &file.local.state_file));
         if let Some(filter) = &mut file.local.filter_config {
             filter.path = directory.join(&filter.path);
             filter.wasm = directory.join(&filter.wasm);
@@ -264,6 +261,23 @@ impl File {
         }
         wrong
     }
+}
+
+/// The configured state file, or the one beside the file.
+fn state_file(path: &Path, configured: &Path) -> PathBuf {
+    let default = || path.with_extension("state.json").file_name().unwrap_or_default().into();
+    if configured.as_os_str().is_empty() { default() } else { configured.to_owned() }
+}
+
+/// Where the state of the file at `path` is, even while the file is not valid: whoever made a bad
+/// edit wants to see what the controller says about it.
+pub fn find_state(path: &Path) -> Result<PathBuf, FileError> {
+    let text = std::fs::read_to_string(path).map_err(|error| FileError::Read { path: path.to_owned(), error })?;
+    let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap_or_default();
+    let configured = value.pointer("/local/stateFile").and_then(|file| file.as_str()).unwrap_or_default();
+    let directory = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let directory = directory.parent().unwrap_or(Path::new("/"));
+    Ok(directory.join(state_file(path, Path::new(configured))))
 }
 
 impl Version {

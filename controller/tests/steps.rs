@@ -1,0 +1,108 @@
+//! Single steps of the state machine.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use flag::ledger::Quiet;
+use rstest::rstest;
+use versionflag::observation::{Headroom, Observation, Workload};
+use versionflag::spec::Spec;
+use versionflag::status::{Phase, Status, Switch};
+use versionflag::step::{Effect, step};
+
+const NOW: u64 = 1_000_000;
+
+fn spec(extra: &str) -> Spec {
+    let yaml = format!("{{version: v2, services: [{{name: reviews}}] {extra}}}");
+    serde_saphyr::from_str(&yaml).unwrap()
+}
+
+fn ready(since: u64) -> Workload {
+    Workload { declared: true, running: true, ready: true, ready_since: Some(since), exited: None }
+}
+
+/// Both run, all acked, v1 quiet for a minute.
+fn fine() -> Observation {
+    let mut seen = Observation::unknown();
+    seen.versions = [("v1".to_owned(), ready(0)), ("v2".to_owned(), ready(0))].into();
+    (seen.fleet.expected, seen.fleet.acked) = (1, 1);
+    seen.fleet.old = Quiet::Since(NOW - 60_000);
+    seen
+}
+
+/// From v1 to v2, in this phase.
+fn switching(phase: Phase) -> Status {
+    let mut status = Status::new("uid", "reviews", 0);
+    let flipped = !phase.before_flip();
+    status.phase = phase;
+    status.active_version = if flipped { "v2" } else { "v1" }.to_owned();
+    status.target_version = Some("v2".to_owned());
+    let at = flipped.then_some(NOW - 60_000);
+    let (from, to) = ("v1".to_owned(), "v2".to_owned());
+    let headroom_at = Some(NOW - 90_000);
+    let switch = Switch { from, to, ours: true, headroom_at, flipped_at: at, acked_at: at, ..Switch::default() };
+    status.switch = Some(Switch { retain_until: Some(NOW), ..switch });
+    // The first pass writes the record; what follows is about what comes after.
+    let first = step(NOW - 1, &Spec { suspend: true, ..spec("") }, &status, &fine()).status;
+    let all = ["v1".to_owned(), "v2".to_owned()].into();
+    let record = versionflag::step::record_of("uid", "reviews", NOW - 1, &status.active_version, &all, &spec(""));
+    Status { record: Some(record.unwrap()), blocked: None, ..first }
+}
+
+#[rstest]
+#[case::acked(Phase::Switching, fine(), "", Phase::Settling)]
+#[case::quiet(Phase::Settling, fine(), "", Phase::Retaining)]
+#[case::retained(Phase::Retaining, fine(), "", Phase::Removing)]
+#[case::kept(Phase::Retaining, fine(), ", cleanup: {policy: Retain}", Phase::Stable)]
+#[case::baking(Phase::Settling, fine(), ", settle: {bake: 2m}", Phase::Settling)]
+#[case::unknown(Phase::Settling, Observation { fleet: flag::ledger::Fleet { old: Quiet::Unknown, ..fine().fleet }, ..fine() }, "", Phase::Settling)]
+#[case::unknown_past_deadline(Phase::Settling, Observation { fleet: flag::ledger::Fleet { old: Quiet::Unknown, ..fine().fleet }, ..fine() }, ", settle: {timeout: 1s, onTimeout: Proceed}", Phase::Settling)]
+#[case::busy(Phase::Settling, Observation { fleet: flag::ledger::Fleet { old: Quiet::Busy { open: 1 }, ..fine().fleet }, ..fine() }, "", Phase::Settling)]
+#[case::busy_but_proceed(Phase::Settling, Observation { fleet: flag::ledger::Fleet { old: Quiet::Busy { open: 1 }, ..fine().fleet }, ..fine() }, ", settle: {timeout: 1s, onTimeout: Proceed}", Phase::Retaining)]
+#[case::busy_then_back(Phase::Settling, Observation { fleet: flag::ledger::Fleet { old: Quiet::Busy { open: 1 }, ..fine().fleet }, ..fine() }, ", settle: {timeout: 1s, onTimeout: Rollback}", Phase::Switching)]
+#[case::no_ack(Phase::Switching, Observation { fleet: flag::ledger::Fleet { acked: 0, ..fine().fleet }, ..fine() }, ", switch: {ackTimeout: 1s}", Phase::Switching)]
+#[case::no_ack_but_proceed(Phase::Switching, Observation { fleet: flag::ledger::Fleet { acked: 0, ..fine().fleet }, ..fine() }, ", switch: {ackTimeout: 1s, laggards: Proceed}", Phase::Settling)]
+#[case::unproved_again(Phase::Removing, Observation { fleet: flag::ledger::Fleet { acked: 0, ..fine().fleet }, ..fine() }, "", Phase::Settling)]
+#[case::min_ready(Phase::Coexisting, fine(), "", Phase::AwaitingPromotion)]
+fn next_phase(#[case] from: Phase, #[case] seen: Observation, #[case] extra: &str, #[case] to: Phase) {
+    let plan = step(NOW, &spec(extra), &switching(from), &seen);
+    assert_eq!(plan.status.phase, to, "{:#?}", plan.status);
+}
+
+#[rstest]
+#[case(Headroom::Short { message: "no room".to_owned() }, "", Some("HeadroomShort"))]
+#[case(Headroom::Unknown, "", Some("HeadroomUnknown"))]
+#[case(Headroom::Short { message: "no room".to_owned() }, ", coexistence: {headroom: Warn}", None)]
+#[case(Headroom::Fits, "", None)]
+fn headroom_comes_before_the_start(#[case] headroom: Headroom, #[case] extra: &str, #[case] blocked: Option<&str>) {
+    let mut status = switching(Phase::Coexisting);
+    status.switch.as_mut().unwrap().headroom_at = None;
+    let mut seen = Observation { headroom, ..fine() };
+    seen.versions.insert("v2".to_owned(), Workload { declared: true, ..Workload::default() });
+    let mut plan = step(NOW, &spec(extra), &status, &seen);
+    assert_eq!(plan.status.blocked.as_ref().map(|blocked| blocked.reason.as_str()), blocked);
+    plan = step(NOW, &spec(extra), &plan.status, &seen);
+    let starts = plan.effects.contains(&Effect::Start { version: "v2".to_owned() });
+    assert_eq!(starts, blocked.is_none());
+}
+
+#[test]
+fn a_version_that_dies_after_the_flip_is_left_again_if_asked_for() {
+    let mut seen = fine();
+    let exited = Some("exit status: 1".to_owned());
+    seen.versions.insert("v2".to_owned(), Workload { declared: true, exited, ..Workload::default() });
+    let waits = step(NOW, &spec(""), &switching(Phase::Settling), &seen).status;
+    assert_eq!((waits.phase, waits.blocked.unwrap().reason.as_str()), (Phase::Settling, "TargetExited"));
+    let back = step(NOW, &spec(", onTargetFailure: Rollback"), &switching(Phase::Settling), &seen).status;
+    assert_eq!((back.phase, back.active_version.as_str()), (Phase::Switching, "v1"));
+    assert!(back.r#override.is_some());
+}
+
+#[rstest]
+#[case("switch: {mode: Fenced}", "Fenced is not supported yet")]
+#[case("checks: [{name: errors}]", "spec.checks is not supported")]
+#[case("routing: {header: X-Flag}", "not a lower-case HTTP header name")]
+#[case("callers: {namespaces: [a]}", "spec.callers is not supported")]
+fn what_is_not_supported_is_refused(#[case] extra: &str, #[case] why: &str) {
+    let wrong = spec(&format!(", {extra}")).validate();
+    assert!(wrong.iter().any(|one| one.contains(why)), "{wrong:?}");
+}
