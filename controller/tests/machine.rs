@@ -92,8 +92,8 @@ impl World {
             expected: 1,
             acked: usize::from(acked),
             laggards: if acked { vec![] } else { laggard() },
-            config_laggards: if acked { vec![] } else { laggard() },
-            old: if acked { self.old } else { Quiet::Unknown },
+            // Worse than the ledger, which never calls it quiet while an ack is missing.
+            old: self.old,
             highest_epoch: self.effective.unwrap_or(0),
             ..nobody()
         }
