@@ -23,8 +23,11 @@ use crate::vm::{Me, Vm, now_ms};
 const WAIT_MS: u64 = 20_000;
 const POLL_TIMEOUT_MS: u64 = WAIT_MS + 5_000;
 const REPORT_TIMEOUT_MS: u64 = 5_000;
-/// How long a round waits for an instance.
+/// How long a round waits for an instance, and how often it looks for answers that woke nobody.
 const ROUND_MS: u64 = 500;
+const LOOK_MS: u64 = 10;
+/// The slowest tick of the instance that polls: it renews the lease.
+const TICK_MS: u64 = 500;
 
 /// A call under way.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +74,17 @@ struct Round {
     until_ms: u64,
 }
 
+impl Round {
+    /// An answer is there before its wake comes, and the wake may be lost with a plugin.
+    fn look(&mut self) {
+        for instance in store::instances(self.missing.iter()) {
+            if instance.round >= self.number {
+                self.missing.remove(&instance.id);
+            }
+        }
+    }
+}
+
 /// What the polling instance remembers. The others keep it empty.
 #[derive(Debug, Default)]
 pub(crate) struct Poller {
@@ -82,25 +96,31 @@ pub(crate) struct Poller {
     report_now: bool,
 }
 
-/// Renews or takes the lease, and does what is due. Returns whether this instance polls.
-pub(crate) fn on_tick(vm: &Vm, me: Me) -> bool {
-    if vm.speaker().is_none() {
-        return false;
-    }
+/// Renews or takes the lease, and does what is due. Returns when to tick again, if this instance
+/// polls.
+pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<Duration> {
+    vm.speaker()?;
     let now_ms = now_ms();
     let (current, cas) = store::lease();
-    let polls = match claim(current, me.id, now_ms) {
+    let mut poller = vm.poller.borrow_mut();
+    poller.polls = match claim(current, me.id, now_ms) {
         Claim::Write(lease) => store::write_lease(lease, cas),
         Claim::Hold => true,
         Claim::Follow => false,
     };
-    let mut poller = vm.poller.borrow_mut();
-    poller.polls = polls;
-    if polls {
-        poller.start_poll(vm, me, now_ms);
-        poller.advance_report(vm, me, now_ms);
+    if !poller.polls {
+        return None;
     }
-    polls
+    poller.start_poll(vm, me, now_ms);
+    if let Some(round) = poller.round.as_mut() {
+        round.look();
+    }
+    poller.advance_report(vm, me, now_ms);
+    let tick_ms = match poller.round {
+        Some(_) => LOOK_MS,
+        None => u64::from(vm.report_every_ms.get()).min(TICK_MS),
+    };
+    Some(Duration::from_millis(tick_ms))
 }
 
 /// Others have published something, or answered the round.

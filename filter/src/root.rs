@@ -94,18 +94,14 @@ impl RootContext for Root {
         if !self.vm.speaks(self.id) {
             return;
         }
-        let Some(me) = self.vm.me() else { return };
-        if store::revision() != *self.vm.revision.borrow() {
-            self.vm.sync(me);
+        let Some(me) = self.vm.me(self.id) else { return };
+        if self.vm.missed() {
+            poller::on_wake(&self.vm, me, &[]);
             self.end_wait();
         }
-        let polls = poller::on_tick(&self.vm, me);
-        let tick = match self.vm.waits_until_ms.get() {
-            Some(_) => STARTING,
-            None if polls => Duration::from_millis(u64::from(self.vm.report_every_ms.get()).min(500)),
-            None => FOLLOWING,
-        };
-        self.set_tick(tick);
+        let tick = poller::on_tick(&self.vm, me).unwrap_or(FOLLOWING);
+        let waits = self.vm.waits_until_ms.get().is_some();
+        self.set_tick(if waits { STARTING } else { tick });
     }
 
     fn on_queue_ready(&mut self, _queue: u32) {

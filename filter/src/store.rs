@@ -65,7 +65,7 @@ pub(crate) fn register(now_ms: u64) -> Option<(u32, u32)> {
         }
         registry.next = registry.next.checked_add(1)?;
         let id = registry.next;
-        let queue = hostcalls::register_shared_queue(&format!("versionflag.1/{}/{id}", registry.boot)).ok()?;
+        let queue = listen(&registry.boot, id)?;
         registry.live.insert(id, queue);
         // The very first write has nothing to compare with; a twin of it shows on a tick, where
         // each instance looks whether it is listed.
@@ -74,6 +74,11 @@ pub(crate) fn register(now_ms: u64) -> Option<(u32, u32)> {
         }
     }
     None
+}
+
+/// The queue of an instance. It wakes the plugin that registered last.
+pub(crate) fn listen(boot: &str, id: u32) -> Option<u32> {
+    hostcalls::register_shared_queue(&format!("versionflag.1/{boot}/{id}")).ok()
 }
 
 /// Takes this instance away once it has nothing open.

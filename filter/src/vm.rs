@@ -34,6 +34,8 @@ pub(crate) struct Plugin {
 pub(crate) struct Me {
     pub(crate) id: u32,
     pub(crate) queue: u32,
+    /// The plugin that its queue wakes.
+    plugin: u32,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,8 @@ pub(crate) struct Vm {
     pub(crate) open: Cell<u64>,
     /// Whether routes are to be proven.
     pub(crate) prove_routes: Cell<bool>,
+    /// The last round that was answered.
+    round: Cell<u64>,
 }
 
 /// Milliseconds of the proxy's clock.
@@ -84,6 +88,7 @@ impl Vm {
             released: RefCell::default(),
             open: Cell::default(),
             prove_routes: Cell::default(),
+            round: Cell::default(),
         }
     }
 
@@ -144,17 +149,27 @@ impl Vm {
         Some((*id, plugin.service.clone()?))
     }
 
-    /// This instance, registered at the first tick: a trial instance never has one.
-    pub(crate) fn me(&self) -> Option<Me> {
-        let listed = |me: &Me| store::registry().is_some_and(|registry| registry.live.get(&me.id) == Some(&me.queue));
-        if let Some(me) = self.me.get().filter(listed) {
-            return Some(me);
-        }
-        let (id, queue) = store::register(now_ms())?;
-        let me = Me { id, queue };
+    /// This instance, registered at the first tick: a trial instance never has one. When the
+    /// plugin that spoke is gone, its queue has to wake the one that speaks now.
+    pub(crate) fn me(&self, plugin: u32) -> Option<Me> {
+        let registry = store::registry();
+        let listed = |me: &Me| registry.as_ref().is_some_and(|registry| registry.live.get(&me.id) == Some(&me.queue));
+        let me = match self.me.get().filter(listed) {
+            Some(me) if me.plugin == plugin => return Some(me),
+            Some(me) => Me { queue: store::listen(&registry?.boot, me.id)?, plugin, ..me },
+            None => {
+                let (id, queue) = store::register(now_ms())?;
+                log::info!("VM instance {id} of versionflag serves");
+                Me { id, queue, plugin }
+            }
+        };
         self.me.set(Some(me));
-        log::info!("VM instance {id} of versionflag serves");
         Some(me)
+    }
+
+    /// Whether others have published or asked for something that did not wake this instance.
+    pub(crate) fn missed(&self) -> bool {
+        store::revision() != *self.revision.borrow() || store::round() != self.round.get()
     }
 
     /// Takes over what another instance published, and answers the round that is under way.
@@ -173,6 +188,7 @@ impl Vm {
         let table = self.table.borrow();
         let flags = flag::insert_all(table.flags().map(|(uid, flag)| (uid.clone(), flag.state())));
         let instance = Instance { id: me.id, round: store::round(), flags };
+        self.round.set(instance.round);
         if store::write_instance(&instance).is_err() {
             self.metrics.store_failures.add(1);
         }
