@@ -46,11 +46,10 @@ struct Line {
 }
 
 impl Line {
-    fn free(&mut self, now_ms: u64) -> bool {
-        // Envoy answers every call, in time or with a failure; but one of a plugin that is gone.
-        if self.call.is_some_and(|call| call.until_ms.saturating_add(1_000) < now_ms) {
-            self.call = None;
-        }
+    fn free(&mut self, vm: &Vm, now_ms: u64) -> bool {
+        // Envoy answers every call, in time or with a failure; but one of a plugin that goes.
+        let lost = |call: &mut Call| !vm.speaks(call.plugin) || call.until_ms.saturating_add(1_000) < now_ms;
+        self.call.take_if(lost);
         self.call.is_none() && self.next_ms <= now_ms
     }
 
@@ -186,13 +185,6 @@ pub(crate) fn on_answer(vm: &Vm, token: u32, body: usize) {
     }
 }
 
-/// Calls of a plugin that is gone are never answered.
-pub(crate) fn on_plugin_gone(vm: &Vm, plugin: u32) {
-    let mut poller = vm.poller.borrow_mut();
-    poller.poll.call.take_if(|call| call.plugin == plugin);
-    poller.report.call.take_if(|call| call.plugin == plugin);
-}
-
 fn seed(me: Me) -> u64 {
     now_ms() ^ u64::from(me.id) << 32
 }
@@ -248,7 +240,7 @@ fn call(vm: &Vm, method: &str, path: &str, body: Option<&[u8]>, timeout_ms: u64,
 
 impl Poller {
     fn start_poll(&mut self, vm: &Vm, me: Me, now_ms: u64) {
-        if !self.poll.free(now_ms) {
+        if !self.poll.free(vm, now_ms) {
             return;
         }
         let path = format!(
@@ -297,7 +289,7 @@ impl Poller {
     /// Begins a round when one is due, and reports when it is over.
     fn advance_report(&mut self, vm: &Vm, me: Me, now_ms: u64) {
         if self.round.is_none() {
-            if !self.polls || !self.report.free(now_ms) {
+            if !self.polls || !self.report.free(vm, now_ms) {
                 return;
             }
             self.begin_round(vm, me, now_ms);

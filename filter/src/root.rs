@@ -121,7 +121,6 @@ impl RootContext for Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        poller::on_plugin_gone(&self.vm, self.id);
         self.vm.forget(self.id);
     }
 }

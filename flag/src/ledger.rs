@@ -222,7 +222,7 @@ impl Ledger {
 fn lists(route: &str, version: &str) -> bool {
     match route.strip_prefix("versionflag:").and_then(|rest| rest.rsplit_once(':')) {
         Some((_, versions)) => versions.split(',').any(|listed| listed == version),
-        None => false,
+        None => true,
     }
 }
 
