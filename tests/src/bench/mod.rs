@@ -2,10 +2,12 @@
 //! the Envoys and the load.
 //!
 //! CPU time is steadier than latency on a shared machine. Every variant has an Envoy of its own;
-//! all stay up, and are measured in turns, so that whatever else the machine does meets all of
-//! them. What a filter adds is taken within a round, and then the median of the rounds.
+//! all stay up, and take turns of a fraction of a second, so that whatever else the machine does
+//! meets all of them. What a filter adds is taken within a round, and then the median of the
+//! rounds. The report says how busy the machine was with other things.
 
 mod closed_loop;
+mod others;
 mod report;
 mod variants;
 
@@ -19,6 +21,7 @@ use crate::config;
 use crate::dir::TestDir;
 use crate::envoy::Envoy;
 use closed_loop::Connections;
+use others::Reading;
 pub use report::{Machine, Measured, Report, Summary};
 pub use variants::{PROOF_PATH, Variant, ours_config, variants};
 
@@ -27,10 +30,12 @@ const LISTENER: &str = "ingress";
 /// How long to measure.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// How often every variant has its turn.
+    /// How often every variant is measured.
     pub rounds: usize,
-    /// How long a turn is.
-    pub turn: Duration,
+    /// For how long in a round.
+    pub time: Duration,
+    /// In how many turns.
+    pub turns: u32,
     /// Keep-alive connections to an Envoy.
     pub connections: usize,
 }
@@ -52,20 +57,34 @@ pub async fn run(dir: &TestDir, variants: Vec<Variant>, plan: &Plan) -> Result<R
     println!("warming up {} variants", subjects.len());
     for subject in &mut subjects {
         // V8 optimises the code once it has run for a while.
-        measure(subject, plan.turn.max(Duration::from_secs(1))).await?;
+        measure(subject, plan.time.max(Duration::from_secs(1))).await?;
     }
+    let before = Reading::now(cpu_time(&mut subjects)?)?;
     let mut rounds: BTreeMap<&'static str, Vec<Measured>> = BTreeMap::new();
     for round in 0..plan.rounds {
-        // Nobody always comes after the same neighbour at the same time of the round.
-        let count = subjects.len();
-        subjects.rotate_left(round % count.max(1));
-        for subject in &mut subjects {
-            let measured = measure(subject, plan.turn).await.with_context(|| subject.name.to_owned())?;
-            rounds.entry(subject.name).or_default().push(measured);
+        for turn in 0..plan.turns {
+            // Nobody always comes after the same neighbour.
+            let count = subjects.len();
+            subjects.rotate_left((round + turn as usize) % count.max(1));
+            for subject in &mut subjects {
+                let measured = measure(subject, plan.time / plan.turns).await;
+                let measured = measured.with_context(|| subject.name.to_owned())?;
+                let rounds = rounds.entry(subject.name).or_default();
+                match rounds.get_mut(round) {
+                    Some(sum) => sum.add(&measured),
+                    None => rounds.push(measured),
+                }
+            }
         }
         println!("round {:>2} of {}: {}", round + 1, plan.rounds, progress(&rounds));
     }
-    Ok(Report::new(Machine::this(), Envoy::version()?, plan, &rounds))
+    let others = before.share_until(&Reading::now(cpu_time(&mut subjects)?)?);
+    Ok(Report::new(Machine::this(others), Envoy::version()?, plan, &rounds))
+}
+
+/// CPU time that the Envoys have used.
+fn cpu_time(subjects: &mut [Subject]) -> Result<Duration> {
+    subjects.iter_mut().map(|subject| subject.envoy.cpu_time()).sum()
 }
 
 async fn start(dir: &TestDir, variant: Variant, connections: usize) -> Result<Subject> {
@@ -76,23 +95,24 @@ async fn start(dir: &TestDir, variant: Variant, connections: usize) -> Result<Su
     let bootstrap = config::bootstrap([config::listener(LISTENER, variant.filters, routes)], []);
     let envoy = Envoy::start(dir, variant.name, bootstrap).await?;
     let target = envoy.listener(LISTENER);
-    let proof = Call::get(target, PROOF_PATH).host(variant.host).header("X-VersionFlag", "forged").send().await?;
+    // Values that stay behind would be joined to the new one, and match no route.
+    let forged = Call::get(target, PROOF_PATH).header("X-VersionFlag", "v2").header("x-versionFLAG", "v3");
+    let proof = forged.host(variant.host).send().await?;
     ensure!(proof.body == variant.proof, "the filter does not work: {proof:?}");
     let connections = Connections::open(target, variant.host, connections).await?;
     Ok(Subject { name: variant.name, envoy, connections })
 }
 
-async fn measure(subject: &mut Subject, turn: Duration) -> Result<Measured> {
+async fn measure(subject: &mut Subject, time: Duration) -> Result<Measured> {
     let counter = format!("http.{LISTENER}.downstream_rq_total");
     // The admin interface is asked outside of the time that is measured.
     let requests_before = subject.envoy.stat(&counter).await?;
     let cpu_before = subject.envoy.cpu_time()?;
-    let elapsed = subject.connections.drive(turn).await?;
+    let elapsed = subject.connections.drive(time).await?;
     let cpu = subject.envoy.cpu_time()? - cpu_before;
     let requests = subject.envoy.stat(&counter).await? - requests_before;
     ensure!(requests > 0, "no request was counted");
-    let cpu_us = cpu.as_secs_f64() * 1e6 / requests as f64;
-    Ok(Measured { cpu_us, requests, seconds: elapsed.as_secs_f64() })
+    Ok(Measured::new(cpu.as_secs_f64() * 1e6, requests, elapsed.as_secs_f64()))
 }
 
 fn progress(rounds: &BTreeMap<&'static str, Vec<Measured>>) -> String {

@@ -7,15 +7,28 @@ use serde::Serialize;
 
 use super::Plan;
 
-/// One turn of one variant.
+/// One variant in one round.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
     /// CPU time of the Envoy per request.
     pub cpu_us: f64,
     /// Requests that it counted.
     pub requests: u64,
-    /// How long the turn took.
+    /// How long its turns took.
     pub seconds: f64,
+}
+
+impl Measured {
+    /// From all CPU time together.
+    pub(super) fn new(total_cpu_us: f64, requests: u64, seconds: f64) -> Measured {
+        Measured { cpu_us: total_cpu_us / requests as f64, requests, seconds }
+    }
+
+    /// One more turn.
+    pub(super) fn add(&mut self, turn: &Measured) {
+        let cpu = |it: &Measured| it.cpu_us * it.requests as f64;
+        *self = Measured::new(cpu(self) + cpu(turn), self.requests + turn.requests, self.seconds + turn.seconds);
+    }
 }
 
 /// One variant, all rounds.
@@ -35,7 +48,7 @@ pub struct Summary {
     pub ratio_to_lua: Option<f64>,
     /// Requests per second with one worker.
     pub rps_median: f64,
-    /// Every turn.
+    /// Every round.
     pub rounds: Vec<Measured>,
 }
 
@@ -46,19 +59,25 @@ pub struct Machine {
     pub cores: usize,
     /// Its model.
     pub cpu: String,
+    /// The share of it that other processes, or other machines on the same host, used meanwhile.
+    pub used_by_others: f64,
 }
 
 impl Machine {
     /// This one.
-    pub fn this() -> Machine {
+    pub fn this(used_by_others: f64) -> Machine {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             cpu: model.map_or("unknown", |(_, model)| model).to_owned(),
+            used_by_others,
         }
     }
 }
+
+/// More than this, and the numbers say little.
+const QUIET: f64 = 0.05;
 
 /// All of it, as in the file.
 #[derive(Debug, Clone, Serialize)]
@@ -69,7 +88,7 @@ pub struct Report {
     pub envoy: String,
     /// Rounds.
     pub rounds: usize,
-    /// Length of a turn.
+    /// For how long every variant was measured in a round.
     pub seconds: f64,
     /// By name.
     pub variants: BTreeMap<String, Summary>,
@@ -109,7 +128,7 @@ impl Report {
             machine,
             envoy,
             rounds: plan.rounds,
-            seconds: plan.turn.as_secs_f64(),
+            seconds: plan.time.as_secs_f64(),
             variants: rounds.iter().map(|(name, turns)| ((*name).to_owned(), summary(name, turns))).collect(),
         }
     }
@@ -132,7 +151,10 @@ impl fmt::Display for Report {
             let (cpu, rate) = (it.cpu_us_median, it.rps_median);
             writeln!(formatter, "{name:<18} {cpu:>6.2} {spread:>13} {added:>7} {empty:>8} {lua:>6} {rate:>7.0}")?;
         }
-        write!(formatter, "\nnative sets the header without choosing the route again, which the others do")
+        let others = 100.0 * self.machine.used_by_others;
+        let verdict = if self.machine.used_by_others > QUIET { "TOO BUSY to trust these numbers" } else { "quiet" };
+        writeln!(formatter, "\nothers used {others:.0}% of the machine meanwhile: {verdict}")?;
+        write!(formatter, "native sets the header without choosing the route again, which the others do")
     }
 }
 
@@ -158,6 +180,13 @@ mod tests {
     }
 
     #[test]
+    fn turns_add_up_to_a_round() {
+        let mut round = Measured::new(3_000.0, 100, 0.1);
+        round.add(&Measured::new(3_000.0, 200, 0.1));
+        assert_eq!((round.cpu_us, round.requests), (20.0, 300));
+    }
+
+    #[test]
     fn ratios_are_taken_within_rounds() {
         let turn = |cpu_us| Measured { cpu_us, requests: 2_000, seconds: 2.0 };
         // The second round was disturbed as a whole.
@@ -166,8 +195,8 @@ mod tests {
             ("lua", vec![turn(24.0), turn(124.0), turn(24.0)]),
             ("ours", vec![turn(23.0), turn(122.0), turn(22.0)]),
         ]);
-        let plan = Plan { rounds: 3, turn: std::time::Duration::from_secs(2), connections: 1 };
-        let machine = Machine { cores: 1, cpu: String::new() };
+        let plan = Plan { rounds: 3, time: std::time::Duration::from_secs(2), turns: 1, connections: 1 };
+        let machine = Machine { cores: 1, cpu: String::new(), used_by_others: 0.0 };
         let report = Report::new(machine, String::new(), &plan, &rounds);
         let ours = &report.variants["ours"];
         assert_eq!((ours.cpu_us_median, ours.added_vs_none_us), (23.0, Some(2.0)));

@@ -48,8 +48,7 @@ function envoy_on_request(handle)
   if version == nil then
     return
   end
-  headers:remove("x-versionflag")
-  headers:add("x-versionflag", version)
+  headers:replace("x-versionflag", version)
   handle:clearRouteCache()
   in_flight[version] = (in_flight[version] or 0) + 1
 end

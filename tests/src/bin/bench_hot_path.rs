@@ -11,12 +11,15 @@ use harness::bench::{Plan, run, variants};
 /// Writes a table to the terminal and all numbers to a file.
 #[derive(Debug, Parser)]
 struct Options {
-    /// How often every variant has its turn
+    /// How often every variant is measured
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// How long a turn is
+    /// For how long in a round
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// In how many turns
+    #[arg(long, default_value_t = 10)]
+    turns: u32,
     /// Keep-alive connections to an Envoy
     #[arg(long, default_value_t = 16)]
     connections: usize,
@@ -35,9 +38,9 @@ async fn main() -> Result<()> {
     if !options.only.is_empty() {
         variants.retain(|variant| variant.name == "none" || options.only.iter().any(|name| name == variant.name));
     }
-    ensure!(options.rounds > 0 && options.connections > 0, "nothing to measure");
-    let turn = Duration::try_from_secs_f64(options.seconds)?;
-    let plan = Plan { rounds: options.rounds, turn, connections: options.connections };
+    ensure!(options.rounds > 0 && options.connections > 0 && options.turns > 0, "nothing to measure");
+    let time = Duration::try_from_secs_f64(options.seconds)?;
+    let plan = Plan { rounds: options.rounds, time, turns: options.turns, connections: options.connections };
     let dir = TestDir::new("bench-hot-path");
     let report = run(&dir, variants, &plan).await?;
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/hot-path.json");
