@@ -191,7 +191,8 @@ impl<'a> Local<'a> {
     /// Asks for an action, as the CLI does.
     pub async fn request(&self, action: &str) -> Result<()> {
         let body = json!({ "flag": "reviews", "action": action }).to_string();
-        let answer = Call::post(self.service(), "/v1/requests", &body).send().await?;
+        let answer =
+            Call::post(self.service(), "/v1/requests", &body).header("content-type", "application/json").send().await?;
         ensure!(answer.status == 202, "{action}: {} {}", answer.status, answer.body);
         Ok(())
     }

@@ -44,10 +44,12 @@ fn v1_to_v2_and_nothing_is_lost() {
             local.reaches("Stable", "v2").await?;
             let removed_us = clock::now_us();
             ensure!(!local.runs("v1").await, "v1 still runs");
-            wait_for("traffic after the removal", LIMIT, async || load.live().answered_by("v2") > 500).await?;
+            let before = load.live().answered_by("v2");
+            wait_for("traffic after the removal", LIMIT, async || load.live().answered_by("v2") > before + 500).await?;
             let results = load.stop().await?;
             assert_clean(&results);
-            assert!(results.after(removed_us).all_served_by("v2"));
+            let after = results.after(removed_us);
+            assert!(after.all_served_by("v2"), "{:?}", after.by_version());
             let last = results.last("v1").expect("v1 served at first");
             assert!(last.end_us < removed_us, "v1 was removed before its last response ended");
             Ok(())
@@ -66,7 +68,7 @@ fn a_rollback_before_cleanup_returns_to_v1_and_sticks() {
         let load = load(&envoy).await?;
         local.ask("v2");
         local.reaches("Retaining", "v2").await?;
-        local.request("Rollback").await?;
+        local.request("rollback").await?;
         wait_for("v1 in effect", LIMIT, async || {
             Ok::<_, anyhow::Error>((local.phase().await?.1 == "v1").then_some(()))
         })

@@ -167,7 +167,7 @@ async fn run(dir: &TestDir, options: &Options) -> Result<Outcome> {
     if options.rollback {
         until(&local, &load, &mut timeline, |step, _| step.phase == "Retaining").await?;
         println!("{}", timeline.paint("1", "           rolling back: versionflag rollback"));
-        local.request("Rollback").await?;
+        local.request("rollback").await?;
         until(&local, &load, &mut timeline, |step, _| step.active == "v1").await?;
     } else {
         until(&local, &load, &mut timeline, |step, _| step.phase == "Stable" && step.active == "v2").await?;
