@@ -174,6 +174,8 @@ impl Vm {
 
     /// Takes over what another instance published, and answers the round that is under way.
     pub(crate) fn sync(&self, me: Me) {
+        // The round first: what was published before it was asked for is then seen below.
+        let round = store::round();
         if store::revision() != *self.revision.borrow()
             && let Some(bytes) = store::snapshot()
         {
@@ -187,8 +189,8 @@ impl Vm {
         }
         let table = self.table.borrow();
         let flags = flag::insert_all(table.flags().map(|(uid, flag)| (uid.clone(), flag.state())));
-        let instance = Instance { id: me.id, round: store::round(), flags };
-        self.round.set(instance.round);
+        let instance = Instance { id: me.id, round, flags };
+        self.round.set(round);
         if store::write_instance(&instance).is_err() {
             self.metrics.store_failures.add(1);
         }

@@ -32,6 +32,8 @@
 //! | [`config`] | pieces of Envoy configuration |
 //! | [`envoy`] | a real Envoy |
 //! | [`backend`] | one version of a service |
+//! | [`flips`] | many flips under load |
+//! | [`local`] | the whole system on this machine |
 //! | [`load`] | open-loop load in which every request is recorded |
 //! | [`bench`] | what a filter costs per request |
 
@@ -43,6 +45,7 @@ pub mod clock;
 pub mod config;
 pub mod dir;
 pub mod envoy;
+pub mod flips;
 pub mod load;
 pub mod local;
 pub mod process;

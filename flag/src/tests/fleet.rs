@@ -197,7 +197,7 @@ fn the_sum_is_of_all_instances_or_of_none() {
     let sum = combine(&live, 4, &[one.clone(), two.clone()]).expect("complete");
     assert_eq!(sum["u-1"].sent["v1"], Totals { started: 10, finished: 8 });
     assert_eq!((sum["u-1"].epoch, sum["u-1"].config_epoch), (9, Some(9)));
-    assert_eq!(combine(&live, 4, &[one.clone()]), None, "one is missing");
+    assert_eq!(combine(&live, 4, std::slice::from_ref(&one)), None, "one is missing");
     assert_eq!(combine(&live, 5, &[one.clone(), two.clone()]), None, "the answers are to an older round");
     assert_eq!(combine(&BTreeSet::new(), 0, &[]), None, "nobody lives");
     let behind = instance(2, 4, FlagState { epoch: 8, config_epoch: None, ..state(&record, 3, 3) });
