@@ -50,7 +50,7 @@ impl Line {
         // Envoy answers every call, in time or with a failure; but one of a plugin that goes.
         let lost = |call: &mut Call| !vm.speaks(call.plugin) || call.until_ms.saturating_add(1_000) < now_ms;
         self.call.take_if(lost);
-        self.call.is_none() && self.next_ms <= now_ms
+        self.call.is_none() && self.next_ms <= now_ms && vm.may_call()
     }
 
     fn failed(&mut self, now_ms: u64, seed: u64) {
@@ -294,7 +294,7 @@ impl Poller {
             }
             self.begin_round(vm, me, now_ms);
         }
-        let over = |round: &mut Round| round.missing.is_empty() || round.until_ms <= now_ms;
+        let over = |round: &mut Round| vm.may_call() && (round.missing.is_empty() || round.until_ms <= now_ms);
         if let Some(round) = self.round.take_if(over) {
             self.send_report(vm, me, &round, now_ms);
         }

@@ -64,6 +64,7 @@ impl Root {
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, _headers: usize, body: usize, _trailers: usize) {
+        self.vm.enter(self.id);
         poller::on_answer(&self.vm, token, body);
         self.end_wait();
     }
@@ -90,6 +91,7 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
+        self.vm.enter(self.id);
         self.end_wait();
         if !self.vm.speaks(self.id) {
             return;
@@ -105,6 +107,7 @@ impl RootContext for Root {
     }
 
     fn on_queue_ready(&mut self, _queue: u32) {
+        self.vm.enter(self.id);
         let Some(me) = self.vm.me.get() else { return };
         poller::on_wake(&self.vm, me, &store::drain(me.queue));
         self.end_wait();

@@ -61,6 +61,8 @@ pub(crate) struct Vm {
     pub(crate) prove_routes: Cell<bool>,
     /// The last round that was answered.
     round: Cell<u64>,
+    /// The plugin whose callback runs.
+    running: Cell<u32>,
 }
 
 /// Milliseconds of the proxy's clock.
@@ -89,6 +91,7 @@ impl Vm {
             open: Cell::default(),
             prove_routes: Cell::default(),
             round: Cell::default(),
+            running: Cell::default(),
         }
     }
 
@@ -140,6 +143,17 @@ impl Vm {
     /// Whether this plugin is the one that talks.
     pub(crate) fn speaks(&self, context: u32) -> bool {
         self.plugins.borrow().last().is_some_and(|(id, _)| *id == context)
+    }
+
+    /// A plugin's callback begins.
+    pub(crate) fn enter(&self, context: u32) {
+        self.running.set(context);
+    }
+
+    /// Whether a call made now would be answered: it belongs to the plugin whose callback runs,
+    /// and goes with it.
+    pub(crate) fn may_call(&self) -> bool {
+        self.speaks(self.running.get())
     }
 
     /// The plugin that talks, and to which flag service.
