@@ -6,7 +6,8 @@
 //! | --- | --- | --- |
 //! | host without a flag | 4 (create, request headers, response headers, delete) | 1: read `:authority` |
 //! | the same at an edge | 4 | 2: also look for a client's routing header |
-//! | host with a flag | 4 | 3: read `:authority`, set the header, read the cluster that served |
+//! | host with a flag | 4 | 2: read `:authority`, set the header |
+//! | the same while a switch is under way | 4 | 3: also read the cluster that served |
 //! | inbound | 4 | none |
 //!
 //! Shared data, the clock and metrics are never touched per request.

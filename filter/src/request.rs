@@ -140,7 +140,7 @@ impl HttpContext for Request {
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
         self.settle_hold();
-        let Some(sent) = self.sent.as_mut().filter(|sent| sent.flag.knows_clusters()) else {
+        let Some(sent) = self.sent.as_mut().filter(|sent| sent.flag.may_misroute()) else {
             return Action::Continue;
         };
         if self.settings.role == Role::Inbound {

@@ -57,9 +57,11 @@ impl Flag {
         Flag { record, observed, config_epoch, versions, active, clusters }
     }
 
-    /// Whether clusters are known, so that the one that really served can be told.
-    pub fn knows_clusters(&self) -> bool {
-        !self.clusters.is_empty()
+    /// Whether the cluster that served can tell anything: with a single version there is no other
+    /// one that could be removed under a request. A record has several from before a switch until
+    /// the old version is gone.
+    pub fn may_misroute(&self) -> bool {
+        self.record.versions.len() > 1
     }
 
     /// The version that a cluster stands for.

@@ -84,9 +84,10 @@ pub fn variants() -> Vec<Variant> {
     };
     wasm("empty-sdk", "VERSIONFLAG_EMPTY_WASM", Value::from(""), HOST, "none");
     wasm("empty-sdk-trimmed", "VERSIONFLAG_EMPTY_TRIMMED_WASM", Value::from(""), HOST, "none");
-    wasm("ours", "VERSIONFLAG_WASM", ours_config(1), HOST, "v1");
-    wasm("ours-no-flag", "VERSIONFLAG_WASM", ours_config(1), "ratings", "none");
-    wasm("ours-100-flags", "VERSIONFLAG_WASM", ours_config(100), HOST, "v1");
+    wasm("ours", "VERSIONFLAG_WASM", ours_config(1, &["v1"]), HOST, "v1");
+    wasm("ours-switching", "VERSIONFLAG_WASM", ours_config(1, &["v1", "v2"]), HOST, "v1");
+    wasm("ours-no-flag", "VERSIONFLAG_WASM", ours_config(1, &["v1"]), "ratings", "none");
+    wasm("ours-100-flags", "VERSIONFLAG_WASM", ours_config(100, &["v1"]), HOST, "v1");
     variants
 }
 
@@ -94,11 +95,12 @@ fn built(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file())
 }
 
-/// The plugin configuration of our filter with so many flags, of which one is for [`HOST`].
-pub fn ours_config(flags: usize) -> Value {
+/// The plugin configuration of our filter with so many flags, of which one is for [`HOST`]. With
+/// several versions a switch is under way, and the cluster that served is read of every response.
+pub fn ours_config(flags: usize, versions: &[&str]) -> Value {
     let flags = (0..flags).map(|number| match number {
-        0 => record(HOST.to_owned()),
-        _ => record(format!("service-{number}")),
+        0 => record(HOST.to_owned(), versions),
+        _ => record(format!("service-{number}"), versions),
     });
     let config = Config {
         protocol: PROTOCOL,
@@ -112,7 +114,7 @@ pub fn ours_config(flags: usize) -> Value {
     serde_json::to_value(config).expect("a configuration is JSON")
 }
 
-fn record(service: String) -> Record {
+fn record(service: String, versions: &[&str]) -> Record {
     let hosts = BTreeSet::from([service.clone(), format!("{service}.shop.svc.cluster.local")]);
     let record = Record {
         uid: format!("uid-{service}"),
@@ -121,7 +123,7 @@ fn record(service: String) -> Record {
         active: "v1".to_owned(),
         gate: Gate::Open,
         members: vec![Member { service, hosts, clusters: BTreeMap::new() }],
-        versions: ["v1", "v2"].map(str::to_owned).into(),
+        versions: versions.iter().map(|version| (*version).to_owned()).collect(),
         preview: None,
         hash: String::new(),
     };
