@@ -106,18 +106,26 @@ fn property(path: &[&str]) -> Option<String> {
     String::from_utf8(hostcalls::get_property(path.to_vec()).ok()??).ok()
 }
 
-/// Lets the requests go that waited for the first answer. Each is decided now.
-pub(crate) fn release(vm: &Vm, settings: &Settings) {
-    for id in vm.held.take() {
+/// Lets the requests go that waited for the first answer. Each is decided now. Ends in the context
+/// of the plugin, whose calls would otherwise be cut off with the last of these requests.
+pub(crate) fn release(vm: &Vm, plugin: u32) {
+    let held = vm.held.take();
+    if held.is_empty() {
+        return;
+    }
+    for (id, settings) in held {
         if hostcalls::set_effective_context(id).is_err() {
             continue;
         }
-        if let Step::Send(sent) = begin(vm, settings, false) {
+        if let Step::Send(sent) = begin(vm, &settings, false) {
             vm.released.borrow_mut().push((id, sent));
         }
         if hostcalls::resume_http_request().is_err() {
             log::warn!("a held request could not be resumed");
         }
+    }
+    if hostcalls::set_effective_context(plugin).is_err() {
+        log::warn!("the plugin's context is gone");
     }
 }
 
@@ -130,7 +138,7 @@ impl HttpContext for Request {
             Step::Send(sent) => self.sent = Some(sent),
             Step::Hold => {
                 self.held = true;
-                self.vm.held.borrow_mut().push(self.id);
+                self.vm.held.borrow_mut().push((self.id, Rc::clone(&self.settings)));
                 self.vm.metrics.held.add(1);
                 return Action::Pause;
             }
@@ -166,7 +174,7 @@ impl Drop for Request {
     fn drop(&mut self) {
         self.settle_hold();
         if self.held {
-            self.vm.held.borrow_mut().retain(|id| *id != self.id);
+            self.vm.held.borrow_mut().retain(|(id, _)| *id != self.id);
         }
         if let Some(sent) = &self.sent {
             sent.counter.finish();

@@ -57,7 +57,7 @@ impl Root {
             self.vm.waits_until_ms.set(None);
         }
         if self.vm.waits_until_ms.get().is_none() {
-            release(&self.vm, &self.settings);
+            release(&self.vm, self.id);
         }
     }
 }

@@ -15,7 +15,7 @@ use proxy_wasm::hostcalls;
 
 use crate::metrics::Metrics;
 use crate::poller::Poller;
-use crate::request::Sent;
+use crate::request::{Sent, Settings};
 use crate::store;
 
 thread_local! {
@@ -51,8 +51,8 @@ pub(crate) struct Vm {
     pub(crate) metrics: Metrics,
     /// Until when requests wait for the first answer; `None`: they do not.
     pub(crate) waits_until_ms: Cell<Option<u64>>,
-    /// Requests that wait, by context id.
-    pub(crate) held: RefCell<Vec<u32>>,
+    /// Requests that wait, with their context ids.
+    pub(crate) held: RefCell<Vec<(u32, Rc<Settings>)>>,
     /// What was decided for requests that had waited.
     pub(crate) released: RefCell<Vec<(u32, Sent)>>,
     /// Counted requests whose stream has not ended.

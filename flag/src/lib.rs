@@ -34,8 +34,7 @@ pub mod report;
 pub mod snapshot;
 pub mod table;
 
-/// Version of everything in this crate that crosses the wire. A side accepts its own and the one
-/// before it.
+/// Version of everything in this crate that crosses the wire. There has been one so far.
 pub const PROTOCOL: u32 = 1;
 
 /// A map made one by one. Collecting would sort first, which for every type is a sort of its own
