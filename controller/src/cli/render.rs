@@ -115,7 +115,7 @@ fn routes(text: &mut String, file: &File, service: &Service) {
             "                  headers: [{{ name: {header}, string_match: {{ exact: {} }} }}]",
             quote(version)
         );
-        let _ = writeln!(text, "                route: {{ cluster: {} }}", quote(cluster));
+        let _ = writeln!(text, "                route: {{ cluster: {}, timeout: 0s }}", quote(cluster));
     }
     let active = clusters.get(&file.spec.version).and_then(|names| names.first());
     if let Some(cluster) = active {
@@ -125,7 +125,7 @@ fn routes(text: &mut String, file: &File, service: &Service) {
         );
         let _ = writeln!(text, "              - name: {route_name}");
         let _ = writeln!(text, "                match: {{ prefix: / }}");
-        let _ = writeln!(text, "                route: {{ cluster: {} }}", quote(cluster));
+        let _ = writeln!(text, "                route: {{ cluster: {}, timeout: 0s }}", quote(cluster));
     }
 }
 

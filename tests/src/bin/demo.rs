@@ -35,7 +35,7 @@ struct Outcome {
     by_version: BTreeMap<String, u64>,
     flip_ms: Option<u64>,
     last_worker_ms: Option<f64>,
-    overlap_ms: f64,
+    overlap_ms: Option<f64>,
     v1_last_response_ms: Option<f64>,
     v1_removed_ms: Option<u64>,
     requests_to_removed_version: usize,
@@ -213,8 +213,9 @@ fn outcome(results: &Results, timeline: &Timeline, final_version: String, remove
         by_version: results.by_version(),
         flip_ms: since_flip(timeline.at("ackedAt")),
         last_worker_ms: fast.last_started(&from).and_then(|request| after_flip(request.start_us)),
-        overlap_ms: fast.overlap(&from, &to).as_secs_f64() * 1000.0,
-        v1_last_response_ms: results.last("v1").and_then(|request| after_flip(request.end_us)),
+        // After a rollback both versions have served twice: there is no single overlap.
+        overlap_ms: removed_us.map(|_| fast.overlap(&from, &to).as_secs_f64() * 1000.0),
+        v1_last_response_ms: removed_us.and(results.last("v1")).and_then(|request| after_flip(request.end_us)),
         v1_removed_ms: removed_us.and(since_flip(timeline.at("removedAt").or(timeline.at("removalIntentAt")))),
         requests_to_removed_version: removed_us.map_or(0, |us| results.after(us).only(|r| r.version() != "v2").len()),
         final_version,
@@ -229,7 +230,7 @@ fn report(outcome: &Outcome) {
     println!("  failed              {}", outcome.failed);
     println!("  all proxies acked   {} after the flip", ms(outcome.flip_ms.map(|value| value as f64)));
     println!("  last on the old     {} after the flip, as a new request", ms(outcome.last_worker_ms));
-    println!("  both versions       {} answered new requests side by side", ms(Some(outcome.overlap_ms)));
+    println!("  both versions       {} answered new requests side by side", ms(outcome.overlap_ms));
     println!(
         "  v1's last response  {} after the flip (slow requests and streams end where they began)",
         ms(outcome.v1_last_response_ms)
