@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flag::ledger::{Fleet, Quiet};
+use flag::ledger::Fleet;
 use serde::{Deserialize, Serialize};
 
 /// One version's workload.
@@ -86,7 +86,7 @@ impl Observation {
         Observation {
             versions: BTreeMap::new(),
             headroom: Headroom::Unknown,
-            fleet: nobody(),
+            fleet: Fleet::unknown(0),
             request: None,
             spec_error: None,
         }
@@ -95,20 +95,5 @@ impl Observation {
     /// One version's workload; nothing is known to run where it was not seen.
     pub fn workload(&self, version: &str) -> Workload {
         self.versions.get(version).cloned().unwrap_or_default()
-    }
-}
-
-/// A fleet of which nothing is known.
-pub fn nobody() -> Fleet {
-    Fleet {
-        expected: 0,
-        acked: 0,
-        laggards: vec![],
-        config_laggards: vec![],
-        route_laggards: vec![],
-        old: Quiet::Unknown,
-        unroutable: 0,
-        highest_epoch: 0,
-        sent: BTreeMap::new(),
     }
 }

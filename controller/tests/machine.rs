@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flag::ledger::{Fleet, Laggard, Quiet};
 use proptest::prelude::*;
-use versionflag::observation::{Action, Headroom, Observation, Request, Workload, nobody};
+use versionflag::observation::{Action, Headroom, Observation, Request, Workload};
 use versionflag::spec::Spec;
 use versionflag::status::{Phase, Status};
 use versionflag::step::{Effect, Plan, step, wanted};
@@ -95,7 +95,7 @@ impl World {
             // Worse than the ledger, which never calls it quiet while an ack is missing.
             old: self.old,
             highest_epoch: self.effective.unwrap_or(0),
-            ..nobody()
+            ..flag::ledger::Fleet::unknown(0)
         }
     }
 

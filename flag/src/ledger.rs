@@ -64,6 +64,23 @@ pub struct Fleet {
     pub sent: BTreeMap<String, Totals>,
 }
 
+impl Fleet {
+    /// So many have to ack, and nothing is known of them.
+    pub fn unknown(expected: usize) -> Fleet {
+        Fleet {
+            expected,
+            acked: 0,
+            laggards: vec![],
+            config_laggards: vec![],
+            route_laggards: vec![],
+            old: Quiet::Unknown,
+            unroutable: 0,
+            highest_epoch: 0,
+            sent: BTreeMap::new(),
+        }
+    }
+}
+
 /// Totals of one version at one proxy that have not changed, with nothing open, for some reports.
 #[derive(Debug, Clone)]
 struct Run {
@@ -128,17 +145,7 @@ impl Ledger {
     /// What the expected proxies say of `record`, and of requests to the version `old`. Routes
     /// are looked at for the version `wanted`.
     pub fn view(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, old: &str, wanted: &str) -> Fleet {
-        let mut fleet = Fleet {
-            expected: expected.len(),
-            acked: 0,
-            laggards: vec![],
-            config_laggards: vec![],
-            route_laggards: vec![],
-            old: Quiet::Unknown,
-            unroutable: 0,
-            highest_epoch: 0,
-            sent: BTreeMap::new(),
-        };
+        let mut fleet = Fleet::unknown(expected.len());
         for state in self.proxies.values().filter_map(|proxy| proxy.report.flags.get(&record.uid)) {
             fleet.highest_epoch = fleet.highest_epoch.max(state.epoch);
         }
@@ -171,11 +178,6 @@ impl Ledger {
         let all_acked = fleet.acked == fleet.expected && fleet.expected > 0;
         fleet.old = self.quiet(now_ms, &record.uid, expected, old, all_acked.then_some(last_ack_ms));
         fleet
-    }
-
-    /// Which proxies have reported, with the milliseconds since then.
-    pub fn seen(&self, now_ms: u64) -> impl Iterator<Item = (&str, u64)> {
-        self.proxies.iter().map(move |(name, proxy)| (name.as_str(), now_ms.saturating_sub(proxy.received_ms)))
     }
 
     fn current(&self, now_ms: u64, name: &str) -> Result<&Proxy, String> {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 
-use crate::config::{Role, Workload};
+use crate::config::Workload;
 use crate::count::{Counter, Counters};
 use crate::host;
 use crate::instance::FlagState;
@@ -142,12 +142,6 @@ impl Table {
     /// The flag whose group a workload belongs to.
     pub fn of_workload(&self, workload: &Workload) -> Option<&Rc<Flag>> {
         self.flags.values().find(|flag| flag.has_member(&workload.service))
-    }
-
-    /// Whether a request by a filter in this role may be sent anywhere else than where it was
-    /// going.
-    pub fn chooses(role: Role) -> bool {
-        role != Role::Inbound
     }
 
     /// Every flag, by uid.

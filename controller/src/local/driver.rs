@@ -11,7 +11,7 @@ use super::file::{File, FileError};
 use super::process::{ProcessError, Supervisor};
 use super::store::{Store, StoreError, beside, write_atomically};
 use super::{headroom, unique};
-use crate::observation::{Headroom, Observation, nobody};
+use crate::observation::{Headroom, Observation};
 use crate::service::{FlagView, Hub, now_ms};
 use crate::status::{Phase, Status};
 use crate::step::{Effect, step};
@@ -195,7 +195,7 @@ impl Driver {
         Observation {
             versions: known.into_iter().map(|version| (version.clone(), workload(version))).collect(),
             headroom,
-            fleet: fleet.unwrap_or_else(nobody),
+            fleet: fleet.unwrap_or_else(|| flag::ledger::Fleet::unknown(0)),
             request: self.hub.next_request(status.last_request.as_ref().map(|last| last.id.as_str())),
             spec_error: self.spec_error.clone(),
         }
