@@ -32,6 +32,7 @@
 //! | [`config`] | pieces of Envoy configuration |
 //! | [`envoy`] | a real Envoy |
 //! | [`backend`] | one version of a service |
+//! | [`fake`] | a flag service that answers as the test says |
 //! | [`flips`] | many flips under load |
 //! | [`local`] | the whole system on this machine |
 //! | [`load`] | open-loop load in which every request is recorded |
@@ -45,6 +46,7 @@ pub mod clock;
 pub mod config;
 pub mod dir;
 pub mod envoy;
+pub mod fake;
 pub mod flips;
 pub mod load;
 pub mod local;
