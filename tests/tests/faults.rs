@@ -336,7 +336,8 @@ fn a_bad_configuration_is_refused_at_start() {
     story("bad-configuration", async |dir| {
         let service = FakeService::away().await?;
         let backends = [Backend::start(dir, "v1").await?, Backend::start(dir, "v2").await?];
-        let changes: [(&str, fn(&mut Value)); 4] = [
+        type Change = fn(&mut Value);
+        let changes: [(&str, Change); 4] = [
             ("surprise", |plugin| plugin["surprise"] = json!(1)),
             ("protocol 9", |plugin| plugin["protocol"] = json!(9)),
             ("hash", |plugin| plugin["flags"][0]["active"] = json!("v2")),
