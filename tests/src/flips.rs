@@ -83,7 +83,8 @@ pub async fn run(
         let old = |request: &&crate::load::Request| request.version() == flip.from && request.start_us < until_us;
         let last = fast.requests().iter().filter(old).map(|request| request.start_us).max();
         flip.last_old_ms = last.map(|us| (us as f64 - flipped_us as f64) / 1000.0);
-        until_us = flipped_us;
+        // The record's time is in whole milliseconds: what the next flip moved is not this one's.
+        until_us = flipped_us.saturating_sub(2_000);
     }
     Ok((flips, results))
 }
