@@ -16,6 +16,7 @@ use flag::snapshot::Snapshot;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::BufferType;
 
+use crate::request::property;
 use crate::store;
 use crate::vm::{Me, Vm, now_ms};
 
@@ -199,13 +200,11 @@ fn describe(status: &[u8], body: usize) -> String {
 
 /// The name of this proxy: Envoy's node id.
 fn node() -> String {
-    let id = hostcalls::get_property(vec!["xds", "node", "id"]).ok().flatten();
-    String::from_utf8(id.unwrap_or_default()).unwrap_or_default()
+    property(&["xds", "node", "id"]).unwrap_or_default()
 }
 
 fn token() -> Option<String> {
-    let token = hostcalls::get_property(vec!["xds", "node", "metadata", "VERSIONFLAG_TOKEN"]).ok().flatten()?;
-    String::from_utf8(token).ok().filter(|token| !token.is_empty())
+    property(&["xds", "node", "metadata", "VERSIONFLAG_TOKEN"]).filter(|token| !token.is_empty())
 }
 
 fn percent_encode(text: &str) -> String {

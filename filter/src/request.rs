@@ -102,7 +102,8 @@ fn count(vm: &Vm, sent: Sent) -> Step {
     Step::Send(sent)
 }
 
-fn property(path: &[&str]) -> Option<String> {
+/// A property of Envoy's that is text.
+pub(crate) fn property(path: &[&str]) -> Option<String> {
     String::from_utf8(hostcalls::get_property(path.to_vec()).ok()??).ok()
 }
 
