@@ -279,15 +279,6 @@ impl Spec {
         if self.switch.mode == SwitchMode::Fenced {
             wrong.push("spec.switch.mode Fenced is not supported yet: use Immediate".to_owned());
         }
-        if !self.checks.is_empty() {
-            wrong.push("spec.checks is not supported by `local` yet: remove it, and promote by hand".to_owned());
-        }
-        if !self.callers.is_empty() {
-            wrong.push("spec.callers is not supported by `local`: its proxies are listed in local.proxies".to_owned());
-        }
-        if self.coexistence.replicas.is_some() {
-            wrong.push("spec.coexistence.replicas is not supported by `local`: a version is one process".to_owned());
-        }
         wrong
     }
 }

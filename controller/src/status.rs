@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use flag::ledger::Asked;
 use flag::record::Record;
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +127,9 @@ pub struct Switch {
     /// All proxies had acked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acked_at: Option<u64>,
+    /// The epoch that they had then. What was written at this epoch or later never leads to `from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acked_epoch: Option<u64>,
     /// Traffic had moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at: Option<u64>,
@@ -243,11 +247,19 @@ impl Status {
         self.record.as_ref().map_or(0, |record| record.epoch)
     }
 
-    /// The version that has to get quiet, and the one whose routes are proved.
-    pub fn watched(&self) -> (&str, &str) {
-        let wanted = self.target_version.as_deref().unwrap_or(&self.active_version);
-        let from = self.switch.as_ref().filter(|_| !self.phase.before_flip()).map(|switch| switch.from.as_str());
-        (from.unwrap_or_default(), wanted)
+    /// What the proxies' reports are asked for.
+    pub fn asked(&self) -> Asked {
+        let switch = self.switch.as_ref().filter(|_| !self.phase.before_flip());
+        Asked {
+            old: switch.map(|switch| switch.from.clone()).unwrap_or_default(),
+            wanted: self.target_version.clone().unwrap_or_else(|| self.active_version.clone()),
+            config_epoch: switch.and_then(|switch| switch.acked_epoch).unwrap_or_else(|| self.epoch()),
+        }
+    }
+
+    /// Whether proxies are asked to show their routes.
+    pub fn proves_routes(&self) -> bool {
+        !matches!(self.phase, Phase::Adopting | Phase::Stable)
     }
 
     /// Equal but for the wording of what blocks, which may change with every report.
@@ -266,9 +278,18 @@ impl Status {
         self.phase_since = now_ms;
     }
 
+    /// The record may still change in this pass: its epoch is filled in by [`Status::date`].
     pub(crate) fn note(&mut self, now_ms: u64, event: &str, message: String) {
-        let entry = Event { at: now_ms, event: event.to_owned(), message, epoch: self.epoch() };
+        let entry = Event { at: now_ms, event: event.to_owned(), message, epoch: 0 };
         self.history.push(entry);
         self.history.drain(..self.history.len().saturating_sub(HISTORY));
+    }
+
+    /// Gives what was noted in this pass the epoch that the pass ends with.
+    pub(crate) fn date(&mut self) {
+        let epoch = self.epoch();
+        for event in self.history.iter_mut().filter(|event| event.epoch == 0) {
+            event.epoch = epoch;
+        }
     }
 }

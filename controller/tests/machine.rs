@@ -138,6 +138,8 @@ impl World {
                     assert_eq!((seen.fleet.acked, seen.fleet.laggards.len()), (1, 0), "an ack is missing");
                     assert!(matches!(seen.fleet.old, Quiet::Since(t) if self.now - t >= 2_000), "not quiet");
                     assert!(seen.workload(&self.status.active_version).ready, "nothing else is ready");
+                    let record = self.status.record.as_ref().unwrap();
+                    assert!(!record.versions.contains(&version), "a proxy could still choose what is stopped");
                     self.running.remove(&version);
                     self.stops.push(version);
                 }
@@ -145,7 +147,9 @@ impl World {
                     assert_eq!(Some(record.as_ref()), self.status.record.as_ref(), "published before written");
                     self.published = Some(record.epoch);
                 }
-                Effect::Configure(record) => assert_eq!(Some(record.as_ref()), self.status.record.as_ref()),
+                Effect::Configure(record) | Effect::Route(record) => {
+                    assert_eq!(Some(record.as_ref()), self.status.record.as_ref());
+                }
             }
         }
     }

@@ -97,11 +97,37 @@ fn a_version_that_dies_after_the_flip_is_left_again_if_asked_for() {
     assert!(back.r#override.is_some());
 }
 
+#[test]
+fn going_on_without_proof_is_remembered() {
+    let seen = Observation { fleet: flag::ledger::Fleet { old: Quiet::Unknown, ..fine().fleet }, ..fine() };
+    let both = ", settle: {timeout: 1s, onTimeout: Proceed}, switch: {laggards: Proceed}";
+    let status = step(NOW, &spec(both), &switching(Phase::Settling), &seen).status;
+    assert_eq!(status.phase, Phase::Retaining);
+    let event = status.history.iter().find(|event| event.event == "WithoutProof").unwrap();
+    assert!(event.message.contains("it is not known whether v1 is still used"), "{event:?}");
+}
+
+#[test]
+fn an_event_has_the_epoch_that_it_led_to() {
+    let status = step(NOW, &spec(""), &switching(Phase::ProvingRoutes), &fine()).status;
+    assert_eq!(status.phase, Phase::Switching);
+    let flipped = status.history.iter().find(|event| event.event == "Flipped").unwrap();
+    assert_eq!((flipped.epoch, flipped.epoch > NOW - 1), (status.epoch(), true));
+}
+
+#[test]
+fn the_old_version_is_stopped_only_after_the_proxies_dropped_it() {
+    let status = step(NOW, &spec(""), &switching(Phase::Retaining), &fine()).status;
+    assert_eq!((status.phase, status.record.as_ref().unwrap().versions.contains("v1")), (Phase::Removing, false));
+    let behind = Observation { fleet: flag::ledger::Fleet { acked: 0, ..fine().fleet }, ..fine() };
+    let stop = Effect::Stop { version: "v1".to_owned() };
+    assert!(!step(NOW, &spec(""), &status, &behind).effects.contains(&stop));
+    assert!(step(NOW, &spec(""), &status, &fine()).effects.contains(&stop));
+}
+
 #[rstest]
 #[case("switch: {mode: Fenced}", "Fenced is not supported yet")]
-#[case("checks: [{name: errors}]", "spec.checks is not supported")]
 #[case("routing: {header: X-Flag}", "not a lower-case HTTP header name")]
-#[case("callers: {namespaces: [a]}", "spec.callers is not supported")]
 fn what_is_not_supported_is_refused(#[case] extra: &str, #[case] why: &str) {
     let wrong = spec(&format!(", {extra}")).validate();
     assert!(wrong.iter().any(|one| one.contains(why)), "{wrong:?}");

@@ -32,9 +32,10 @@ pub struct FlagState {
     /// Records refused because their epoch was used for other content.
     #[serde(default)]
     pub conflicts: u64,
-    /// Name of the route that an ordinary request matched.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub route: Option<String>,
+    /// Names of the routes that ordinary requests matched last, since the record is in effect: at
+    /// most one an instance. See [`crate::route`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub routes: BTreeSet<String>,
 }
 
 /// The record that a VM instance keeps in shared data. Replaced as a whole.
@@ -89,7 +90,11 @@ fn add(sum: FlagState, state: &FlagState) -> FlagState {
         arrived: add_totals(sum.arrived, &state.arrived),
         unroutable: sum.unroutable.saturating_add(state.unroutable),
         conflicts: sum.conflicts.saturating_add(state.conflicts),
-        route: sum.route.or_else(|| state.route.clone()),
+        routes: {
+            let mut routes = sum.routes;
+            routes.extend(state.routes.iter().cloned());
+            routes
+        },
     }
 }
 

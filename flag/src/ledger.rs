@@ -11,9 +11,14 @@ use crate::count::Totals;
 use crate::instance::FlagState;
 use crate::record::Record;
 use crate::report::{Report, ReportError};
+use crate::route;
 
 /// Boots of a proxy that are remembered, so that a late report of an old one is not believed.
 const OLD_BOOTS: usize = 8;
+
+/// Stands for every version that a proxy has no counter of, because it started after that version
+/// had left the flag.
+const NEVER_COUNTED: &str = "";
 
 /// An expected proxy that holds a switch up, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +41,19 @@ pub enum Quiet {
         /// How many are open.
         open: u64,
     },
-    /// Nothing open and nothing sent since then, in milliseconds.
+    /// Nothing open and nothing sent since then, in milliseconds; proved after the last ack.
     Since(u64),
+}
+
+/// What is asked of the reports besides the acks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// The version that has to get quiet.
+    pub old: String,
+    /// The version that routes have to resolve.
+    pub wanted: String,
+    /// The lowest epoch that the configuration of a proxy may have.
+    pub config_epoch: u64,
 }
 
 /// What all expected proxies together say of one record.
@@ -50,9 +66,9 @@ pub struct Fleet {
     pub acked: usize,
     /// Those that did not.
     pub laggards: Vec<Laggard>,
-    /// Those whose plugin configuration alone would give another record.
+    /// Those whose plugin configuration alone would give an earlier record than is needed.
     pub config_laggards: Vec<Laggard>,
-    /// Those whose routes do not list the version in question.
+    /// Those whose routes in use do not fit the record.
     pub route_laggards: Vec<Laggard>,
     /// Requests to the old version.
     pub old: Quiet,
@@ -142,9 +158,8 @@ impl Ledger {
         if stale { Err(error) } else { Ok(()) }
     }
 
-    /// What the expected proxies say of `record`, and of requests to the version `old`. Routes
-    /// are looked at for the version `wanted`.
-    pub fn view(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, old: &str, wanted: &str) -> Fleet {
+    /// What the expected proxies say of `record`.
+    pub fn view(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, asked: &Asked) -> Fleet {
         let mut fleet = Fleet::unknown(expected.len());
         for state in self.proxies.values().filter_map(|proxy| proxy.report.flags.get(&record.uid)) {
             fleet.highest_epoch = fleet.highest_epoch.max(state.epoch);
@@ -154,20 +169,25 @@ impl Ledger {
             let laggard = |why: String| Laggard { proxy: name.clone(), why };
             match self.current(now_ms, name).and_then(|proxy| proxy.acked(record).map(|since| (proxy, since))) {
                 Err(why) => fleet.laggards.push(laggard(why)),
-                Ok((_, since)) => {
+                Ok((proxy, since)) => {
                     fleet.acked += 1;
                     last_ack_ms = last_ack_ms.max(since);
+                    // The report of the ack was made before any request could show a route.
+                    if proxy.received_ms <= since {
+                        fleet.route_laggards.push(laggard("it took the record over just now".to_owned()));
+                    }
                 }
             }
             let Some(state) = self.proxies.get(name).and_then(|proxy| proxy.report.flags.get(&record.uid)) else {
                 continue;
             };
-            if state.config_epoch != Some(record.epoch) {
+            if state.config_epoch.is_none_or(|epoch| epoch < asked.config_epoch) {
                 let has = state.config_epoch.map_or("no such flag".to_owned(), |epoch| format!("epoch {epoch}"));
-                fleet.config_laggards.push(laggard(format!("its configuration has {has}, not epoch {}", record.epoch)));
+                let why = format!("its configuration has {has}, not yet epoch {}", asked.config_epoch);
+                fleet.config_laggards.push(laggard(why));
             }
-            if let Some(route) = state.route.as_deref().filter(|route| !lists(route, wanted)) {
-                fleet.route_laggards.push(laggard(format!("its route {route:?} does not list {wanted}")));
+            if let Some(why) = state.routes.iter().find_map(|route| route::lacks(route, record, &asked.wanted)) {
+                fleet.route_laggards.push(laggard(why));
             }
             fleet.unroutable = fleet.unroutable.saturating_add(state.unroutable);
             for (version, totals) in &state.sent {
@@ -176,7 +196,7 @@ impl Ledger {
             }
         }
         let all_acked = fleet.acked == fleet.expected && fleet.expected > 0;
-        fleet.old = self.quiet(now_ms, &record.uid, expected, old, all_acked.then_some(last_ack_ms));
+        fleet.old = self.quiet(now_ms, &record.uid, expected, &asked.old, all_acked.then_some(last_ack_ms));
         fleet
     }
 
@@ -205,26 +225,19 @@ impl Ledger {
                 return Quiet::Unknown;
             };
             open = open.saturating_add(open_on(state, old).unwrap_or(u64::MAX));
-            let run = proxy.runs.get(&(uid.to_owned(), old.to_owned()));
+            let counted = state.sent.contains_key(old) || state.arrived.contains_key(old);
+            let version = if counted { old } else { NEVER_COUNTED };
+            let run = proxy.runs.get(&(uid.to_owned(), version.to_owned()));
             // Three reports since the last ack are two rounds that began after it.
             let proven = run.zip(acked_ms).filter(|(run, acked_ms)| {
                 run.recent.len() == 3 && run.recent.front().is_some_and(|first| first >= acked_ms)
             });
             match proven {
-                Some((run, acked_ms)) => since = since.max(run.since_ms).max(acked_ms),
+                Some((run, _)) => since = since.max(run.since_ms),
                 None => busy = true,
             }
         }
         if busy { Quiet::Busy { open } } else { Quiet::Since(since) }
-    }
-}
-
-/// Whether a route named `versionflag:NAME:v1,v2` resolves a version. A route of another name is
-/// not ours to judge.
-fn lists(route: &str, version: &str) -> bool {
-    match route.strip_prefix("versionflag:").and_then(|rest| rest.rsplit_once(':')) {
-        Some((_, versions)) => versions.split(',').any(|listed| listed == version),
-        None => true,
     }
 }
 
@@ -288,8 +301,8 @@ impl Proxy {
                 .filter(|((uid, _), _)| report.flags.contains_key(uid))
                 .collect();
             for (uid, state) in &report.flags {
-                let versions: BTreeSet<&String> = state.sent.keys().chain(state.arrived.keys()).collect();
-                for version in versions {
+                let counted = state.sent.keys().chain(state.arrived.keys()).map(String::as_str);
+                for version in counted.chain([NEVER_COUNTED]).collect::<BTreeSet<&str>>() {
                     self.extend_run(now_ms, uid, version, state, &report.instances);
                 }
             }

@@ -14,6 +14,7 @@
 //! | [`table`] | the flags in effect, compiled for look-up, and the decision for a request |
 //! | [`count`] | requests in flight by version |
 //! | [`instance`] | one VM instance's part of a report, and the sum of all parts |
+//! | [`route`] | what the name of a route says about a proxy's routes |
 //! | [`report`] | what a proxy reports, and which reports are believed |
 //! | [`ledger`] | who acked, who lags, and whether the old version is quiet |
 //! | [`lease`] | which VM instance of a proxy talks to the flag service |
@@ -31,6 +32,7 @@ pub mod limits;
 pub mod merge;
 pub mod record;
 pub mod report;
+pub mod route;
 pub mod snapshot;
 pub mod table;
 

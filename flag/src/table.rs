@@ -25,7 +25,8 @@ pub struct Observed {
     pub unroutable: Cell<u64>,
     /// Records refused because their epoch was used for other content.
     pub conflicts: Cell<u64>,
-    /// Name of the route that an ordinary request matched before the filter changed it.
+    /// Name of the route that an ordinary request matched before the filter changed it, since the
+    /// record is in effect: what was seen earlier says nothing about the routes for this one.
     pub route: RefCell<Option<String>>,
 }
 
@@ -109,7 +110,7 @@ impl Flag {
             arrived: self.observed.arrived.totals(),
             unroutable: self.observed.unroutable.get(),
             conflicts: self.observed.conflicts.get(),
-            route: self.observed.route.borrow().clone(),
+            routes: self.observed.route.borrow().iter().cloned().collect(),
         }
     }
 }
@@ -181,7 +182,10 @@ impl Table {
             (Channel::Service, _) => known,
         };
         let in_effect = match (verdict, current) {
-            (Verdict::Adopt, _) | (_, None) => record.clone(),
+            (Verdict::Adopt, _) | (_, None) => {
+                observed.route.take();
+                record.clone()
+            }
             (_, Some(_)) if config_epoch == known => return verdict == Verdict::Conflict,
             (_, Some(flag)) => flag.record.clone(),
         };

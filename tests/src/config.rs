@@ -37,6 +37,27 @@ pub fn bootstrap(listeners: impl IntoIterator<Item = Value>, clusters: impl Into
 /// A listener on a free port of loopback that speaks HTTP/1.1 and HTTP/2. The router comes after
 /// the filters; the statistics are under `http.NAME.`.
 pub fn listener(name: &str, filters: impl IntoIterator<Item = Value>, routes: Value) -> Value {
+    let mut listener = listener_without_routes(name, filters);
+    listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"] = routes;
+    listener
+}
+
+/// A listener as [`listener`] makes it, whose routes come from a file.
+pub fn listener_with_route_file(
+    name: &str,
+    filters: impl IntoIterator<Item = Value>,
+    table: &str,
+    file: &Path,
+) -> Value {
+    let mut listener = listener_without_routes(name, filters);
+    listener["filter_chains"][0]["filters"][0]["typed_config"]["rds"] = json!({
+        "route_config_name": table,
+        "config_source": { "path_config_source": { "path": file }, "resource_api_version": "V3" },
+    });
+    listener
+}
+
+fn listener_without_routes(name: &str, filters: impl IntoIterator<Item = Value>) -> Value {
     let filters: Vec<Value> = filters.into_iter().chain([filter("router", json!({ "@type": ROUTER_TYPE }))]).collect();
     json!({
         "name": name,
@@ -46,7 +67,6 @@ pub fn listener(name: &str, filters: impl IntoIterator<Item = Value>, routes: Va
                 "@type": HCM_TYPE,
                 "stat_prefix": name,
                 "codec_type": "AUTO",
-                "route_config": routes,
                 "http_filters": filters,
             }))],
         }],

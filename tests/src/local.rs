@@ -82,7 +82,9 @@ impl<'a> Local<'a> {
             "local": {
                 "listen": SocketAddr::from((ip, 7070)).to_string(),
                 "proxies": [{ "id": "edge" }],
-                "filterConfig": { "path": "filter.json", "wasm": wasm()?, "role": "edge" },
+                "filterConfig": {
+                    "path": "filter.json", "routes": "routes.json", "wasm": wasm()?, "role": "edge",
+                },
                 "versions": versions,
             },
         });
@@ -126,7 +128,8 @@ impl<'a> Local<'a> {
             controller.check_running()?;
             let answer = self.get("/readyz").await?;
             ensure!(answer.status == 200, "not ready: {}", answer.body.trim());
-            ensure!(self.dir.file("filter.json").exists(), "no configuration for the proxies");
+            let files = ["filter.json", "routes.json"].map(|file| self.dir.file(file));
+            ensure!(files.iter().all(|file| file.exists()), "no configuration for the proxies");
             Ok(())
         })
         .await?;
@@ -197,30 +200,56 @@ impl<'a> Local<'a> {
         Ok(())
     }
 
-    /// The Envoy configuration of an operator: routes by header, the filter from the file.
+    /// The Envoy configuration of an operator: filter and routes from the controller's files, and
+    /// `unmarked`, a listener with the same routes but without the filter.
     pub fn envoy_config(&self) -> Value {
-        let name = "versionflag:reviews:v1,v2,v3";
-        let by_version = VERSIONS.iter().map(|(version, _)| {
-            config::named(name, config::route_when("x-versionflag", version, &format!("reviews-{version}")))
-        });
-        let routes = by_version.chain([config::named(name, config::route_to("reviews-v1"))]);
-        let filter = config::ecds_filter(
+        let routes = self.dir.file("routes.json");
+        let marked = config::listener_with_route_file("ingress", [self.filter()], "versionflag", &routes);
+        let unmarked = config::listener_with_route_file("unmarked", [], "versionflag", &routes);
+        config::bootstrap([marked, unmarked], self.clusters())
+    }
+
+    /// The configuration of an operator who writes the routes, all of this name.
+    pub fn envoy_config_with_routes(&self, name: &str) -> Value {
+        let by_version =
+            VERSIONS.map(|(version, _)| config::route_when("x-versionflag", version, &format!("reviews-{version}")));
+        let routes = by_version.into_iter().chain([config::route_to("reviews-v1")]);
+        let routes = config::routes(routes.map(|route| config::named(name, route)));
+        config::bootstrap([config::listener("ingress", [self.filter()], routes)], self.clusters())
+    }
+
+    fn filter(&self) -> Value {
+        config::ecds_filter(
             "versionflag",
             &self.dir.file("filter.json"),
             config::WASM_TYPE.trim_start_matches("type.googleapis.com/"),
-        );
-        let clusters = VERSIONS
-            .iter()
-            .map(|(version, _)| {
-                config::cluster(&format!("reviews-{version}"), self.address(version), config::Upstream::H1)
-            })
-            .chain([config::cluster("versionflag", self.service(), config::Upstream::H1)]);
-        config::bootstrap([config::listener("ingress", [filter], config::routes(routes))], clusters)
+        )
+    }
+
+    fn clusters(&self) -> impl Iterator<Item = Value> {
+        let versions = VERSIONS.map(|(version, _)| {
+            config::cluster(&format!("reviews-{version}"), self.address(version), config::Upstream::H1)
+        });
+        versions.into_iter().chain([config::cluster("versionflag", self.service(), config::Upstream::H1)])
     }
 
     /// An Envoy with this node id, ready to serve.
     pub async fn envoy(&self, id: &str, concurrency: u32) -> Result<Envoy> {
+        self.envoy_of(id, concurrency, self.envoy_config()).await
+    }
+
+    /// An Envoy with this node id and configuration.
+    pub async fn envoy_of(&self, id: &str, concurrency: u32, config: Value) -> Result<Envoy> {
         let options = EnvoyOptions { name: id.to_owned(), concurrency, ..EnvoyOptions::default() };
-        Envoy::start_with(self.dir, options, self.envoy_config()).await
+        Envoy::start_with(self.dir, options, config).await
+    }
+
+    /// What `versionflag render envoy` prints for a proxy, checked by Envoy.
+    pub fn rendered(&self, proxy: &str) -> Result<Value> {
+        let mut command = Command::new(program("versionflag")?);
+        let rendered = command.args(["render", "envoy", "--proxy", proxy, "-f"]).arg(self.path()).output()?;
+        ensure!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+        Envoy::validate_file(&self.dir.write("rendered.yaml", &rendered.stdout))?;
+        Ok(serde_saphyr::from_str(&String::from_utf8(rendered.stdout)?)?)
     }
 }

@@ -1,14 +1,11 @@
 //! The main job on real parts, under load, with every request checked: v1 to v2 behind a real
 //! Envoy, and what may go wrong on the way.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::ensure;
 use harness::local::Local;
-use harness::process::program;
 use harness::{Call, Envoy, Load, LoadPlan, Results, clock, story, wait_for};
-use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -184,31 +181,6 @@ fn a_version_that_never_gets_ready_moves_nothing() {
         let results = load.stop().await?;
         assert_clean(&results);
         assert!(results.all_served_by("v1"));
-        Ok(())
-    });
-}
-
-#[test]
-fn the_rendered_configuration_serves_as_it_is() {
-    story("rendered", async |dir| {
-        let mut local = Local::new(dir)?;
-        local.start().await?;
-        local.reaches("Stable", "v1").await?;
-        let rendered =
-            Command::new(program("versionflag")?).args(["render", "envoy", "-f"]).arg(local.path()).output()?;
-        ensure!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
-        let file = dir.write("rendered.yaml", &rendered.stdout);
-        Envoy::validate_file(&file)?;
-        let mut config: Value = serde_saphyr::from_str(&String::from_utf8(rendered.stdout)?)?;
-        let listener = &mut config["static_resources"]["listeners"][0];
-        listener["address"]["socket_address"]["port_value"] = 0.into();
-        let name = listener["name"].as_str().unwrap_or_default().to_owned();
-        let envoy = Envoy::start(dir, "edge", config).await?;
-        let call = Call::get(envoy.listener(&name), "/").host("reviews");
-        assert_eq!(call.send().await?.version(), "v1");
-        local.ask("v2");
-        local.reaches("Stable", "v2").await?;
-        assert_eq!(call.send().await?.version(), "v2");
         Ok(())
     });
 }

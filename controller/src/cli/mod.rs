@@ -89,6 +89,9 @@ enum Render {
         /// The VersionFlag with its `local` section
         #[arg(short, long)]
         file: PathBuf,
+        /// Which of local.proxies it is for; the first one unless given
+        #[arg(short, long)]
+        proxy: Option<String>,
     },
 }
 
@@ -124,7 +127,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Suspend(at) => request(&at, Action::Suspend).await?,
         Command::Resume(at) => request(&at, Action::Resume).await?,
         Command::History(at) => history(&at).await?,
-        Command::Render { what: Render::Envoy { file } } => print(&render::envoy(&File::read(&file)?))?,
+        Command::Render { what: Render::Envoy { file, proxy } } => {
+            let text = render::envoy(&File::read(&file)?, proxy.as_deref());
+            print(&text.map_err(anyhow::Error::msg)?)?;
+        }
         Command::Version { output: Output::Text } => print(&format!("versionflag {}\n", env!("CARGO_PKG_VERSION")))?,
         Command::Version { output: Output::Json } => {
             print_json(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "protocol": flag::PROTOCOL }))?;

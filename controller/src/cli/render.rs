@@ -1,52 +1,105 @@
-//! A complete Envoy configuration for one flag. Pure.
+//! A complete Envoy configuration for one proxy of a flag. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::net::SocketAddr;
 
-use crate::local::file::File;
+use flag::route;
+
+use crate::local::file::{File, Local, Proxy, Sidecar};
+use crate::local::xds::ROUTES;
 use crate::spec::Service;
+
+const HCM: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
 /// A quoted YAML scalar: JSON strings are YAML.
 fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The clusters of a service by version: the configured ones, otherwise SERVICE-VERSION.
-fn clusters(file: &File, service: &Service) -> BTreeMap<String, Vec<String>> {
-    let versions = file.local.versions.keys();
-    let name = |version: &String| match service.clusters.get(version) {
-        Some(names) if !names.is_empty() => names.iter().cloned().collect(),
-        _ => vec![format!("{}-{version}", service.name)],
+/// The configuration of the proxy with this id; the first one's without.
+pub(super) fn envoy(file: &File, proxy: Option<&str>) -> Result<String, String> {
+    let local = &file.local;
+    let chosen = match proxy {
+        Some(id) => local.proxies.iter().find(|proxy| proxy.id == id),
+        None => local.proxies.first(),
     };
-    versions.map(|version| (version.clone(), name(version))).collect()
+    let ids = || local.proxies.iter().map(|proxy| proxy.id.as_str()).collect::<Vec<_>>().join(", ");
+    let proxy = chosen.ok_or_else(|| format!("no such proxy in local.proxies, which has: {}", ids()))?;
+    let filter = local.filter_config.as_ref();
+    let caller_filter = filter.map_or("filter.json".to_owned(), |filter| filter.path.display().to_string());
+    let mut text = String::new();
+    // Writing to a String does not fail, here and below.
+    match &proxy.sidecar {
+        Some(sidecar) => {
+            head(&mut text, file, proxy, "inbound", sidecar.listen, &sidecar.filter.display().to_string());
+            inbound_routes(&mut text, sidecar);
+            text.push_str("  clusters:\n");
+            if let Some(version) = local.versions.get(&sidecar.version) {
+                cluster(&mut text, &sidecar.version, version.address, "");
+            }
+        }
+        None => {
+            let listen = SocketAddr::from(([127, 0, 0, 1], 10_000));
+            head(&mut text, file, proxy, "ingress", listen, &caller_filter);
+            match filter.and_then(|filter| filter.routes.as_ref()) {
+                Some(path) => managed_routes(&mut text, &path.display().to_string()),
+                None => static_routes(&mut text, file),
+            }
+            text.push_str("  clusters:\n");
+            for service in &file.spec.services {
+                for (version, names) in &service.clusters {
+                    for (name, address) in names.iter().zip(std::iter::repeat(address(local, service, version))) {
+                        if let Some(address) = address {
+                            cluster(&mut text, name, address, "");
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let comment = "  # [versionflag] The flag service: the controller itself.\n";
+    cluster(&mut text, filter.map_or("versionflag", |filter| &filter.cluster), local.listen, comment);
+    Ok(text)
 }
 
-pub(super) fn envoy(file: &File) -> String {
-    let local = &file.local;
-    let node = local.proxies.first().map(|proxy| proxy.id.as_str()).unwrap_or_default();
-    let (filter_path, flag_cluster) = match &local.filter_config {
-        Some(filter) => (filter.path.display().to_string(), filter.cluster.as_str()),
-        None => ("filter.json".to_owned(), "versionflag"),
+/// Where callers reach a version: its sidecar, if it has one.
+fn address(local: &Local, service: &Service, version: &str) -> Option<SocketAddr> {
+    let in_front = local.sidecars().find(|one| one.service == service.name && one.version == version);
+    in_front.map(|sidecar| sidecar.listen).or_else(|| Some(local.versions.get(version)?.address))
+}
+
+fn head(text: &mut String, file: &File, proxy: &Proxy, listener: &str, listen: SocketAddr, filter: &str) {
+    let direction = match proxy.sidecar {
+        Some(_) => {
+            "\n    # [versionflag] Tells the filter to count what arrives here, from whomever.\n    \
+             traffic_direction: INBOUND"
+        }
+        None => "",
     };
-    let mut text = format!(
+    let admin = match proxy.sidecar {
+        Some(_) => "",
+        None => "admin:\n  address: { socket_address: { address: 127.0.0.1, port_value: 9901 } }\n",
+    };
+    let _ = write!(
+        text,
         r#"# Envoy for the flag {name}, rendered by `versionflag render envoy`.
 # The parts that matter in an existing configuration are marked with [versionflag].
 node:
-  # [versionflag] Has to be one of local.proxies: reports are matched by it.
-  id: {node}
+  # [versionflag] One of local.proxies: reports are matched by it.
+  id: {id}
   cluster: {name}
-admin:
-  address: {{ socket_address: {{ address: 127.0.0.1, port_value: 9901 }} }}
-static_resources:
+{admin}static_resources:
   listeners:
-  - name: ingress
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: 10000 }} }}
+  - name: {listener}
+    address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }}{direction}
     filter_chains:
     - filters:
       - name: envoy.filters.network.http_connection_manager
         typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
+          "@type": {HCM}
+          stat_prefix: {listener}
           http_filters:
           # [versionflag] The filter comes from a file that the controller writes. It has to stand
           # before the router. A proxy that starts reads the flag there, without any controller.
@@ -59,79 +112,96 @@ static_resources:
           - name: envoy.filters.http.router
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-          route_config:
-            name: local
-            virtual_hosts:
 "#,
         name = file.metadata.name,
-        node = quote(node),
-        filter = quote(&filter_path),
+        id = quote(&proxy.id),
+        ip = listen.ip(),
+        port = listen.port(),
+        filter = quote(filter),
     );
-    for service in &file.spec.services {
-        routes(&mut text, file, service);
-    }
-    text.push_str("  clusters:\n");
-    for service in &file.spec.services {
-        for (version, names) in clusters(file, service) {
-            if let Some(how) = local.versions.get(&version) {
-                for name in names {
-                    let (address, port) = (how.address.ip().to_string(), how.address.port());
-                    cluster(&mut text, &name, &address, port, "");
-                }
-            }
-        }
-    }
-    let (address, port) = (local.listen.ip().to_string(), local.listen.port());
-    let comment = "  # [versionflag] The flag service: the controller itself.\n";
-    cluster(&mut text, flag_cluster, &address, port, comment);
-    text
 }
 
-fn routes(text: &mut String, file: &File, service: &Service) {
-    let clusters = clusters(file, service);
-    let versions: Vec<&str> = clusters.keys().map(String::as_str).collect();
+fn managed_routes(text: &mut String, path: &str) {
+    let _ = writeln!(
+        text,
+        r"          # [versionflag] So do the routes: one a version, and the active version for requests that
+          # the filter has not marked.
+          rds:
+            route_config_name: {ROUTES}
+            config_source:
+              path_config_source: {{ path: {} }}
+              resource_api_version: V3",
+        quote(path)
+    );
+}
+
+fn inbound_routes(text: &mut String, sidecar: &Sidecar) {
+    let _ = writeln!(
+        text,
+        r#"          route_config:
+            name: inbound
+            virtual_hosts:
+            - name: {}
+              domains: ["*"]
+              routes:
+              - match: {{ prefix: / }}
+                route: {{ cluster: {}, timeout: 0s }}"#,
+        quote(&sidecar.service),
+        quote(&sidecar.version)
+    );
+}
+
+fn static_routes(text: &mut String, file: &File) {
+    text.push_str("          route_config:\n            name: local\n            virtual_hosts:\n");
+    for service in &file.spec.services {
+        routes_of(text, file, service);
+    }
+}
+
+fn routes_of(text: &mut String, file: &File, service: &Service) {
     // The route's name tells the filter which versions its routes resolve.
-    let route_name = quote(&format!("versionflag:{}:{}", file.metadata.name, versions.join(",")));
+    let versions = service.clusters.keys().map(String::as_str);
+    let route_name = quote(&route::name_of_versions(&file.metadata.name, versions));
     let header = quote(&file.spec.routing.header);
     let hosts = service.hosts();
     let domains: Vec<String> = hosts.iter().flat_map(|host| [quote(host), quote(&format!("{host}:*"))]).collect();
-    // Writing to a String does not fail.
-    let _ = writeln!(text, "            - name: {}", quote(&service.name));
-    let _ = writeln!(text, "              domains: [{}]", domains.join(", "));
-    let _ = writeln!(text, "              routes:");
     let _ = writeln!(
         text,
-        "              # [versionflag] One route a version, matched by the header that the filter sets."
+        r"            - name: {}
+              domains: [{}]
+              routes:
+              # [versionflag] One route a version, matched by the header that the filter sets.",
+        quote(&service.name),
+        domains.join(", ")
     );
-    for (version, names) in &clusters {
-        let Some(cluster) = names.first() else {
-            continue;
-        };
-        let _ = writeln!(text, "              - name: {route_name}");
-        let _ = writeln!(text, "                match:");
-        let _ = writeln!(text, "                  prefix: /");
-        let _ = writeln!(
-            text,
-            "                  headers: [{{ name: {header}, string_match: {{ exact: {} }} }}]",
-            quote(version)
-        );
-        let _ = writeln!(text, "                route: {{ cluster: {}, timeout: 0s }}", quote(cluster));
+    let first = |names: &BTreeSet<String>| names.first().map(|name| quote(name));
+    for (version, names) in &service.clusters {
+        if let Some(cluster) = first(names) {
+            let _ = writeln!(
+                text,
+                r"              - name: {route_name}
+                match:
+                  prefix: /
+                  headers: [{{ name: {header}, string_match: {{ exact: {} }} }}]
+                route: {{ cluster: {cluster}, timeout: 0s }}",
+                quote(version)
+            );
+        }
     }
-    let active = clusters.get(&file.spec.version).and_then(|names| names.first());
-    if let Some(cluster) = active {
+    if let Some(cluster) = service.clusters.get(&file.spec.version).and_then(first) {
         let _ = writeln!(
             text,
-            "              # [versionflag] Without the filter, requests go to the version that the file asks for."
+            r"              # [versionflag] Without the filter, requests go to the version that the file asks for now.
+              # Nothing changes that after a switch: with local.filterConfig.routes the controller does.
+              - name: {route_name}
+                match: {{ prefix: / }}
+                route: {{ cluster: {cluster}, timeout: 0s }}"
         );
-        let _ = writeln!(text, "              - name: {route_name}");
-        let _ = writeln!(text, "                match: {{ prefix: / }}");
-        let _ = writeln!(text, "                route: {{ cluster: {}, timeout: 0s }}", quote(cluster));
     }
 }
 
-fn cluster(text: &mut String, name: &str, address: &str, port: u16, comment: &str) {
+fn cluster(text: &mut String, name: &str, address: SocketAddr, comment: &str) {
     let name = quote(name);
-    let address = quote(address);
     let _ = write!(
         text,
         r"{comment}  - name: {name}
@@ -141,7 +211,9 @@ fn cluster(text: &mut String, name: &str, address: &str, port: u16, comment: &st
       cluster_name: {name}
       endpoints:
       - lb_endpoints:
-        - endpoint: {{ address: {{ socket_address: {{ address: {address}, port_value: {port} }} }} }}
-"
+        - endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}
+",
+        quote(&address.ip().to_string()),
+        address.port()
     );
 }

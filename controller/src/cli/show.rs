@@ -30,6 +30,8 @@ fn advice(view: &FlagView, at: &str) -> Option<String> {
         _ if status.suspended => "resume",
         Phase::AwaitingPromotion => "promote",
         Phase::Coexisting | Phase::ProvingRoutes => "abort",
+        // To take a rollback back is to try again what it took back.
+        Phase::Switching | Phase::Settling | Phase::Retaining if status.r#override.is_some() => "retry",
         Phase::Switching | Phase::Settling | Phase::Retaining => "rollback",
         Phase::Stable if status.r#override.is_some() => "retry",
         _ => return None,

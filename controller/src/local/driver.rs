@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ecds;
 use super::file::{File, FileError};
 use super::process::{ProcessError, Supervisor};
 use super::store::{Store, StoreError, beside, write_atomically};
+use super::xds;
 use super::{headroom, unique};
 use crate::observation::{Headroom, Observation};
 use crate::service::{FlagView, Hub, now_ms};
@@ -63,7 +63,7 @@ struct Driver {
     store: Store,
     supervisor: Supervisor,
     hub: Arc<Hub>,
-    ecds: ecds::Writer,
+    files: xds::Writer,
 }
 
 /// Runs until `stop` ends. Versions go on running. `bound` is told the flag service's address.
@@ -78,7 +78,7 @@ pub async fn run(
     let mut store = Store::open(&file.local.state_file, fresh)?;
     store.save()?;
     let hub = Arc::new(Hub::new());
-    hub.expect(proxies(&file));
+    hub.know(tokens(&file));
     let address = file.local.listen;
     let listen = |error| DriverError::Listen { address, error };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
@@ -98,7 +98,7 @@ pub async fn run(
         store,
         supervisor,
         hub: Arc::clone(&hub),
-        ecds: ecds::Writer::default(),
+        files: xds::Writer::default(),
     };
     tokio::pin!(stop);
     let result = loop {
@@ -116,7 +116,7 @@ pub async fn run(
     result
 }
 
-fn proxies(file: &File) -> BTreeMap<String, Option<String>> {
+fn tokens(file: &File) -> BTreeMap<String, Option<String>> {
     file.local.proxies.iter().map(|proxy| (proxy.id.clone(), proxy.token.clone())).collect()
 }
 
@@ -154,7 +154,7 @@ impl Driver {
         match File::read(&self.path).map_err(|error| error.to_string()).and_then(|file| self.same_place(file)) {
             Ok(file) => {
                 tracing::info!(version = file.spec.version, "the file was edited");
-                self.hub.expect(proxies(&file));
+                self.hub.know(tokens(&file));
                 self.file = file;
                 self.spec_error = None;
             }
@@ -184,8 +184,8 @@ impl Driver {
         let known: BTreeSet<&String> = versions.keys().chain(state.processes.keys()).collect();
         let workload = |version: &str| self.supervisor.workload(&self.store, version, versions.contains_key(version));
         let status = &state.status;
-        let (old, next) = status.watched();
-        let fleet = status.record.as_ref().map(|record| self.hub.fleet(now_ms, record, old, next));
+        self.hub.expect(self.expected());
+        let fleet = status.record.as_ref().map(|record| self.hub.fleet(now_ms, record, &status.asked()));
         let needed =
             status.switch.as_ref().filter(|switch| status.phase == Phase::Coexisting && switch.headroom_at.is_none());
         let headroom = needed.map_or(Headroom::Unknown, |switch| {
@@ -199,6 +199,14 @@ impl Driver {
             request: self.hub.next_request(status.last_request.as_ref().map(|last| last.id.as_str())),
             spec_error: self.spec_error.clone(),
         }
+    }
+
+    /// Who has to ack: a sidecar only while its version runs.
+    fn expected(&self) -> BTreeSet<String> {
+        let runs = |version: &str| self.supervisor.workload(&self.store, version, true).running;
+        let proxies = self.file.local.proxies.iter();
+        let expected = proxies.filter(|proxy| proxy.sidecar.as_ref().is_none_or(|sidecar| runs(&sidecar.version)));
+        expected.map(|proxy| proxy.id.clone()).collect()
     }
 
     fn show(&self, now_ms: u64, seen: Observation, waiting: String) {
@@ -216,18 +224,22 @@ impl Driver {
         match effect {
             Effect::Publish(record) => {
                 let phase = self.store.state.status.phase;
-                let watched = matches!(phase, Phase::Switching | Phase::Settling | Phase::Removing);
-                let prove = if phase.before_flip() { vec![record.uid.clone()] } else { vec![] };
+                let watched =
+                    matches!(phase, Phase::ProvingRoutes | Phase::Switching | Phase::Settling | Phase::Removing);
+                let prove = if self.store.state.status.proves_routes() { vec![record.uid.clone()] } else { vec![] };
                 self.hub.publish(vec![record.as_ref().clone()], if watched { 100 } else { 1_000 }, prove);
             }
-            Effect::Configure(record) => {
-                if let Some(filter) = &self.file.local.filter_config {
-                    match self.ecds.write(filter, &self.file.spec.routing.header, record) {
-                        Ok(true) => tracing::info!(epoch = record.epoch, path = %filter.path.display(), "configured"),
-                        Ok(false) => {}
-                        Err(error) => tracing::error!(%error, path = %filter.path.display(), "cannot be written"),
-                    }
+            Effect::Route(record) => {
+                let header = &self.file.spec.routing.header;
+                let path = self.file.local.filter_config.as_ref().and_then(|filter| filter.routes.clone());
+                if let Some(path) = path {
+                    let text = xds::routes(header, record);
+                    self.write(record.epoch, text.map(|text| BTreeMap::from([(path, text)])));
                 }
+            }
+            Effect::Configure(record) => {
+                let texts = xds::filters(&self.file.local, &self.file.spec.routing.header, record);
+                self.write(record.epoch, texts);
             }
             Effect::Start { version } => {
                 if let Some(how) = versions.get(version) {
@@ -244,6 +256,20 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    fn write(&mut self, epoch: u64, texts: Result<BTreeMap<PathBuf, String>, serde_json::Error>) {
+        let texts = match texts {
+            Ok(texts) => texts,
+            Err(error) => return tracing::error!(%error, "the files for Envoy cannot be made"),
+        };
+        for (path, text) in texts {
+            match self.files.write(&path, text) {
+                Ok(true) => tracing::info!(epoch, path = %path.display(), "configured"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, path = %path.display(), "cannot be written"),
+            }
+        }
     }
 
     /// One line for each transition.

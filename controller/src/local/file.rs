@@ -9,7 +9,7 @@ use flag::record::{check_name, check_version};
 use serde::{Deserialize, Serialize};
 
 use crate::span::Span;
-use crate::spec::Spec;
+use crate::spec::{CleanupPolicy, Spec};
 
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -72,6 +72,24 @@ pub struct Proxy {
     /// What it has to show when it reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// The version that it stands in front of; a proxy without is expected all the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<Sidecar>,
+}
+
+/// A proxy in front of one version: it sees what arrives there, from whomever, and what that
+/// version sends to the group. It has to ack while the version runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Sidecar {
+    /// One of spec.services.
+    pub service: String,
+    /// One of the versions.
+    pub version: String,
+    /// The file that it reads the filter from.
+    pub filter: PathBuf,
+    /// Where it takes requests for the version.
+    pub listen: SocketAddr,
 }
 
 /// The file that Envoy reads the filter from.
@@ -80,6 +98,9 @@ pub struct Proxy {
 pub struct FilterConfig {
     /// The file.
     pub path: PathBuf,
+    /// The file that Envoy reads the routes from; without, the routes are the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<PathBuf>,
     /// The filter.
     pub wasm: PathBuf,
     /// The Envoy cluster of the flag service.
@@ -219,13 +240,72 @@ impl File {
         file.local.state_file = directory.join(state_file(path, &file.local.state_file));
         if let Some(filter) = &mut file.local.filter_config {
             filter.path = directory.join(&filter.path);
+            filter.routes = filter.routes.take().map(|routes| directory.join(routes));
             filter.wasm = directory.join(&filter.wasm);
+        }
+        for sidecar in file.local.proxies.iter_mut().filter_map(|proxy| proxy.sidecar.as_mut()) {
+            sidecar.filter = directory.join(&sidecar.filter);
+        }
+        for service in &mut file.spec.services {
+            for version in file.local.versions.keys() {
+                let default = || BTreeSet::from([format!("{}-{version}", service.name)]);
+                service.clusters.entry(version.clone()).or_insert_with(default);
+            }
         }
         for version in file.local.versions.values_mut() {
             let inner = version.directory.take().unwrap_or_default();
             version.directory = Some(directory.join(inner));
         }
         Ok(file)
+    }
+
+    /// What a spec may ask for, but not of this machine.
+    fn unsupported(&self) -> Vec<String> {
+        let mut wrong = vec![];
+        let mut refuse = |asked: bool, why: &str| wrong.extend(asked.then(|| why.to_owned()));
+        let spec = &self.spec;
+        refuse(!spec.checks.is_empty(), "spec.checks is not supported by `local` yet: remove it, and promote by hand");
+        refuse(
+            !spec.callers.is_empty(),
+            "spec.callers is not supported by `local`: its proxies are listed in local.proxies",
+        );
+        refuse(
+            spec.coexistence.replicas.is_some(),
+            "spec.coexistence.replicas is not supported by `local`: a version is one process",
+        );
+        refuse(
+            spec.cleanup.policy == CleanupPolicy::Delete,
+            "spec.cleanup.policy Delete is not supported by `local`, where a stopped version leaves nothing: use \
+             ScaleToZero",
+        );
+        wrong
+    }
+
+    /// Each file that is written has one content, and one version stands behind each sidecar.
+    fn validate_files(&self) -> Vec<String> {
+        let mut wrong = vec![];
+        let filter = self.local.filter_config.as_ref();
+        let mut files: BTreeSet<&Path> = filter.iter().map(|filter| filter.path.as_path()).collect();
+        if let Some(routes) = filter.and_then(|filter| filter.routes.as_deref())
+            && !files.insert(routes)
+        {
+            wrong.push("local.filterConfig.routes is the same file as its path".to_owned());
+        }
+        for sidecar in self.local.sidecars() {
+            if filter.is_none() {
+                wrong.push("local.filterConfig is missing: sidecars need its `wasm`".to_owned());
+            }
+            if !self.spec.services.iter().any(|service| service.name == sidecar.service) {
+                wrong.push(format!("local.proxies.sidecar.service {:?} is not in spec.services", sidecar.service));
+            }
+            if !self.local.versions.contains_key(&sidecar.version) {
+                wrong.push(format!("local.proxies.sidecar.version {:?} is not in local.versions", sidecar.version));
+            }
+            if !files.insert(&sidecar.filter) {
+                wrong.push(format!("{} would be written twice: each sidecar needs its own", sidecar.filter.display()));
+            }
+        }
+        wrong
     }
 
     fn validate(&self) -> Vec<String> {
@@ -248,6 +328,8 @@ impl File {
                 wrong.push(format!("local.proxies: {:?} occurs twice", proxy.id));
             }
         }
+        wrong.extend(self.unsupported());
+        wrong.extend(self.validate_files());
         if !self.local.versions.contains_key(&self.spec.version) {
             wrong.push(format!("spec.version {:?} is not in local.versions", self.spec.version));
         }
@@ -260,6 +342,13 @@ impl File {
             }
         }
         wrong
+    }
+}
+
+impl Local {
+    /// The proxies that stand in front of a version.
+    pub fn sidecars(&self) -> impl Iterator<Item = &Sidecar> {
+        self.proxies.iter().filter_map(|proxy| proxy.sidecar.as_ref())
     }
 }
 

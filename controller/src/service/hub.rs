@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flag::PROTOCOL;
-use flag::ledger::{Fleet, Ledger};
+use flag::ledger::{Asked, Fleet, Ledger};
 use flag::record::Record;
 use flag::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -51,8 +51,10 @@ pub struct FlagView {
 #[derive(Debug)]
 pub struct Hub {
     ledger: Mutex<Ledger>,
-    /// Expected proxies, with their tokens.
-    proxies: Mutex<BTreeMap<String, Option<String>>>,
+    /// Known proxies, with their tokens.
+    tokens: Mutex<BTreeMap<String, Option<String>>>,
+    /// Those of them that have to ack.
+    expected: Mutex<BTreeSet<String>>,
     snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     view: Mutex<Option<Arc<FlagView>>>,
     requests: Mutex<VecDeque<Request>>,
@@ -71,7 +73,8 @@ impl Hub {
     pub fn new() -> Hub {
         Hub {
             ledger: Mutex::new(Ledger::new(STALE_MS)),
-            proxies: Mutex::default(),
+            tokens: Mutex::default(),
+            expected: Mutex::default(),
             snapshot: watch::Sender::new(None),
             view: Mutex::default(),
             requests: Mutex::default(),
@@ -80,19 +83,23 @@ impl Hub {
         }
     }
 
-    /// Replaces the list of expected proxies.
-    pub fn expect(&self, proxies: BTreeMap<String, Option<String>>) {
-        *lock(&self.proxies) = proxies;
+    /// Replaces the list of proxies that may ask and report, with their tokens.
+    pub fn know(&self, tokens: BTreeMap<String, Option<String>>) {
+        *lock(&self.tokens) = tokens;
+    }
+
+    /// Replaces the list of proxies that have to ack.
+    pub fn expect(&self, proxies: BTreeSet<String>) {
+        *lock(&self.expected) = proxies;
     }
 
     pub(super) fn token_of(&self, proxy: &str) -> Option<Option<String>> {
-        lock(&self.proxies).get(proxy).cloned()
+        lock(&self.tokens).get(proxy).cloned()
     }
 
     /// What the expected proxies say.
-    pub fn fleet(&self, now_ms: u64, record: &Record, old: &str, wanted: &str) -> Fleet {
-        let expected: BTreeSet<String> = lock(&self.proxies).keys().cloned().collect();
-        lock(&self.ledger).view(now_ms, record, &expected, old, wanted)
+    pub fn fleet(&self, now_ms: u64, record: &Record, asked: &Asked) -> Fleet {
+        lock(&self.ledger).view(now_ms, record, &lock(&self.expected), asked)
     }
 
     pub(super) fn accept(&self, report: flag::report::Report) -> Result<(), flag::report::ReportError> {

@@ -1,10 +1,13 @@
 //! Which phase comes next. Pure.
 
-use super::settle::{all_acked, missing_acks, names, settled};
+use super::settle::{Proof, What, all_acked, missing_acks, names, settled};
 use super::{Wait, request, suspended, wanted};
 use crate::observation::{Headroom, Observation};
 use crate::spec::{self, CleanupPolicy, Laggards, OnTargetFailure, OnTimeout, PromotionMode, Spec};
 use crate::status::{Phase, Status, Switch};
+
+/// More than any healthy proxy takes to ack a record, and to report twice after it.
+const ACKS_MS: u64 = 2_000;
 
 /// At most one transition.
 pub(super) fn advance(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation) -> Wait {
@@ -158,7 +161,9 @@ fn stable(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation) -> 
     if let Some(leftover) = status.leftovers.pop_first() {
         if leftover != active && seen.workload(&leftover).running {
             let (from, to, at) = (leftover, active, Some(now_ms));
-            let removal = Switch { from, to, removal: true, started_at: now_ms, acked_at: at, ..Switch::default() };
+            let acked_epoch = Some(status.epoch());
+            let removal =
+                Switch { from, to, removal: true, started_at: now_ms, acked_at: at, acked_epoch, ..Switch::default() };
             status.switch = Some(removal);
             status.enter(now_ms, Phase::Settling);
         }
@@ -255,7 +260,8 @@ fn proving(now_ms: u64, status: &mut Status, seen: &Observation, switch: Switch)
     let laggards = &seen.fleet.route_laggards;
     if !laggards.is_empty() {
         let message = format!("routes do not resolve {} everywhere: {}", switch.to, names(laggards));
-        return Wait::blocked("RoutesNotProven", message);
+        let named = status.phase_since.saturating_add(ACKS_MS);
+        return if now_ms >= named { Wait::blocked("RoutesNotProven", message) } else { Wait::until(message, named) };
     }
     flip(now_ms, status, switch);
     Wait::moved()
@@ -284,12 +290,12 @@ fn switching(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, 
             status.note(now_ms, "WithoutAcks", missing_acks(&seen.fleet));
         }
         switch.acked_at = Some(now_ms);
+        switch.acked_epoch = Some(status.epoch());
         status.switch = Some(switch);
         status.enter(now_ms, Phase::Settling);
         return Wait::moved();
     }
-    // A second is more than any healthy proxy takes.
-    let named = switch.flipped_at.unwrap_or(now_ms).saturating_add(1_000);
+    let named = switch.flipped_at.unwrap_or(now_ms).saturating_add(ACKS_MS);
     let message = missing_acks(&seen.fleet);
     if now_ms >= named { Wait::blocked("Laggards", message) } else { Wait::until(message, named) }
 }
@@ -300,7 +306,8 @@ fn settling(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
     }
     let acked_at = switch.acked_at.unwrap_or(switch.started_at);
     let overdue = now_ms >= acked_at.saturating_add(spec.settle.timeout.0);
-    if let Err(missing) = settled(now_ms, spec, &switch, seen) {
+    let proof = settled(now_ms, spec, &switch, seen);
+    if let Err(missing) = proof {
         if overdue && spec.settle.on_timeout == OnTimeout::Rollback && !switch.removal && !switch.rollback {
             let why = format!("not settled within {}: {}", spec.settle.timeout, missing.message);
             roll_back(now_ms, spec, status, seen, &why);
@@ -315,6 +322,9 @@ fn settling(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
     let baked = acked_at.saturating_add(spec.settle.bake.0);
     if now_ms < baked && !switch.removal {
         return Wait::until(format!("{} has to serve alone for {}", switch.to, spec.settle.bake), baked);
+    }
+    if let Ok(Proof::Waived(what)) = proof {
+        status.note(now_ms, "WithoutProof", what);
     }
     if switch.removal {
         switch.removal_intent_at = Some(now_ms);
@@ -369,8 +379,16 @@ fn removing(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
         status.enter(now_ms, Phase::Stable);
         return Wait::moved();
     }
-    if settled(now_ms, spec, &switch, seen).is_err() {
-        return unsettle(now_ms, status, switch);
+    match settled(now_ms, spec, &switch, seen) {
+        Ok(_) => Wait::on(format!("{} has to stop", switch.from)),
+        // The record without the old version is new, and has to be acked too. That is a matter of
+        // milliseconds; whatever takes longer is for Settling, where a rollback is possible.
+        Err(missing) => {
+            let until = status.phase_since.saturating_add(ACKS_MS);
+            if missing.what == What::Target || now_ms >= until {
+                return unsettle(now_ms, status, switch);
+            }
+            Wait::until(missing.message, until)
+        }
     }
-    Wait::on(format!("{} has to stop", switch.from))
 }

@@ -13,7 +13,7 @@ pub(super) fn effects(now_ms: u64, spec: &Spec, status: &Status, seen: &Observat
     let Some(record) = &status.record else {
         return vec![];
     };
-    let mut effects = vec![Effect::Publish(Box::new(record.clone()))];
+    let mut effects = vec![Effect::Publish(Box::new(record.clone())), Effect::Route(Box::new(record.clone()))];
     let spreading = status.phase == Phase::Switching
         && !settle::all_acked(&seen.fleet)
         && now_ms.saturating_sub(status.phase_since) < CONFIGURE_AFTER_MS;

@@ -33,6 +33,8 @@ pub enum Effect {
     },
     /// Give the record to the flag service.
     Publish(Box<Record>),
+    /// Have the routes lead to the record's versions, and requests without a version to the active one.
+    Route(Box<Record>),
     /// Write the record to the configuration of the proxies.
     Configure(Box<Record>),
 }
@@ -87,6 +89,7 @@ pub fn step(now_ms: u64, spec: &Spec, status: &Status, seen: &Observation) -> Pl
         next = status.clone();
         wait = Wait::blocked(error.reason(), error.to_string());
     }
+    next.date();
     if let Some(error) = &seen.spec_error {
         let message = format!("the last edit is not valid, the spec before it stays in force: {error}");
         wait.blocked = Some(("InvalidSpec", message.clone()));

@@ -57,13 +57,17 @@ pub fn record_of(
     record.seal()
 }
 
-/// Every version that may still exist.
+/// Every version that requests may be sent to. One that is being removed is none of them any more:
+/// no proxy can choose it when it is stopped.
 fn versions(status: &Status) -> BTreeSet<String> {
     let mut versions = status.leftovers.clone();
     versions.insert(status.active_version.clone());
     versions.extend(status.target_version.clone());
     if let Some(switch) = status.switch.as_ref().filter(|_| !matches!(status.phase, Phase::Adopting | Phase::Stable)) {
-        versions.extend([switch.from.clone(), switch.to.clone()]);
+        versions.insert(switch.to.clone());
+        if status.phase != Phase::Removing {
+            versions.insert(switch.from.clone());
+        }
     }
     versions
 }

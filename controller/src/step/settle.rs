@@ -26,51 +26,88 @@ pub(super) fn missing_acks(fleet: &Fleet) -> String {
     format!("{} of {} proxies acked; missing: {}", fleet.acked, fleet.expected, names(&fleet.laggards))
 }
 
-/// Whether traffic has moved from `switch.from` for good. The error names what is missing, and
-/// whether that is more than a matter of time.
-pub(super) fn settled(now_ms: u64, spec: &Spec, switch: &Switch, seen: &Observation) -> Result<(), NotSettled> {
+/// Why the old version may be removed.
+#[derive(Debug)]
+pub(super) enum Proof {
+    /// Everything was shown.
+    Whole,
+    /// The operator asked to go on without it after a deadline: what is missing.
+    Waived(String),
+}
+
+/// Whether traffic has moved from `switch.from` for good. The error names what is missing.
+pub(super) fn settled(now_ms: u64, spec: &Spec, switch: &Switch, seen: &Observation) -> Result<Proof, NotSettled> {
     let overdue = switch.acked_at.is_some_and(|acked| now_ms.saturating_sub(acked) >= spec.settle.timeout.0);
-    // Only what the operator asked for in so many words goes past what is not proved.
-    let past_busy = overdue && spec.settle.on_timeout == OnTimeout::Proceed;
-    let past_laggards = past_busy && spec.switch.laggards == Laggards::Proceed;
-    let fleet = &seen.fleet;
-    if !seen.workload(&switch.to).ready {
-        return Err(NotSettled::blocked("TargetNotReady", format!("{} is active but not ready", switch.to)));
+    let proceed = overdue && spec.settle.on_timeout == OnTimeout::Proceed;
+    match proved(now_ms, spec, switch, seen) {
+        Ok(()) => Ok(Proof::Whole),
+        // Only what the operator asked for in so many words goes past what is not proved.
+        Err(missing)
+            if proceed
+                && match missing.what {
+                    What::Target => false,
+                    What::Proof => spec.switch.laggards == Laggards::Proceed,
+                    What::Silence => true,
+                } =>
+        {
+            Ok(Proof::Waived(missing.message))
+        }
+        Err(missing) => Err(missing),
     }
-    if past_laggards {
-        return Ok(());
+}
+
+fn proved(now_ms: u64, spec: &Spec, switch: &Switch, seen: &Observation) -> Result<(), NotSettled> {
+    let (fleet, from) = (&seen.fleet, &switch.from);
+    let quiet_period = spec.settle.quiet_period;
+    if !seen.workload(&switch.to).ready {
+        let message = format!("{} is active but not ready", switch.to);
+        return Err(NotSettled::new(What::Target, "TargetNotReady", message).blocks());
     }
     if !all_acked(fleet) {
-        return Err(NotSettled::blocked("Laggards", missing_acks(fleet)));
+        return Err(NotSettled::new(What::Proof, "Laggards", missing_acks(fleet)).blocks());
     }
     if !fleet.config_laggards.is_empty() {
         let message = format!("configuration is not current at {}", names(&fleet.config_laggards));
-        return Err(NotSettled::waiting("ConfigLaggards", message));
+        return Err(NotSettled::new(What::Proof, "ConfigLaggards", message));
     }
-    match fleet.old {
+    if !fleet.route_laggards.is_empty() {
+        let message = format!("routes are not current: {}", names(&fleet.route_laggards));
+        return Err(NotSettled::new(What::Proof, "RouteLaggards", message));
+    }
+    let since = match fleet.old {
         Quiet::Unknown => {
-            Err(NotSettled::blocked("QuietUnknown", format!("it is not known whether {} is still used", switch.from)))
+            let message = format!("it is not known whether {from} is still used");
+            return Err(NotSettled::new(What::Proof, "QuietUnknown", message).blocks());
         }
-        _ if past_busy => Ok(()),
-        Quiet::Busy { open } => Err(NotSettled::waiting(
-            "NotQuiet",
-            format!("{open} requests are open on {}, or some were sent lately", switch.from),
-        )),
-        Quiet::Since(since) if now_ms.saturating_sub(since) < spec.settle.quiet_period.0 => {
-            let mut wait = NotSettled::waiting(
-                "NotQuiet",
-                format!("{} has to be quiet for {}", switch.from, spec.settle.quiet_period),
-            );
-            wait.wake_ms = Some(since.saturating_add(spec.settle.quiet_period.0));
-            Err(wait)
+        Quiet::Busy { open } => {
+            let message = format!("{open} requests are open on {from}, or some were sent lately");
+            return Err(NotSettled::new(What::Silence, "NotQuiet", message));
         }
-        Quiet::Since(_) => Ok(()),
+        Quiet::Since(since) => since.max(switch.acked_at.unwrap_or(switch.started_at)),
+    };
+    let enough = since.saturating_add(quiet_period.0);
+    if now_ms < enough {
+        let message = format!("{from} has to be quiet for {quiet_period}");
+        return Err(NotSettled { wake_ms: Some(enough), ..NotSettled::new(What::Silence, "NotQuiet", message) });
     }
+    Ok(())
+}
+
+/// What kind of thing is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// The new version.
+    Target,
+    /// A word from a proxy.
+    Proof,
+    /// No requests to the old version.
+    Silence,
 }
 
 /// What is missing.
 #[derive(Debug)]
 pub(super) struct NotSettled {
+    pub(super) what: What,
     pub(super) reason: &'static str,
     pub(super) message: String,
     /// Time alone does not help.
@@ -79,11 +116,11 @@ pub(super) struct NotSettled {
 }
 
 impl NotSettled {
-    fn blocked(reason: &'static str, message: String) -> NotSettled {
-        NotSettled { reason, message, blocks: true, wake_ms: None }
+    fn new(what: What, reason: &'static str, message: String) -> NotSettled {
+        NotSettled { what, reason, message, blocks: false, wake_ms: None }
     }
 
-    fn waiting(reason: &'static str, message: String) -> NotSettled {
-        NotSettled { reason, message, blocks: false, wake_ms: None }
+    fn blocks(self) -> NotSettled {
+        NotSettled { blocks: true, ..self }
     }
 }

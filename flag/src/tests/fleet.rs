@@ -8,7 +8,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::record;
 use crate::count::Totals;
 use crate::instance::{FlagState, Instance, combine};
-use crate::ledger::{Fleet, Ledger, Quiet};
+use crate::ledger::{Asked, Fleet, Ledger, Quiet};
 use crate::record::Record;
 use crate::report::Report;
 
@@ -40,11 +40,12 @@ struct Story {
     ledger: Ledger,
     now_ms: u64,
     record: Record,
+    old: String,
 }
 
 impl Story {
     fn new() -> Story {
-        Story { ledger: Ledger::new(3_000), now_ms: 10_000, record: record(9, "v2") }
+        Story { ledger: Ledger::new(3_000), now_ms: 10_000, record: record(9, "v2"), old: "v1".to_owned() }
     }
 
     /// 100 ms later both report; `b` as given.
@@ -58,7 +59,8 @@ impl Story {
 
     fn view(&self) -> Fleet {
         let expected = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
-        self.ledger.view(self.now_ms, &self.record, &expected, "v1", "v2")
+        let asked = Asked { old: self.old.clone(), wanted: "v2".to_owned(), config_epoch: 9 };
+        self.ledger.view(self.now_ms, &self.record, &expected, &asked)
     }
 
     fn quiet(&mut self, from_seq: u64) -> Fleet {
@@ -170,7 +172,7 @@ fn who_lags_is_named_with_the_reason() {
     assert_eq!(fleet.acked, 1);
     assert_eq!(fleet.laggards[0].proxy, "b");
     assert!(fleet.laggards[0].why.contains("at epoch 8, not 9"));
-    assert!(fleet.config_laggards[0].why.contains("no such flag, not epoch 9"));
+    assert!(fleet.config_laggards[0].why.contains("no such flag, not yet epoch 9"));
     let other = FlagState { hash: "other".into(), ..state(&story.record, 1, 1) };
     assert!(story.both(2, other).laggards[0].why.contains("other content"));
 }
@@ -179,12 +181,25 @@ fn who_lags_is_named_with_the_reason() {
 fn routes_are_proven_by_their_name() {
     let mut story = Story::new();
     let mut routed = |seq, route: &str| {
-        let state = FlagState { route: Some(route.to_owned()), ..state(&story.record, 1, 1) };
+        let state = FlagState { routes: BTreeSet::from([route.to_owned()]), ..state(&story.record, 1, 1) };
         story.both(seq, state).route_laggards.len()
     };
-    assert_eq!(routed(1, "versionflag:reviews:v1,v2"), 0);
-    assert_eq!(routed(2, "versionflag:reviews:v1"), 1);
-    assert_eq!(routed(3, "somebody-elses"), 0, "its name says nothing about versions");
+    assert_eq!(routed(1, "versionflag:reviews:v1,v2"), 2, "no request could show a route yet, at neither of both");
+    assert_eq!(routed(2, "versionflag:reviews:v1,v2"), 0);
+    assert_eq!(routed(9, "versionflag:reviews:v1"), 1);
+    assert_eq!(routed(10, "somebody-elses"), 0, "its name says nothing about versions");
+    assert_eq!(routed(11, "versionflag:reviews:v1,v2:v2"), 0);
+    assert_eq!(routed(12, "versionflag:reviews:v1,v2:v1"), 1, "the default is another version");
+    assert_eq!(routed(13, "versionflag:reviews:v0,v1,v2:v2"), 1, "it leads to a version that is not there");
+    assert_eq!(routed(14, &crate::route::name(&record(9, "v2"))), 0);
+}
+
+#[test]
+fn a_version_that_a_proxy_never_counted_is_quiet_there() {
+    let mut story = Story::new();
+    story.old = "v0".to_owned();
+    let fleet = story.quiet(1);
+    assert_eq!(fleet.old, Quiet::Since(10_100), "since the first of three reports");
 }
 
 #[test]

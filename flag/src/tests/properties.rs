@@ -8,7 +8,7 @@ use super::record;
 use crate::config::{Config, Workload};
 use crate::epoch;
 use crate::instance::FlagState;
-use crate::ledger::{Ledger, Quiet};
+use crate::ledger::{Asked, Ledger, Quiet};
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::table::{Channel, Table};
@@ -92,7 +92,8 @@ proptest! {
             };
             ledger.accept(now_ms, report).expect("believed");
             latest[usize::from(proxy)] = Some((now_ms, kind, open, behind));
-            let fleet = ledger.view(now_ms, &target, &expected, "v1", "v2");
+            let asked = Asked { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: target.epoch };
+            let fleet = ledger.view(now_ms, &target, &expected, &asked);
             prop_assert_eq!(fleet.acked + fleet.laggards.len(), fleet.expected);
             let all_known = latest.iter().all(|seen| seen.is_some_and(|(at, kind, _, _)| kind != 0 && now_ms - at <= 3_000));
             if !all_known {

@@ -1,0 +1,130 @@
+//! What Envoy reads from files: the filter with its flag, and the routes. I/O: writes them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use flag::PROTOCOL;
+use flag::config::{Config, FlagService, Role, Workload};
+use flag::record::Record;
+use flag::route;
+use serde_json::{Value, json};
+
+use super::file::{FilterConfig, Local};
+use super::store::write_atomically;
+
+/// Name of the route table in the file of routes.
+pub const ROUTES: &str = "versionflag";
+
+/// The files with the filter: one for callers, and one for each sidecar.
+pub fn filters(local: &Local, header: &str, record: &Record) -> Result<BTreeMap<PathBuf, String>, serde_json::Error> {
+    let Some(filter) = &local.filter_config else {
+        return Ok(BTreeMap::new());
+    };
+    let mut files = BTreeMap::from([(filter.path.clone(), filter_file(filter, filter.role, None, header, record)?)]);
+    for sidecar in local.sidecars() {
+        let workload = Workload { service: sidecar.service.clone(), version: sidecar.version.clone() };
+        files.insert(sidecar.filter.clone(), filter_file(filter, Role::Auto, Some(workload), header, record)?);
+    }
+    Ok(files)
+}
+
+fn filter_file(
+    filter: &FilterConfig,
+    role: Role,
+    workload: Option<Workload>,
+    header: &str,
+    record: &Record,
+) -> Result<String, serde_json::Error> {
+    let config = Config {
+        protocol: PROTOCOL,
+        role,
+        header: header.to_owned(),
+        workload,
+        service: Some(FlagService { cluster: filter.cluster.clone(), authority: "versionflag".to_owned() }),
+        first_answer_ms: 500,
+        flags: vec![record.clone()],
+    };
+    let resource = json!({
+        "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+        "name": "versionflag",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": "versionflag",
+                "root_id": "versionflag",
+                "failure_policy": "FAIL_OPEN",
+                "vm_config": {
+                    "vm_id": "versionflag",
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": { "local": { "filename": filter.wasm } },
+                },
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": serde_json::to_string(&config)?,
+                },
+            },
+        },
+    });
+    discovery(record, resource)
+}
+
+/// The file with the routes: one a version, and the active version for what has none.
+pub fn routes(header: &str, record: &Record) -> Result<String, serde_json::Error> {
+    let name = route::name(record);
+    let to = |version: &str, clusters: &BTreeMap<String, std::collections::BTreeSet<String>>, condition: Value| {
+        let cluster = clusters.get(version)?.first()?;
+        // Without a timeout: Envoy's default of 15 s would end long streams.
+        Some(json!({ "name": name, "match": condition, "route": { "cluster": cluster, "timeout": "0s" } }))
+    };
+    let hosts = record.members.iter().map(|member| {
+        let marked = |version: &String| {
+            let condition = json!({
+                "prefix": "/",
+                "headers": [{ "name": header, "string_match": { "exact": version } }],
+            });
+            to(version, &member.clusters, condition)
+        };
+        let routes = record.versions.iter().filter_map(marked);
+        let default = to(&record.active, &member.clusters, json!({ "prefix": "/" }));
+        json!({
+            "name": member.service,
+            "domains": member.hosts.iter().flat_map(|host| [host.clone(), format!("{host}:*")]).collect::<Vec<_>>(),
+            "routes": routes.chain(default).collect::<Vec<_>>(),
+        })
+    });
+    let table = json!({
+        "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        "name": ROUTES,
+        "virtual_hosts": hosts.collect::<Vec<_>>(),
+    });
+    discovery(record, table)
+}
+
+fn discovery(record: &Record, resource: Value) -> Result<String, serde_json::Error> {
+    let version = format!("{}-{}", record.epoch, record.hash);
+    serde_json::to_string_pretty(&json!({ "version_info": version, "resources": [resource] }))
+}
+
+/// Writes files that have to change.
+#[derive(Debug, Default)]
+pub struct Writer {
+    last: BTreeMap<PathBuf, String>,
+}
+
+impl Writer {
+    /// Has the file be this text. Whether it had to be written.
+    pub fn write(&mut self, path: &Path, text: String) -> std::io::Result<bool> {
+        if self.last.get(path) == Some(&text) && path.exists() {
+            return Ok(false);
+        }
+        let written = std::fs::read_to_string(path).map_or(true, |found| found != text);
+        if written {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            write_atomically(path, text.as_bytes())?;
+        }
+        self.last.insert(path.to_owned(), text);
+        Ok(written)
+    }
+}

@@ -1,0 +1,142 @@
+//! Where requests go that the filter has not marked, what arrives past the callers' filters, and the
+//! configurations that `render envoy` writes. Real parts, under load, every request checked.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use harness::local::Local;
+use harness::{Call, Load, LoadPlan, clock, story, wait_for};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn plan() -> LoadPlan {
+    LoadPlan { rate_per_s: 300, ..LoadPlan::default() }
+}
+
+#[test]
+fn requests_without_a_version_follow_the_flag() {
+    story("unmarked", async |dir| {
+        let mut local = Local::new(dir)?;
+        local.start().await?;
+        let envoy = local.envoy("edge", 2).await?;
+        local.reaches("Stable", "v1").await?;
+        let marked = Load::start(envoy.listener("ingress"), plan());
+        let unmarked = Load::start(envoy.listener("unmarked"), plan());
+        wait_for("traffic", LIMIT, async || unmarked.live().answered_by("v1") > 50).await?;
+        local.ask("v2");
+        local.reaches("Stable", "v2").await?;
+        let removed_us = clock::now_us();
+        ensure!(!local.runs("v1").await, "v1 still runs");
+        wait_for("traffic after the removal", LIMIT, async || unmarked.live().answered_by("v2") > 500).await?;
+        for load in [marked, unmarked] {
+            let results = load.stop().await?;
+            results.assert_no_failures();
+            assert!(results.after(removed_us).all_served_by("v2"), "{:?}", results.by_version());
+        }
+        let stale = Call::get(envoy.listener("unmarked"), "/").host("reviews").header("x-versionflag", "v1");
+        assert_eq!(stale.send().await?.version(), "v2", "no route leads to what was removed");
+        Ok(())
+    });
+}
+
+#[test]
+fn routes_that_lack_the_new_version_keep_the_flag_where_it_is() {
+    story("lacking-routes", async |dir| {
+        let mut local = Local::new(dir)?;
+        local.start().await?;
+        let config = local.envoy_config_with_routes("versionflag:reviews:v1,v3");
+        let envoy = local.envoy_of("edge", 2, config).await?;
+        local.reaches("Stable", "v1").await?;
+        let load = Load::start(envoy.listener("ingress"), plan());
+        wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
+        local.ask("v2");
+        wait_for("the reason", LIMIT, async || {
+            let why = local.blocked().await?;
+            ensure!(why.contains("edge") && why.contains("does not list v2"), "blocked by {why:?}");
+            Ok(())
+        })
+        .await?;
+        let results = load.stop().await?;
+        results.assert_no_failures();
+        assert!(results.all_served_by("v1"));
+        local.ask("v3");
+        local.reaches("Stable", "v3").await?;
+        Ok(())
+    });
+}
+
+/// With a sidecar in front of v1 and of v2.
+fn with_sidecars(local: &mut Local) {
+    let sidecar = |version: &str, port: u16, local: &Local| {
+        json!({
+            "id": version,
+            "sidecar": {
+                "service": "reviews", "version": version, "filter": format!("{version}-filter.json"),
+                "listen": std::net::SocketAddr::new(local.service().ip(), port).to_string(),
+            },
+        })
+    };
+    let proxies = json!([{ "id": "edge" }, sidecar("v1", 9101, local), sidecar("v2", 9102, local)]);
+    local.file()["local"]["proxies"] = proxies;
+}
+
+/// The rendered configuration of a caller, on a free port.
+fn caller(local: &Local) -> Result<Value> {
+    let mut config = local.rendered("edge")?;
+    config["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = 0.into();
+    Ok(config)
+}
+
+#[test]
+fn the_rendered_configuration_serves_as_it_is() {
+    for managed in [true, false] {
+        story("rendered", async |dir| {
+            let mut local = Local::new(dir)?;
+            local.start().await?;
+            if !managed {
+                local.file()["local"]["filterConfig"]["routes"].take();
+                local.write();
+            }
+            local.reaches("Stable", "v1").await?;
+            let envoy = local.envoy_of("edge", 2, caller(&local)?).await?;
+            let call = Call::get(envoy.listener("ingress"), "/").host("reviews");
+            assert_eq!(call.send().await?.version(), "v1");
+            local.ask("v2");
+            local.reaches("Stable", "v2").await?;
+            assert_eq!(call.send().await?.version(), "v2");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn what_arrives_past_the_callers_keeps_v1() {
+    story("sidecars", async |dir| {
+        let mut local = Local::new(dir)?;
+        with_sidecars(&mut local);
+        local.start().await?;
+        let old = local.envoy_of("v1", 2, local.rendered("v1")?).await?;
+        let _new = local.envoy_of("v2", 2, local.rendered("v2")?).await?;
+        let edge = local.envoy_of("edge", 2, caller(&local)?).await?;
+        local.reaches("Stable", "v1").await?;
+        let load = Load::start(edge.listener("ingress"), plan());
+        let past = Load::start(old.listener("inbound"), LoadPlan { rate_per_s: 20, ..plan() });
+        wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
+        local.ask("v2");
+        local.reaches("Settling", "v2").await?;
+        // Three quiet periods.
+        let before = past.live().answered_by("v1");
+        wait_for("requests past the callers", LIMIT, async || past.live().answered_by("v1") > before + 60).await?;
+        assert_eq!(local.phase().await?, ("Settling".to_owned(), "v2".to_owned()));
+        ensure!(local.runs("v1").await, "v1 was removed under a caller without the filter");
+        past.stop().await?.assert_no_failures();
+        local.reaches("Stable", "v2").await?;
+        ensure!(!local.runs("v1").await, "v1 still runs");
+        let results = load.stop().await?;
+        results.assert_no_failures();
+        let view = local.view().await?;
+        assert_eq!(view["fleet"]["expected"], 2, "the sidecar of what is stopped is not waited for");
+        Ok(())
+    });
+}
