@@ -33,6 +33,9 @@ pub struct Spec {
     /// Questions to answer before or after the flip.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<serde_json::Value>,
+    /// Requests that reach the new version before the flip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Preview>,
     /// The flip.
     #[serde(default)]
     pub switch: Switch,
@@ -178,6 +181,16 @@ pub struct Promotion {
     pub after: Span,
 }
 
+/// Which requests reach the new version while it is ready and waits to be let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Preview {
+    /// A request header.
+    pub header: String,
+    /// The value that it has to have. Whoever knows it can choose: make it hard to guess.
+    pub value: String,
+}
+
 /// The flip.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -268,13 +281,18 @@ impl Spec {
             self.services.iter().flat_map(|service| service.clusters.keys().cloned()).collect();
         versions.insert(self.version.clone());
         if versions.iter().all(|version| check_version("version", version).is_ok()) {
-            check(crate::step::record_of("spec", "spec", 1, &self.version, &versions, self).map(|_| ()));
+            check(crate::step::record_of("spec", "spec", 1, &self.version, &versions, None, self).map(|_| ()));
         }
         check(check_name("spec.versionLabel", &self.version_label));
-        let header = &self.routing.header;
-        let token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
-        if header.is_empty() || header.len() > 64 || !header.bytes().all(token) {
-            wrong.push(format!("spec.routing.header {header:?} is not a lower-case HTTP header name"));
+        let headers =
+            [("routing", Some(&self.routing.header)), ("preview", self.preview.as_ref().map(|one| &one.header))];
+        for (part, header) in headers {
+            if let Some(header) = header.filter(|header| !flag::config::is_header(header)) {
+                wrong.push(format!("spec.{part}.header {header:?} is not a lower-case HTTP header name"));
+            }
+        }
+        if let Some(preview) = &self.preview {
+            wrong.extend(check_name("spec.preview.value", &preview.value).err().map(|error| error.to_string()));
         }
         if self.switch.mode == SwitchMode::Fenced {
             wrong.push("spec.switch.mode Fenced is not supported yet: use Immediate".to_owned());

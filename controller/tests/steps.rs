@@ -44,7 +44,7 @@ fn switching(phase: Phase) -> Status {
     // The first pass writes the record; what follows is about what comes after.
     let first = step(NOW - 1, &Spec { suspend: true, ..spec("") }, &status, &fine()).status;
     let all = ["v1".to_owned(), "v2".to_owned()].into();
-    let record = versionflag::step::record_of("uid", "reviews", NOW - 1, &status.active_version, &all, &spec(""));
+    let record = versionflag::step::record_of("uid", "reviews", NOW - 1, &status.active_version, &all, None, &spec(""));
     Status { record: Some(record.unwrap()), blocked: None, ..first }
 }
 
@@ -128,6 +128,7 @@ fn the_old_version_is_stopped_only_after_the_proxies_dropped_it() {
 #[rstest]
 #[case("switch: {mode: Fenced}", "Fenced is not supported yet")]
 #[case("routing: {header: X-Flag}", "not a lower-case HTTP header name")]
+#[case("preview: {header: X-Me, value: a}", "not a lower-case HTTP header name")]
 fn what_is_not_supported_is_refused(#[case] extra: &str, #[case] why: &str) {
     let wrong = spec(&format!(", {extra}")).validate();
     assert!(wrong.iter().any(|one| one.contains(why)), "{wrong:?}");

@@ -83,6 +83,12 @@ fn default_first_answer() -> u32 {
     500
 }
 
+/// Whether this is a header name as HTTP/2 writes it.
+pub fn is_header(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(token)
+}
+
 /// Why a configuration is refused. The last good one stays in effect.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -116,9 +122,8 @@ impl Config {
         if config.protocol != PROTOCOL {
             return Err(SnapshotError::Protocol { found: config.protocol }.into());
         }
-        let token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
-        if config.header.is_empty() || config.header.len() > 64 || !config.header.bytes().all(token) {
-            return Err(ConfigError::Header(config.header.chars().take(80).collect()));
+        if !is_header(&config.header) {
+            return Err(ConfigError::Header(crate::shortened(&config.header)));
         }
         if config.first_answer_ms > 10_000 {
             return Err(ConfigError::FirstAnswer(config.first_answer_ms));

@@ -39,6 +39,11 @@ pub mod table;
 /// Version of everything in this crate that crosses the wire. There has been one so far.
 pub const PROTOCOL: u32 = 1;
 
+/// Text of unknown origin, short enough for a message.
+pub fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 /// A map made one by one. Collecting would sort first, which for every type is a sort of its own
 /// in the filter's binary.
 pub fn insert_all<K: Ord, V>(entries: impl Iterator<Item = (K, V)>) -> std::collections::BTreeMap<K, V> {

@@ -145,7 +145,7 @@ pub fn check_name(field: &'static str, name: &str) -> Result<(), RecordError> {
 }
 
 fn name_error(field: &'static str, value: &str, rule: &'static str) -> RecordError {
-    RecordError::Name { field, value: value.chars().take(80).collect(), rule }
+    RecordError::Name { field, value: crate::shortened(value), rule }
 }
 
 fn check_count(field: &'static str, count: usize, max: usize) -> Result<(), RecordError> {
@@ -171,7 +171,7 @@ impl Record {
         if expected == self.hash {
             Ok(())
         } else {
-            Err(RecordError::Hash { expected, found: self.hash.chars().take(80).collect() })
+            Err(RecordError::Hash { expected, found: crate::shortened(&self.hash) })
         }
     }
 
@@ -218,7 +218,7 @@ impl Record {
         if self.versions.contains(version) {
             Ok(())
         } else {
-            Err(RecordError::UnknownVersion { field, version: version.chars().take(80).collect() })
+            Err(RecordError::UnknownVersion { field, version: crate::shortened(version) })
         }
     }
 

@@ -94,7 +94,7 @@ pub fn check_flags(flags: &[Record]) -> Result<(), SnapshotError> {
     }
     let (mut hosts, mut uids) = (FxHashMap::default(), FxHashMap::default());
     for flag in flags {
-        let name = || flag.name.chars().take(80).collect::<String>();
+        let name = || crate::shortened(&flag.name);
         flag.check().map_err(|error| SnapshotError::Record { name: name(), error })?;
         let conflict = |what, value: &str, first: &str| {
             let (value, first) = (value.to_owned(), first.to_owned());

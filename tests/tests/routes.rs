@@ -66,6 +66,36 @@ fn routes_that_lack_the_new_version_keep_the_flag_where_it_is() {
     });
 }
 
+#[test]
+fn a_preview_reaches_the_new_version_before_the_flip() {
+    story("preview", async |dir| {
+        let mut local = Local::new(dir)?;
+        local.file()["spec"]["promotion"] = json!({ "mode": "Manual" });
+        local.file()["spec"]["preview"] = json!({ "header": "x-preview", "value": "me-4711" });
+        local.start().await?;
+        let envoy = local.envoy("edge", 2).await?;
+        local.reaches("Stable", "v1").await?;
+        let load = Load::start(envoy.listener("ingress"), plan());
+        let with = |value: &str| Call::get(envoy.listener("ingress"), "/").host("reviews").header("x-preview", value);
+        assert_eq!(with("me-4711").send().await?.version(), "v1", "there is nothing to preview");
+        local.ask("v2");
+        local.reaches("AwaitingPromotion", "v1").await?;
+        wait_for("the preview", LIMIT, async || {
+            ensure!(with("me-4711").send().await?.version() == "v2", "not yet at every worker");
+            Ok(())
+        })
+        .await?;
+        assert_eq!(with("somebody").send().await?.version(), "v1");
+        let before = load.live().answered_by("v1");
+        wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > before + 100).await?;
+        assert_eq!(load.live().answered_by("v2"), 0, "without the header everything stays");
+        local.request("promote").await?;
+        local.reaches("Stable", "v2").await?;
+        load.stop().await?.assert_no_failures();
+        Ok(())
+    });
+}
+
 /// With a sidecar in front of v1 and of v2.
 fn with_sidecars(local: &mut Local) {
     let sidecar = |version: &str, port: u16, local: &Local| {
@@ -102,6 +132,8 @@ fn the_rendered_configuration_serves_as_it_is() {
             let envoy = local.envoy_of("edge", 2, caller(&local)?).await?;
             let call = Call::get(envoy.listener("ingress"), "/").host("reviews");
             assert_eq!(call.send().await?.version(), "v1");
+            let spelled = Call::get(envoy.listener("ingress"), "/").host("Reviews.:80");
+            assert_eq!(spelled.send().await?.version(), "v1", "port, case and trailing dot do not matter");
             local.ask("v2");
             local.reaches("Stable", "v2").await?;
             assert_eq!(call.send().await?.version(), "v2");

@@ -190,7 +190,8 @@ fn a_clients_header_picks_no_version() {
     story("forged", async |dir| {
         let mut local = Local::new(dir)?;
         local.start().await?;
-        let envoy = local.envoy("edge", 1).await?;
+        let config = local.envoy_config_with_routes("versionflag:reviews:v1,v2,v3");
+        let envoy = local.envoy_of("edge", 1, config).await?;
         local.reaches("Stable", "v1").await?;
         let forged = Call::get(envoy.listener("ingress"), "/")
             .host("Reviews.:80")

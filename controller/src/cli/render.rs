@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use flag::route;
 
 use crate::local::file::{File, Local, Proxy, Sidecar};
-use crate::local::xds::ROUTES;
+use crate::local::xds::{ROUTES, domains};
 use crate::spec::Service;
 
 const HCM: &str =
@@ -164,7 +164,7 @@ fn routes_of(text: &mut String, file: &File, service: &Service) {
     let route_name = quote(&route::name_of_versions(&file.metadata.name, versions));
     let header = quote(&file.spec.routing.header);
     let hosts = service.hosts();
-    let domains: Vec<String> = hosts.iter().flat_map(|host| [quote(host), quote(&format!("{host}:*"))]).collect();
+    let domains: Vec<String> = hosts.iter().flat_map(|host| domains(host)).map(|domain| quote(&domain)).collect();
     let _ = writeln!(
         text,
         r"            - name: {}

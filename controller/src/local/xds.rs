@@ -88,7 +88,7 @@ pub fn routes(header: &str, record: &Record) -> Result<String, serde_json::Error
         let default = to(&record.active, &member.clusters, json!({ "prefix": "/" }));
         json!({
             "name": member.service,
-            "domains": member.hosts.iter().flat_map(|host| [host.clone(), format!("{host}:*")]).collect::<Vec<_>>(),
+            "domains": member.hosts.iter().flat_map(|host| domains(host)).collect::<Vec<_>>(),
             "routes": routes.chain(default).collect::<Vec<_>>(),
         })
     });
@@ -98,6 +98,11 @@ pub fn routes(header: &str, record: &Record) -> Result<String, serde_json::Error
         "virtual_hosts": hosts.collect::<Vec<_>>(),
     });
     discovery(record, table)
+}
+
+/// Every spelling of a host that Envoy tells apart. It ignores case by itself.
+pub fn domains(host: &str) -> [String; 4] {
+    [host.to_owned(), format!("{host}:*"), format!("{host}."), format!("{host}.:*")]
 }
 
 fn discovery(record: &Record, resource: Value) -> Result<String, serde_json::Error> {

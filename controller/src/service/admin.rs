@@ -61,7 +61,7 @@ pub(super) async fn request(
     let Json(ask) = body.map_err(|error| Refusal::new(error.status(), "malformed", error.body_text()))?;
     let known = hub.view().is_some_and(|view| view.name == ask.flag);
     if !known {
-        let error = format!("there is no flag {:?} here", ask.flag.chars().take(80).collect::<String>());
+        let error = format!("there is no flag {:?} here", flag::shortened(&ask.flag));
         return Err(Refusal::new(StatusCode::NOT_FOUND, "unknown_flag", error));
     }
     let id = ask.id.unwrap_or_else(crate::local::unique);

@@ -26,7 +26,7 @@ pub(super) struct Poll {
 
 pub(super) async fn snapshot(State(hub): State<Arc<Hub>>, Query(poll): Query<Poll>) -> Result<Response, Refusal> {
     if hub.token_of(&poll.proxy).is_none() {
-        let shown: String = poll.proxy.chars().take(80).collect();
+        let shown = flag::shortened(&poll.proxy);
         let error = format!("proxy {shown:?} is not one of those that are expected: add it to local.proxies");
         return Err(Refusal::new(StatusCode::FORBIDDEN, "unknown_proxy", error));
     }

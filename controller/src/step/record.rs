@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use flag::epoch::EpochError;
-use flag::record::{Gate, Member, Record, RecordError};
+use flag::record::{Gate, Member, Preview, Record, RecordError};
 
 use crate::spec::Spec;
 use crate::status::{Phase, Status};
@@ -26,13 +26,14 @@ impl Error {
     }
 }
 
-/// The sealed record of a spec.
+/// The sealed record of a spec; `preview` is the version that the spec's preview leads to.
 pub fn record_of(
     uid: &str,
     name: &str,
     epoch: u64,
     active: &str,
     versions: &BTreeSet<String>,
+    preview: Option<&str>,
     spec: &Spec,
 ) -> Result<Record, RecordError> {
     let members = spec.services.iter().map(|service| {
@@ -51,7 +52,11 @@ pub fn record_of(
         gate: Gate::Open,
         members: members.collect(),
         versions: versions.clone(),
-        preview: None,
+        preview: preview.zip(spec.preview.as_ref()).map(|(version, preview)| Preview {
+            header: preview.header.clone(),
+            value: preview.value.clone(),
+            version: version.to_owned(),
+        }),
         hash: String::new(),
     };
     record.seal()
@@ -77,7 +82,10 @@ pub(super) fn refresh(now_ms: u64, spec: &Spec, status: &mut Status, highest: u6
     if status.active_version.is_empty() {
         return Ok(());
     }
-    let seal = |epoch| record_of(&status.uid, &status.name, epoch, &status.active_version, &versions(status), spec);
+    let waits = matches!(status.phase, Phase::AwaitingPromotion | Phase::ProvingRoutes);
+    let preview = status.target_version.as_deref().filter(|_| waits);
+    let active = &status.active_version;
+    let seal = |epoch| record_of(&status.uid, &status.name, epoch, active, &versions(status), preview, spec);
     let written = status.epoch();
     if let Some(record) = &status.record
         && seal(written)?.hash == record.hash
