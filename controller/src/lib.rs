@@ -9,8 +9,10 @@
 //! | [`service`] | the flag service: snapshots, reports, requests, metrics | HTTP |
 //! | [`local`] | versions as processes of this machine, Envoy configured by a file | files, processes |
 //! | [`cli`] | the command line | terminal, HTTP |
+//! | `fault` | where tests let the process die | environment |
 
 pub mod cli;
+mod fault;
 pub mod local;
 pub mod observation;
 pub mod service;

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::file::{File, FileError};
 use super::process::{ProcessError, Supervisor};
 use super::store::{Store, StoreError, beside, write_atomically};
 use super::xds;
 use super::{headroom, unique};
+use crate::fault;
 use crate::observation::{Headroom, Observation};
 use crate::service::{FlagView, Hub, now_ms};
 use crate::status::{Phase, Status};
@@ -100,6 +103,8 @@ pub async fn run(
         hub: Arc::clone(&hub),
         files: xds::Writer::default(),
     };
+    // Without the signal the next tick sees it.
+    let mut children = signal(SignalKind::child()).ok();
     tokio::pin!(stop);
     let result = loop {
         let wait = match driver.turn() {
@@ -108,12 +113,23 @@ pub async fn run(
         };
         tokio::select! {
             () = hub.wake.notified() => {}
+            () = ended(&mut children) => {}
             () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             () = &mut stop => break Ok(()),
         }
     };
     server.abort();
     result
+}
+
+/// A version that was started here ends.
+async fn ended(children: &mut Option<Signal>) {
+    match children {
+        Some(children) => {
+            children.recv().await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 fn tokens(file: &File) -> BTreeMap<String, Option<String>> {
@@ -227,7 +243,9 @@ impl Driver {
                 let watched =
                     matches!(phase, Phase::ProvingRoutes | Phase::Switching | Phase::Settling | Phase::Removing);
                 let prove = if self.store.state.status.proves_routes() { vec![record.uid.clone()] } else { vec![] };
-                self.hub.publish(vec![record.as_ref().clone()], if watched { 100 } else { 1_000 }, prove);
+                if self.hub.publish(vec![record.as_ref().clone()], if watched { 100 } else { 1_000 }, prove) {
+                    fault::point("after the record was published");
+                }
             }
             Effect::Route(record) => {
                 let header = &self.file.spec.routing.header;
@@ -265,7 +283,10 @@ impl Driver {
         };
         for (path, text) in texts {
             match self.files.write(&path, text) {
-                Ok(true) => tracing::info!(epoch, path = %path.display(), "configured"),
+                Ok(true) => {
+                    tracing::info!(epoch, path = %path.display(), "configured");
+                    fault::point("after the proxies were configured");
+                }
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, path = %path.display(), "cannot be written"),
             }

@@ -106,8 +106,8 @@ impl Hub {
         lock(&self.ledger).accept(now_ms(), report)
     }
 
-    /// Publishes; who waits is woken at once if anything changed.
-    pub fn publish(&self, flags: Vec<Record>, report_every_ms: u32, prove_routes: Vec<String>) {
+    /// Publishes; who waits is woken at once if anything changed. Whether it did.
+    pub fn publish(&self, flags: Vec<Record>, report_every_ms: u32, prove_routes: Vec<String>) -> bool {
         let mut snapshot =
             Snapshot { protocol: PROTOCOL, revision: String::new(), report_every_ms, prove_routes, flags };
         let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();
@@ -118,7 +118,7 @@ impl Hub {
                 *current = Some(Arc::new(snapshot));
             }
             changed
-        });
+        })
     }
 
     pub(super) fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
