@@ -21,6 +21,7 @@
 //! | [`poller`] | the one instance that talks to the flag service |
 //! | [`metrics`] | Envoy metrics |
 
+mod abi;
 mod metrics;
 mod poller;
 mod request;

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use flag::config::{Config, Role};
 use proxy_wasm::hostcalls;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::ContextType;
+use proxy_wasm::traits::{Context, RootContext};
 
 use crate::poller;
-use crate::request::{Request, Settings, release};
+use crate::request::{Settings, release};
 use crate::store;
 use crate::vm::{Plugin, Vm, now_ms};
 
@@ -20,14 +19,14 @@ const FOLLOWING: Duration = Duration::from_millis(500);
 pub(crate) struct Root {
     vm: Rc<Vm>,
     id: u32,
-    settings: Rc<Settings>,
     tick: Duration,
 }
 
 impl Root {
     pub(crate) fn new(id: u32) -> Root {
-        let settings = Rc::new(Settings { role: Role::Auto, header: String::new(), workload: None });
-        Root { vm: Vm::get(), id, settings, tick: Duration::ZERO }
+        let vm = Vm::get();
+        vm.add_root(id);
+        Root { vm, id, tick: Duration::ZERO }
     }
 
     fn set_tick(&mut self, tick: Duration) {
@@ -81,8 +80,8 @@ impl RootContext for Root {
             }
             Ok(config) => {
                 let role = Root::role(config.role);
-                self.settings = Rc::new(Settings { role, header: config.header, workload: config.workload });
-                let plugin = Plugin { flags: config.flags, service: config.service };
+                let settings = Rc::new(Settings { role, header: config.header, workload: config.workload });
+                let plugin = Plugin { settings, flags: config.flags, service: config.service };
                 self.vm.configure(self.id, plugin, config.first_answer_ms);
                 self.set_tick(STARTING);
                 true
@@ -111,14 +110,6 @@ impl RootContext for Root {
         let Some(me) = self.vm.me.get() else { return };
         poller::on_wake(&self.vm, me, &store::drain(me.queue));
         self.end_wait();
-    }
-
-    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Request::new(Rc::clone(&self.vm), Rc::clone(&self.settings), id)))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
     }
 }
 

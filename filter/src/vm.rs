@@ -12,10 +12,11 @@ use flag::record::Record;
 use flag::snapshot::Snapshot;
 use flag::table::{Channel, Table};
 use proxy_wasm::hostcalls;
+use rustc_hash::FxHashMap;
 
 use crate::metrics::Metrics;
 use crate::poller::Poller;
-use crate::request::{Sent, Settings};
+use crate::request::{Sent, Settings, correct_open};
 use crate::store;
 
 thread_local! {
@@ -25,6 +26,7 @@ thread_local! {
 /// One plugin's part in the VM.
 #[derive(Debug)]
 pub(crate) struct Plugin {
+    pub(crate) settings: Rc<Settings>,
     pub(crate) flags: Vec<Record>,
     pub(crate) service: Option<FlagService>,
 }
@@ -41,6 +43,8 @@ pub(crate) struct Me {
 #[derive(Debug)]
 pub(crate) struct Vm {
     pub(crate) table: RefCell<Table>,
+    /// Context ids of the plugins there are, configured or not.
+    roots: RefCell<Vec<u32>>,
     /// With their context ids; the newest one, the last, does the talking.
     plugins: RefCell<Vec<(u32, Plugin)>>,
     pub(crate) me: Cell<Option<Me>>,
@@ -53,10 +57,10 @@ pub(crate) struct Vm {
     pub(crate) waits_until_ms: Cell<Option<u64>>,
     /// Requests that wait, with their context ids.
     pub(crate) held: RefCell<Vec<(u32, Rc<Settings>)>>,
-    /// What was decided for requests that had waited.
-    pub(crate) released: RefCell<Vec<(u32, Sent)>>,
-    /// Counted requests whose stream has not ended.
-    pub(crate) open: Cell<u64>,
+    /// Counted requests whose stream has not ended, by context id.
+    pub(crate) open: RefCell<FxHashMap<u32, Sent>>,
+    /// The stream that was created last, and its plugin: nothing more is known of most.
+    created: Cell<(u32, u32)>,
     /// Whether routes are to be proven.
     pub(crate) prove_routes: Cell<bool>,
     /// The last round that was answered.
@@ -76,9 +80,15 @@ impl Vm {
         VM.with(Rc::clone)
     }
 
+    /// The same without a reference of its own.
+    pub(crate) fn with<T>(action: impl FnOnce(&Vm) -> T) -> T {
+        VM.with(|vm| action(vm))
+    }
+
     fn new() -> Vm {
         Vm {
             table: RefCell::default(),
+            roots: RefCell::default(),
             plugins: RefCell::default(),
             me: Cell::default(),
             revision: RefCell::default(),
@@ -87,12 +97,21 @@ impl Vm {
             metrics: Metrics::new(),
             waits_until_ms: Cell::default(),
             held: RefCell::default(),
-            released: RefCell::default(),
-            open: Cell::default(),
+            open: RefCell::default(),
+            created: Cell::default(),
             prove_routes: Cell::default(),
             round: Cell::default(),
             running: Cell::default(),
         }
+    }
+
+    /// Envoy created a plugin.
+    pub(crate) fn add_root(&self, context: u32) {
+        self.roots.borrow_mut().push(context);
+    }
+
+    pub(crate) fn is_root(&self, context: u32) -> bool {
+        self.roots.borrow().contains(&context)
     }
 
     /// A plugin was configured. Nothing is shared yet: this may be the trial instance that Envoy
@@ -110,6 +129,7 @@ impl Vm {
 
     /// A plugin is gone. The last one takes the instance with it, unless requests are still open.
     pub(crate) fn forget(&self, context: u32) {
+        self.roots.borrow_mut().retain(|id| *id != context);
         self.plugins.borrow_mut().retain(|(id, _)| *id != context);
         if self.plugins.borrow().is_empty() {
             self.retire();
@@ -132,12 +152,25 @@ impl Vm {
 
     /// Called at the end of a stream too: a retired instance leaves when its last request ends.
     pub(crate) fn retire(&self) {
-        if self.open.get() == 0
+        if self.open.borrow().is_empty()
             && self.plugins.borrow().is_empty()
             && let Some(me) = self.me.take()
         {
             store::deregister(me.id);
         }
+    }
+
+    /// Envoy created a stream. Its request headers come next, before anything else.
+    pub(crate) fn create(&self, context: u32, plugin: u32) {
+        self.created.set((context, plugin));
+    }
+
+    /// The settings of the plugin that the stream created last belongs to.
+    pub(crate) fn settings(&self, context: u32) -> Option<Rc<Settings>> {
+        let (created, plugin) = self.created.get();
+        let plugins = self.plugins.borrow();
+        let (_, plugin) = plugins.iter().find(|(id, _)| created == context && *id == plugin)?;
+        Some(Rc::clone(&plugin.settings))
     }
 
     /// Whether this plugin is the one that talks.
@@ -201,6 +234,7 @@ impl Vm {
                 }
             }
         }
+        correct_open(self, self.running.get());
         let table = self.table.borrow();
         let flags = flag::insert_all(table.flags().map(|(uid, flag)| (uid.clone(), flag.state())));
         let instance = Instance { id: me.id, round, flags };
