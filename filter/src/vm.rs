@@ -20,7 +20,7 @@ use crate::request::{Sent, Settings, correct_open};
 use crate::store;
 
 thread_local! {
-    static VM: Rc<Vm> = Rc::new(Vm::new());
+    static VM: Vm = Vm::new();
 }
 
 /// One plugin's part in the VM.
@@ -43,8 +43,6 @@ pub(crate) struct Me {
 #[derive(Debug)]
 pub(crate) struct Vm {
     pub(crate) table: RefCell<Table>,
-    /// Context ids of the plugins there are, configured or not.
-    roots: RefCell<Vec<u32>>,
     /// With their context ids; the newest one, the last, does the talking.
     plugins: RefCell<Vec<(u32, Plugin)>>,
     pub(crate) me: Cell<Option<Me>>,
@@ -76,19 +74,13 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 impl Vm {
-    pub(crate) fn get() -> Rc<Vm> {
-        VM.with(Rc::clone)
-    }
-
-    /// The same without a reference of its own.
     pub(crate) fn with<T>(action: impl FnOnce(&Vm) -> T) -> T {
-        VM.with(|vm| action(vm))
+        VM.with(action)
     }
 
     fn new() -> Vm {
         Vm {
             table: RefCell::default(),
-            roots: RefCell::default(),
             plugins: RefCell::default(),
             me: Cell::default(),
             revision: RefCell::default(),
@@ -103,15 +95,6 @@ impl Vm {
             round: Cell::default(),
             running: Cell::default(),
         }
-    }
-
-    /// Envoy created a plugin.
-    pub(crate) fn add_root(&self, context: u32) {
-        self.roots.borrow_mut().push(context);
-    }
-
-    pub(crate) fn is_root(&self, context: u32) -> bool {
-        self.roots.borrow().contains(&context)
     }
 
     /// A plugin was configured. Nothing is shared yet: this may be the trial instance that Envoy
@@ -129,7 +112,6 @@ impl Vm {
 
     /// A plugin is gone. The last one takes the instance with it, unless requests are still open.
     pub(crate) fn forget(&self, context: u32) {
-        self.roots.borrow_mut().retain(|id| *id != context);
         self.plugins.borrow_mut().retain(|(id, _)| *id != context);
         if self.plugins.borrow().is_empty() {
             self.retire();
