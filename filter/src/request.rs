@@ -1,5 +1,7 @@
 //! One request: choose the version, count it until its stream ends, and correct the count by the
-//! cluster that really served. Hostcalls.
+//! cluster that really served. Envoy would call at the response for every request, although only a
+//! misrouted one needs it. So the cluster is read when somebody asks for the counts, if there is a
+//! response by then, and at the end of the stream. Hostcalls.
 
 use std::rc::Rc;
 
