@@ -109,6 +109,8 @@ pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<Duration> {
         Claim::Follow => false,
     };
     if !poller.polls {
+        // Whoever polls now asks for rounds: this instance answers them like any other.
+        poller.round = None;
         return None;
     }
     poller.start_poll(vm, me, now_ms);
