@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service as _;
-use versionflag::service::{Hub, Limits, router, serve_within};
+use versionflag::service::{Hub, Limits, Post, Senders, router, serve_within};
 
 /// More than any answer takes, less than a long poll.
 const SOON: Duration = Duration::from_secs(5);
@@ -30,10 +30,10 @@ struct Service {
 
 /// It expects `open` without a token, and `edge` and `other` with one each.
 fn hub() -> Arc<Hub> {
-    let hub = Arc::new(Hub::new());
+    let hub = Arc::new(Hub::new(Senders::listed()));
     let token = |token: &str| Some(token.to_owned());
     let proxies = [("open", None), ("edge", token("secret-1")), ("other", token("secret-2"))];
-    hub.know(proxies.map(|(name, token)| (name.to_owned(), token)).into());
+    hub.senders.know(proxies.map(|(name, token)| (name.to_owned(), token)).into());
     hub
 }
 
@@ -47,7 +47,7 @@ impl Service {
 
     /// Publishes something else than before.
     fn publish(&self, report_every_ms: u32) {
-        assert!(self.hub.publish(vec![], report_every_ms, vec![]));
+        assert!(self.hub.publish(post("reviews", report_every_ms)));
     }
 
     async fn connect(&self) -> TcpStream {
@@ -105,6 +105,14 @@ impl Answer {
     }
 }
 
+fn post(name: &str, report_every_ms: u32) -> Post {
+    let yaml = format!("{{version: v1, services: [{{name: {name}}}]}}");
+    let spec = serde_saphyr::from_str(&yaml).unwrap();
+    let versions = BTreeSet::from(["v1".to_owned()]);
+    let record = versionflag::step::record_of(name, name, 1, "v1", &versions, None, &spec).unwrap();
+    Post { record, report_every_ms, prove_routes: false }
+}
+
 fn report(proxy: &str) -> Vec<u8> {
     let report = Report {
         protocol: flag::PROTOCOL,
@@ -147,7 +155,7 @@ async fn only_a_proxy_speaks_for_itself(#[case] proxy: &str, #[case] header: &st
 async fn another_machine_needs_a_token() {
     for (peer, status) in [("127.0.0.1:1", 200), ("[::ffff:127.0.0.1]:1", 200), ("198.51.100.1:1", 403)] {
         let hub = hub();
-        hub.publish(vec![], 1_000, vec![]);
+        hub.publish(post("reviews", 1_000));
         let peer: SocketAddr = peer.parse().unwrap();
         let requests = [
             Request::get("/v1/snapshot?proxy=open").body(Body::empty()),
@@ -269,4 +277,21 @@ async fn idle_connections_make_room() {
         let ended = tokio::time::timeout(SOON, stream.read(&mut [0; 1])).await.expect("an end in time");
         assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     }
+}
+
+#[tokio::test]
+async fn a_snapshot_has_every_flag_until_it_is_gone() {
+    let service = Service::start(Limits::default()).await;
+    let poll = async || Snapshot::parse(service.poll("proxy=open&waitMs=1000").await.body.as_bytes()).unwrap();
+    let names = |snapshot: &Snapshot| snapshot.flags.iter().map(|flag| flag.name.clone()).collect::<Vec<_>>();
+    assert!(service.hub.publish(post("reviews", 1_000)));
+    assert!(service.hub.publish(Post { prove_routes: true, ..post("ratings", 100) }));
+    assert!(!service.hub.publish(post("reviews", 1_000)), "nothing changed");
+    let both = poll().await;
+    assert_eq!((names(&both), both.report_every_ms), (vec!["ratings".to_owned(), "reviews".to_owned()], 100));
+    assert_eq!(both.prove_routes, ["ratings"]);
+    service.hub.forget("ratings");
+    let one = poll().await;
+    assert_eq!((names(&one), one.report_every_ms), (vec!["reviews".to_owned()], 1_000));
+    assert_ne!(both.revision, one.revision);
 }

@@ -21,7 +21,8 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 pub use admin::{Accepted, Ask};
-pub use hub::{FlagView, Hub, now_ms};
+pub use hub::{FlagView, Hub, Post, now_ms};
+pub use sender::{Review, Senders};
 pub use server::{Limits, serve_within};
 
 /// Long polls at a time.

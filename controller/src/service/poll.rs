@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::{Hub, Refusal, sender};
+use super::{Hub, Refusal};
 
 const MAX_WAIT_MS: u64 = 30_000;
 
@@ -31,7 +31,7 @@ pub(super) async fn snapshot(
     headers: HeaderMap,
     Query(poll): Query<Poll>,
 ) -> Result<Response, Refusal> {
-    sender::check(&hub, peer, &headers, &poll.proxy).map_err(|sender| {
+    hub.senders.check(peer, &headers, &poll.proxy).await.map_err(|sender| {
         let shown = flag::shortened(&poll.proxy);
         let error = format!("the poll is of {shown:?}, but its sender is {sender}");
         Refusal::new(StatusCode::FORBIDDEN, "sender", error)

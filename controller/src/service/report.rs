@@ -10,7 +10,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use flag::report::{Report, ReportError};
 
-use super::{Hub, Refusal, sender};
+use super::{Hub, Refusal};
 
 pub(super) async fn report(
     State(hub): State<Arc<Hub>>,
@@ -18,19 +18,20 @@ pub(super) async fn report(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<serde_json::Value>, Refusal> {
-    let accepted = body
-        .map_err(|error| Refusal::new(error.status(), "too_large", error.body_text()))
-        .and_then(|body| take(&hub, peer, &headers, &body));
+    let accepted = match body {
+        Ok(body) => take(&hub, peer, &headers, &body).await,
+        Err(error) => Err(Refusal::new(error.status(), "too_large", error.body_text())),
+    };
     hub.metrics.report(accepted.as_ref().map_or_else(|refusal| refusal.reason, |()| "accepted"));
     accepted?;
     hub.wake.notify_one();
     Ok(Json(serde_json::json!({})))
 }
 
-fn take(hub: &Hub, peer: SocketAddr, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
+async fn take(hub: &Hub, peer: SocketAddr, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
     let report = Report::parse(body).map_err(refuse)?;
-    sender::check(hub, peer, headers, &report.proxy)
-        .map_err(|sender| refuse(ReportError::Sender { claimed: report.proxy.clone(), sender }))?;
+    let known = hub.senders.check(peer, headers, &report.proxy).await;
+    known.map_err(|sender| refuse(ReportError::Sender { claimed: report.proxy.clone(), sender }))?;
     hub.accept(report).map_err(refuse)
 }
 
