@@ -1,6 +1,6 @@
 //! The flag service over HTTP: who may speak for a proxy, long polls, and what a client may take.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
