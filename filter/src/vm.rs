@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use flag::config::FlagService;
 use flag::instance::Instance;
@@ -65,12 +65,19 @@ pub(crate) struct Vm {
     round: Cell<u64>,
     /// The plugin whose callback runs.
     running: Cell<u32>,
+    /// The clock when it was looked at last.
+    seen_ms: Cell<u64>,
+}
+
+/// The proxy's clock.
+fn now() -> Duration {
+    let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Milliseconds of the proxy's clock.
 pub(crate) fn now_ms() -> u64 {
-    let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Vm {
@@ -94,6 +101,7 @@ impl Vm {
             prove_routes: Cell::default(),
             round: Cell::default(),
             running: Cell::default(),
+            seen_ms: Cell::default(),
         }
     }
 
@@ -101,7 +109,9 @@ impl Vm {
     /// makes of a new configuration and throws away.
     pub(crate) fn configure(&self, context: u32, plugin: Plugin, first_answer_ms: u32) {
         if plugin.service.is_some() && self.revision.borrow().is_empty() && first_answer_ms > 0 {
-            self.waits_until_ms.set(Some(now_ms().saturating_add(first_answer_ms.into())));
+            let now_ms = now_ms();
+            self.seen_ms.set(now_ms);
+            self.waits_until_ms.set(Some(now_ms.saturating_add(first_answer_ms.into())));
         }
         let mut plugins = self.plugins.borrow_mut();
         plugins.retain(|(id, _)| *id != context);
@@ -163,6 +173,16 @@ impl Vm {
     /// A plugin's callback begins.
     pub(crate) fn enter(&self, context: u32) {
         self.running.set(context);
+        self.watch_clock();
+    }
+
+    /// Nothing waits longer because the clock was set back.
+    fn watch_clock(&self) {
+        let now_ms = now_ms();
+        if now_ms < self.seen_ms.replace(now_ms) {
+            self.poller.borrow_mut().hurry();
+            self.waits_until_ms.set(self.waits_until_ms.get().map(|_| now_ms));
+        }
     }
 
     /// Whether a call made now would be answered: it belongs to the plugin whose callback runs,
@@ -187,7 +207,7 @@ impl Vm {
             Some(me) if me.plugin == plugin => return Some(me),
             Some(me) => Me { queue: store::listen(&registry?.boot, me.id)?, plugin, ..me },
             None => {
-                let (id, queue) = store::register(now_ms())?;
+                let (id, queue) = store::register(now().as_nanos(), self.me.get().map(|me| (me.id, me.queue)))?;
                 log::info!("VM instance {id} of versionflag serves");
                 Me { id, queue, plugin }
             }
