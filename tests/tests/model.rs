@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use flag::count::Totals;
 use flag::instance::{FlagState, Instance, combine};
-use flag::ledger::{Ledger, Quiet};
+use flag::ledger::{Asked, Ledger, Quiet};
 use flag::merge::{Verdict, judge};
 use flag::record::{Gate, Record};
 use flag::report::Report;
@@ -180,7 +180,9 @@ impl Protocol {
         }
         state.accepted.push(sent);
         let expected = (0..self.proxies).map(|proxy| proxy.to_string()).collect();
-        let fleet = ledger.view(now_ms, self.record(NEW), &expected, "v1", "v2");
+        let record = self.record(NEW);
+        let asked = Asked { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: record.epoch };
+        let fleet = ledger.view(now_ms, record, &expected, &asked);
         // As `step::settle` asks, with no quiet period at all.
         let acked = fleet.acked == fleet.expected && fleet.laggards.is_empty();
         state.removable =
