@@ -26,7 +26,7 @@ TEST_ENV = envoy=$$(tools/envoy.sh) && \
 	VERSIONFLAG_EMPTY_TRIMMED_WASM=$(CURDIR)/target/empty-filter-trimmed.wasm &&
 RUN := cargo run --release --package versionflag-tests --bin
 
-.PHONY: help filter empty-filter controller envoy lint test test-unit test-wasm test-envoy \
+.PHONY: help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy \
 	test-kube demo bench soak clean
 
 help: ## Print this list
@@ -49,6 +49,10 @@ controller: ## Build the controller: target/release/versionflag
 
 envoy: ## Print the path of an Envoy, fetched if there is none
 	@tools/envoy.sh
+
+manifests: ## Write the manifests that are made from code: manifests/kubernetes/crd.yaml
+	@cargo run --quiet --package versionflag -- crd >target/crd.yaml
+	@mv target/crd.yaml manifests/kubernetes/crd.yaml
 
 # The wasm crates are only checked, never linked, so the native toolchain can lint them too.
 lint: ## Check formatting, lints and shell scripts

@@ -8,9 +8,11 @@
 //! | [`mod@step`] | the state machine: spec, status and observation to a plan | none |
 //! | [`service`] | the flag service: snapshots, reports, requests, metrics | HTTP |
 //! | [`local`] | versions as processes of this machine, Envoy configured by a file | files, processes |
+//! | [`kube`] | versions as Deployments and StatefulSets of a Kubernetes cluster | in part |
 //! | [`cli`] | the command line | terminal, HTTP |
 
 pub mod cli;
+pub mod kube;
 pub mod local;
 pub mod observation;
 pub mod service;
