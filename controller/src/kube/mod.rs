@@ -3,5 +3,11 @@
 //! | module | job | I/O |
 //! | --- | --- | --- |
 //! | [`resource`] | the custom resource, and its status as people read it | none |
+//! | [`workloads`], [`pods`] | which workloads belong to which version, and how strong they are | none |
+//! | [`mod@status`], `conditions` | the status of the resource, from what is remembered and seen | none |
 
+mod conditions;
+pub mod pods;
 pub mod resource;
+pub mod status;
+pub mod workloads;
