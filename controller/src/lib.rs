@@ -2,7 +2,7 @@
 //!
 //! | module | job | I/O |
 //! | --- | --- | --- |
-//! | [`spec`], [`span`] | what an operator asks for | none |
+//! | [`spec`], [`span`], [`quantity`] | what an operator asks for | none |
 //! | [`status`] | everything that is remembered | none |
 //! | [`observation`] | what is seen of the world in one pass | none |
 //! | [`mod@step`] | the state machine: spec, status and observation to a plan | none |
@@ -15,6 +15,7 @@ pub mod cli;
 pub mod kube;
 pub mod local;
 pub mod observation;
+pub mod quantity;
 pub mod service;
 pub mod span;
 pub mod spec;

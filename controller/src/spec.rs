@@ -19,6 +19,8 @@ pub use choice::{
 /// The spec. Everything but `version` and `services` has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+// Each column names its own type.
+#[allow(clippy::duplicated_attributes)]
 #[kube(
     group = "versionflag.io",
     version = "v1alpha1",

@@ -52,8 +52,8 @@ pub(super) fn derive(seen: &Seen<'_>) -> Vec<Condition> {
 }
 
 fn condition(seen: &Seen<'_>, kind: &str, word: Word) -> Condition {
-    let before = seen.before.iter().flat_map(|before| &before.conditions);
-    let before = before.filter(|old| old.type_ == kind && old.status == word.status).next_back();
+    let mut before = seen.before.iter().flat_map(|before| &before.conditions);
+    let before = before.find(|old| old.type_ == kind && old.status == word.status);
     Condition {
         type_: kind.to_owned(),
         status: word.status.to_owned(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flag::record::check_version;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec, ResourceQuota, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 
@@ -26,6 +26,10 @@ pub struct Objects {
     pub pods: Vec<Arc<Pod>>,
     /// EndpointSlices.
     pub slices: Vec<Arc<EndpointSlice>>,
+    /// ResourceQuotas.
+    pub quotas: Vec<Arc<ResourceQuota>>,
+    /// Nodes, if the pods are those of all namespaces; otherwise nobody can tell what is free.
+    pub nodes: Option<Vec<Arc<Node>>>,
 }
 
 /// Something with replicas.

@@ -400,7 +400,7 @@ impl Version {
         let resources = [("memory", &self.resources.memory), ("cpu", &self.resources.cpu)];
         for (what, text) in resources {
             if let Some(text) = text
-                && super::headroom::quantity(text).is_none()
+                && crate::quantity::parse(text).is_none()
             {
                 wrong.push(format!("resources.{what} {text:?} is not understood: write it as 500m, 2, 100Mi or 1Gi"));
             }

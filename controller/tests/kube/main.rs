@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod headroom;
 mod objects;
+mod proxies;
 mod resource;
 mod status;
 mod workloads;

@@ -40,15 +40,23 @@ impl Cluster {
         self.pods(&name, version, ready)
     }
 
+    /// A Deployment whose pods have this spec.
+    pub(crate) fn deployment_of(&mut self, version: &str, replicas: i32, pod: &str) -> &mut Cluster {
+        let labels = format!("{{app: reviews, version: {version}}}");
+        let deployment = parse(&workload(&format!("reviews-{version}"), &labels, replicas, pod));
+        self.objects.deployments.push(Arc::new(deployment));
+        self
+    }
+
     pub(crate) fn labelled(&mut self, name: &str, labels: &str, replicas: i32) -> &mut Cluster {
-        let deployment = parse(&workload(name, labels, replicas));
+        let deployment = parse(&workload(name, labels, replicas, APP));
         self.objects.deployments.push(Arc::new(deployment));
         self
     }
 
     pub(crate) fn stateful_set(&mut self, version: &str, replicas: i32, ready: i32) -> &mut Cluster {
         let name = format!("reviews-{version}");
-        let set = parse(&workload(&name, &format!("{{app: reviews, version: {version}}}"), replicas));
+        let set = parse(&workload(&name, &format!("{{app: reviews, version: {version}}}"), replicas, APP));
         self.objects.stateful_sets.push(Arc::new(set));
         self.pods(&name, version, ready)
     }
@@ -67,9 +75,28 @@ impl Cluster {
 
     /// A pod with more `metadata`.
     pub(crate) fn pod_in(&mut self, namespace: &str, name: &str, metadata: &str, status: &str) -> &mut Cluster {
-        let pod =
-            parse(&format!("{{metadata: {{name: {name}, namespace: {namespace}, {metadata}}}, status: {status}}}"));
-        self.objects.pods.push(Arc::new(pod));
+        self.push_pod(&format!(
+            "{{metadata: {{name: {name}, namespace: {namespace}, {metadata}}}, \
+             spec: {{nodeName: one, containers: []}}, status: {status}}}"
+        ))
+    }
+
+    pub(crate) fn pod_on(&mut self, node: &str, namespace: &str, spec: &str, status: &str) -> &mut Cluster {
+        self.push_pod(&format!(
+            "{{metadata: {{name: placed, namespace: {namespace}}}, spec: {{nodeName: {node}, {spec}}}, \
+             status: {status}}}"
+        ))
+    }
+
+    pub(crate) fn unplaced_pod(&mut self, name: &str, metadata: &str) -> &mut Cluster {
+        self.push_pod(&format!(
+            "{{metadata: {{name: {name}, namespace: shop, {metadata}}}, spec: {{containers: []}}, \
+             status: {{phase: Pending}}}}"
+        ))
+    }
+
+    fn push_pod(&mut self, yaml: &str) -> &mut Cluster {
+        self.objects.pods.push(Arc::new(parse(yaml)));
         self
     }
 
@@ -112,12 +139,14 @@ fn name_of(deployment: &k8s_openapi::api::apps::v1::Deployment) -> Option<&str> 
     deployment.metadata.name.as_deref()
 }
 
-fn workload(name: &str, labels: &str, replicas: i32) -> String {
+const APP: &str = "containers: [{name: app, resources: {requests: {cpu: '1', memory: 1Gi}}}]";
+
+fn workload(name: &str, labels: &str, replicas: i32, pod: &str) -> String {
     format!(
         "{{metadata: {{name: {name}, namespace: shop, generation: 2, resourceVersion: '7'}}, \
          spec: {{replicas: {replicas}, serviceName: reviews, selector: {{matchLabels: {labels}}}, \
          template: {{metadata: {{labels: {labels}}}, \
-         spec: {{containers: [{{name: app, resources: {{requests: {{cpu: '1', memory: 1Gi}}}}}}]}}}}}}, \
+         spec: {{{pod}}}}}}}, \
          status: {{replicas: {replicas}, updatedReplicas: {replicas}, availableReplicas: {replicas}, \
          readyReplicas: {replicas}, observedGeneration: 2}}}}"
     )
