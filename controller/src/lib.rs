@@ -10,8 +10,10 @@
 //! | [`local`] | versions as processes of this machine, Envoy configured by a file | files, processes |
 //! | [`kube`] | versions as Deployments and StatefulSets of a Kubernetes cluster | in part |
 //! | [`cli`] | the command line | terminal, HTTP |
+//! | `fault` | where tests let the process die | environment |
 
 pub mod cli;
+mod fault;
 pub mod kube;
 pub mod local;
 pub mod observation;

@@ -109,6 +109,8 @@ pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<Duration> {
         Claim::Follow => false,
     };
     if !poller.polls {
+        // Whoever polls now asks for rounds: this instance answers them like any other.
+        poller.round = None;
         return None;
     }
     poller.start_poll(vm, me, now_ms);
@@ -238,6 +240,12 @@ fn call(vm: &Vm, method: &str, path: &str, body: Option<&[u8]>, timeout_ms: u64,
 }
 
 impl Poller {
+    /// The clock was set back: what is due at a time would be due too late.
+    pub(crate) fn hurry(&mut self) {
+        (self.poll.next_ms, self.report.next_ms) = (0, 0);
+        self.round = None;
+    }
+
     fn start_poll(&mut self, vm: &Vm, me: Me, now_ms: u64) {
         if !self.poll.free(vm, now_ms) {
             return;
@@ -267,8 +275,9 @@ impl Poller {
         }
         let bytes = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body).ok().flatten().unwrap_or_default();
         let snapshot = Snapshot::parse(&bytes).map_err(|error| error.to_string())?;
-        vm.take(&snapshot);
+        // What the others cannot have is asked for again.
         store::publish(&snapshot.revision, &bytes).map_err(|status| format!("it cannot be shared: {status:?}"))?;
+        vm.take(&snapshot);
         self.round = None;
         self.report.next_ms = 0;
         if self.report.call.is_some() {
@@ -300,7 +309,8 @@ impl Poller {
     }
 
     fn begin_round(&mut self, vm: &Vm, me: Me, now_ms: u64) {
-        let registry = store::registry().unwrap_or_default();
+        // Without it nobody knows who has to answer; on its tick an instance makes it anew.
+        let Some(registry) = store::registry() else { return };
         let number = store::round().saturating_add(1);
         if store::begin_round(number).is_err() {
             vm.metrics.store_failures.add(1);

@@ -1,5 +1,7 @@
 //! One request: choose the version, count it until its stream ends, and correct the count by the
-//! cluster that really served. Hostcalls.
+//! cluster that really served. Envoy would call at the response for every request, although only a
+//! misrouted one needs it. So the cluster is read when somebody asks for the counts, if there is a
+//! response by then, and at the end of the stream. Hostcalls.
 
 use std::rc::Rc;
 
@@ -8,7 +10,6 @@ use flag::count::Counter;
 use flag::limits;
 use flag::table::Flag;
 use proxy_wasm::hostcalls;
-use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, MapType};
 
 use crate::vm::Vm;
@@ -21,42 +22,39 @@ pub(crate) struct Settings {
     pub(crate) workload: Option<Workload>,
 }
 
-/// A request that is counted.
+/// A request that is counted, until its stream ends.
 #[derive(Debug)]
 pub(crate) struct Sent {
     flag: Rc<Flag>,
     counter: Rc<Counter>,
+    /// Whether another version may serve it, which is not known yet.
+    unproven: bool,
+}
+
+impl Sent {
+    /// Counts it for the version that serves it, if that is another one than was chosen.
+    fn correct(&mut self, vm: &Vm, served: Rc<Counter>) {
+        served.start();
+        self.counter.finish();
+        self.counter = served;
+        let unroutable = &self.flag.observed.unroutable;
+        unroutable.set(unroutable.get().saturating_add(1));
+        vm.metrics.unroutable.add(1);
+    }
+
+    /// The version that serves the request in context, if it is not the chosen one. `None` too
+    /// where there is no cluster: the proxy itself answered, and no version served.
+    fn strayed(&self) -> Option<Rc<Counter>> {
+        let cluster = property(&["xds", "cluster_name"])?;
+        let served = self.flag.served_by(&cluster)?;
+        (!Rc::ptr_eq(served, &self.counter)).then(|| Rc::clone(served))
+    }
 }
 
 /// What is to happen to a request.
 enum Step {
-    Pass,
+    Go,
     Hold,
-    Send(Sent),
-}
-
-pub(crate) struct Request {
-    vm: Rc<Vm>,
-    settings: Rc<Settings>,
-    id: u32,
-    sent: Option<Sent>,
-    held: bool,
-}
-
-impl Request {
-    pub(crate) fn new(vm: Rc<Vm>, settings: Rc<Settings>, id: u32) -> Request {
-        Request { vm, settings, id, sent: None, held: false }
-    }
-
-    /// Takes over what was decided when the request was released.
-    fn settle_hold(&mut self) {
-        if self.held {
-            let mut released = self.vm.released.borrow_mut();
-            if let Some(place) = released.iter().position(|(id, _)| *id == self.id) {
-                self.sent = Some(released.swap_remove(place).1);
-            }
-        }
-    }
 }
 
 fn header(name: &str) -> Option<String> {
@@ -64,22 +62,33 @@ fn header(name: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// Whether the response to the request in context has begun. Before that, its cluster may still be
+/// that of the route from before the filter ran.
+fn answered() -> bool {
+    /// What Envoy notes where the client has left without an answer.
+    const CLIENT_LEFT: i64 = 499;
+    let code = hostcalls::get_property(vec!["response", "code"]).ok().flatten();
+    let code = code.and_then(|bytes| Some(i64::from_le_bytes(bytes.as_slice().try_into().ok()?)));
+    code.is_some_and(|code| code != CLIENT_LEFT)
+}
+
 /// Decides for the request in context, and sends it on its way.
-fn begin(vm: &Vm, settings: &Settings, may_hold: bool) -> Step {
+fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     if settings.role == Role::Inbound {
-        let arrived = settings.workload.as_ref().and_then(|workload| {
-            let flag = Rc::clone(vm.table.borrow().of_workload(workload)?);
+        let table = vm.table.borrow();
+        let workload = settings.workload.as_ref();
+        if let Some((workload, flag)) = workload.and_then(|own| Some((own, table.of_workload(own)?))) {
             let counter = flag.observed.arrived.of(&workload.version);
-            Some(Sent { flag, counter })
-        });
-        return arrived.map_or(Step::Pass, |sent| count(vm, sent));
+            count(vm, context, Sent { flag: Rc::clone(flag), counter, unproven: false });
+        }
+        return Step::Go;
     }
     let table = vm.table.borrow();
-    let Some(flag) = header(":authority").and_then(|authority| table.find(&authority).map(Rc::clone)) else {
+    let Some(flag) = header(":authority").and_then(|authority| table.find(&authority)) else {
         if settings.role == Role::Edge && header(&settings.header).is_some() {
             let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, &settings.header);
         }
-        return Step::Pass;
+        return Step::Go;
     };
     if may_hold && vm.waits_until_ms.get().is_some() && vm.held.borrow().len() < limits::HELD {
         return Step::Hold;
@@ -90,16 +99,16 @@ fn begin(vm: &Vm, settings: &Settings, may_hold: bool) -> Step {
     let counter = Rc::clone(flag.choose(settings.workload.as_ref(), header));
     // Sets the one and removes all other values, and makes Envoy look for the route again.
     let set = hostcalls::set_map_value(MapType::HttpRequestHeaders, &settings.header, Some(counter.version()));
-    if set.is_err() {
-        return Step::Pass;
+    if set.is_ok() {
+        let unproven = flag.may_misroute();
+        count(vm, context, Sent { flag: Rc::clone(flag), counter, unproven });
     }
-    count(vm, Sent { flag, counter })
+    Step::Go
 }
 
-fn count(vm: &Vm, sent: Sent) -> Step {
+fn count(vm: &Vm, context: u32, sent: Sent) {
     sent.counter.start();
-    vm.open.set(vm.open.get().saturating_add(1));
-    Step::Send(sent)
+    vm.open.borrow_mut().insert(context, sent);
 }
 
 /// A property of Envoy's that is text.
@@ -118,9 +127,7 @@ pub(crate) fn release(vm: &Vm, plugin: u32) {
         if hostcalls::set_effective_context(id).is_err() {
             continue;
         }
-        if let Step::Send(sent) = begin(vm, &settings, false) {
-            vm.released.borrow_mut().push((id, sent));
-        }
+        begin(vm, id, &settings, false);
         if hostcalls::resume_http_request().is_err() {
             log::warn!("a held request could not be resumed");
         }
@@ -130,60 +137,50 @@ pub(crate) fn release(vm: &Vm, plugin: u32) {
     }
 }
 
-impl Context for Request {}
-
-impl HttpContext for Request {
-    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        match begin(&self.vm, &self.settings, true) {
-            Step::Pass => {}
-            Step::Send(sent) => self.sent = Some(sent),
-            Step::Hold => {
-                self.held = true;
-                self.vm.held.borrow_mut().push((self.id, Rc::clone(&self.settings)));
-                self.vm.metrics.held.add(1);
-                return Action::Pause;
+/// Corrects the count of every open request whose response has begun since the last time. Ends in
+/// the context of the plugin.
+pub(crate) fn correct_open(vm: &Vm, plugin: u32) {
+    let mut open = vm.open.borrow_mut();
+    let mut unproven = open.iter_mut().filter(|(_, sent)| sent.unproven).peekable();
+    if unproven.peek().is_none() {
+        return;
+    }
+    for (id, sent) in unproven {
+        if hostcalls::set_effective_context(*id).is_ok() && answered() {
+            sent.unproven = false;
+            if let Some(served) = sent.strayed() {
+                sent.correct(vm, served);
             }
         }
-        Action::Continue
     }
-
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        self.settle_hold();
-        let Some(sent) = self.sent.as_mut().filter(|sent| sent.flag.may_misroute()) else {
-            return Action::Continue;
-        };
-        if self.settings.role == Role::Inbound {
-            return Action::Continue;
-        }
-        // No cluster: the proxy itself answered, and no version served.
-        let Some(cluster) = property(&["xds", "cluster_name"]) else { return Action::Continue };
-        let served = sent.flag.served_by(&cluster).map(Rc::clone);
-        if let Some(served) = served.filter(|served| !Rc::ptr_eq(served, &sent.counter)) {
-            served.start();
-            sent.counter.finish();
-            sent.counter = served;
-            let unroutable = &sent.flag.observed.unroutable;
-            unroutable.set(unroutable.get().saturating_add(1));
-            self.vm.metrics.unroutable.add(1);
-        }
-        Action::Continue
+    if hostcalls::set_effective_context(plugin).is_err() {
+        log::warn!("the plugin's context is gone");
     }
 }
 
-impl Drop for Request {
-    /// The stream has ended, however it did.
-    fn drop(&mut self) {
-        self.settle_hold();
-        if self.held {
-            self.vm.held.borrow_mut().retain(|(id, _)| *id != self.id);
-        }
-        if let Some(sent) = &self.sent {
-            sent.counter.finish();
-            let open = self.vm.open.get().saturating_sub(1);
-            self.vm.open.set(open);
-            if open == 0 {
-                self.vm.retire();
-            }
+/// A request came: its headers are in context.
+pub(crate) fn on_request_headers(vm: &Vm, context: u32) -> Action {
+    let Some(settings) = vm.settings(context) else { return Action::Continue };
+    match begin(vm, context, &settings, true) {
+        Step::Go => Action::Continue,
+        Step::Hold => {
+            vm.held.borrow_mut().push((context, settings));
+            vm.metrics.held.add(1);
+            Action::Pause
         }
     }
+}
+
+/// The stream has ended, however it did.
+pub(crate) fn on_end(vm: &Vm, context: u32) {
+    vm.held.borrow_mut().retain(|(id, _)| *id != context);
+    let Some(mut sent) = vm.open.borrow_mut().remove(&context) else { return };
+    if sent.unproven
+        && let Some(served) = sent.strayed()
+        && answered()
+    {
+        sent.correct(vm, served);
+    }
+    sent.counter.finish();
+    vm.retire();
 }

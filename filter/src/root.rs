@@ -1,15 +1,15 @@
 //! The plugin: its configuration, its ticks, and what wakes it. Hostcalls.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use flag::config::{Config, Role};
 use proxy_wasm::hostcalls;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::ContextType;
+use proxy_wasm::types::BufferType;
 
 use crate::poller;
-use crate::request::{Request, Settings, release};
+use crate::request::{Settings, release};
 use crate::store;
 use crate::vm::{Plugin, Vm, now_ms};
 
@@ -17,19 +17,43 @@ use crate::vm::{Plugin, Vm, now_ms};
 const STARTING: Duration = Duration::from_millis(10);
 const FOLLOWING: Duration = Duration::from_millis(500);
 
+thread_local! {
+    /// The plugins of this VM instance: one, or two while one drains.
+    static ROOTS: RefCell<Vec<Root>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Debug)]
 pub(crate) struct Root {
-    vm: Rc<Vm>,
     id: u32,
-    settings: Rc<Settings>,
     tick: Duration,
 }
 
-impl Root {
-    pub(crate) fn new(id: u32) -> Root {
-        let settings = Rc::new(Settings { role: Role::Auto, header: String::new(), workload: None });
-        Root { vm: Vm::get(), id, settings, tick: Duration::ZERO }
-    }
+/// Envoy created a plugin.
+pub(crate) fn create(id: u32) {
+    ROOTS.with_borrow_mut(|roots| roots.push(Root { id, tick: Duration::ZERO }));
+}
 
+/// Lets a plugin do something, if it is one.
+pub(crate) fn with<T>(id: u32, action: impl FnOnce(&mut Root, &Vm) -> T) -> Option<T> {
+    ROOTS.with_borrow_mut(|roots| {
+        let root = roots.iter_mut().find(|root| root.id == id)?;
+        Some(Vm::with(|vm| action(root, vm)))
+    })
+}
+
+/// A plugin is gone. False where there was none: it is a request.
+pub(crate) fn delete(id: u32) -> bool {
+    let gone = ROOTS.with_borrow_mut(|roots| {
+        let place = roots.iter().position(|root| root.id == id);
+        place.map(|place| roots.swap_remove(place)).is_some()
+    });
+    if gone {
+        Vm::with(|vm| vm.forget(id));
+    }
+    gone
+}
+
+impl Root {
     fn set_tick(&mut self, tick: Duration) {
         if self.tick != tick && hostcalls::set_tick_period(tick).is_ok() {
             self.tick = tick;
@@ -51,79 +75,61 @@ impl Root {
         }
     }
 
-    fn end_wait(&self) {
-        if self.vm.waits_until_ms.get().is_some_and(|until| until <= now_ms()) {
+    fn end_wait(&self, vm: &Vm) {
+        if vm.waits_until_ms.get().is_some_and(|until| until <= now_ms()) {
             log::warn!("no answer from the flag service in time: going on with the flags of the configuration");
-            self.vm.waits_until_ms.set(None);
+            vm.waits_until_ms.set(None);
         }
-        if self.vm.waits_until_ms.get().is_none() {
-            release(&self.vm, self.id);
+        if vm.waits_until_ms.get().is_none() {
+            release(vm, self.id);
         }
     }
-}
 
-impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, _headers: usize, body: usize, _trailers: usize) {
-        self.vm.enter(self.id);
-        poller::on_answer(&self.vm, token, body);
-        self.end_wait();
+    pub(crate) fn on_http_call_response(&mut self, vm: &Vm, token: u32, body: usize) {
+        vm.enter(self.id);
+        poller::on_answer(vm, token, body);
+        self.end_wait(vm);
     }
-}
 
-impl RootContext for Root {
-    fn on_configure(&mut self, size: usize) -> bool {
-        let bytes = self.get_plugin_configuration().filter(|_| size > 0).unwrap_or_default();
+    pub(crate) fn on_configure(&mut self, vm: &Vm, size: usize) -> bool {
+        let bytes = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).ok().flatten().unwrap_or_default();
         match Config::parse(&bytes) {
             Err(error) => {
-                self.vm.metrics.config_refused.add(1);
+                vm.metrics.config_refused.add(1);
                 log::error!("versionflag: this configuration is refused, the last good one stays: {error}");
                 false
             }
             Ok(config) => {
                 let role = Root::role(config.role);
-                self.settings = Rc::new(Settings { role, header: config.header, workload: config.workload });
-                let plugin = Plugin { flags: config.flags, service: config.service };
-                self.vm.configure(self.id, plugin, config.first_answer_ms);
+                let settings = Rc::new(Settings { role, header: config.header, workload: config.workload });
+                let plugin = Plugin { settings, flags: config.flags, service: config.service };
+                vm.configure(self.id, plugin, config.first_answer_ms);
                 self.set_tick(STARTING);
                 true
             }
         }
     }
 
-    fn on_tick(&mut self) {
-        self.vm.enter(self.id);
-        self.end_wait();
-        if !self.vm.speaks(self.id) {
+    pub(crate) fn on_tick(&mut self, vm: &Vm) {
+        vm.enter(self.id);
+        self.end_wait(vm);
+        if !vm.speaks(self.id) {
             return;
         }
-        let Some(me) = self.vm.me(self.id) else { return };
-        if self.vm.missed() {
-            poller::on_wake(&self.vm, me, &[]);
-            self.end_wait();
+        let Some(me) = vm.me(self.id) else { return };
+        if vm.missed() {
+            poller::on_wake(vm, me, &[]);
+            self.end_wait(vm);
         }
-        let tick = poller::on_tick(&self.vm, me).unwrap_or(FOLLOWING);
-        let waits = self.vm.waits_until_ms.get().is_some();
+        let tick = poller::on_tick(vm, me).unwrap_or(FOLLOWING);
+        let waits = vm.waits_until_ms.get().is_some();
         self.set_tick(if waits { STARTING } else { tick });
     }
 
-    fn on_queue_ready(&mut self, _queue: u32) {
-        self.vm.enter(self.id);
-        let Some(me) = self.vm.me.get() else { return };
-        poller::on_wake(&self.vm, me, &store::drain(me.queue));
-        self.end_wait();
-    }
-
-    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Request::new(Rc::clone(&self.vm), Rc::clone(&self.settings), id)))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        self.vm.forget(self.id);
+    pub(crate) fn on_queue_ready(&mut self, vm: &Vm) {
+        vm.enter(self.id);
+        let Some(me) = vm.me.get() else { return };
+        poller::on_wake(vm, me, &store::drain(me.queue));
+        self.end_wait(vm);
     }
 }

@@ -47,18 +47,35 @@ fn write<T: Serialize>(key: &str, value: &T, cas: Option<u32>) -> Result<(), Sta
 }
 
 pub(crate) fn registry() -> Option<Registry> {
-    let (registry, _) = read::<Registry>(REGISTRY);
-    registry.filter(|registry| registry.live.len() <= limits::INSTANCES as usize)
+    read_registry().0
+}
+
+/// One that no instance of this filter would write is none.
+fn read_registry() -> (Option<Registry>, Option<u32>) {
+    let (registry, cas) = read::<Registry>(REGISTRY);
+    let possible =
+        |it: &Registry| !it.boot.is_empty() && it.live.len() <= limits::INSTANCES as usize && it.next < u32::MAX;
+    (registry.filter(possible), cas)
 }
 
 /// Adds this instance. `None`: too many others write at once, or there is no room; the next tick
 /// tries again.
-pub(crate) fn register(now_ms: u64) -> Option<(u32, u32)> {
+pub(crate) fn register(now_ns: u128, known: Option<(u32, u32)>) -> Option<(u32, u32)> {
     for _ in 0..TRIES {
-        let (registry, cas) = read::<Registry>(REGISTRY);
-        let mut registry = registry.unwrap_or_default();
-        if registry.boot.is_empty() {
-            registry.boot = format!("{now_ms:x}");
+        let (registry, cas) = read_registry();
+        let Some(mut registry) = registry else {
+            // The very first write has nothing to compare with, so it may undo what another one wrote
+            // meanwhile. That has another boot, to the nanosecond, and so other queues: who is no
+            // longer listed with its queue sees it on a tick, and registers again.
+            let fresh = Registry { boot: format!("{now_ns:x}"), ..Registry::default() };
+            let _ = write(REGISTRY, &fresh, cas);
+            continue;
+        };
+        // It only could not be read a moment ago.
+        if let Some((id, queue)) = known
+            && registry.live.get(&id) == Some(&queue)
+        {
+            return Some((id, listen(&registry.boot, id)?));
         }
         if registry.live.len() >= limits::INSTANCES as usize {
             return None;
@@ -67,8 +84,6 @@ pub(crate) fn register(now_ms: u64) -> Option<(u32, u32)> {
         let id = registry.next;
         let queue = listen(&registry.boot, id)?;
         registry.live.insert(id, queue);
-        // The very first write has nothing to compare with; a twin of it shows on a tick, where
-        // each instance looks whether it is listed.
         if write(REGISTRY, &registry, cas).is_ok() {
             return Some((id, queue));
         }

@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use flag::config::FlagService;
 use flag::instance::Instance;
@@ -12,19 +12,21 @@ use flag::record::Record;
 use flag::snapshot::Snapshot;
 use flag::table::{Channel, Table};
 use proxy_wasm::hostcalls;
+use rustc_hash::FxHashMap;
 
 use crate::metrics::Metrics;
 use crate::poller::Poller;
-use crate::request::{Sent, Settings};
+use crate::request::{Sent, Settings, correct_open};
 use crate::store;
 
 thread_local! {
-    static VM: Rc<Vm> = Rc::new(Vm::new());
+    static VM: Vm = Vm::new();
 }
 
 /// One plugin's part in the VM.
 #[derive(Debug)]
 pub(crate) struct Plugin {
+    pub(crate) settings: Rc<Settings>,
     pub(crate) flags: Vec<Record>,
     pub(crate) service: Option<FlagService>,
 }
@@ -53,27 +55,34 @@ pub(crate) struct Vm {
     pub(crate) waits_until_ms: Cell<Option<u64>>,
     /// Requests that wait, with their context ids.
     pub(crate) held: RefCell<Vec<(u32, Rc<Settings>)>>,
-    /// What was decided for requests that had waited.
-    pub(crate) released: RefCell<Vec<(u32, Sent)>>,
-    /// Counted requests whose stream has not ended.
-    pub(crate) open: Cell<u64>,
+    /// Counted requests whose stream has not ended, by context id.
+    pub(crate) open: RefCell<FxHashMap<u32, Sent>>,
+    /// The stream that was created last, and its plugin: nothing more is known of most.
+    created: Cell<(u32, u32)>,
     /// Whether routes are to be proven.
     pub(crate) prove_routes: Cell<bool>,
     /// The last round that was answered.
     round: Cell<u64>,
     /// The plugin whose callback runs.
     running: Cell<u32>,
+    /// The clock when it was looked at last.
+    seen_ms: Cell<u64>,
+}
+
+/// The proxy's clock.
+fn now() -> Duration {
+    let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Milliseconds of the proxy's clock.
 pub(crate) fn now_ms() -> u64 {
-    let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Vm {
-    pub(crate) fn get() -> Rc<Vm> {
-        VM.with(Rc::clone)
+    pub(crate) fn with<T>(action: impl FnOnce(&Vm) -> T) -> T {
+        VM.with(action)
     }
 
     fn new() -> Vm {
@@ -87,11 +96,12 @@ impl Vm {
             metrics: Metrics::new(),
             waits_until_ms: Cell::default(),
             held: RefCell::default(),
-            released: RefCell::default(),
-            open: Cell::default(),
+            open: RefCell::default(),
+            created: Cell::default(),
             prove_routes: Cell::default(),
             round: Cell::default(),
             running: Cell::default(),
+            seen_ms: Cell::default(),
         }
     }
 
@@ -99,7 +109,9 @@ impl Vm {
     /// makes of a new configuration and throws away.
     pub(crate) fn configure(&self, context: u32, plugin: Plugin, first_answer_ms: u32) {
         if plugin.service.is_some() && self.revision.borrow().is_empty() && first_answer_ms > 0 {
-            self.waits_until_ms.set(Some(now_ms().saturating_add(first_answer_ms.into())));
+            let now_ms = now_ms();
+            self.seen_ms.set(now_ms);
+            self.waits_until_ms.set(Some(now_ms.saturating_add(first_answer_ms.into())));
         }
         let mut plugins = self.plugins.borrow_mut();
         plugins.retain(|(id, _)| *id != context);
@@ -132,12 +144,25 @@ impl Vm {
 
     /// Called at the end of a stream too: a retired instance leaves when its last request ends.
     pub(crate) fn retire(&self) {
-        if self.open.get() == 0
+        if self.open.borrow().is_empty()
             && self.plugins.borrow().is_empty()
             && let Some(me) = self.me.take()
         {
             store::deregister(me.id);
         }
+    }
+
+    /// Envoy created a stream. Its request headers come next, before anything else.
+    pub(crate) fn create(&self, context: u32, plugin: u32) {
+        self.created.set((context, plugin));
+    }
+
+    /// The settings of the plugin that the stream created last belongs to.
+    pub(crate) fn settings(&self, context: u32) -> Option<Rc<Settings>> {
+        let (created, plugin) = self.created.get();
+        let plugins = self.plugins.borrow();
+        let (_, plugin) = plugins.iter().find(|(id, _)| created == context && *id == plugin)?;
+        Some(Rc::clone(&plugin.settings))
     }
 
     /// Whether this plugin is the one that talks.
@@ -148,6 +173,16 @@ impl Vm {
     /// A plugin's callback begins.
     pub(crate) fn enter(&self, context: u32) {
         self.running.set(context);
+        self.watch_clock();
+    }
+
+    /// Nothing waits longer because the clock was set back.
+    fn watch_clock(&self) {
+        let now_ms = now_ms();
+        if now_ms < self.seen_ms.replace(now_ms) {
+            self.poller.borrow_mut().hurry();
+            self.waits_until_ms.set(self.waits_until_ms.get().map(|_| now_ms));
+        }
     }
 
     /// Whether a call made now would be answered: it belongs to the plugin whose callback runs,
@@ -172,7 +207,7 @@ impl Vm {
             Some(me) if me.plugin == plugin => return Some(me),
             Some(me) => Me { queue: store::listen(&registry?.boot, me.id)?, plugin, ..me },
             None => {
-                let (id, queue) = store::register(now_ms())?;
+                let (id, queue) = store::register(now().as_nanos(), self.me.get().map(|me| (me.id, me.queue)))?;
                 log::info!("VM instance {id} of versionflag serves");
                 Me { id, queue, plugin }
             }
@@ -201,6 +236,7 @@ impl Vm {
                 }
             }
         }
+        correct_open(self, self.running.get());
         let table = self.table.borrow();
         let flags = flag::insert_all(table.flags().map(|(uid, flag)| (uid.clone(), flag.state())));
         let instance = Instance { id: me.id, round, flags };

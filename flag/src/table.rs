@@ -2,7 +2,7 @@
 //! Pure.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
@@ -101,6 +101,9 @@ impl Flag {
 
     /// This instance's part of the next report.
     pub fn state(&self) -> FlagState {
+        // Collecting would sort first: see `insert_all`.
+        let mut routes = BTreeSet::new();
+        routes.extend(self.observed.route.borrow().clone());
         FlagState {
             epoch: self.record.epoch,
             hash: self.record.hash.clone(),
@@ -110,7 +113,7 @@ impl Flag {
             arrived: self.observed.arrived.totals(),
             unroutable: self.observed.unroutable.get(),
             conflicts: self.observed.conflicts.get(),
-            routes: self.observed.route.borrow().iter().cloned().collect(),
+            routes,
         }
     }
 }

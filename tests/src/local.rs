@@ -114,9 +114,14 @@ impl<'a> Local<'a> {
 
     /// A controller for the file, which may already run.
     pub fn another_controller(&self) -> Result<Process> {
+        self.controller_with(&[])
+    }
+
+    /// The same with more environment.
+    pub fn controller_with(&self, environment: &[(&str, &str)]) -> Result<Process> {
         let run = self.runs.replace(self.runs.get() + 1);
         let mut command = Command::new(program("versionflag")?);
-        command.arg("local").arg("-f").arg(self.path());
+        command.arg("local").arg("-f").arg(self.path()).envs(environment.iter().copied());
         Process::start(self.dir, &format!("controller-{run}"), command)
     }
 

@@ -72,9 +72,14 @@ struct World {
 
 impl World {
     async fn start(dir: &TestDir, service: &FakeService, plugin: Value) -> Result<World> {
+        World::start_routed(dir, service, plugin, ["reviews-v1", "reviews-v2"]).await
+    }
+
+    /// With the clusters that requests for v1 and for v2 are routed to.
+    async fn start_routed(dir: &TestDir, service: &FakeService, plugin: Value, routed_to: [&str; 2]) -> Result<World> {
         let backends = [Backend::start(dir, "v1").await?, Backend::start(dir, "v2").await?];
         let options = EnvoyOptions { name: "edge".to_owned(), concurrency: 2, ..EnvoyOptions::default() };
-        let envoy = Envoy::start_with(dir, options, bootstrap(&backends, service, plugin)?).await?;
+        let envoy = Envoy::start_with(dir, options, bootstrap(&backends, service, plugin, routed_to)?).await?;
         Ok(World { _backends: backends, envoy })
     }
 
@@ -98,11 +103,16 @@ impl World {
     }
 }
 
-fn bootstrap(backends: &[Backend; 2], service: &FakeService, plugin: Value) -> Result<Value> {
+fn bootstrap(
+    backends: &[Backend; 2],
+    service: &FakeService,
+    plugin: Value,
+    [to_v1, to_v2]: [&str; 2],
+) -> Result<Value> {
     let code = wasm()?;
     let filter = config::Wasm::new(&code, plugin).filter();
     let by_version =
-        ["v1", "v2"].map(|version| config::route_when("x-versionflag", version, &format!("reviews-{version}")));
+        [("v1", to_v1), ("v2", to_v2)].map(|(version, to)| config::route_when("x-versionflag", version, to));
     // What no flag marks is answered by nobody, so a missing mark is seen.
     let routes = by_version.into_iter().chain([config::direct_response(503, "no version")]);
     let clusters = backends
@@ -346,7 +356,7 @@ fn a_bad_configuration_is_refused_at_start() {
         for (what, change) in changes {
             let mut plugin = plugin();
             change(&mut plugin);
-            let config = bootstrap(&backends, &service, plugin)?;
+            let config = bootstrap(&backends, &service, plugin, ["reviews-v1", "reviews-v2"])?;
             let name = what.replace(' ', "-");
             let options = EnvoyOptions { name: name.clone(), concurrency: 2, ..EnvoyOptions::default() };
             ensure!(Envoy::start_with(dir, options, config).await.is_err(), "Envoy runs with {what}");
@@ -412,6 +422,39 @@ fn a_long_stream_is_open_until_it_ends() {
 }
 
 #[test]
+fn a_request_that_strays_is_counted_where_it_went() {
+    story("strays", async |dir| {
+        let service = FakeService::start(Reply::Snapshot(snapshot(10, "v2"))).await?;
+        // The routes have not followed: what is marked for v2 goes to v1.
+        let world = World::start_routed(dir, &service, plugin(), ["reviews-v1", "reviews-v1"]).await?;
+        let ingress = world.envoy.listener("ingress");
+        acked(&service, &record(10, "v2")).await?;
+        let counts = |state: &FlagState| (open(state, "v1"), open(state, "v2"), state.unroutable);
+        let stream = Call::get(ingress, "/stream?ms=4000&every=100").host("reviews");
+        let stream = tokio::spawn(async move { stream.send().await });
+        reported(&service, "a stream on v1 while it lasts", |_, state| counts(state) == (1, 0, 1)).await?;
+        assert_eq!(stream.await??.version(), "v1");
+        reported(&service, "its end", |_, state| counts(state) == (0, 0, 1)).await?;
+
+        // Without an answer nobody has served it, and the client leaves.
+        let mut leaves = TcpStream::connect(ingress).await?;
+        leaves.write_all(b"GET /slow?ms=60000 HTTP/1.1\r\nhost: reviews\r\n\r\n").await?;
+        reported(&service, "a request without an answer", |_, state| counts(state) == (0, 1, 1)).await?;
+        drop(leaves);
+        reported(&service, "its end", |_, state| counts(state) == (0, 0, 1)).await?;
+
+        // Over before any report could look at it.
+        for _ in 0..5 {
+            assert_eq!(Call::get(ingress, "/").host("reviews").send().await?.version(), "v1");
+        }
+        let state = reported(&service, "short requests", |_, state| counts(state) == (0, 0, 6)).await?;
+        let started = |version| state.sent.get(version).map(|totals| totals.started);
+        assert_eq!((started("v1"), started("v2")), (Some(6), Some(7)));
+        Ok(())
+    });
+}
+
+#[test]
 fn a_member_stays_in_its_own_version() {
     story("member", async |dir| {
         let service = FakeService::start(Reply::Snapshot(snapshot(10, "v1"))).await?;
@@ -428,6 +471,31 @@ fn a_member_stays_in_its_own_version() {
         results.assert_no_failures();
         assert!(!results.after(acked_us).is_empty());
         assert!(results.all_served_by("v1"), "{:?}", results.by_version());
+        Ok(())
+    });
+}
+
+#[test]
+fn plugins_of_one_vm_keep_their_own_settings() {
+    story("two-plugins", async |dir| {
+        let code = wasm()?;
+        let listener = |name: &str, role: &str| {
+            let plugin = json!({ "protocol": flag::PROTOCOL, "role": role, "flags": [record(5, "v1")] });
+            let routes = [config::route_of_version("/proof", "v1"), config::direct_response(200, "none")];
+            config::listener(name, [config::Wasm::new(&code, plugin).filter()], config::routes(routes))
+        };
+        let config = config::bootstrap([listener("outside", "edge"), listener("inside", "caller")], []);
+        let envoy = Envoy::start_with(dir, EnvoyOptions { name: "both".to_owned(), ..EnvoyOptions::default() }, config);
+        let envoy = envoy.await?;
+        let call = async |listener: &str, host: &str| {
+            Call::get(envoy.listener(listener), "/proof").host(host).header("x-versionflag", "v1").send().await
+        };
+        for _ in 0..3 {
+            let calls = (call("outside", "ratings"), call("inside", "ratings"), call("outside", "reviews"));
+            let (outside, inside, flagged) = tokio::try_join!(calls.0, calls.1, calls.2)?;
+            // Only the edge takes away what a client sends to a host without a flag.
+            assert_eq!([outside.body, inside.body, flagged.body], ["none", "v1", "v1"]);
+        }
         Ok(())
     });
 }

@@ -111,33 +111,6 @@ fn a_frozen_proxy_keeps_v1_alive_and_is_named() {
 }
 
 #[test]
-fn the_controller_may_be_killed_at_any_time() {
-    story("killed-controller", async |dir| {
-        let mut local = Local::new(dir)?;
-        local.start().await?;
-        let envoy = local.envoy("edge", 2).await?;
-        local.reaches("Stable", "v1").await?;
-        let load = load(&envoy).await?;
-        local.ask("v2");
-        for phase in ["Coexisting", "Switching", "Settling", "Removing"] {
-            // A phase may be over before it is seen; what counts is that it is killed again and again.
-            let _ = wait_for(phase, Duration::from_secs(2), async || {
-                let (is, _) = local.phase().await?;
-                ensure!(is == phase, "{is}");
-                Ok(())
-            })
-            .await;
-            local.controller().kill();
-            local.start().await?;
-        }
-        local.reaches("Stable", "v2").await?;
-        ensure!(!local.runs("v1").await, "v1 still runs");
-        assert_clean(&load.stop().await?);
-        Ok(())
-    });
-}
-
-#[test]
 fn an_envoy_restarted_in_the_middle_starts_with_the_flag() {
     story("restarted-envoy", async |dir| {
         let mut local = Local::new(dir)?;

@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::file::{File, FileError};
 use super::process::{ProcessError, Supervisor};
 use super::store::{Store, StoreError, beside, write_atomically};
 use super::xds;
 use super::{headroom, unique};
+use crate::fault;
 use crate::observation::{Headroom, Observation};
-use crate::service::{FlagView, Hub, now_ms};
+use crate::service::{FlagView, Hub, Post, Senders, now_ms};
 use crate::status::{Phase, Status};
 use crate::step::{Effect, step};
 
@@ -77,8 +81,8 @@ pub async fn run(
     let fresh = || Status::new(&unique(), &file.metadata.name, now_ms());
     let mut store = Store::open(&file.local.state_file, fresh)?;
     store.save()?;
-    let hub = Arc::new(Hub::new());
-    hub.know(tokens(&file));
+    let hub = Arc::new(Hub::new(Senders::listed()));
+    hub.senders.know(tokens(&file));
     let address = file.local.listen;
     let listen = |error| DriverError::Listen { address, error };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
@@ -100,6 +104,8 @@ pub async fn run(
         hub: Arc::clone(&hub),
         files: xds::Writer::default(),
     };
+    // Without the signal the next tick sees it.
+    let mut children = signal(SignalKind::child()).ok();
     tokio::pin!(stop);
     let result = loop {
         let wait = match driver.turn() {
@@ -108,12 +114,23 @@ pub async fn run(
         };
         tokio::select! {
             () = hub.wake.notified() => {}
+            () = ended(&mut children) => {}
             () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             () = &mut stop => break Ok(()),
         }
     };
     server.abort();
     result
+}
+
+/// A version that was started here ends.
+async fn ended(children: &mut Option<Signal>) {
+    match children {
+        Some(children) => {
+            children.recv().await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 fn tokens(file: &File) -> BTreeMap<String, Option<String>> {
@@ -154,7 +171,7 @@ impl Driver {
         match File::read(&self.path).map_err(|error| error.to_string()).and_then(|file| self.same_place(file)) {
             Ok(file) => {
                 tracing::info!(version = file.spec.version, "the file was edited");
-                self.hub.know(tokens(&file));
+                self.hub.senders.know(tokens(&file));
                 self.file = file;
                 self.spec_error = None;
             }
@@ -184,8 +201,8 @@ impl Driver {
         let known: BTreeSet<&String> = versions.keys().chain(state.processes.keys()).collect();
         let workload = |version: &str| self.supervisor.workload(&self.store, version, versions.contains_key(version));
         let status = &state.status;
-        self.hub.expect(self.expected());
-        let fleet = status.record.as_ref().map(|record| self.hub.fleet(now_ms, record, &status.asked()));
+        let expected = self.expected();
+        let fleet = status.record.as_ref().map(|record| self.hub.fleet(now_ms, record, &expected, &status.asked()));
         let needed =
             status.switch.as_ref().filter(|switch| status.phase == Phase::Coexisting && switch.headroom_at.is_none());
         let headroom = needed.map_or(Headroom::Unknown, |switch| {
@@ -196,7 +213,9 @@ impl Driver {
             versions: known.into_iter().map(|version| (version.clone(), workload(version))).collect(),
             headroom,
             fleet: fleet.unwrap_or_else(|| flag::ledger::Fleet::unknown(0)),
-            request: self.hub.next_request(status.last_request.as_ref().map(|last| last.id.as_str())),
+            request: self
+                .hub
+                .next_request(&self.file.metadata.name, status.last_request.as_ref().map(|last| last.id.as_str())),
             spec_error: self.spec_error.clone(),
         }
     }
@@ -216,6 +235,7 @@ impl Driver {
         let view =
             FlagView { name, spec_version, status, fleet: seen.fleet, versions: seen.versions, waiting, now: now_ms };
         self.hub.show(view);
+        self.hub.looked.store(true, Ordering::Relaxed);
     }
 
     /// Only the state file's errors end the controller: what it cannot remember it must not do.
@@ -223,11 +243,9 @@ impl Driver {
         let versions = &self.file.local.versions;
         match effect {
             Effect::Publish(record) => {
-                let phase = self.store.state.status.phase;
-                let watched =
-                    matches!(phase, Phase::ProvingRoutes | Phase::Switching | Phase::Settling | Phase::Removing);
-                let prove = if self.store.state.status.proves_routes() { vec![record.uid.clone()] } else { vec![] };
-                self.hub.publish(vec![record.as_ref().clone()], if watched { 100 } else { 1_000 }, prove);
+                if self.hub.publish(Post::of(&self.store.state.status, record)) {
+                    fault::point("after the record was published");
+                }
             }
             Effect::Route(record) => {
                 let header = &self.file.spec.routing.header;
@@ -265,7 +283,10 @@ impl Driver {
         };
         for (path, text) in texts {
             match self.files.write(&path, text) {
-                Ok(true) => tracing::info!(epoch, path = %path.display(), "configured"),
+                Ok(true) => {
+                    tracing::info!(epoch, path = %path.display(), "configured");
+                    fault::point("after the proxies were configured");
+                }
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, path = %path.display(), "cannot be written"),
             }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::file::{Stop, Version};
 use super::probe::Probe;
 use super::store::{Store, StoreError};
+use crate::fault;
 use crate::observation::Workload;
 use crate::service::Hub;
 
@@ -170,6 +171,7 @@ impl Supervisor {
         let spawned = spawn(&mut command);
         match spawned {
             Ok(child) => {
+                fault::point("after a version was started");
                 let pid = i32::try_from(child.id()).ok();
                 let start_ticks = pid.and_then(start_ticks);
                 tracing::info!(version, pid, "started");
@@ -203,6 +205,7 @@ impl Supervisor {
         store.save()?;
         tracing::info!(version, pid = process.pid, signal = how.signal, "stopping");
         signal(&process, how.signal.parse().unwrap_or(Signal::SIGTERM));
+        fault::point("after a version was told to stop");
         if let Some(live) = self.live.get_mut(version) {
             live.probe = None;
         }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::process::Process;
+use crate::fault;
 use crate::status::Status;
 
 const FORMAT: u32 = 1;
@@ -104,7 +105,10 @@ impl Store {
         let mut bytes =
             serde_json::to_vec_pretty(&self.state).map_err(|error| io(&self.path, "written")(error.into()))?;
         bytes.push(b'\n');
-        write_atomically(&self.path, &bytes).map_err(io(&self.path, "written"))
+        fault::point("before the state is written");
+        write_atomically(&self.path, &bytes).map_err(io(&self.path, "written"))?;
+        fault::point("after the state was written");
+        Ok(())
     }
 }
 

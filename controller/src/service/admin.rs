@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -34,14 +35,14 @@ pub struct Accepted {
 }
 
 pub(super) async fn status(State(hub): State<Arc<Hub>>) -> Json<Vec<FlagView>> {
-    Json(hub.view().iter().map(|view| FlagView::clone(view)).collect())
+    Json(hub.views().iter().map(|view| FlagView::clone(view)).collect())
 }
 
 pub(super) async fn ready(State(hub): State<Arc<Hub>>) -> Result<&'static str, Refusal> {
-    match hub.view() {
-        Some(_) => Ok("ok\n"),
-        None => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "no flag has been looked at yet")),
+    if hub.looked.load(Ordering::Relaxed) {
+        return Ok("ok\n");
     }
+    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "no flag has been looked at yet"))
 }
 
 pub(super) async fn metrics(State(hub): State<Arc<Hub>>) -> impl IntoResponse {
@@ -59,7 +60,7 @@ pub(super) async fn request(
         return Err(Refusal::new(StatusCode::FORBIDDEN, "sender", error));
     }
     let Json(ask) = body.map_err(|error| Refusal::new(error.status(), "malformed", error.body_text()))?;
-    let known = hub.view().is_some_and(|view| view.name == ask.flag);
+    let known = hub.views().iter().any(|view| view.name == ask.flag);
     if !known {
         let error = format!("there is no flag {:?} here", flag::shortened(&ask.flag));
         return Err(Refusal::new(StatusCode::NOT_FOUND, "unknown_flag", error));
@@ -68,7 +69,7 @@ pub(super) async fn request(
     if id.is_empty() || id.len() > 64 {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "malformed", "id has to have 1 to 64 bytes"));
     }
-    if !hub.ask(Request { id: id.clone(), action: ask.action }) {
+    if !hub.ask(&ask.flag, Request { id: id.clone(), action: ask.action }) {
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "busy", "too many requests wait for an answer"));
     }
     hub.wake.notify_one();

@@ -1,6 +1,7 @@
 //! What the flag service and the driver of the state machine share. I/O: reads the clock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,8 +14,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 
 use super::metrics::Metrics;
+use super::sender::Senders;
 use crate::observation::{Request, Workload};
-use crate::status::Status;
+use crate::status::{Phase, Status};
 
 /// Requests of people that wait for an answer.
 const QUEUE: usize = 64;
@@ -47,88 +49,105 @@ pub struct FlagView {
     pub now: u64,
 }
 
-/// Shared by the flag service and the driver.
+/// What the proxies are sent of one flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Post {
+    /// The record.
+    pub record: Record,
+    /// Milliseconds between two reports that it needs.
+    pub report_every_ms: u32,
+    /// Whether proxies are asked to show their routes.
+    pub prove_routes: bool,
+}
+
+impl Post {
+    /// What a status has its proxies sent.
+    pub fn of(status: &Status, record: &Record) -> Post {
+        let watched = [Phase::ProvingRoutes, Phase::Switching, Phase::Settling, Phase::Removing];
+        Post {
+            record: record.clone(),
+            report_every_ms: if watched.contains(&status.phase) { 100 } else { 1_000 },
+            prove_routes: status.proves_routes(),
+        }
+    }
+}
+
+/// Shared by the flag service and the driver. Flags are told apart by name.
 #[derive(Debug)]
 pub struct Hub {
     ledger: Mutex<Ledger>,
-    /// Known proxies, with their tokens.
-    tokens: Mutex<BTreeMap<String, Option<String>>>,
-    /// Those of them that have to ack.
-    expected: Mutex<BTreeSet<String>>,
+    /// Who may speak for a proxy.
+    pub senders: Senders,
+    posts: Mutex<BTreeMap<String, Post>>,
     snapshot: watch::Sender<Option<Arc<Snapshot>>>,
-    view: Mutex<Option<Arc<FlagView>>>,
-    requests: Mutex<VecDeque<Request>>,
+    views: Mutex<BTreeMap<String, Arc<FlagView>>>,
+    requests: Mutex<VecDeque<(String, Request)>>,
+    /// Whether the driver has looked at every flag once.
+    pub looked: AtomicBool,
     /// Wakes the driver.
     pub wake: Notify,
     pub(super) metrics: Metrics,
 }
 
 // What a panicking thread left behind is still whole: every change here is one assignment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Hub {
     /// A hub that has nothing to publish yet.
-    pub fn new() -> Hub {
+    pub fn new(senders: Senders) -> Hub {
         Hub {
             ledger: Mutex::new(Ledger::new(STALE_MS)),
-            tokens: Mutex::default(),
-            expected: Mutex::default(),
+            senders,
+            posts: Mutex::default(),
             snapshot: watch::Sender::new(None),
-            view: Mutex::default(),
+            views: Mutex::default(),
             requests: Mutex::default(),
+            looked: AtomicBool::new(false),
             wake: Notify::new(),
             metrics: Metrics::new(),
         }
     }
 
-    /// Replaces the list of proxies that may ask and report, with their tokens.
-    pub fn know(&self, tokens: BTreeMap<String, Option<String>>) {
-        *lock(&self.tokens) = tokens;
-    }
-
-    /// Replaces the list of proxies that have to ack.
-    pub fn expect(&self, proxies: BTreeSet<String>) {
-        *lock(&self.expected) = proxies;
-    }
-
-    pub(super) fn token_of(&self, proxy: &str) -> Option<Option<String>> {
-        lock(&self.tokens).get(proxy).cloned()
-    }
-
-    /// What the expected proxies say.
-    pub fn fleet(&self, now_ms: u64, record: &Record, asked: &Asked) -> Fleet {
-        lock(&self.ledger).view(now_ms, record, &lock(&self.expected), asked)
+    /// What the proxies that have to ack say.
+    pub fn fleet(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, asked: &Asked) -> Fleet {
+        lock(&self.ledger).view(now_ms, record, expected, asked)
     }
 
     pub(super) fn accept(&self, report: flag::report::Report) -> Result<(), flag::report::ReportError> {
         lock(&self.ledger).accept(now_ms(), report)
     }
 
-    /// Publishes; who waits is woken at once if anything changed.
-    pub fn publish(&self, flags: Vec<Record>, report_every_ms: u32, prove_routes: Vec<String>) {
-        let mut snapshot =
-            Snapshot { protocol: PROTOCOL, revision: String::new(), report_every_ms, prove_routes, flags };
-        let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();
-        snapshot.revision = Sha256::digest(&bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-        self.snapshot.send_if_modified(|current| {
-            let changed = current.as_ref().is_none_or(|current| current.revision != snapshot.revision);
-            if changed {
-                *current = Some(Arc::new(snapshot));
-            }
-            changed
-        });
+    /// Publishes; who waits is woken at once if anything changed. Whether it did.
+    pub fn publish(&self, post: Post) -> bool {
+        let mut posts = lock(&self.posts);
+        if posts.get(&post.record.name) == Some(&post) {
+            return false;
+        }
+        posts.insert(post.record.name.clone(), post);
+        self.snapshot.send_replace(Some(Arc::new(snapshot(&posts))));
+        true
     }
 
     pub(super) fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
         self.snapshot.subscribe()
     }
 
-    /// Replaces what `GET /v1/status` and the metrics show.
+    /// Replaces what `GET /v1/status` and the metrics show of a flag.
     pub fn show(&self, view: FlagView) {
         self.metrics.show(&view);
-        *lock(&self.view) = Some(Arc::new(view));
+        lock(&self.views).insert(view.name.clone(), Arc::new(view));
+    }
+
+    /// A flag is gone. Proxies keep what they have of it.
+    pub fn forget(&self, name: &str) {
+        lock(&self.views).remove(name);
+        self.metrics.forget(name);
+        let mut posts = lock(&self.posts);
+        if posts.remove(name).is_some() {
+            self.snapshot.send_replace(Some(Arc::new(snapshot(&posts))));
+        }
     }
 
     /// A flip took this long from its record to the last ack.
@@ -136,32 +155,37 @@ impl Hub {
         self.metrics.flip.observe(seconds);
     }
 
-    pub(super) fn view(&self) -> Option<Arc<FlagView>> {
-        lock(&self.view).clone()
+    pub(super) fn views(&self) -> Vec<Arc<FlagView>> {
+        lock(&self.views).values().cloned().collect()
     }
 
-    /// Queues a request; false: too many wait.
-    pub(super) fn ask(&self, request: Request) -> bool {
+    /// Queues a request for a flag; false: too many wait.
+    pub(super) fn ask(&self, flag: &str, request: Request) -> bool {
         let mut queue = lock(&self.requests);
         let fits = queue.len() < QUEUE;
         if fits {
-            queue.push_back(request);
+            queue.push_back((flag.to_owned(), request));
         }
         fits
     }
 
-    /// The next request that was not answered yet.
-    pub fn next_request(&self, answered: Option<&str>) -> Option<Request> {
+    /// The next request for a flag that was not answered yet.
+    pub fn next_request(&self, flag: &str, answered: Option<&str>) -> Option<Request> {
         let mut queue = lock(&self.requests);
-        while queue.front().is_some_and(|request| Some(request.id.as_str()) == answered) {
-            queue.pop_front();
-        }
-        queue.front().cloned()
+        queue.retain(|(of, request)| of != flag || Some(request.id.as_str()) != answered);
+        queue.iter().find(|(of, _)| of == flag).map(|(_, request)| request.clone())
     }
 }
 
-impl Default for Hub {
-    fn default() -> Hub {
-        Hub::new()
-    }
+fn snapshot(posts: &BTreeMap<String, Post>) -> Snapshot {
+    let mut snapshot = Snapshot {
+        protocol: PROTOCOL,
+        revision: String::new(),
+        report_every_ms: posts.values().map(|post| post.report_every_ms).min().unwrap_or(1_000),
+        prove_routes: posts.values().filter(|post| post.prove_routes).map(|post| post.record.uid.clone()).collect(),
+        flags: posts.values().map(|post| post.record.clone()).collect(),
+    };
+    let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();
+    snapshot.revision = Sha256::digest(&bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    snapshot
 }

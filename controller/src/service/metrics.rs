@@ -1,5 +1,7 @@
 //! Metrics of the flag service. No I/O.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
@@ -10,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::FlagView;
+use super::hub::lock;
 use crate::status::Phase;
 
 type Labels = Vec<(&'static str, String)>;
@@ -18,12 +21,14 @@ type Labels = Vec<(&'static str, String)>;
 pub(super) struct Metrics {
     registry: Registry,
     reports: Family<Labels, Counter>,
-    expected: Gauge,
-    acked: Gauge,
-    laggards: Gauge,
-    epoch: Gauge<u64, AtomicU64>,
+    expected: Family<Labels, Gauge>,
+    acked: Family<Labels, Gauge>,
+    laggards: Family<Labels, Gauge>,
+    epoch: Family<Labels, Gauge<u64, AtomicU64>>,
     phase: Family<Labels, Gauge>,
     open: Family<Labels, Gauge>,
+    /// Versions with an `open` line, by flag.
+    versions: Mutex<BTreeMap<String, BTreeSet<String>>>,
     pub(super) flip: Histogram,
 }
 
@@ -33,12 +38,13 @@ impl Metrics {
         let metrics = Metrics {
             registry: Registry::default(),
             reports: Family::default(),
-            expected: Gauge::default(),
-            acked: Gauge::default(),
-            laggards: Gauge::default(),
-            epoch: Gauge::default(),
+            expected: Family::default(),
+            acked: Family::default(),
+            laggards: Family::default(),
+            epoch: Family::default(),
             phase: Family::default(),
             open: Family::default(),
+            versions: Mutex::default(),
             // 1 ms to 65 s.
             flip: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
         };
@@ -59,19 +65,48 @@ impl Metrics {
 
     pub(super) fn show(&self, view: &FlagView) {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.expected.set(count(view.fleet.expected));
-        self.acked.set(count(view.fleet.acked));
-        self.laggards.set(count(view.fleet.laggards.len()));
-        self.epoch.set(view.status.epoch());
+        let flag = || ("flag", view.name.clone());
+        let labels = vec![flag()];
+        self.expected.get_or_create(&labels).set(count(view.fleet.expected));
+        self.acked.get_or_create(&labels).set(count(view.fleet.acked));
+        self.laggards.get_or_create(&labels).set(count(view.fleet.laggards.len()));
+        self.epoch.get_or_create(&labels).set(view.status.epoch());
         for phase in Phase::ALL {
-            let labels = vec![("phase", phase.name().to_owned())];
+            let labels = vec![flag(), ("phase", phase.name().to_owned())];
             self.phase.get_or_create(&labels).set(i64::from(phase == view.status.phase));
         }
-        // Versions come and go; those that nobody counts any more have no line.
-        self.open.clear();
-        for (version, totals) in &view.fleet.sent {
-            let open = i64::try_from(totals.open().unwrap_or(0)).unwrap_or(i64::MAX);
-            self.open.get_or_create(&vec![("version", version.clone())]).set(open);
+        let open = |version: &String| view.fleet.sent.get(version).and_then(|totals| totals.open());
+        let mut versions = lock(&self.versions);
+        let shown = versions.entry(view.name.clone()).or_default();
+        // Versions come and go. Those that nobody counts any more have no line, nor have those
+        // whose totals contradict themselves: unknown is not zero.
+        for version in std::mem::take(shown).iter().chain(view.fleet.sent.keys()) {
+            let labels = vec![flag(), ("version", version.clone())];
+            match open(version) {
+                Some(open) => {
+                    self.open.get_or_create(&labels).set(i64::try_from(open).unwrap_or(i64::MAX));
+                    shown.insert(version.clone());
+                }
+                None => {
+                    self.open.remove(&labels);
+                }
+            }
+        }
+    }
+
+    /// A flag is gone.
+    pub(super) fn forget(&self, flag: &str) {
+        let flag = || ("flag", flag.to_owned());
+        let labels = vec![flag()];
+        self.expected.remove(&labels);
+        self.acked.remove(&labels);
+        self.laggards.remove(&labels);
+        self.epoch.remove(&labels);
+        for phase in Phase::ALL {
+            self.phase.remove(&vec![flag(), ("phase", phase.name().to_owned())]);
+        }
+        for version in lock(&self.versions).remove(&flag().1).unwrap_or_default() {
+            self.open.remove(&vec![flag(), ("version", version)]);
         }
     }
 

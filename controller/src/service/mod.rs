@@ -5,8 +5,9 @@ mod hub;
 mod metrics;
 mod poll;
 mod report;
+mod sender;
+mod server;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +21,14 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 pub use admin::{Accepted, Ask};
-pub use hub::{FlagView, Hub, now_ms};
+pub use hub::{FlagView, Hub, Post, now_ms};
+pub use sender::{Review, Senders};
+pub use server::{Limits, serve_within};
 
 /// Long polls at a time.
 const POLLS: usize = 8_192;
 /// Other requests at a time.
 const REQUESTS: usize = 256;
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An answer that says what was wrong.
 #[derive(Debug)]
@@ -49,8 +51,8 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// All routes.
-pub fn router(hub: Arc<Hub>) -> Router {
+/// All routes. A request takes no longer than this, a long poll excepted.
+pub fn router(hub: Arc<Hub>, timeout: Duration) -> Router {
     let polls = Router::new().route("/v1/snapshot", get(poll::snapshot)).layer(GlobalConcurrencyLimitLayer::new(POLLS));
     let others = Router::new()
         .route("/v1/report", post(report::report).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES)))
@@ -59,21 +61,12 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(admin::ready))
         .route("/metrics", get(admin::metrics))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, TIMEOUT))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, timeout))
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS));
     polls.merge(others).with_state(hub)
 }
 
 /// Serves until `stop` ends.
-pub async fn serve(
-    listener: tokio::net::TcpListener,
-    hub: Arc<Hub>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let app = router(hub).into_make_service_with_connect_info::<SocketAddr>();
-    // A flip is a small answer to a waiting poll: it must not wait for more to send.
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream: &mut tokio::net::TcpStream| {
-        let _ = stream.set_nodelay(true);
-    });
-    axum::serve(listener, app).with_graceful_shutdown(stop).await
+pub async fn serve(listener: tokio::net::TcpListener, hub: Arc<Hub>, stop: impl Future<Output = ()>) {
+    serve_within(Limits::default(), listener, hub, stop).await;
 }

@@ -1,11 +1,12 @@
 //! `GET /v1/snapshot`: the long poll of the proxies. I/O: HTTP.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -24,12 +25,17 @@ pub(super) struct Poll {
     wait_ms: u64,
 }
 
-pub(super) async fn snapshot(State(hub): State<Arc<Hub>>, Query(poll): Query<Poll>) -> Result<Response, Refusal> {
-    if hub.token_of(&poll.proxy).is_none() {
+pub(super) async fn snapshot(
+    State(hub): State<Arc<Hub>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    Query(poll): Query<Poll>,
+) -> Result<Response, Refusal> {
+    hub.senders.check(peer, &headers, &poll.proxy).await.map_err(|sender| {
         let shown = flag::shortened(&poll.proxy);
-        let error = format!("proxy {shown:?} is not one of those that are expected: add it to local.proxies");
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "unknown_proxy", error));
-    }
+        let error = format!("the poll is of {shown:?}, but its sender is {sender}");
+        Refusal::new(StatusCode::FORBIDDEN, "sender", error)
+    })?;
     let mut snapshots = hub.snapshots();
     let wait = Duration::from_millis(poll.wait_ms.min(MAX_WAIT_MS));
     let other = snapshots.wait_for(|current| current.as_ref().is_some_and(|one| one.revision != poll.revision));

@@ -1,0 +1,62 @@
+//! What Envoy calls. The SDK's own functions for it box every request and look it up in several
+//! maps, which costs more than all that we do, and bring every callback that there is into the
+//! binary. The build renames these to the names that Envoy knows, and leaves the SDK's out.
+
+#![allow(unsafe_code, reason = "that no other function has the name of an exported one cannot be checked")]
+
+use proxy_wasm::types::Action;
+
+use crate::vm::Vm;
+use crate::{request, root};
+
+unsafe extern "C" {
+    // The SDK's: it notes every call that it sends until this.
+    safe fn proxy_on_http_call_response(context: u32, token: u32, headers: usize, body: usize, trailers: usize);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn versionflag_on_context_create(context: u32, parent: u32) {
+    match parent {
+        0 => root::create(context),
+        plugin => Vm::with(|vm| vm.create(context, plugin)),
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn versionflag_on_configure(context: u32, size: usize) -> bool {
+    root::with(context, |root, vm| root.on_configure(vm, size)).unwrap_or(false)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn versionflag_on_request_headers(context: u32, _count: usize, _end: bool) -> Action {
+    Vm::with(|vm| request::on_request_headers(vm, context))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn versionflag_on_tick(context: u32) {
+    root::with(context, |root, vm| root.on_tick(vm));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn versionflag_on_queue_ready(context: u32, _queue: u32) {
+    root::with(context, |root, vm| root.on_queue_ready(vm));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn versionflag_on_http_call_response(
+    context: u32,
+    token: u32,
+    headers: usize,
+    body: usize,
+    trailers: usize,
+) {
+    proxy_on_http_call_response(context, token, headers, body, trailers);
+    root::with(context, |root, vm| root.on_http_call_response(vm, token, body));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn versionflag_on_delete(context: u32) {
+    if !root::delete(context) {
+        Vm::with(|vm| request::on_end(vm, context));
+    }
+}

@@ -1,0 +1,71 @@
+//! The controller dies like by `kill -9`, at every point of a whole switch, one after the other,
+//! under load, with every request checked.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use harness::local::Local;
+use harness::{Load, LoadPlan, story, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// See `controller/src/fault.rs`.
+const FAULT: &str = "VERSIONFLAG_FAULT";
+/// A switch has fewer points; one with more would not come to its end.
+const MOST: usize = 100;
+
+/// The whole of what a switch from `old` to `new` is for.
+async fn arrives(local: &Local<'_>, old: &str, new: &str) -> anyhow::Result<()> {
+    local.reaches("Stable", new).await?;
+    wait_for(&format!("the end of {old}"), LIMIT, async || !local.runs(old).await).await
+}
+
+#[test]
+fn the_controller_may_die_at_every_point_of_a_switch() {
+    story("killed-controller", async |dir| {
+        let mut local = Local::new(dir)?;
+        local.file()["spec"]["coexistence"]["minReady"] = "0s".into();
+        local.file()["spec"]["settle"]["quietPeriod"] = "100ms".into();
+        local.file()["local"]["versions"]["v1"]["ready"]["interval"] = "20ms".into();
+        local.file()["local"]["versions"]["v2"]["ready"]["interval"] = "20ms".into();
+        local.start().await?;
+        let envoy = local.envoy("edge", 2).await?;
+        local.reaches("Stable", "v1").await?;
+        let load = Load::start(envoy.listener("ingress"), LoadPlan { rate_per_s: 200, ..LoadPlan::default() });
+        let (mut old, mut new) = ("v1", "v2");
+        let mut points = Vec::new();
+        loop {
+            local.controller().kill();
+            local.ask(new);
+            let number = (points.len() + 1).to_string();
+            let mut dies = local.controller_with(&[(FAULT, &number)])?;
+            let came_to_the_end = wait_for(&format!("point {number}, or the end"), LIMIT, async || {
+                if !dies.is_running() {
+                    return Ok(false);
+                }
+                let phase = local.phase().await?;
+                ensure!(phase == ("Stable".to_owned(), new.to_owned()), "{phase:?}");
+                Ok(true)
+            })
+            .await?;
+            if came_to_the_end {
+                break;
+            }
+            let log = dies.log_tail(1);
+            let point = log.split("what=").nth(1).with_context(|| format!("it ended by itself: {log}"))?.to_owned();
+            local.start().await?;
+            arrives(&local, old, new).await.with_context(|| format!("after point {number}: {point}"))?;
+            points.push(point);
+            ensure!(points.len() < MOST, "too many points: {points:?}");
+            (old, new) = (new, old);
+        }
+        let before = load.live().answered_by(new);
+        wait_for("traffic at the end", LIMIT, async || load.live().answered_by(new) > before + 200).await?;
+        for what in ["before the state", "after the state", "published", "configured", "started", "told to stop"] {
+            assert!(points.iter().any(|point| point.contains(what)), "no point {what:?} in {points:?}");
+        }
+        // A request to a version that is not there would have failed.
+        load.stop().await?.assert_no_failures();
+        println!("{} points", points.len());
+        Ok(())
+    });
+}

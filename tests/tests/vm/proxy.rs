@@ -1,0 +1,255 @@
+//! A proxy of several workers, one VM instance each, with a clock that only the test moves, and the
+//! flag service that it talks to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, ensure};
+use flag::record::{Gate, Member, Record};
+use flag::report::Report;
+use flag::snapshot::Snapshot;
+use serde_json::json;
+use wasmi::{Engine, Module};
+
+use super::host::{Common, Dispatched, Vm, lock};
+
+/// The plugin's context in every instance.
+const PLUGIN: i32 = 1;
+const CONTINUE: i32 = 0;
+/// The first moment of every proxy, in Unix milliseconds.
+const BEGIN_MS: u64 = 1_700_000_000_000;
+const STEP_MS: u64 = 10;
+
+pub(crate) fn record(epoch: u64, active: &str) -> Record {
+    let set = |name: String| BTreeSet::from([name]);
+    let clusters = ["v1", "v2"].map(|version| (version.to_owned(), set(format!("reviews-{version}"))));
+    let record = Record {
+        uid: "uid".to_owned(),
+        name: "reviews".to_owned(),
+        epoch,
+        active: active.to_owned(),
+        gate: Gate::Open,
+        members: vec![Member {
+            service: "reviews".to_owned(),
+            hosts: set("reviews".to_owned()),
+            clusters: BTreeMap::from(clusters),
+        }],
+        versions: BTreeSet::from(["v1".to_owned(), "v2".to_owned()]),
+        preview: None,
+        hash: String::new(),
+    };
+    record.seal().expect("a valid record")
+}
+
+/// The filter, compiled once.
+pub(crate) struct Filter {
+    engine: Engine,
+    module: Module,
+}
+
+impl Filter {
+    pub(crate) fn load() -> Result<Filter> {
+        let engine = Engine::default();
+        let module = Module::new(&engine, std::fs::read(harness::local::wasm()?)?)?;
+        Ok(Filter { engine, module })
+    }
+}
+
+pub(crate) struct Proxy {
+    pub(crate) shared: Common,
+    workers: Vec<(Vm, u64)>,
+    /// The worker that Envoy does not let run.
+    pub(crate) frozen: Option<usize>,
+    /// The flag service cannot be reached.
+    pub(crate) away: bool,
+    /// What polls are answered with.
+    pub(crate) record: Record,
+    /// Taken so far.
+    pub(crate) reports: Vec<Report>,
+    contexts: i32,
+}
+
+impl Proxy {
+    /// Its configuration says v1 at epoch 5, the service v2 at epoch 10.
+    pub(crate) fn start(filter: &Filter, workers: usize) -> Result<Proxy> {
+        let shared = Common::default();
+        lock(&shared).now_ms = BEGIN_MS;
+        let mut proxy = Proxy {
+            shared,
+            workers: vec![],
+            frozen: None,
+            away: false,
+            record: record(10, "v2"),
+            reports: vec![],
+            contexts: PLUGIN,
+        };
+        let configuration = json!({
+            "protocol": flag::PROTOCOL,
+            "service": { "cluster": "versionflag" },
+            "firstAnswerMs": 500,
+            "flags": [record(5, "v1")],
+        });
+        let configuration = serde_json::to_vec(&configuration)?;
+        for worker in 0..workers {
+            let mut vm = Vm::new(&filter.engine, &filter.module, proxy.shared.clone(), worker)?;
+            vm.store.data_mut().configuration.clone_from(&configuration);
+            vm.call("proxy_on_context_create", PLUGIN, &[PLUGIN, 0])?;
+            vm.call("proxy_on_vm_start", PLUGIN, &[PLUGIN, 0])?;
+            let taken = vm.call("proxy_on_configure", PLUGIN, &[PLUGIN, configuration.len() as i32])?;
+            ensure!(taken == Some(1), "the configuration is refused: {:#?}", lock(&proxy.shared).log);
+            proxy.workers.push((vm, 0));
+        }
+        Ok(proxy)
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        lock(&self.shared).now_ms
+    }
+
+    /// Lets everything happen that happens within this time.
+    pub(crate) fn run(&mut self, ms: u64) -> Result<()> {
+        for _ in 0..ms / STEP_MS {
+            lock(&self.shared).now_ms += STEP_MS;
+            for worker in 0..self.workers.len() {
+                self.tick(worker)?;
+            }
+            self.ring()?;
+            self.serve()?;
+            self.ring()?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, worker: usize) -> Result<()> {
+        let (vm, since) = &mut self.workers[worker];
+        *since += STEP_MS;
+        let tick_ms = vm.store.data().tick_ms;
+        if self.frozen == Some(worker) || tick_ms == 0 || *since < tick_ms {
+            return Ok(());
+        }
+        *since = 0;
+        vm.call("proxy_on_tick", PLUGIN, &[PLUGIN]).map(drop)
+    }
+
+    /// Tells workers of what is in their queues.
+    fn ring(&mut self) -> Result<()> {
+        let queues = lock(&self.shared).queues.len();
+        for place in 0..queues {
+            let (rings, worker, plugin) = {
+                let mut shared = lock(&self.shared);
+                let queue = &mut shared.queues[place];
+                let rings = queue.rings && self.frozen != Some(queue.worker);
+                queue.rings &= !rings;
+                (rings, queue.worker, queue.plugin)
+            };
+            if rings {
+                self.workers[worker].0.call("proxy_on_queue_ready", plugin, &[plugin, place as i32 + 1])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what the flag service would answer now.
+    fn serve(&mut self) -> Result<()> {
+        let snapshot = Snapshot {
+            protocol: flag::PROTOCOL,
+            revision: format!("{}-{}", self.record.epoch, self.record.active),
+            report_every_ms: 50,
+            prove_routes: vec![],
+            flags: vec![self.record.clone()],
+        };
+        let calls = std::mem::take(&mut lock(&self.shared).calls);
+        for call in calls {
+            if self.frozen == Some(call.worker) {
+                lock(&self.shared).calls.push(call);
+                continue;
+            }
+            if self.away {
+                self.answer(&call, "", vec![])?;
+                continue;
+            }
+            let body = if call.path.starts_with("/v1/report") {
+                match Report::parse(&call.body) {
+                    Ok(report) => self.reports.push(report),
+                    Err(error) => {
+                        self.answer(&call, "400", error.to_string().into_bytes())?;
+                        continue;
+                    }
+                }
+                b"{}".to_vec()
+            } else if call.path.contains(&format!("revision={}&", snapshot.revision)) {
+                lock(&self.shared).calls.push(call);
+                continue;
+            } else {
+                serde_json::to_vec(&snapshot)?
+            };
+            self.answer(&call, "200", body)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, call: &Dispatched, status: &str, body: Vec<u8>) -> Result<()> {
+        let vm = &mut self.workers[call.worker].0;
+        let (plugin, size) = (call.plugin, body.len() as i32);
+        vm.store.data_mut().answer = (status.to_owned(), body);
+        vm.call("proxy_on_http_call_response", plugin, &[plugin, call.token, 1, size, 0])?;
+        vm.store.data_mut().answer = Default::default();
+        Ok(())
+    }
+
+    /// The version that a whole request at this worker is sent to; `None`: it is held, and its
+    /// client goes away.
+    pub(crate) fn request(&mut self, worker: usize) -> Result<Option<String>> {
+        self.contexts += 1;
+        let context = self.contexts;
+        let vm = &mut self.workers[worker].0;
+        let headers = BTreeMap::from([(":authority".to_owned(), "reviews".to_owned())]);
+        vm.store.data_mut().headers.insert(context, headers);
+        vm.call("proxy_on_context_create", context, &[context, PLUGIN])?;
+        let action = vm.call("proxy_on_request_headers", context, &[context, 1, 1])?;
+        let mut version = None;
+        if action == Some(CONTINUE) {
+            let marked = vm.store.data().headers[&context].get("x-versionflag").cloned();
+            vm.store.data_mut().cluster = format!("reviews-{}", marked.as_deref().unwrap_or("v1"));
+            vm.call("proxy_on_response_headers", context, &[context, 1, 0])?;
+            version = Some(marked.unwrap_or_else(|| "unmarked".to_owned()));
+        }
+        for end in ["proxy_on_done", "proxy_on_log", "proxy_on_delete"] {
+            vm.call(end, context, &[context])?;
+        }
+        vm.store.data_mut().headers.remove(&context);
+        Ok(version)
+    }
+
+    /// One at each worker; whatever is wrong, one of these versions serves.
+    pub(crate) fn requests_go_to(&mut self, versions: &[&str]) -> Result<()> {
+        for worker in 0..self.workers.len() {
+            let version = self.request(worker)?;
+            let known = version.as_deref().is_some_and(|version| versions.contains(&version));
+            ensure!(known, "worker {worker} sends to {version:?}, not {versions:?}: {:#?}", lock(&self.shared).log);
+        }
+        Ok(())
+    }
+
+    /// Waits until a complete report says that every instance has the service's record, on the
+    /// proxy's own clock.
+    pub(crate) fn settles(&mut self, within_ms: u64) -> Result<()> {
+        let (before, mut waited) = (self.reports.len(), 0);
+        let acks = |proxy: &Proxy, report: &Report| {
+            let state = report.flags.get("uid");
+            let all = report.instances.len() == proxy.workers.len();
+            report.complete && all && state.is_some_and(|state| state.hash == proxy.record.hash)
+        };
+        while !self.reports.iter().skip(before).any(|report| acks(self, report)) {
+            ensure!(
+                waited < within_ms,
+                "no ack within {within_ms} ms; last: {:#?}; log: {:#?}",
+                self.reports.last(),
+                lock(&self.shared).log
+            );
+            self.run(50)?;
+            waited += 50;
+        }
+        let active = self.record.active.clone();
+        self.requests_go_to(&[active.as_str()])
+    }
+}
