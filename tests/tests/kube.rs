@@ -50,7 +50,7 @@ fn is_ready(pod: &Pod) -> bool {
 async fn ready_endpoints(cluster: &Cluster<'_>) -> Result<Vec<String>> {
     let of_reviews = ListParams::default().labels("kubernetes.io/service-name=reviews");
     let slices = cluster.api::<EndpointSlice>("default").list(&of_reviews).await?;
-    let endpoints = slices.items.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default());
+    let endpoints = slices.items.into_iter().flat_map(|slice| slice.endpoints);
     let ready = endpoints.filter(|endpoint| endpoint.conditions.as_ref().is_some_and(|is| is.ready == Some(true)));
     let mut addresses: Vec<String> = ready.flat_map(|endpoint| endpoint.addresses).collect();
     addresses.sort();
