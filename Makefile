@@ -28,8 +28,8 @@ TEST_ENV = envoy=$$(tools/envoy.sh) && \
 	VERSIONFLAG_EMPTY_TRIMMED_WASM=$(CURDIR)/target/empty-filter-trimmed.wasm &&
 RUN := cargo run --release --package versionflag-tests --bin
 
-.PHONY: help filter empty-filter controller envoy lint test test-unit test-wasm test-envoy \
-	demo bench soak clean
+.PHONY: help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy \
+	test-kube demo bench soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -52,17 +52,21 @@ controller: ## Build the controller: target/release/versionflag
 envoy: ## Print the path of an Envoy, fetched if there is none
 	@tools/envoy.sh
 
+manifests: ## Write the manifests that are made from code: manifests/kubernetes/crd.yaml
+	@cargo run --quiet --package versionflag -- crd >target/crd.yaml
+	@mv target/crd.yaml manifests/kubernetes/crd.yaml
+
 # The wasm crates are only checked, never linked, so the native toolchain can lint them too.
 lint: ## Check formatting, lints and shell scripts
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features versionflag-tests/kube -- -D warnings
 	@if command -v shellcheck >/dev/null; then \
 		echo shellcheck; shellcheck -x tools/*.sh .ci/run; \
 	else \
 		echo "shellcheck is not installed: the scripts are not checked"; \
 	fi
 
-test: ## Run all tests: unit, wasm, real Envoy
+test: ## Run all tests: unit, wasm, real Envoy, real Kubernetes API
 	@MAKE="$(MAKE)" tools/test.sh
 
 test-unit: ## Run the tests that need nothing but Rust
@@ -73,6 +77,11 @@ test-wasm: ## Run the shared crate's tests as wasm, under Node
 
 test-envoy: filter empty-filter controller ## Run the end-to-end tests with a real Envoy
 	@$(TEST_ENV) cargo test --release --package versionflag-tests
+
+# One cluster at a time: each takes most of a gigabyte.
+test-kube: ## Run the tests with a real Kubernetes API; needs root
+	@programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
+		cargo test --release --package versionflag-tests --features kube --test kube -- --test-threads 1
 
 demo: filter controller ## Watch a version switch; ROLLBACK=1 shows one that is taken back
 	@$(TEST_ENV) $(RUN) demo -- $(if $(ROLLBACK),--rollback)

@@ -2,19 +2,22 @@
 //!
 //! | module | job | I/O |
 //! | --- | --- | --- |
-//! | [`spec`], [`span`] | what an operator asks for | none |
+//! | [`spec`], [`span`], [`quantity`] | what an operator asks for | none |
 //! | [`status`] | everything that is remembered | none |
 //! | [`observation`] | what is seen of the world in one pass | none |
 //! | [`mod@step`] | the state machine: spec, status and observation to a plan | none |
 //! | [`service`] | the flag service: snapshots, reports, requests, metrics | HTTP |
 //! | [`local`] | versions as processes of this machine, Envoy configured by a file | files, processes |
+//! | [`kube`] | versions as Deployments and StatefulSets of a Kubernetes cluster | in part |
 //! | [`cli`] | the command line | terminal, HTTP |
 //! | `fault` | where tests let the process die | environment |
 
 pub mod cli;
 mod fault;
+pub mod kube;
 pub mod local;
 pub mod observation;
+pub mod quantity;
 pub mod service;
 pub mod span;
 pub mod spec;

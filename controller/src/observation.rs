@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use flag::ledger::Fleet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One version's workload.
@@ -39,7 +40,7 @@ pub enum Headroom {
 }
 
 /// What a person asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Let the new version in.

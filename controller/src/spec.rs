@@ -1,26 +1,60 @@
 //! What an operator asks for: the `spec` of a VersionFlag. Pure.
 
+mod choice;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use flag::record::{check_name, check_version};
+use kube::CustomResource;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::span::Span;
 
+pub use choice::{
+    CleanupPolicy, Headroom, Laggards, Management, OnHoldTimeout, OnTargetFailure, OnTimeout, PromotionMode, Provider,
+    Replicas, SwitchMode,
+};
+
 /// The spec. Everything but `version` and `services` has a default.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+// Each column names its own type.
+#[allow(clippy::duplicated_attributes)]
+#[kube(
+    group = "versionflag.io",
+    version = "v1alpha1",
+    kind = "VersionFlag",
+    namespaced,
+    shortname = "vf",
+    doc = "Switches the version of a service by one flag, and removes the old one after traffic has settled.",
+    status = "crate::kube::resource::ResourceStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Target", type_ = "string", json_path = ".spec.version"),
+    printcolumn(name = "Active", type_ = "string", json_path = ".status.activeVersion"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Proxies", type_ = "string", json_path = ".status.proxies.summary"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Blocked-By", type_ = "string", json_path = ".status.blockedBy"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
 pub struct Spec {
     /// The version that is wanted: changing it asks for the switch.
+    #[schemars(length(max = 63), extend("x-kubernetes-validations" = rule(LABEL, NO_LABEL)))]
     pub version: String,
-    /// What is switched together.
+    /// What is switched together, under one record.
+    #[schemars(
+        length(min = 1, max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
     pub services: Vec<Service>,
     /// The label that tells versions apart where workloads have labels.
     #[serde(default = "default_label")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = rule("self == oldSelf", FIXED)))]
     pub version_label: String,
     /// Narrows who has to ack.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub callers: BTreeMap<String, serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Callers::is_empty")]
+    pub callers: Callers,
     /// Nothing moves while this is set.
     #[serde(default)]
     pub suspend: bool,
@@ -30,8 +64,9 @@ pub struct Spec {
     /// When the new version is let in.
     #[serde(default)]
     pub promotion: Promotion,
-    /// Questions to answer before or after the flip.
+    /// Questions to answer before or after the flip. Not supported yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "no_checks")]
     pub checks: Vec<serde_json::Value>,
     /// Requests that reach the new version before the flip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,109 +92,92 @@ fn default_label() -> String {
     "version".to_owned()
 }
 
+/// A list of objects that has to be empty.
+fn no_checks(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
+        "x-kubernetes-validations": rule("self.size() == 0", NO_CHECKS),
+    })
+}
+
+/// A rule that the API server checks.
+fn rule(rule: &str, message: &str) -> serde_json::Value {
+    serde_json::json!([{ "rule": rule, "message": message }])
+}
+
+const LABEL: &str = "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')";
+const HEADER: &str = "self.matches('^[a-z0-9._-]+$')";
+const NO_LABEL: &str =
+    "has to be a label value: letters, digits, '-', '_' and '.', starting and ending with a letter or digit";
+const FIXED: &str = "cannot be changed: delete this VersionFlag and make another one";
+const NO_CHECKS: &str = "is not supported yet: remove it, and promote by hand";
+const NO_FENCE: &str = "is not supported yet: use Immediate";
+const NO_HEADER: &str = "is not a lower-case HTTP header name";
+
 /// One service of the group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Service {
     /// Its name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// The hosts by which callers name it; without any, its name.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "set"))]
     pub hosts: BTreeSet<String>,
     /// Envoy clusters by version.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub clusters: BTreeMap<String, BTreeSet<String>>,
 }
 
-macro_rules! choice {
-    ($(#[$meta:meta])* $name:ident { $(#[$first_meta:meta])* $first:ident $(, $(#[$other_meta:meta])* $other:ident)* $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-        pub enum $name { $(#[$first_meta])* #[default] $first $(, $(#[$other_meta])* $other)* }
-    };
+/// Narrows who has to ack.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Callers {
+    /// Where the callers are; without any, in the namespace of the flag.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub namespaces: BTreeSet<String>,
+    /// Which pods they are.
+    #[serde(skip_serializing_if = "PodSelector::is_empty")]
+    pub pods: PodSelector,
 }
 
-choice! {
-    /// What a lack of headroom means.
-    Headroom {
-        /// The new version is not started.
-        Require,
-        /// It is started, and the lack logged.
-        Warn,
-        /// Nobody looks.
-        Ignore,
+/// Pods by their labels.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct PodSelector {
+    /// They have all of these.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+impl Callers {
+    /// Whether nothing is narrowed.
+    pub fn is_empty(&self) -> bool {
+        *self == Callers::default()
     }
 }
-choice! {
-    /// Who lets the new version in.
-    PromotionMode {
-        /// The controller, when it is ready.
-        Automatic,
-        /// A person.
-        Manual,
-    }
-}
-choice! {
-    /// How the flip is done.
-    SwitchMode {
-        /// At once.
-        Immediate,
-        /// Callers wait while the old version drains.
-        Fenced,
-    }
-}
-choice! {
-    /// What becomes of proxies that do not ack.
-    Laggards {
-        /// They are waited for.
-        Wait,
-        /// After the deadline the switch goes on without them.
-        Proceed,
-    }
-}
-choice! {
-    /// What to do when traffic does not settle in time.
-    OnTimeout {
-        /// Say so, and go on waiting.
-        Wait,
-        /// Go on although requests are still open on the old version.
-        Proceed,
-        /// Back to the old version.
-        Rollback,
-    }
-}
-choice! {
-    /// What becomes of the old version.
-    CleanupPolicy {
-        /// Stopped.
-        ScaleToZero,
-        /// Stopped and deleted.
-        Delete,
-        /// Kept.
-        Retain,
-    }
-}
-choice! {
-    /// What to do when the new version dies after the flip.
-    OnTargetFailure {
-        /// Say so.
-        Wait,
-        /// Back to the old version.
-        Rollback,
+
+impl PodSelector {
+    /// Whether every pod fits.
+    pub fn is_empty(&self) -> bool {
+        self.match_labels.is_empty()
     }
 }
 
 /// Both versions side by side.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Coexistence {
     /// After this the new version is reported as not getting ready.
     pub ready_timeout: Span,
     /// How long it has to have been ready without a break.
     pub min_ready: Span,
-    /// How many of it; `MatchActive` or `AsDeclared` where replicas exist.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub replicas: Option<String>,
+    /// How many of it, where replicas exist.
+    pub replicas: Replicas,
     /// What a lack of headroom means.
     pub headroom: Headroom,
 }
@@ -167,12 +185,12 @@ pub struct Coexistence {
 impl Default for Coexistence {
     fn default() -> Self {
         let (ready_timeout, min_ready) = (Span(600_000), Span(10_000));
-        Coexistence { ready_timeout, min_ready, replicas: None, headroom: Headroom::Require }
+        Coexistence { ready_timeout, min_ready, replicas: Replicas::MatchActive, headroom: Headroom::Require }
     }
 }
 
 /// When the new version is let in.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Promotion {
     /// Who lets it in.
@@ -182,21 +200,28 @@ pub struct Promotion {
 }
 
 /// Which requests reach the new version while it is ready and waits to be let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Preview {
     /// A request header.
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = rule(HEADER, NO_HEADER)))]
     pub header: String,
     /// The value that it has to have. Whoever knows it can choose: make it hard to guess.
+    #[schemars(length(min = 1, max = 253))]
     pub value: String,
 }
 
 /// The flip.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Switch {
     /// How it is done.
+    #[schemars(extend("x-kubernetes-validations" = rule("self != 'Fenced'", NO_FENCE)))]
     pub mode: SwitchMode,
+    /// How long callers wait in mode Fenced.
+    pub max_hold: Span,
+    /// What becomes of them then.
+    pub on_hold_timeout: OnHoldTimeout,
     /// What becomes of proxies that do not ack.
     pub laggards: Laggards,
     /// When they are named.
@@ -205,12 +230,18 @@ pub struct Switch {
 
 impl Default for Switch {
     fn default() -> Self {
-        Switch { mode: SwitchMode::Immediate, laggards: Laggards::Wait, ack_timeout: Span(300_000) }
+        Switch {
+            mode: SwitchMode::Immediate,
+            max_hold: Span(1_000),
+            on_hold_timeout: OnHoldTimeout::Open,
+            laggards: Laggards::Wait,
+            ack_timeout: Span(300_000),
+        }
     }
 }
 
 /// Waiting for traffic to have moved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Settle {
     /// How long nothing may reach the old version.
@@ -230,7 +261,7 @@ impl Default for Settle {
 }
 
 /// What becomes of the old version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Cleanup {
     /// What is done with it.
@@ -246,16 +277,21 @@ impl Default for Cleanup {
 }
 
 /// How requests are marked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Routing {
+    /// Who carries the routes out, where there is a choice.
+    pub provider: Provider,
+    /// Who writes them, where there is a choice.
+    pub management: Management,
     /// The header that routes match.
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = rule(HEADER, NO_HEADER)))]
     pub header: String,
 }
 
 impl Default for Routing {
     fn default() -> Self {
-        Routing { header: flag::config::HEADER.to_owned() }
+        Routing { provider: Provider::Istio, management: Management::Managed, header: flag::config::HEADER.to_owned() }
     }
 }
 
@@ -288,14 +324,17 @@ impl Spec {
             [("routing", Some(&self.routing.header)), ("preview", self.preview.as_ref().map(|one| &one.header))];
         for (part, header) in headers {
             if let Some(header) = header.filter(|header| !flag::config::is_header(header)) {
-                wrong.push(format!("spec.{part}.header {header:?} is not a lower-case HTTP header name"));
+                wrong.push(format!("spec.{part}.header {header:?} {NO_HEADER}"));
             }
         }
         if let Some(preview) = &self.preview {
             wrong.extend(check_name("spec.preview.value", &preview.value).err().map(|error| error.to_string()));
         }
         if self.switch.mode == SwitchMode::Fenced {
-            wrong.push("spec.switch.mode Fenced is not supported yet: use Immediate".to_owned());
+            wrong.push(format!("spec.switch.mode Fenced {NO_FENCE}"));
+        }
+        if !self.checks.is_empty() {
+            wrong.push(format!("spec.checks {NO_CHECKS}"));
         }
         wrong
     }

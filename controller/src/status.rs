@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use flag::ledger::Asked;
 use flag::record::Record;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Entries of the history that are kept.
 const HISTORY: usize = 10;
 
 /// Where a flag stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// The first version is taken over.
     Adopting,

@@ -21,7 +21,9 @@ const EDGE: &str = "  proxies: [{id: edge}]\n";
 #[rstest]
 #[case(", checks: [{name: errors}]", EDGE, "spec.checks is not supported")]
 #[case(", callers: {namespaces: [a]}", EDGE, "spec.callers is not supported")]
-#[case(", coexistence: {replicas: MatchActive}", EDGE, "a version is one process")]
+#[case(", coexistence: {replicas: AsDeclared}", EDGE, "a version is one process")]
+#[case(", routing: {provider: GatewayAPI}", EDGE, "read files")]
+#[case(", routing: {management: UserProvided}", EDGE, "filterConfig.routes")]
 #[case(", cleanup: {policy: Delete}", EDGE, "use ScaleToZero")]
 #[case("", "  proxies: []\n", "local.proxies is empty")]
 #[case(

@@ -1,7 +1,6 @@
 //! A real Envoy. I/O: runs it and asks its admin interface.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use crate::client::{Answer, Call};
 use crate::config::address;
 use crate::dir::TestDir;
-use crate::process::Process;
+use crate::process::{Process, tool};
 use crate::wait::wait_for;
 
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -207,19 +206,11 @@ fn bound_listeners(answer: &Answer) -> Result<BTreeMap<String, SocketAddr>> {
 }
 
 /// `$VERSIONFLAG_ENVOY`, or what `tools/envoy.sh` finds or installs.
-pub fn binary() -> Result<OsString> {
-    static BINARY: OnceLock<OsString> = OnceLock::new();
+pub fn binary() -> Result<PathBuf> {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
     if let Some(path) = BINARY.get() {
         return Ok(path.clone());
     }
-    let path = match std::env::var_os("VERSIONFLAG_ENVOY") {
-        Some(path) => path,
-        None => {
-            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-            let output = Command::new("tools/envoy.sh").current_dir(root).output().context("tools/envoy.sh")?;
-            ensure!(output.status.success(), "tools/envoy.sh: {}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8(output.stdout)?.trim().into()
-        }
-    };
+    let path = tool("VERSIONFLAG_ENVOY", "tools/envoy.sh")?;
     Ok(BINARY.get_or_init(|| path).clone())
 }

@@ -36,11 +36,12 @@
 //! | [`flips`] | many flips under load |
 //! | [`local`] | the whole system on this machine |
 //! | [`load`] | open-loop load in which every request is recorded |
+//! | [`netns`] | a network of a test's own, with the feature `kube` |
+//! | [`kube`] | a real Kubernetes control plane, with the feature `kube` |
 //! | [`bench`] | what a filter costs per request |
 
 pub mod backend;
 pub mod bench;
-
 pub mod client;
 pub mod clock;
 pub mod config;
@@ -48,8 +49,12 @@ pub mod dir;
 pub mod envoy;
 pub mod fake;
 pub mod flips;
+#[cfg(feature = "kube")]
+pub mod kube;
 pub mod load;
 pub mod local;
+#[cfg(feature = "kube")]
+pub mod netns;
 pub mod process;
 pub mod story;
 pub mod wait;

@@ -1,11 +1,13 @@
 //! A child process that never outlives its test. I/O: starts, signals and ends processes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{LazyLock, mpsc};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -111,6 +113,13 @@ impl Process {
         Ok(clock_getcpuclockid(self.pid())?.now()?.into())
     }
 
+    /// The memory that it occupies.
+    pub fn memory_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process without memory")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// Where its output goes.
     pub fn log(&self) -> &Path {
         &self.log
@@ -145,6 +154,17 @@ pub fn program(name: &str) -> Result<PathBuf> {
     built.with_context(|| format!("{name} is not built beside {}: cargo build --workspace", this.display()))
 }
 
+/// What a script of tools/ finds or installs; it prints where. `$variable` says so instead.
+pub fn tool(variable: &str, script: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(path.into());
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = Command::new(script).current_dir(root).stderr(Stdio::inherit()).output().context(script.to_owned())?;
+    anyhow::ensure!(output.status.success(), "{script} failed: see above");
+    Ok(String::from_utf8(output.stdout)?.trim().into())
+}
+
 #[allow(unsafe_code)]
 fn die_with_the_test(command: &mut Command) {
     let parent = getpid();
@@ -158,19 +178,28 @@ fn die_with_the_test(command: &mut Command) {
 }
 
 /// Starts the command on a thread that lives as long as the test's process does: the death signal
-/// is sent when the *thread* that started the child ends.
+/// is sent when the *thread* that started the child ends. There is one for each network namespace,
+/// because a child is born into that of the thread.
 fn spawn(command: Command) -> io::Result<Child> {
-    type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
-    static SPAWNER: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
-        let (orders, inbox) = mpsc::channel::<Order>();
-        thread::spawn(move || {
-            for (mut command, reply) in inbox {
-                let _ = reply.send(command.spawn());
-            }
-        });
-        orders
-    });
+    let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
     let (reply, child) = mpsc::sync_channel(1);
-    SPAWNER.send((command, reply)).map_err(io::Error::other)?;
+    let mut spawners = SPAWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let spawner = spawners.entry(namespace).or_insert_with(spawner);
+    spawner.send((command, reply)).map_err(io::Error::other)?;
+    drop(spawners);
     child.recv().map_err(io::Error::other)?
+}
+
+type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
+/// By the inode of the namespace, which is not given again while a spawner is in there.
+static SPAWNERS: Mutex<BTreeMap<u64, mpsc::Sender<Order>>> = Mutex::new(BTreeMap::new());
+
+fn spawner() -> mpsc::Sender<Order> {
+    let (orders, inbox) = mpsc::channel::<Order>();
+    thread::spawn(move || {
+        for (mut command, reply) in inbox {
+            let _ = reply.send(command.spawn());
+        }
+    });
+    orders
 }

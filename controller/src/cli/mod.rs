@@ -74,6 +74,9 @@ enum Command {
         #[command(subcommand)]
         what: Render,
     },
+    /// Print the definition of the custom resource
+    #[command(hide = true)]
+    Crd,
     /// Print the version of this program
     Version {
         /// How to print it
@@ -131,6 +134,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let text = render::envoy(&File::read(&file)?, proxy.as_deref());
             print(&text.map_err(anyhow::Error::msg)?)?;
         }
+        Command::Crd => print(&crate::kube::resource::definition_yaml()?)?,
         Command::Version { output: Output::Text } => print(&format!("versionflag {}\n", env!("CARGO_PKG_VERSION")))?,
         Command::Version { output: Output::Json } => {
             print_json(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "protocol": flag::PROTOCOL }))?;

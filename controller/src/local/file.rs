@@ -9,7 +9,7 @@ use flag::record::{check_name, check_version};
 use serde::{Deserialize, Serialize};
 
 use crate::span::Span;
-use crate::spec::{CleanupPolicy, Spec};
+use crate::spec::{CleanupPolicy, Management, Provider, Replicas, Spec};
 
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -264,14 +264,22 @@ impl File {
         let mut wrong = vec![];
         let mut refuse = |asked: bool, why: &str| wrong.extend(asked.then(|| why.to_owned()));
         let spec = &self.spec;
-        refuse(!spec.checks.is_empty(), "spec.checks is not supported by `local` yet: remove it, and promote by hand");
         refuse(
             !spec.callers.is_empty(),
             "spec.callers is not supported by `local`: its proxies are listed in local.proxies",
         );
         refuse(
-            spec.coexistence.replicas.is_some(),
-            "spec.coexistence.replicas is not supported by `local`: a version is one process",
+            spec.coexistence.replicas == Replicas::AsDeclared,
+            "spec.coexistence.replicas AsDeclared is not supported by `local`: a version is one process",
+        );
+        refuse(
+            spec.routing.provider == Provider::GatewayAPI,
+            "spec.routing.provider GatewayAPI is not supported by `local`: its Envoys read files",
+        );
+        refuse(
+            spec.routing.management == Management::UserProvided,
+            "spec.routing.management is not supported by `local`: leave local.filterConfig.routes out where the routes \
+             are yours",
         );
         refuse(
             spec.cleanup.policy == CleanupPolicy::Delete,
@@ -392,7 +400,7 @@ impl Version {
         let resources = [("memory", &self.resources.memory), ("cpu", &self.resources.cpu)];
         for (what, text) in resources {
             if let Some(text) = text
-                && super::headroom::quantity(text).is_none()
+                && crate::quantity::parse(text).is_none()
             {
                 wrong.push(format!("resources.{what} {text:?} is not understood: write it as 500m, 2, 100Mi or 1Gi"));
             }

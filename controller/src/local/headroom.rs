@@ -4,24 +4,7 @@ use std::collections::BTreeMap;
 
 use super::file::Version;
 use crate::observation::Headroom;
-
-/// A Kubernetes quantity in thousandths.
-pub fn quantity(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let scale = match unit {
-        "m" => 1,
-        "" => 1_000,
-        "k" => 1_000_000,
-        "M" => 1_000_000_000,
-        "G" => 1_000_000_000_000,
-        "Ki" => 1_000 << 10,
-        "Mi" => 1_000 << 20,
-        "Gi" => 1_000 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(scale)
-}
+use crate::quantity;
 
 /// Bytes that could be allocated without swapping.
 fn available_memory(meminfo: &str) -> Option<u64> {
@@ -46,7 +29,7 @@ fn judge(
     let Some(version) = versions.get(wanted) else {
         return Headroom::Unknown;
     };
-    let milli = |text: &Option<String>| text.as_deref().and_then(quantity);
+    let milli = |text: &Option<String>| text.as_deref().and_then(quantity::parse);
     if let Some(needed) = milli(&version.resources.memory).map(|milli| milli / 1_000) {
         let Some(memory) = memory else {
             return Headroom::Unknown;

@@ -1,0 +1,51 @@
+//! What one pod says of itself. Pure.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+/// Reasons to wait that are part of every start.
+const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// Whether it has ended as it was meant to.
+pub fn succeeded(pod: &Pod) -> bool {
+    phase(pod) == "Succeeded"
+}
+
+/// Whether it has ended, for good.
+pub fn ended(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Whether it is ready.
+pub fn ready(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// What is wrong with it, if it does not only need more time.
+pub fn failure(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let init = status.init_container_statuses.iter().flatten();
+    let containers = init.chain(status.container_statuses.iter().flatten());
+    let container = containers.filter_map(container_failure).next();
+    let ended = || {
+        let reason = status.reason.clone().or_else(|| status.message.clone());
+        (phase(pod) == "Failed").then(|| reason.unwrap_or_else(|| "Failed".to_owned()))
+    };
+    container.or_else(ended)
+}
+
+fn container_failure(container: &ContainerStatus) -> Option<String> {
+    let state = container.state.as_ref()?;
+    let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
+    if let Some(reason) = waiting.filter(|reason| !STARTING.contains(reason)) {
+        let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+        let code = last.map(|last| format!(", its last exit code was {}", last.exit_code)).unwrap_or_default();
+        return Some(format!("{reason} in container {}{code}", container.name));
+    }
+    let ended = state.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
+    Some(format!("container {} ended with exit code {}", container.name, ended.exit_code))
+}
