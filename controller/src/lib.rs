@@ -7,12 +7,14 @@
 //! | [`observation`] | what is seen of the world in one pass | none |
 //! | [`mod@step`] | the state machine: spec, status and observation to a plan | none |
 //! | [`service`] | the flag service: snapshots, reports, requests, metrics | HTTP |
+//! | [`envoy`] | what Envoy reads from files | none |
 //! | [`local`] | versions as processes of this machine, Envoy configured by a file | files, processes |
 //! | [`kube`] | versions as Deployments and StatefulSets of a Kubernetes cluster | in part |
 //! | [`cli`] | the command line | terminal, HTTP |
 //! | `fault` | where tests let the process die | environment |
 
 pub mod cli;
+pub mod envoy;
 mod fault;
 pub mod kube;
 pub mod local;

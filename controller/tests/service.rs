@@ -110,7 +110,7 @@ fn post(name: &str, report_every_ms: u32) -> Post {
     let spec = serde_saphyr::from_str(&yaml).unwrap();
     let versions = BTreeSet::from(["v1".to_owned()]);
     let record = versionflag::step::record_of(name, name, 1, "v1", &versions, None, &spec).unwrap();
-    Post { record, report_every_ms, prove_routes: false }
+    Post { record, report_every_ms, prove_routes: false, audience: None }
 }
 
 fn report(proxy: &str) -> Vec<u8> {
@@ -290,6 +290,9 @@ async fn a_snapshot_has_every_flag_until_it_is_gone() {
     let both = poll().await;
     assert_eq!((names(&both), both.report_every_ms), (vec!["ratings".to_owned(), "reviews".to_owned()], 100));
     assert_eq!(both.prove_routes, ["ratings"]);
+    let elsewhere = Some(BTreeSet::from(["edge".to_owned()]));
+    service.hub.publish(Post { audience: elsewhere, ..post("details", 1_000) });
+    assert_eq!(poll().await, both, "what others are sent is no change");
     service.hub.forget("ratings");
     let one = poll().await;
     assert_eq!((names(&one), one.report_every_ms), (vec!["reviews".to_owned()], 1_000));

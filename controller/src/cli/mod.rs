@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::kube::driver::Options;
 use crate::local::file::File;
 use crate::observation::Action;
 use crate::service::FlagView;
@@ -45,6 +46,8 @@ enum Command {
         #[arg(long)]
         log_json: bool,
     },
+    /// Run the controller of a Kubernetes cluster
+    Controller(Controller),
     /// Show where each flag stands
     Status {
         #[command(flatten)]
@@ -85,6 +88,31 @@ enum Command {
     },
 }
 
+#[derive(Debug, Args)]
+struct Controller {
+    /// The only namespace to look after; all of them unless given
+    #[arg(long, env = "VERSIONFLAG_NAMESPACE")]
+    namespace: Option<String>,
+    /// Where the flag service listens
+    #[arg(long, default_value = "0.0.0.0:7070")]
+    listen: std::net::SocketAddr,
+    /// Name of this replica
+    #[arg(long, env = "POD_NAME")]
+    identity: String,
+    /// Namespace of the Lease
+    #[arg(long, env = "POD_NAMESPACE", default_value = "versionflag-system")]
+    lease_namespace: String,
+    /// Where the proxies find the filter
+    #[arg(long, default_value = "/etc/versionflag/versionflag.wasm")]
+    filter_path: PathBuf,
+    /// Envoy cluster of the flag service in the proxies
+    #[arg(long, default_value = "versionflag")]
+    flag_service_cluster: String,
+    /// One JSON object per line on stderr
+    #[arg(long)]
+    log_json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 enum Render {
     /// A complete Envoy configuration
@@ -121,6 +149,7 @@ enum Output {
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Local { file, log_json } => local(&file, log_json).await?,
+        Command::Controller(options) => controller(options).await?,
         Command::Status { at, watch } => return status(&at, watch).await,
         Command::Why(at) => why(&at).await?,
         Command::Promote(at) => request(&at, Action::Promote).await?,
@@ -157,24 +186,44 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 }
 
 async fn local(file: &Path, log_json: bool) -> anyhow::Result<()> {
+    log(log_json);
+    let stop = stopped("stopping; the versions go on running")?;
+    Ok(crate::local::driver::run(file, bound, stop).await?)
+}
+
+async fn controller(options: Controller) -> anyhow::Result<()> {
+    log(options.log_json);
+    let stop = stopped("stopping; the proxies keep their flags")?;
+    let options = Options {
+        namespace: options.namespace,
+        listen: options.listen,
+        identity: options.identity,
+        lease_namespace: options.lease_namespace,
+        filter_path: options.filter_path,
+        flag_service_cluster: options.flag_service_cluster,
+    };
+    Ok(crate::kube::driver::run(options, bound, stop).await?)
+}
+
+fn log(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
-    if log_json {
-        log.json().init()
-    } else {
-        log.with_ansi(false).init()
-    }
+    if json { log.json().init() } else { log.with_ansi(false).init() }
+}
+
+fn bound(address: std::net::SocketAddr) {
+    let _ = print(&format!("flag service on http://{address}\n"));
+}
+
+/// Ends when the process is told to.
+fn stopped(words: &'static str) -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = async move {
+    Ok(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        tracing::info!("stopping; the versions go on running");
-    };
-    let bound = |address| {
-        let _ = print(&format!("flag service on http://{address}\n"));
-    };
-    Ok(crate::local::driver::run(file, bound, stop).await?)
+        tracing::info!("{words}");
+    })
 }
 
 fn blocked(views: &[FlagView]) -> ExitCode {

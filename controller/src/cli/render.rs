@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use flag::route;
 
+use crate::envoy::{ROUTES, domains};
 use crate::local::file::{File, Local, Proxy, Sidecar};
-use crate::local::xds::{ROUTES, domains};
 use crate::spec::Service;
 
 const HCM: &str =

@@ -7,11 +7,22 @@
 //! | [`mod@status`], `conditions` | the status of the resource, from what is remembered and seen | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
 //! | [`proxies`] | who has to ack | none |
+//! | [`cache`] | what the cluster holds, kept current | API |
+//! | [`write`] | everything that is written to it | API |
+//! | [`mod@lease`] | which replica acts | API |
+//! | [`driver`], `flag` | observe, step, persist, act | API |
+//! | [`identity`] | which pod a token belongs to | API |
 
+pub mod cache;
 mod conditions;
+pub mod driver;
+mod flag;
 pub mod headroom;
+pub mod identity;
+pub mod lease;
 pub mod pods;
 pub mod proxies;
 pub mod resource;
 pub mod status;
 pub mod workloads;
+pub mod write;

@@ -10,15 +10,15 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::file::{File, FileError};
+use super::files;
 use super::process::{ProcessError, Supervisor};
 use super::store::{Store, StoreError, beside, write_atomically};
-use super::xds;
 use super::{headroom, unique};
-use crate::fault;
 use crate::observation::{Headroom, Observation};
 use crate::service::{FlagView, Hub, Post, Senders, now_ms};
 use crate::status::{Phase, Status};
 use crate::step::{Effect, step};
+use crate::{envoy, fault};
 
 const TICK_MS: u64 = 200;
 /// Transitions in a row before anything else is looked at.
@@ -67,7 +67,7 @@ struct Driver {
     store: Store,
     supervisor: Supervisor,
     hub: Arc<Hub>,
-    files: xds::Writer,
+    files: files::Writer,
 }
 
 /// Runs until `stop` ends. Versions go on running. `bound` is told the flag service's address.
@@ -102,7 +102,7 @@ pub async fn run(
         store,
         supervisor,
         hub: Arc::clone(&hub),
-        files: xds::Writer::default(),
+        files: files::Writer::default(),
     };
     // Without the signal the next tick sees it.
     let mut children = signal(SignalKind::child()).ok();
@@ -251,12 +251,12 @@ impl Driver {
                 let header = &self.file.spec.routing.header;
                 let path = self.file.local.filter_config.as_ref().and_then(|filter| filter.routes.clone());
                 if let Some(path) = path {
-                    let text = xds::routes(header, record);
+                    let text = envoy::routes(header, record);
                     self.write(record.epoch, text.map(|text| BTreeMap::from([(path, text)])));
                 }
             }
             Effect::Configure(record) => {
-                let texts = xds::filters(&self.file.local, &self.file.spec.routing.header, record);
+                let texts = files::filters(&self.file.local, &self.file.spec.routing.header, record);
                 self.write(record.epoch, texts);
             }
             Effect::Start { version } => {

@@ -7,16 +7,16 @@
 //! | [`process`] | starting, finding again and stopping versions |
 //! | [`probe`] | whether a version is ready |
 //! | [`headroom`] | whether the machine has room for one more |
-//! | [`xds`] | what Envoy reads from files: the filter and the routes |
+//! | [`files`] | the files that Envoy reads |
 //! | [`driver`] | observe, step, persist, act |
 
 pub mod driver;
 pub mod file;
+pub mod files;
 pub mod headroom;
 pub mod probe;
 pub mod process;
 pub mod store;
-pub mod xds;
 
 /// An id that nobody else has.
 pub fn unique() -> String {

@@ -58,6 +58,8 @@ pub struct Post {
     pub report_every_ms: u32,
     /// Whether proxies are asked to show their routes.
     pub prove_routes: bool,
+    /// Who is sent it; `None`: every proxy.
+    pub audience: Option<BTreeSet<String>>,
 }
 
 impl Post {
@@ -68,6 +70,7 @@ impl Post {
             record: record.clone(),
             report_every_ms: if watched.contains(&status.phase) { 100 } else { 1_000 },
             prove_routes: status.proves_routes(),
+            audience: None,
         }
     }
 }
@@ -79,7 +82,8 @@ pub struct Hub {
     /// Who may speak for a proxy.
     pub senders: Senders,
     posts: Mutex<BTreeMap<String, Post>>,
-    snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    /// Grows with every change of what is published; 0: nothing is yet.
+    changes: watch::Sender<u64>,
     views: Mutex<BTreeMap<String, Arc<FlagView>>>,
     requests: Mutex<VecDeque<(String, Request)>>,
     /// Whether the driver has looked at every flag once.
@@ -101,7 +105,7 @@ impl Hub {
             ledger: Mutex::new(Ledger::new(STALE_MS)),
             senders,
             posts: Mutex::default(),
-            snapshot: watch::Sender::new(None),
+            changes: watch::Sender::new(0),
             views: Mutex::default(),
             requests: Mutex::default(),
             looked: AtomicBool::new(false),
@@ -126,12 +130,20 @@ impl Hub {
             return false;
         }
         posts.insert(post.record.name.clone(), post);
-        self.snapshot.send_replace(Some(Arc::new(snapshot(&posts))));
+        drop(posts);
+        self.changes.send_modify(|changes| *changes = changes.saturating_add(1));
         true
     }
 
-    pub(super) fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
-        self.snapshot.subscribe()
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// All that a proxy is sent; `None`: nothing is published yet.
+    pub(super) fn snapshot(&self, proxy: &str) -> Option<Snapshot> {
+        let posts = lock(&self.posts);
+        let for_it = |post: &&Post| post.audience.as_ref().is_none_or(|audience| audience.contains(proxy));
+        (*self.changes.borrow() > 0).then(|| snapshot(posts.values().filter(for_it)))
     }
 
     /// Replaces what `GET /v1/status` and the metrics show of a flag.
@@ -144,9 +156,9 @@ impl Hub {
     pub fn forget(&self, name: &str) {
         lock(&self.views).remove(name);
         self.metrics.forget(name);
-        let mut posts = lock(&self.posts);
-        if posts.remove(name).is_some() {
-            self.snapshot.send_replace(Some(Arc::new(snapshot(&posts))));
+        let gone = lock(&self.posts).remove(name);
+        if gone.is_some() {
+            self.changes.send_modify(|changes| *changes = changes.saturating_add(1));
         }
     }
 
@@ -177,13 +189,13 @@ impl Hub {
     }
 }
 
-fn snapshot(posts: &BTreeMap<String, Post>) -> Snapshot {
+fn snapshot<'a>(posts: impl Iterator<Item = &'a Post> + Clone) -> Snapshot {
     let mut snapshot = Snapshot {
         protocol: PROTOCOL,
         revision: String::new(),
-        report_every_ms: posts.values().map(|post| post.report_every_ms).min().unwrap_or(1_000),
-        prove_routes: posts.values().filter(|post| post.prove_routes).map(|post| post.record.uid.clone()).collect(),
-        flags: posts.values().map(|post| post.record.clone()).collect(),
+        report_every_ms: posts.clone().map(|post| post.report_every_ms).min().unwrap_or(1_000),
+        prove_routes: posts.clone().filter(|post| post.prove_routes).map(|post| post.record.uid.clone()).collect(),
+        flags: posts.map(|post| post.record.clone()).collect(),
     };
     let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();
     snapshot.revision = Sha256::digest(&bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect();

@@ -36,15 +36,16 @@ pub(super) async fn snapshot(
         let error = format!("the poll is of {shown:?}, but its sender is {sender}");
         Refusal::new(StatusCode::FORBIDDEN, "sender", error)
     })?;
-    let mut snapshots = hub.snapshots();
-    let wait = Duration::from_millis(poll.wait_ms.min(MAX_WAIT_MS));
-    let other = snapshots.wait_for(|current| current.as_ref().is_some_and(|one| one.revision != poll.revision));
-    let found = match tokio::time::timeout(wait, other).await {
-        Ok(Ok(current)) => current.clone(),
-        Ok(Err(_)) | Err(_) => None,
-    };
-    Ok(match found {
-        Some(snapshot) => Json(snapshot.as_ref()).into_response(),
-        None => StatusCode::NO_CONTENT.into_response(),
-    })
+    let mut changes = hub.changes();
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(poll.wait_ms.min(MAX_WAIT_MS));
+    loop {
+        // What changes from here on is seen below.
+        changes.mark_unchanged();
+        if let Some(snapshot) = hub.snapshot(&poll.proxy).filter(|snapshot| snapshot.revision != poll.revision) {
+            return Ok(Json(snapshot).into_response());
+        }
+        if !matches!(tokio::time::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+    }
 }

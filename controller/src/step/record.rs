@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use flag::epoch::EpochError;
 use flag::record::{Gate, Member, Preview, Record, RecordError};
 
-use crate::spec::Spec;
+use crate::spec::{Provider, Spec};
 use crate::status::{Phase, Status};
 
 /// Why no record can be written.
@@ -37,12 +37,15 @@ pub fn record_of(
     spec: &Spec,
 ) -> Result<Record, RecordError> {
     let members = spec.services.iter().map(|service| {
-        let clusters = service.clusters.iter().filter(|(version, _)| versions.contains(*version));
-        Member {
-            service: service.name.clone(),
-            hosts: service.hosts(),
-            clusters: clusters.map(|(version, names)| (version.clone(), names.clone())).collect(),
+        let mut clusters = service.clusters.clone();
+        clusters.retain(|version, _| versions.contains(version));
+        if spec.routing.provider == Provider::External {
+            for version in versions {
+                let default = || BTreeSet::from([format!("{}-{version}", service.name)]);
+                clusters.entry(version.clone()).or_insert_with(default);
+            }
         }
+        Member { service: service.name.clone(), hosts: service.hosts(), clusters }
     });
     let record = Record {
         uid: uid.to_owned(),

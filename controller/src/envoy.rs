@@ -1,7 +1,7 @@
-//! What Envoy reads from files: the filter with its flag, and the routes. I/O: writes them.
+//! What Envoy reads from files: the filter with its flag, and the routes. Pure.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flag::PROTOCOL;
 use flag::config::{Config, FlagService, Role, Workload};
@@ -9,38 +9,32 @@ use flag::record::Record;
 use flag::route;
 use serde_json::{Value, json};
 
-use super::file::{FilterConfig, Local};
-use super::store::write_atomically;
-
 /// Name of the route table in the file of routes.
 pub const ROUTES: &str = "versionflag";
 
-/// The files with the filter: one for callers, and one for each sidecar.
-pub fn filters(local: &Local, header: &str, record: &Record) -> Result<BTreeMap<PathBuf, String>, serde_json::Error> {
-    let Some(filter) = &local.filter_config else {
-        return Ok(BTreeMap::new());
-    };
-    let mut files = BTreeMap::from([(filter.path.clone(), filter_file(filter, filter.role, None, header, record)?)]);
-    for sidecar in local.sidecars() {
-        let workload = Workload { service: sidecar.service.clone(), version: sidecar.version.clone() };
-        files.insert(sidecar.filter.clone(), filter_file(filter, Role::Auto, Some(workload), header, record)?);
-    }
-    Ok(files)
+/// What a filter is told besides the record.
+#[derive(Debug, Clone)]
+pub struct Filter<'a> {
+    /// The filter's file, as Envoy finds it.
+    pub wasm: &'a Path,
+    /// The Envoy cluster of the flag service.
+    pub cluster: &'a str,
+    /// Where the filter stands.
+    pub role: Role,
+    /// The workload beside the proxy.
+    pub workload: Option<Workload>,
+    /// The routing header.
+    pub header: &'a str,
 }
 
-fn filter_file(
-    filter: &FilterConfig,
-    role: Role,
-    workload: Option<Workload>,
-    header: &str,
-    record: &Record,
-) -> Result<String, serde_json::Error> {
+/// The file with the filter.
+pub fn filter(filter: Filter<'_>, record: &Record) -> Result<String, serde_json::Error> {
     let config = Config {
         protocol: PROTOCOL,
-        role,
-        header: header.to_owned(),
-        workload,
-        service: Some(FlagService { cluster: filter.cluster.clone(), authority: "versionflag".to_owned() }),
+        role: filter.role,
+        header: filter.header.to_owned(),
+        workload: filter.workload,
+        service: Some(FlagService { cluster: filter.cluster.to_owned(), authority: "versionflag".to_owned() }),
         first_answer_ms: 500,
         flags: vec![record.clone()],
     };
@@ -108,28 +102,4 @@ pub fn domains(host: &str) -> [String; 4] {
 fn discovery(record: &Record, resource: Value) -> Result<String, serde_json::Error> {
     let version = format!("{}-{}", record.epoch, record.hash);
     serde_json::to_string_pretty(&json!({ "version_info": version, "resources": [resource] }))
-}
-
-/// Writes files that have to change.
-#[derive(Debug, Default)]
-pub struct Writer {
-    last: BTreeMap<PathBuf, String>,
-}
-
-impl Writer {
-    /// Has the file be this text. Whether it had to be written.
-    pub fn write(&mut self, path: &Path, text: String) -> std::io::Result<bool> {
-        if self.last.get(path) == Some(&text) && path.exists() {
-            return Ok(false);
-        }
-        let written = std::fs::read_to_string(path).map_or(true, |found| found != text);
-        if written {
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            write_atomically(path, text.as_bytes())?;
-        }
-        self.last.insert(path.to_owned(), text);
-        Ok(written)
-    }
 }

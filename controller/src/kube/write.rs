@@ -1,0 +1,142 @@
+//! Everything that is written to the cluster. I/O: the Kubernetes API.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v1::{Scale as ScaleObject, ScaleSpec};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::ObjectMeta;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+
+use super::resource::{KEPT_AT, MANAGER, ResourceStatus, VersionFlag};
+use super::workloads::{Object, Scale};
+
+/// Writes to the cluster, in the name of this controller.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    recorder: Recorder,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Writer")
+    }
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+}
+
+/// Whether somebody else has written since: look again.
+pub fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_conflict())
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_not_found())
+}
+
+impl Writer {
+    /// `identity` names this replica in Events.
+    pub fn new(client: Client, identity: &str) -> Writer {
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(identity.to_owned()) };
+        Writer { recorder: Recorder::new(client.clone(), reporter), client }
+    }
+
+    /// The resource as it is now; `None`: it is gone.
+    pub async fn read(&self, flag: &VersionFlag) -> Result<Option<VersionFlag>, kube::Error> {
+        Api::namespaced(self.client.clone(), &flag.namespace().unwrap_or_default()).get_opt(&flag.name_any()).await
+    }
+
+    /// Replaces the status of exactly this state of the resource.
+    pub async fn status(&self, flag: &VersionFlag, status: ResourceStatus) -> Result<VersionFlag, kube::Error> {
+        let api: Api<VersionFlag> = Api::namespaced(self.client.clone(), &flag.namespace().unwrap_or_default());
+        let mut written = flag.clone();
+        written.metadata.managed_fields = None;
+        written.status = Some(status);
+        api.replace_status(&flag.name_any(), &post(), &written).await
+    }
+
+    /// Scales a workload, if it still is as it was when that was decided.
+    pub async fn scale(&self, scale: &Scale) -> Result<(), kube::Error> {
+        let metadata = scale.object.metadata();
+        let (name, namespace) = (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone());
+        let body = ScaleObject {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: namespace.clone(),
+                resource_version: metadata.resource_version.clone(),
+                ..ObjectMeta::default()
+            },
+            spec: Some(ScaleSpec { replicas: Some(scale.replicas) }),
+            status: None,
+        };
+        let namespace = namespace.unwrap_or_default();
+        match &scale.object {
+            Object::Deployment(_) => {
+                let api: Api<Deployment> = Api::namespaced(self.client.clone(), &namespace);
+                api.replace_scale(&name, &post(), &body).await?;
+            }
+            Object::StatefulSet(_) => {
+                let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), &namespace);
+                api.replace_scale(&name, &post(), &body).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks a workload that is gone back to, so that a scale-down which was decided before fails.
+    pub async fn keep(&self, object: &Object, epoch: u64) -> Result<(), kube::Error> {
+        let metadata = object.metadata();
+        let (name, namespace) = (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone());
+        let patch = Patch::Merge(json!({ "metadata": { "annotations": { KEPT_AT: epoch.to_string() } } }));
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let namespace = namespace.unwrap_or_default();
+        match object {
+            Object::Deployment(_) => {
+                let api: Api<Deployment> = Api::namespaced(self.client.clone(), &namespace);
+                api.patch_metadata(&name, &params, &patch).await?;
+            }
+            Object::StatefulSet(_) => {
+                let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), &namespace);
+                api.patch_metadata(&name, &params, &patch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes some of the files that the proxies of a flag read; the others stay as they are.
+    pub async fn files(
+        &self,
+        namespace: &str,
+        name: &str,
+        files: &BTreeMap<String, String>,
+    ) -> Result<(), kube::Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())]);
+        match api.patch(name, &params, &Patch::Merge(json!({ "data": files }))).await {
+            Err(error) if is_not_found(&error) => {
+                let metadata =
+                    ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() };
+                let map = ConfigMap { metadata, data: Some(files.clone()), ..ConfigMap::default() };
+                api.create(&post(), &map).await.map(|_| ())
+            }
+            done => done.map(|_| ()),
+        }
+    }
+
+    /// Tells people what happened. Losing an Event must not hold anything up.
+    pub async fn event(&self, flag: &VersionFlag, warning: bool, reason: &str, note: &str) {
+        let type_ = if warning { EventType::Warning } else { EventType::Normal };
+        let (reason, action) = (reason.to_owned(), reason.to_owned());
+        let event = Event { type_, reason, note: Some(note.chars().take(1_000).collect()), action, secondary: None };
+        if let Err(error) = self.recorder.publish(&event, &flag.object_ref(&())).await {
+            tracing::warn!(flag = flag.name_any(), %error, "an Event is lost");
+        }
+    }
+}
