@@ -16,6 +16,7 @@
 //! ```
 
 mod credentials;
+mod kubelet;
 mod part;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+pub use self::kubelet::Kubelet;
 pub use self::part::{Part, programs};
 
 use self::credentials::Credentials;
