@@ -7,9 +7,11 @@
 //! | [`mod@status`], `conditions` | the status of the resource, from what is remembered and seen | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
 //! | [`proxies`] | who has to ack | none |
+//! | [`leader`] | where proxies find the controller that leads | none |
 
 mod conditions;
 pub mod headroom;
+pub mod leader;
 pub mod pods;
 pub mod proxies;
 pub mod resource;
