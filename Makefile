@@ -81,7 +81,7 @@ test-envoy: filter empty-filter controller ## Run the end-to-end tests with a re
 # One cluster at a time: each takes most of a gigabyte.
 test-kube: ## Run the tests with a real Kubernetes API; needs root
 	@programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
-		cargo test --release --package versionflag-tests --features kube --test kube -- --test-threads 1
+		cargo test --release --package versionflag-tests --features kube --test 'kube*' -- --test-threads 1
 
 demo: filter controller ## Watch a version switch; ROLLBACK=1 shows one that is taken back
 	@$(TEST_ENV) $(RUN) demo -- $(if $(ROLLBACK),--rollback)

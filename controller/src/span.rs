@@ -100,10 +100,10 @@ impl JsonSchema for Span {
         json_schema!({
             "type": "string",
             "maxLength": 40,
-            "x-kubernetes-validations": [{
-                "rule": "self.matches('^([0-9]+(d|h|m|s|ms))+$')",
-                "message": "has to be a length of time: write it as 500ms, 10s, 5m, 1h, 1h30m or 1d",
-            }],
+            "x-kubernetes-validations": crate::spec::text_rule(
+                "self.matches('^([0-9]+(d|h|m|s|ms))+$')",
+                "has to be a length of time: write it as 500ms, 10s, 5m, 1h, 1h30m or 1d",
+            ),
         })
     }
 }

@@ -40,7 +40,7 @@ pub use choice::{
 )]
 pub struct Spec {
     /// The version that is wanted: changing it asks for the switch.
-    #[schemars(length(max = 63), extend("x-kubernetes-validations" = rule(LABEL, NO_LABEL)))]
+    #[schemars(length(max = 63), extend("x-kubernetes-validations" = text_rule(LABEL, NO_LABEL)))]
     pub version: String,
     /// What is switched together, under one record.
     #[schemars(
@@ -50,7 +50,7 @@ pub struct Spec {
     pub services: Vec<Service>,
     /// The label that tells versions apart where workloads have labels.
     #[serde(default = "default_label")]
-    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = rule("self == oldSelf", FIXED)))]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = text_rule("self == oldSelf", FIXED)))]
     pub version_label: String,
     /// Narrows who has to ack.
     #[serde(default, skip_serializing_if = "Callers::is_empty")]
@@ -98,13 +98,15 @@ fn no_checks(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "type": "array",
         "maxItems": 16,
         "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
-        "x-kubernetes-validations": rule("self.size() == 0", NO_CHECKS),
+        "x-kubernetes-validations": [{ "rule": "self.size() == 0", "message": NO_CHECKS }],
     })
 }
 
-/// A rule that the API server checks.
-fn rule(rule: &str, message: &str) -> serde_json::Value {
-    serde_json::json!([{ "rule": rule, "message": message }])
+/// A rule for a text that the API server checks. The message begins with the text, which is not
+/// shown otherwise.
+pub(crate) fn text_rule(rule: &str, message: &str) -> serde_json::Value {
+    let shown = format!("'\"' + self + {}", serde_json::Value::from(format!("\" {message}")));
+    serde_json::json!([{ "rule": rule, "message": message, "messageExpression": shown }])
 }
 
 const LABEL: &str = "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')";
@@ -204,7 +206,7 @@ pub struct Promotion {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Preview {
     /// A request header.
-    #[schemars(length(max = 64), extend("x-kubernetes-validations" = rule(HEADER, NO_HEADER)))]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = text_rule(HEADER, NO_HEADER)))]
     pub header: String,
     /// The value that it has to have. Whoever knows it can choose: make it hard to guess.
     #[schemars(length(min = 1, max = 253))]
@@ -216,7 +218,7 @@ pub struct Preview {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Switch {
     /// How it is done.
-    #[schemars(extend("x-kubernetes-validations" = rule("self != 'Fenced'", NO_FENCE)))]
+    #[schemars(extend("x-kubernetes-validations" = text_rule("self != 'Fenced'", NO_FENCE)))]
     pub mode: SwitchMode,
     /// How long callers wait in mode Fenced.
     pub max_hold: Span,
@@ -285,7 +287,7 @@ pub struct Routing {
     /// Who writes them, where there is a choice.
     pub management: Management,
     /// The header that routes match.
-    #[schemars(length(max = 64), extend("x-kubernetes-validations" = rule(HEADER, NO_HEADER)))]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = text_rule(HEADER, NO_HEADER)))]
     pub header: String,
 }
 

@@ -65,16 +65,15 @@ struct Switch<'a, 'b> {
 impl<'a, 'b> Switch<'a, 'b> {
     async fn start(cluster: &'a Cluster<'b>) -> Result<Switch<'a, 'b>> {
         cluster.add_node("one", "8", "16Gi").await?;
-        let definition = Command::new(program("versionflag")?).arg("crd").output()?;
-        cluster.apply(&String::from_utf8(definition.stdout)?).await?;
+        cluster.kubectl(&["apply", "--kustomize", &manifests.to_string_lossy()]).await?;
         cluster.kubectl(&["wait", "--for=condition=Established", "crd/versionflags.versionflag.io"]).await?;
         cluster.apply(&world().to_string()).await?;
         let mut command = Command::new(program("versionflag")?);
         command
-            .args(["controller", "--listen", FLAG_SERVICE, "--identity", "one", "--lease-namespace", "default"])
+            .args(["controller", "--listen", FLAG_SERVICE, "--identity", "one", "--home", "versionflag"])
             .arg("--filter-path")
             .arg(wasm()?)
-            .env("KUBECONFIG", cluster.kubeconfig());
+            .env("KUBECONFIG", cluster.kubeconfig_as("versionflag", "versionflag").await?);
         let controller = Process::start(cluster.dir(), "controller", command)?;
         Ok(Switch { cluster, _controller: controller })
     }

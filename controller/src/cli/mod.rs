@@ -99,9 +99,12 @@ struct Controller {
     /// Name of this replica
     #[arg(long, env = "POD_NAME")]
     identity: String,
-    /// Namespace of the Lease
-    #[arg(long, env = "POD_NAMESPACE", default_value = "versionflag-system")]
-    lease_namespace: String,
+    /// Namespace of the controller itself, with its Lease and its Service
+    #[arg(long, env = "POD_NAMESPACE", default_value = "versionflag")]
+    home: String,
+    /// Address of this replica, to which the Service leads while it acts
+    #[arg(long, env = "POD_IP")]
+    address: Option<std::net::IpAddr>,
     /// Where the proxies find the filter
     #[arg(long, default_value = "/etc/versionflag/versionflag.wasm")]
     filter_path: PathBuf,
@@ -198,7 +201,8 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
         namespace: options.namespace,
         listen: options.listen,
         identity: options.identity,
-        lease_namespace: options.lease_namespace,
+        home: options.home,
+        address: options.address,
         filter_path: options.filter_path,
         flag_service_cluster: options.flag_service_cluster,
     };

@@ -2,7 +2,7 @@
 //! flag service.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,10 +13,10 @@ use tokio::net::TcpListener;
 
 use super::cache::Cache;
 use super::flag::{Flag, Surroundings};
-use super::identity;
 use super::lease::{Election, Leadership};
 use super::resource::VersionFlag;
 use super::write::Writer;
+use super::{identity, leader};
 use crate::service::{Hub, now_ms};
 
 /// The longest time without a look at everything.
@@ -32,8 +32,10 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Name of this replica.
     pub identity: String,
-    /// Namespace of the Lease.
-    pub lease_namespace: String,
+    /// Namespace of the Lease, and of the Service of the flag service.
+    pub home: String,
+    /// Address of this replica, to which that Service leads while it acts; `None`: nothing leads here.
+    pub address: Option<IpAddr>,
     /// Where the proxies find the filter.
     pub filter_path: PathBuf,
     /// Their cluster of the flag service.
@@ -69,9 +71,10 @@ pub async fn run(
     let hub = Arc::new(Hub::new(identity::senders(client.clone())));
     let listen = |error| DriverError::Listen { address: options.listen, error };
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
-    bound(listener.local_addr().map_err(listen)?);
+    let port = listener.local_addr().map_err(listen)?.port();
+    bound(SocketAddr::new(options.listen.ip(), port));
     let server = tokio::spawn(crate::service::serve(listener, Arc::clone(&hub), std::future::pending()));
-    let (election, leadership) = Election::new(client.clone(), &options.lease_namespace, LEASE, &options.identity);
+    let (election, leadership) = Election::new(client.clone(), &options.home, LEASE, &options.identity);
     let (stop_election, stopped) = tokio::sync::oneshot::channel::<()>();
     let wake = Arc::clone(&hub);
     let election = tokio::spawn(election.run(Arc::new(move || wake.wake.notify_one()), async {
@@ -84,11 +87,13 @@ pub async fn run(
     };
     if let Some(cache) = cache {
         let writer = Writer::new(client, &options.identity);
-        let mut driver = Driver { options, cache, writer, hub: Arc::clone(&hub), leadership, flags: BTreeMap::new() };
+        hub.looked.store(true, Ordering::Relaxed);
+        let hub = Arc::clone(&hub);
+        let mut driver = Driver { options, port, cache, writer, hub, leadership, leads: false, flags: BTreeMap::new() };
         loop {
             let wait_ms = driver.turn().await;
             tokio::select! {
-                () = hub.wake.notified() => {}
+                () = driver.hub.wake.notified() => {}
                 () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
                 () = &mut stop => break,
             }
@@ -102,10 +107,14 @@ pub async fn run(
 
 struct Driver {
     options: Options,
+    /// Of the flag service.
+    port: u16,
     cache: Cache,
     writer: Writer,
     hub: Arc<Hub>,
     leadership: Leadership,
+    /// Whether proxies are led here.
+    leads: bool,
     /// By uid.
     flags: BTreeMap<String, Flag>,
 }
@@ -118,9 +127,10 @@ impl Driver {
             for (_, flag) in std::mem::take(&mut self.flags) {
                 self.hub.forget(flag.name());
             }
-            self.hub.looked.store(false, Ordering::Relaxed);
+            self.leads = false;
             return TICK_MS;
         }
+        self.lead().await;
         let (resources, objects) = (self.cache.flags(), self.cache.objects());
         self.forget_deleted(&resources);
         let mut wait_ms = TICK_MS;
@@ -142,8 +152,17 @@ impl Driver {
                 Err(error) => tracing::warn!(flag = flag.name(), %error, "is tried again"),
             }
         }
-        self.hub.looked.store(true, Ordering::Relaxed);
         wait_ms
+    }
+
+    /// Leads the proxies here. Until that has worked they keep what they have.
+    async fn lead(&mut self) {
+        let Some(address) = self.options.address.filter(|_| !self.leads) else { return };
+        let here = leader::endpoints(&self.options.home, &self.options.identity, address, self.port);
+        match self.writer.lead(&here).await {
+            Ok(()) => self.leads = true,
+            Err(error) => tracing::warn!(%error, "the proxies are not led here yet"),
+        }
     }
 
     fn forget_deleted(&mut self, resources: &[Arc<VersionFlag>]) {

@@ -12,6 +12,7 @@
 //! | [`mod@lease`] | which replica acts | API |
 //! | [`driver`], `flag` | observe, step, persist, act | API |
 //! | [`identity`] | which pod a token belongs to | API |
+//! | [`leader`] | where proxies find the controller that leads | none |
 
 pub mod cache;
 mod conditions;
@@ -19,6 +20,7 @@ pub mod driver;
 mod flag;
 pub mod headroom;
 pub mod identity;
+pub mod leader;
 pub mod lease;
 pub mod pods;
 pub mod proxies;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v1::{Scale as ScaleObject, ScaleSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::ObjectMeta;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -128,6 +129,12 @@ impl Writer {
             }
             done => done.map(|_| ()),
         }
+    }
+
+    /// Applies the endpoint of the flag service, over that of who led before.
+    pub async fn lead(&self, here: &EndpointSlice) -> Result<(), kube::Error> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &here.namespace().unwrap_or_default());
+        api.patch(&here.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(here)).await.map(|_| ())
     }
 
     /// Tells people what happened. Losing an Event must not hold anything up.

@@ -12,9 +12,9 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+use crate::Signal;
 use crate::backend::{Backend, BackendOptions};
 use crate::dir::TestDir;
-use crate::Signal;
 
 /// Where the pods listen.
 const PORT: u16 = 8080;
