@@ -1,6 +1,7 @@
 //! The main job on a real Kubernetes API: v1 to v2 of a Deployment, by the custom resource, with the
 //! filter in a real Envoy as a pod's sidecar, under load, every request checked.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -65,6 +66,7 @@ struct Switch<'a, 'b> {
 impl<'a, 'b> Switch<'a, 'b> {
     async fn start(cluster: &'a Cluster<'b>) -> Result<Switch<'a, 'b>> {
         cluster.add_node("one", "8", "16Gi").await?;
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/kubernetes");
         cluster.kubectl(&["apply", "--kustomize", &manifests.to_string_lossy()]).await?;
         cluster.kubectl(&["wait", "--for=condition=Established", "crd/versionflags.versionflag.io"]).await?;
         cluster.apply(&world().to_string()).await?;
