@@ -29,6 +29,9 @@ pub enum SpanError {
 
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 const MAX_MS: u64 = 3_650 * 86_400_000;
+/// What a Kubernetes API server admits, or nothing. All of it can be read: a stored object that
+/// cannot would keep the controller from reading any.
+const PATTERN: &str = "([0-9]{1,3}d)?([0-9]{1,4}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?([0-9]{1,9}ms)?";
 
 impl FromStr for Span {
     type Err = SpanError;
@@ -101,8 +104,8 @@ impl JsonSchema for Span {
             "type": "string",
             "maxLength": 40,
             "x-kubernetes-validations": crate::spec::text_rule(
-                "self.matches('^([0-9]+(d|h|m|s|ms))+$')",
-                "has to be a length of time: write it as 500ms, 10s, 5m, 1h, 1h30m or 1d",
+                &format!("self != '' && self.matches('^{PATTERN}$')"),
+                "has to be a length of time: write it as 500ms, 10s, 5m, 1h, 1h30m or 1d, the largest unit first",
             ),
         })
     }
@@ -110,6 +113,7 @@ impl JsonSchema for Span {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -123,6 +127,20 @@ mod tests {
     fn reads_and_writes(#[case] text: &str, #[case] ms: u64) {
         assert_eq!(text.parse(), Ok(Span(ms)));
         assert_eq!(Span(ms).to_string(), text);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_admitted_can_be_read(text in PATTERN) {
+            prop_assume!(!text.is_empty());
+            prop_assert!(text.parse::<Span>().is_ok(), "{text}");
+        }
+    }
+
+    #[rstest]
+    #[case("999d9999h99999m999999s999999999ms")]
+    fn so_can_the_longest(#[case] text: &str) {
+        assert!(text.parse::<Span>().is_ok());
     }
 
     #[rstest]

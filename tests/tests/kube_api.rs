@@ -189,6 +189,8 @@ fn what_is_wrong_is_refused_with_a_sentence() {
                 json!({ "quietPeriod": "10" }),
                 "spec.settle.quietPeriod: Invalid value: \"string\": \"10\" has to be a length",
             ),
+            ("settle", json!({ "quietPeriod": "" }), "\"\" has to be a length of time"),
+            ("settle", json!({ "quietPeriod": "9999999d" }), "\"9999999d\" has to be a length of time"),
             ("settle", json!({ "onTimeout": "Hope" }), "supported values: \"Wait\", \"Proceed\", \"Rollback\""),
             ("settle", json!({ "quietPriod": "10s" }), "unknown field \"spec.settle.quietPriod\""),
             (

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod headroom;
+mod leader;
 mod objects;
 mod proxies;
 mod resource;

@@ -1,0 +1,20 @@
+//! Where proxies are led.
+
+use rstest::rstest;
+use versionflag::kube::leader::endpoints;
+
+#[rstest]
+#[case("198.18.0.7", "IPv4")]
+#[case("2001:db8::7", "IPv6")]
+fn the_service_has_one_endpoint_and_it_is_the_leader(#[case] address: &str, #[case] family: &str) {
+    let slice =
+        serde_json::to_value(endpoints("versionflag", "versionflag-0", address.parse().unwrap(), 7070)).unwrap();
+    assert_eq!(slice["metadata"]["name"], "versionflag");
+    assert_eq!(slice["metadata"]["namespace"], "versionflag");
+    assert_eq!(slice["metadata"]["labels"]["kubernetes.io/service-name"], "versionflag");
+    assert_eq!(slice["addressType"], family);
+    assert_eq!(slice["endpoints"].as_array().unwrap().len(), 1);
+    assert_eq!(slice["endpoints"][0]["addresses"], serde_json::json!([address]));
+    assert_eq!(slice["endpoints"][0]["conditions"]["ready"], true);
+    assert_eq!((&slice["ports"][0]["name"], &slice["ports"][0]["port"]), (&"http".into(), &7070.into()));
+}
