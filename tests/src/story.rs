@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::dir::TestDir;
 
 /// No test takes longer, even on a slow machine.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Tells a test's story. It fails by an error as well as by a panic, and what it started is ended
 /// and its logs kept in both cases.

@@ -17,6 +17,10 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const FLAG_SERVICE: &str = "127.0.0.1:7070";
+/// See `controller/src/fault.rs`.
+const FAULT: &str = "VERSIONFLAG_FAULT";
+/// A switch has fewer points; one with more would not come to its end.
+const MOST: usize = 100;
 
 fn deployment(version: &str, replicas: u32) -> Value {
     let labels = json!({ "app": "reviews", "version": version });
@@ -50,17 +54,16 @@ fn world() -> Value {
           "spec": {
             "version": "v1", "services": [{ "name": "reviews" }],
             "routing": { "provider": "External" },
-            "coexistence": { "minReady": "1s" },
-            "settle": { "quietPeriod": "1s" },
+            "coexistence": { "minReady": "200ms" },
+            "settle": { "quietPeriod": "300ms" },
             "cleanup": { "retainFor": "0s" },
         } },
     ] })
 }
 
-/// The resource in the cluster, with everything that it needs, and the controller.
+/// The resource in the cluster, with everything that it needs.
 struct Switch<'a, 'b> {
     cluster: &'a Cluster<'b>,
-    _controller: Process,
 }
 
 impl<'a, 'b> Switch<'a, 'b> {
@@ -70,14 +73,19 @@ impl<'a, 'b> Switch<'a, 'b> {
         cluster.kubectl(&["apply", "--kustomize", &manifests.to_string_lossy()]).await?;
         cluster.kubectl(&["wait", "--for=condition=Established", "crd/versionflags.versionflag.io"]).await?;
         cluster.apply(&world().to_string()).await?;
+        Ok(Switch { cluster })
+    }
+
+    /// A controller with the rights of the manifests.
+    async fn controller(&self, name: &str, environment: &[(&str, &str)]) -> Result<Process> {
         let mut command = Command::new(program("versionflag")?);
         command
             .args(["controller", "--listen", FLAG_SERVICE, "--identity", "one", "--home", "versionflag"])
             .arg("--filter-path")
             .arg(wasm()?)
-            .env("KUBECONFIG", cluster.kubeconfig_as("versionflag", "versionflag").await?);
-        let controller = Process::start(cluster.dir(), "controller", command)?;
-        Ok(Switch { cluster, _controller: controller })
+            .env("KUBECONFIG", self.cluster.kubeconfig_as("versionflag", "versionflag").await?)
+            .envs(environment.iter().copied());
+        Process::start(self.cluster.dir(), name, command)
     }
 
     async fn resource(&self) -> Result<Value> {
@@ -172,6 +180,7 @@ async fn pods(cluster: &Cluster<'_>) -> Result<Vec<String>> {
 #[test]
 fn a_deployment_moves_to_its_next_version_and_nothing_is_lost() {
     switch_story("kube-switch", async |switch| {
+        let _controller = switch.controller("controller", &[]).await?;
         let envoy = switch.envoy().await?;
         switch.reaches("Stable", "v1").await?;
         let plan = LoadPlan { rate_per_s: 300, stream: Some(Duration::from_secs(2)), ..LoadPlan::default() };
@@ -203,6 +212,55 @@ fn a_deployment_moves_to_its_next_version_and_nothing_is_lost() {
             assert_eq!(condition(name)?, "True", "{name}: {status:#}");
         }
         assert_eq!(status["proxies"]["summary"], "1/1");
+        Ok(())
+    });
+}
+
+/// The controller is killed at its first write, at its second and so on, each time in the switch
+/// after the one before, until one comes to its end.
+#[test]
+fn the_controller_may_die_before_and_after_every_write() {
+    switch_story("kube-killed", async |switch| {
+        let mut controller = switch.controller("controller", &[]).await?;
+        let envoy = switch.envoy().await?;
+        switch.reaches("Stable", "v1").await?;
+        let load = Load::start(envoy.listener("outbound"), LoadPlan { rate_per_s: 100, ..LoadPlan::default() });
+        wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
+        let (mut old, mut new) = ("v1", "v2");
+        let mut points = Vec::new();
+        loop {
+            controller.kill();
+            switch.ask(new).await?;
+            let number = (points.len() + 1).to_string();
+            let mut dies = switch.controller(&format!("controller-{number}"), &[(FAULT, &number)]).await?;
+            let came_to_the_end = wait_for(&format!("point {number}, or the end"), LIMIT, async || {
+                if !dies.is_running() {
+                    return Ok(false);
+                }
+                let status = &switch.resource().await?["status"];
+                ensure!(status["phase"] == "Stable" && status["activeVersion"] == new, "{}", status["phase"]);
+                Ok(true)
+            })
+            .await?;
+            if came_to_the_end {
+                break;
+            }
+            let log = dies.log_tail(1);
+            let point = log.split("what=").nth(1).with_context(|| format!("it ended by itself: {log}"))?.to_owned();
+            controller = switch.controller("controller", &[]).await?;
+            switch.reaches("Stable", new).await.with_context(|| format!("after point {number}: {point}"))?;
+            points.push(point);
+            ensure!(points.len() < MOST, "too many points: {points:?}");
+            (old, new) = (new, old);
+        }
+        assert_eq!(switch.replicas(old).await?, "0");
+        for what in ["before the status", "after the status", "published", "files", "scaled up", "scaled down"] {
+            assert!(points.iter().any(|point| point.contains(what)), "no point {what:?} in {points:?}");
+        }
+        let before = load.live().answered_by(new);
+        wait_for("traffic at the end", LIMIT, async || load.live().answered_by(new) > before + 100).await?;
+        load.stop().await?.assert_no_failures();
+        println!("{} points", points.len());
         Ok(())
     });
 }
