@@ -79,8 +79,8 @@ test-envoy: filter empty-filter controller ## Run the end-to-end tests with a re
 	@$(TEST_ENV) cargo test --release --package versionflag-tests
 
 # One cluster at a time: each takes most of a gigabyte.
-test-kube: ## Run the tests with a real Kubernetes API; needs root
-	@programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
+test-kube: filter controller ## Run the tests with a real Kubernetes API; needs root
+	@$(TEST_ENV) programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
 		cargo test --release --package versionflag-tests --features kube --test 'kube*' -- --test-threads 1
 
 demo: filter controller ## Watch a version switch; ROLLBACK=1 shows one that is taken back

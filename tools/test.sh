@@ -31,6 +31,6 @@ tier() {
 tier "unit tests" test-unit
 tier "the shared crate as wasm, under Node" test-wasm "tools/wasm-test.sh --check"
 tier "the filter and the controller with real Envoy" test-envoy "tools/wasm-build.sh --check" tools/envoy.sh
-tier "a real Kubernetes API, in a network namespace" test-kube "tools/kube.sh --check"
+tier "a real Kubernetes API, in a network namespace" test-kube "tools/kube.sh --check" "tools/wasm-build.sh --check" tools/envoy.sh
 
 [ ${#skipped[@]} = 0 ] || printf '\nNOT TESTED HERE: %s\n' "${skipped[*]}"
