@@ -34,7 +34,7 @@ pub struct Local<'a> {
 }
 
 /// An address of loopback that only this test uses, so that fixed ports are free on it.
-fn own_address() -> Ipv4Addr {
+pub fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 1 + high % 200, low, NEXT.fetch_add(1, Ordering::Relaxed))

@@ -1,10 +1,13 @@
 //! Where requests go that the filter has not marked, what arrives past the callers' filters, and the
 //! configurations that `render envoy` writes. Real parts, under load, every request checked.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use harness::local::Local;
+use harness::local::{Local, own_address, wasm};
+use harness::process::{Process, program};
 use harness::{Call, Load, LoadPlan, clock, story, wait_for};
 use serde_json::{Value, json};
 
@@ -140,6 +143,43 @@ fn the_rendered_configuration_serves_as_it_is() {
             Ok(())
         });
     }
+}
+
+/// `manifests/envoy`, as its README has it run, on an address that is free.
+#[test]
+fn the_example_serves_as_it_is() {
+    story("example", async |dir| {
+        let ip = own_address();
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/envoy");
+        for file in ["reviews.yaml", "envoy.yaml", "server.py"] {
+            let text = std::fs::read_to_string(example.join(file))?;
+            let wasm = wasm()?.display().to_string();
+            dir.write(file, text.replace("127.0.0.1", &ip.to_string()).replace("../../target/versionflag.wasm", &wasm));
+        }
+        let mut command = Command::new(program("versionflag")?);
+        command.args(["local", "-f", "reviews.yaml"]).current_dir(dir.path());
+        let _controller = Process::start(dir, "controller", command)?;
+        wait_for("the files", LIMIT, async || {
+            ensure!(["filter.json", "routes.json"].iter().all(|file| dir.file(file).exists()), "not yet");
+            Ok(())
+        })
+        .await?;
+        let mut command = Command::new(harness::envoy::binary()?);
+        command.args(["-c", "envoy.yaml", "--concurrency", "2", "--disable-hot-restart"]).current_dir(dir.path());
+        let _envoy = Process::start(dir, "envoy", command)?;
+        let serves = async |version: &str| {
+            wait_for(version, LIMIT, async || {
+                let answer = Call::get((ip, 10_000).into(), "/").host("reviews.example").send().await?;
+                ensure!((answer.status, answer.body.trim()) == (200, version), "{} {}", answer.status, answer.body);
+                Ok(())
+            })
+            .await
+        };
+        serves("v1").await?;
+        let text = std::fs::read_to_string(dir.file("reviews.yaml"))?;
+        dir.write("reviews.yaml", text.replace("  version: v1\n", "  version: v2\n"));
+        serves("v2").await
+    });
 }
 
 #[test]

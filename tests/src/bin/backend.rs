@@ -21,7 +21,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Interval, interval, sleep};
 
@@ -59,11 +59,20 @@ struct Server {
     last_served_unix_ms: AtomicU64,
 }
 
+/// A proxy that was stalled opens many connections at once. One that does not fit into the backlog
+/// hangs for seconds and is then reset, which says nothing about what is tested.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(16_384)
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let options = Options::parse();
     let mut stop = signal(SignalKind::terminate())?;
-    let listener = TcpListener::bind(options.listen).await?;
+    let listener = listen(options.listen)?;
     let addr = listener.local_addr()?;
     if let Some(file) = &options.addr_file {
         let new = file.with_extension("new");
