@@ -298,6 +298,11 @@ impl Default for Routing {
 }
 
 impl Service {
+    /// The cluster of a version that `clusters` does not list.
+    pub fn default_cluster(&self, version: &str) -> String {
+        format!("{}-{version}", self.name)
+    }
+
     /// The hosts by which callers name it.
     pub fn hosts(&self) -> BTreeSet<String> {
         if self.hosts.is_empty() { BTreeSet::from([self.name.clone()]) } else { self.hosts.clone() }

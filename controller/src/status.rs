@@ -145,6 +145,13 @@ pub struct Switch {
     pub removed_at: Option<u64>,
 }
 
+impl Switch {
+    /// It goes forward: there is something to go back to.
+    pub(crate) fn may_roll_back(&self) -> bool {
+        !self.removal && !self.rollback
+    }
+}
+
 /// The last request that was answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

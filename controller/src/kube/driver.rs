@@ -77,7 +77,7 @@ pub async fn run(
     let (election, leadership) = Election::new(client.clone(), &options.home, LEASE, &options.identity);
     let (stop_election, stopped) = tokio::sync::oneshot::channel::<()>();
     let wake = Arc::clone(&hub);
-    let election = tokio::spawn(election.run(Arc::new(move || wake.wake.notify_one()), async {
+    let election = tokio::spawn(election.run(move || wake.wake.notify_one(), async {
         let _ = stopped.await;
     }));
     tokio::pin!(stop);

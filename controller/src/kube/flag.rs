@@ -74,8 +74,6 @@ struct Look {
     workloads: Workloads,
     expected: BTreeSet<String>,
     problem: Option<Problem>,
-    /// No spec of it was ever valid here.
-    invalid: bool,
     seen: Observation,
 }
 
@@ -108,7 +106,8 @@ impl Flag {
         }
         for _ in 0..PASSES {
             let look = self.look(around);
-            let idle = look.invalid || (look.problem.is_some() && self.machine.record.is_none());
+            // Without a spec that was ever valid here, or anything to go on with.
+            let idle = self.spec.is_none() || (look.problem.is_some() && self.machine.record.is_none());
             let plan = if idle {
                 Plan { status: self.machine.clone(), effects: vec![], requeue_ms: None, waiting: String::new() }
             } else {
@@ -176,7 +175,7 @@ impl Flag {
             request: self.request(around.hub),
             spec_error,
         };
-        Look { now_ms, spec, workloads, expected, problem: found, invalid: self.spec.is_none(), seen }
+        Look { now_ms, spec, workloads, expected, problem: found, seen }
     }
 
     fn versions(&mut self, now_ms: u64, workloads: &Workloads) -> BTreeMap<String, crate::observation::Workload> {

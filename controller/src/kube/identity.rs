@@ -1,7 +1,7 @@
 //! Which pod a token belongs to, as the API server vouches for it. I/O: TokenReview.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
@@ -10,7 +10,7 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use sha2::{Digest, Sha256};
 
-use crate::service::Senders;
+use crate::service::{Senders, lock};
 
 /// The audience that a proxy's token has to be for.
 pub const AUDIENCE: &str = "versionflag";
@@ -32,7 +32,7 @@ pub fn senders(client: Client) -> Senders {
                 return Ok(proxy);
             }
             let proxy = review(client, token).await?;
-            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = lock(&known);
             known.retain(|_, (at, _)| at.elapsed() < BELIEVED);
             if known.len() < REMEMBERED {
                 known.insert(key, (Instant::now(), proxy.clone()));
@@ -43,8 +43,7 @@ pub fn senders(client: Client) -> Senders {
 }
 
 fn remembered(known: &Known, key: &[u8; 32]) -> Option<String> {
-    let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    known.get(key).filter(|(at, _)| at.elapsed() < BELIEVED).map(|(_, proxy)| proxy.clone())
+    lock(known).get(key).filter(|(at, _)| at.elapsed() < BELIEVED).map(|(_, proxy)| proxy.clone())
 }
 
 async fn review(client: Client, token: String) -> Result<String, String> {

@@ -4,7 +4,6 @@
 //! Times of other machines are not believed: a holder is gone when its Lease has not changed for a
 //! whole term as seen from here.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -82,7 +81,7 @@ impl Election {
     }
 
     /// Renews or takes the Lease, again and again; `changed` is told when this replica may act.
-    pub async fn run(mut self, changed: Arc<dyn Fn() + Send + Sync>, stop: impl Future<Output = ()>) {
+    pub async fn run(mut self, changed: impl Fn(), stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         loop {
             let before = self.until.borrow().is_some();

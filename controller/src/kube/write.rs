@@ -32,6 +32,10 @@ fn post() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
 }
 
+fn merge() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
+}
+
 /// Whether somebody else has written since: look again.
 pub fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_conflict())
@@ -95,16 +99,15 @@ impl Writer {
         let metadata = object.metadata();
         let (name, namespace) = (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone());
         let patch = Patch::Merge(json!({ "metadata": { "annotations": { KEPT_AT: epoch.to_string() } } }));
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let namespace = namespace.unwrap_or_default();
         match object {
             Object::Deployment(_) => {
                 let api: Api<Deployment> = Api::namespaced(self.client.clone(), &namespace);
-                api.patch_metadata(&name, &params, &patch).await?;
+                api.patch_metadata(&name, &merge(), &patch).await?;
             }
             Object::StatefulSet(_) => {
                 let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), &namespace);
-                api.patch_metadata(&name, &params, &patch).await?;
+                api.patch_metadata(&name, &merge(), &patch).await?;
             }
         }
         Ok(())
@@ -118,9 +121,8 @@ impl Writer {
         files: &BTreeMap<String, String>,
     ) -> Result<(), kube::Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())]);
-        match api.patch(name, &params, &Patch::Merge(json!({ "data": files }))).await {
+        match api.patch(name, &merge(), &Patch::Merge(json!({ "data": files }))).await {
             Err(error) if is_not_found(&error) => {
                 let metadata =
                     ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() };

@@ -248,8 +248,8 @@ impl File {
         }
         for service in &mut file.spec.services {
             for version in file.local.versions.keys() {
-                let default = || BTreeSet::from([format!("{}-{version}", service.name)]);
-                service.clusters.entry(version.clone()).or_insert_with(default);
+                let default = BTreeSet::from([service.default_cluster(version)]);
+                service.clusters.entry(version.clone()).or_insert(default);
             }
         }
         for version in file.local.versions.values_mut() {

@@ -21,6 +21,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 pub use admin::{Accepted, Ask};
+pub(crate) use hub::lock;
 pub use hub::{FlagView, Hub, Post, now_ms};
 pub use sender::{Review, Senders};
 pub use server::{Limits, serve_within};

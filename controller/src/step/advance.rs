@@ -271,7 +271,7 @@ fn proving(now_ms: u64, status: &mut Status, seen: &Observation, switch: Switch)
 fn target_died(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, switch: &Switch) -> Option<Wait> {
     let target = seen.workload(&switch.to);
     let how = target.exited.filter(|_| !target.ready)?;
-    let back = seen.workload(&switch.from).ready && !switch.removal && !switch.rollback;
+    let back = seen.workload(&switch.from).ready && switch.may_roll_back();
     if spec.on_target_failure == OnTargetFailure::Rollback && back {
         roll_back(now_ms, spec, status, seen, &format!("{} died after the flip: {how}", switch.to));
         return Some(Wait::moved());
@@ -306,24 +306,21 @@ fn settling(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
     }
     let acked_at = switch.acked_at.unwrap_or(switch.started_at);
     let overdue = now_ms >= acked_at.saturating_add(spec.settle.timeout.0);
-    let proof = settled(now_ms, spec, &switch, seen);
-    if let Err(missing) = proof {
-        if overdue && spec.settle.on_timeout == OnTimeout::Rollback && !switch.removal && !switch.rollback {
+    let proof = match settled(now_ms, spec, &switch, seen) {
+        Ok(proof) => proof,
+        Err(missing) if overdue && spec.settle.on_timeout == OnTimeout::Rollback && switch.may_roll_back() => {
             let why = format!("not settled within {}: {}", spec.settle.timeout, missing.message);
             roll_back(now_ms, spec, status, seen, &why);
             return Wait::moved();
         }
-        return match missing.wake_ms {
-            _ if missing.blocks || overdue => Wait::blocked(missing.reason, missing.message),
-            Some(wake_ms) => Wait::until(missing.message, wake_ms),
-            None => Wait::on(missing.message),
-        };
-    }
+        Err(missing) if missing.blocks || overdue => return Wait::blocked(missing.reason, missing.message),
+        Err(missing) => return Wait { wake_ms: missing.wake_ms, ..Wait::on(missing.message) },
+    };
     let baked = acked_at.saturating_add(spec.settle.bake.0);
     if now_ms < baked && !switch.removal {
         return Wait::until(format!("{} has to serve alone for {}", switch.to, spec.settle.bake), baked);
     }
-    if let Ok(Proof::Waived(what)) = proof {
+    if let Proof::Waived(what) = proof {
         status.note(now_ms, "WithoutProof", what);
     }
     if switch.removal {

@@ -29,7 +29,7 @@ pub(super) fn effects(now_ms: u64, spec: &Spec, status: &Status, seen: &Observat
             effects.push(Effect::Start { version: switch.to.clone() });
         }
         // What was just left must be there to be gone back to; what was rolled back need not.
-        Phase::Switching | Phase::Settling | Phase::Retaining if !switch.removal && !switch.rollback => {
+        Phase::Switching | Phase::Settling | Phase::Retaining if switch.may_roll_back() => {
             effects.push(Effect::Start { version: switch.from.clone() });
         }
         Phase::Removing

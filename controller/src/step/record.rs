@@ -41,7 +41,7 @@ pub fn record_of(
         clusters.retain(|version, _| versions.contains(version));
         if spec.routing.provider == Provider::External {
             for version in versions {
-                let default = || BTreeSet::from([format!("{}-{version}", service.name)]);
+                let default = || BTreeSet::from([service.default_cluster(version)]);
                 clusters.entry(version.clone()).or_insert_with(default);
             }
         }

@@ -42,16 +42,7 @@ pub(super) fn settled(now_ms: u64, spec: &Spec, switch: &Switch, seen: &Observat
     match proved(now_ms, spec, switch, seen) {
         Ok(()) => Ok(Proof::Whole),
         // Only what the operator asked for in so many words goes past what is not proved.
-        Err(missing)
-            if proceed
-                && match missing.what {
-                    What::Target => false,
-                    What::Proof => spec.switch.laggards == Laggards::Proceed,
-                    What::Silence => true,
-                } =>
-        {
-            Ok(Proof::Waived(missing.message))
-        }
+        Err(missing) if proceed && missing.what.may_be_waived(spec) => Ok(Proof::Waived(missing.message)),
         Err(missing) => Err(missing),
     }
 }
@@ -102,6 +93,16 @@ pub(super) enum What {
     Proof,
     /// No requests to the old version.
     Silence,
+}
+
+impl What {
+    fn may_be_waived(self, spec: &Spec) -> bool {
+        match self {
+            What::Target => false,
+            What::Proof => spec.switch.laggards == Laggards::Proceed,
+            What::Silence => true,
+        }
+    }
 }
 
 /// What is missing.
