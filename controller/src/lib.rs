@@ -13,6 +13,7 @@
 //! | [`cli`] | the command line | terminal, HTTP |
 //! | `fault` | where tests let the process die | environment |
 
+pub mod checks;
 pub mod cli;
 pub mod envoy;
 mod fault;

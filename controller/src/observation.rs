@@ -6,6 +6,8 @@ use flag::ledger::Fleet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::checks::Answers;
+
 /// One version's workload.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +81,8 @@ pub struct Observation {
     pub request: Option<Request>,
     /// What is wrong with the spec as it was edited last; the one before is in force.
     pub spec_error: Option<String>,
+    /// The last answers to the checks that are asked now.
+    pub checks: Answers,
 }
 
 impl Observation {
@@ -90,6 +94,7 @@ impl Observation {
             fleet: Fleet::unknown(0),
             request: None,
             spec_error: None,
+            checks: Answers::new(),
         }
     }
 

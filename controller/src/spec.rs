@@ -1,5 +1,6 @@
 //! What an operator asks for: the `spec` of a VersionFlag. Pure.
 
+mod check;
 mod choice;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::span::Span;
 
+pub use check::{Builtin, Check, Percent, Prometheus, Webhook, number};
 pub use choice::{
-    CleanupPolicy, Headroom, Laggards, Management, OnHoldTimeout, OnTargetFailure, OnTimeout, PromotionMode, Provider,
-    Replicas, SwitchMode,
+    CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTargetFailure, OnTimeout, PromotionMode,
+    Provider, Replicas, SwitchMode, When,
 };
 
 /// The spec. Everything but `version` and `services` has a default.
@@ -64,10 +66,13 @@ pub struct Spec {
     /// When the new version is let in.
     #[serde(default)]
     pub promotion: Promotion,
-    /// Questions to answer before or after the flip. Not supported yet.
+    /// Questions that the new version has to answer before or after the flip.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "no_checks")]
-    pub checks: Vec<serde_json::Value>,
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub checks: Vec<Check>,
     /// Requests that reach the new version before the flip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<Preview>,
@@ -92,16 +97,6 @@ fn default_label() -> String {
     "version".to_owned()
 }
 
-/// A list of objects that has to be empty.
-fn no_checks(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({
-        "type": "array",
-        "maxItems": 16,
-        "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
-        "x-kubernetes-validations": [{ "rule": "self.size() == 0", "message": NO_CHECKS }],
-    })
-}
-
 /// A rule for a text that the API server checks. The message begins with the text, which is not
 /// shown otherwise.
 pub(crate) fn text_rule(rule: &str, message: &str) -> serde_json::Value {
@@ -114,7 +109,6 @@ const HEADER: &str = "self.matches('^[a-z0-9._-]+$')";
 const NO_LABEL: &str =
     "has to be a label value: letters, digits, '-', '_' and '.', starting and ending with a letter or digit";
 const FIXED: &str = "cannot be changed: delete this VersionFlag and make another one";
-const NO_CHECKS: &str = "is not supported yet: remove it, and promote by hand";
 const NO_FENCE: &str = "is not supported yet: use Immediate";
 const NO_HEADER: &str = "is not a lower-case HTTP header name";
 
@@ -340,9 +334,7 @@ impl Spec {
         if self.switch.mode == SwitchMode::Fenced {
             wrong.push(format!("spec.switch.mode Fenced {NO_FENCE}"));
         }
-        if !self.checks.is_empty() {
-            wrong.push(format!("spec.checks {NO_CHECKS}"));
-        }
+        wrong.extend(check::validate(&self.checks));
         wrong
     }
 }

@@ -19,7 +19,7 @@ fn file(spec: &str, local: &str) -> Result<File, String> {
 const EDGE: &str = "  proxies: [{id: edge}]\n";
 
 #[rstest]
-#[case(", checks: [{name: errors}]", EDGE, "spec.checks is not supported")]
+#[case(", checks: [{name: errors}]", EDGE, "exactly one of builtin, prometheus and webhook")]
 #[case(", callers: {namespaces: [a]}", EDGE, "spec.callers is not supported")]
 #[case(", coexistence: {replicas: AsDeclared}", EDGE, "a version is one process")]
 #[case(", routing: {provider: GatewayAPI}", EDGE, "read files")]

@@ -6,11 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flag::ledger::{Fleet, Laggard, Quiet};
 use proptest::prelude::*;
+use versionflag::checks::{Answer, Questions, Verdict};
 use versionflag::observation::{Action, Headroom, Observation, Request, Workload};
 use versionflag::spec::Spec;
 use versionflag::status::{Phase, Status};
 use versionflag::step::{Effect, Plan, step, wanted};
 
+const VERDICTS: [Verdict; 3] = [Verdict::Passed, Verdict::Failed, Verdict::Inconclusive];
+const CHECK: &str = ", checks: [{name: a, webhook: {url: 'http://a'}}]";
 const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
 
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ enum Op {
     /// Requests to the old version: unknown, busy, quiet.
     Quiet(u8),
     Die(&'static str),
+    /// The check's verdict from now on.
+    Check(Verdict),
     /// The plan of this pass is lost; with effects, those after this many are.
     Crash(usize),
     /// Nothing happens but a pass.
@@ -42,6 +47,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => any::<bool>().prop_map(Op::Sync),
         3 => (0_u8..3).prop_map(Op::Quiet),
         1 => version.prop_map(Op::Die),
+        2 => prop::sample::select(&VERDICTS[..]).prop_map(Op::Check),
         2 => (0_usize..4).prop_map(Op::Crash),
         12 => Just(Op::Pass),
     ]
@@ -64,6 +70,8 @@ struct World {
     published: Option<u64>,
     effective: Option<u64>,
     old: Quiet,
+    /// The check's verdict, and since when.
+    verdict: (Verdict, u64),
     request: Option<Request>,
     requests: u32,
     stops: Vec<String>,
@@ -79,6 +87,7 @@ impl World {
             published: None,
             effective: None,
             old: Quiet::Unknown,
+            verdict: (Verdict::Passed, 0),
             request: None,
             requests: 0,
             stops: vec![],
@@ -106,12 +115,16 @@ impl World {
             let ready_since = since.filter(|_| ready).map(|since| since + 300);
             Workload { declared: true, running: since.is_some(), ready, ready_since, exited: None }
         };
+        let (verdict, since) = self.verdict;
+        let asked = Questions::of(&self.spec, &self.status).is_some();
+        let answer = asked.then(|| Answer { verdict, message: String::new(), since });
         Observation {
             versions: VERSIONS.iter().map(|version| ((*version).to_owned(), workload(version))).collect(),
             headroom: Headroom::Fits,
             fleet: self.fleet(),
             request: self.request.clone(),
             spec_error: None,
+            checks: answer.map(|answer| ("a".to_owned(), answer)).into_iter().collect(),
         }
     }
 
@@ -123,6 +136,11 @@ impl World {
         if status != self.status {
             if crash.is_none() {
                 check_transition(&self.status, &status);
+                let forward = status.switch.as_ref().is_some_and(|switch| !switch.removal && !switch.rollback);
+                if status.phase == Phase::Removing && status.phase != self.status.phase && forward {
+                    let passed = self.spec.checks.is_empty() || self.verdict.0 == Verdict::Passed;
+                    assert!(passed, "removed although a check did not pass");
+                }
                 self.status = status;
             }
             return;
@@ -170,6 +188,8 @@ impl World {
             Op::Die(version) => {
                 self.running.remove(*version);
             }
+            Op::Check(verdict) if self.verdict.0 != *verdict => self.verdict = (*verdict, self.now),
+            Op::Check(_) => {}
             Op::Crash(_) if !restarts => {}
             Op::Crash(kept) => self.pass(Some(*kept)),
             Op::Pass => {}
@@ -181,6 +201,7 @@ impl World {
     fn end(&mut self) {
         self.request = None;
         self.status.suspended = false;
+        self.verdict = (Verdict::Passed, 0);
         for _ in 0..400 {
             self.now += 100;
             self.effective = self.published.or(self.effective);
@@ -248,8 +269,8 @@ proptest! {
 
     /// The assertions are in `World::pass`.
     #[test]
-    fn never_unsafe_and_always_arrives(ops in prop::collection::vec(op(), 0..120)) {
-        let mut world = World::new(spec(""));
+    fn never_unsafe_and_always_arrives(ops in prop::collection::vec(op(), 0..120), checked in any::<bool>()) {
+        let mut world = World::new(spec(if checked { CHECK } else { "" }));
         for op in &ops {
             world.apply(op, true);
         }

@@ -12,7 +12,7 @@ use flag::table::Flag;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{Action, MapType};
 
-use crate::vm::Vm;
+use crate::vm::{Vm, now_ms};
 
 /// What a plugin's requests need of its configuration.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Sent {
     counter: Rc<Counter>,
     /// Whether another version may serve it, which is not known yet.
     unproven: bool,
+    /// When it began, if its answer is measured.
+    began_ms: Option<u64>,
 }
 
 impl Sent {
@@ -62,14 +64,14 @@ fn header(name: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Whether the response to the request in context has begun. Before that, its cluster may still be
-/// that of the route from before the filter ran.
-fn answered() -> bool {
+/// The status of the response to the request in context; `None`: it has not begun. Before that, its
+/// cluster may still be that of the route from before the filter ran.
+fn status() -> Option<i64> {
     /// What Envoy notes where the client has left without an answer.
     const CLIENT_LEFT: i64 = 499;
     let code = hostcalls::get_property(vec!["response", "code"]).ok().flatten();
     let code = code.and_then(|bytes| Some(i64::from_le_bytes(bytes.as_slice().try_into().ok()?)));
-    code.is_some_and(|code| code != CLIENT_LEFT)
+    code.filter(|code| *code != CLIENT_LEFT)
 }
 
 /// Decides for the request in context, and sends it on its way.
@@ -79,7 +81,7 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
         let workload = settings.workload.as_ref();
         if let Some((workload, flag)) = workload.and_then(|own| Some((own, table.of_workload(own)?))) {
             let counter = flag.observed.arrived.of(&workload.version);
-            count(vm, context, Sent { flag: Rc::clone(flag), counter, unproven: false });
+            count(vm, context, Sent { flag: Rc::clone(flag), counter, unproven: false, began_ms: None });
         }
         return Step::Go;
     }
@@ -101,7 +103,8 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     let set = hostcalls::set_map_value(MapType::HttpRequestHeaders, &settings.header, Some(counter.version()));
     if set.is_ok() {
         let unproven = flag.may_misroute();
-        count(vm, context, Sent { flag: Rc::clone(flag), counter, unproven });
+        let began_ms = vm.measure.get().then(now_ms);
+        count(vm, context, Sent { flag: Rc::clone(flag), counter, unproven, began_ms });
     }
     Step::Go
 }
@@ -146,7 +149,7 @@ pub(crate) fn correct_open(vm: &Vm, plugin: u32) {
         return;
     }
     for (id, sent) in unproven {
-        if hostcalls::set_effective_context(*id).is_ok() && answered() {
+        if hostcalls::set_effective_context(*id).is_ok() && status().is_some() {
             sent.unproven = false;
             if let Some(served) = sent.strayed() {
                 sent.correct(vm, served);
@@ -177,9 +180,14 @@ pub(crate) fn on_end(vm: &Vm, context: u32) {
     let Some(mut sent) = vm.open.borrow_mut().remove(&context) else { return };
     if sent.unproven
         && let Some(served) = sent.strayed()
-        && answered()
+        && status().is_some()
     {
         sent.correct(vm, served);
+    }
+    if let Some(began_ms) = sent.began_ms
+        && let Some(status) = status()
+    {
+        sent.counter.answered(now_ms().saturating_sub(began_ms), status >= 500);
     }
     sent.counter.finish();
     vm.retire();

@@ -61,6 +61,8 @@ pub(crate) struct Vm {
     created: Cell<(u32, u32)>,
     /// Whether routes are to be proven.
     pub(crate) prove_routes: Cell<bool>,
+    /// Whether answers are to be measured.
+    pub(crate) measure: Cell<bool>,
     /// The last round that was answered.
     round: Cell<u64>,
     /// The plugin whose callback runs.
@@ -99,6 +101,7 @@ impl Vm {
             open: RefCell::default(),
             created: Cell::default(),
             prove_routes: Cell::default(),
+            measure: Cell::default(),
             round: Cell::default(),
             running: Cell::default(),
             seen_ms: Cell::default(),
@@ -250,6 +253,7 @@ impl Vm {
     pub(crate) fn take(&self, snapshot: &Snapshot) {
         self.table.borrow_mut().apply(Channel::Service, &snapshot.flags);
         self.prove_routes.set(!snapshot.prove_routes.is_empty());
+        self.measure.set(!snapshot.measure.is_empty());
         self.report_every_ms.set(snapshot.report_every_ms);
         self.revision.borrow_mut().clone_from(&snapshot.revision);
         self.waits_until_ms.set(None);

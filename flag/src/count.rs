@@ -9,6 +9,8 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::answers::{BUCKETS, bucket};
+
 /// Totals of one version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +41,8 @@ impl Totals {
 pub struct Counter {
     version: Box<str>,
     totals: Cell<Totals>,
+    /// By latency.
+    answers: [Cell<Totals>; BUCKETS],
 }
 
 impl Counter {
@@ -58,6 +62,15 @@ impl Counter {
         let totals = self.totals.get();
         self.totals.set(Totals { finished: totals.finished.wrapping_add(1), ..totals });
     }
+
+    /// It was answered.
+    pub fn answered(&self, ms: u64, failed: bool) {
+        if let Some(answers) = self.answers.get(bucket(ms)) {
+            let Totals { started, finished } = answers.get();
+            let finished = finished.wrapping_add(u64::from(!failed));
+            answers.set(Totals { started: started.wrapping_add(1), finished });
+        }
+    }
 }
 
 /// The counters of one flag by version. They outlive changes of the flag. A list: there are a
@@ -72,7 +85,8 @@ impl Counters {
         if let Some(counter) = counters.iter().find(|counter| counter.version() == version) {
             return Rc::clone(counter);
         }
-        let counter = Rc::new(Counter { version: version.into(), totals: Cell::default() });
+        let counter =
+            Rc::new(Counter { version: version.into(), totals: Cell::default(), answers: Default::default() });
         counters.push(Rc::clone(&counter));
         counter
     }
@@ -81,5 +95,22 @@ impl Counters {
     pub fn totals(&self) -> BTreeMap<String, Totals> {
         let counters = self.0.borrow();
         crate::insert_all(counters.iter().map(|counter| (counter.version().to_owned(), counter.totals.get())))
+    }
+
+    /// Answers by version and latency: see [`crate::answers`].
+    pub fn answers(&self) -> BTreeMap<String, Totals> {
+        let mut answers = Vec::new();
+        for counter in self.0.borrow().iter() {
+            let some = counter.answers.iter().enumerate().filter(|(_, totals)| totals.get().started > 0);
+            answers.extend(some.map(|(bucket, totals)| (format!("{}/{bucket}", counter.version()), totals.get())));
+        }
+        crate::insert_all(answers.into_iter())
+    }
+
+    /// What was answered earlier says nothing about the record that is in effect now.
+    pub fn forget_answers(&self) {
+        for counter in self.0.borrow().iter() {
+            counter.answers.iter().for_each(|totals| totals.set(Totals::default()));
+        }
     }
 }

@@ -26,6 +26,10 @@ pub struct FlagState {
     /// Requests by the version they arrived at.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub arrived: BTreeMap<String, Totals>,
+    /// How the versions answered since the record is in effect, while that is asked for: see
+    /// [`crate::answers`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<String, Totals>,
     /// Responses from another version than the intended one.
     #[serde(default)]
     pub unroutable: u64,
@@ -88,6 +92,7 @@ fn add(sum: FlagState, state: &FlagState) -> FlagState {
         config_epoch: sum.config_epoch.zip(state.config_epoch).map(|(one, other)| one.min(other)),
         sent: add_totals(sum.sent, &state.sent),
         arrived: add_totals(sum.arrived, &state.arrived),
+        answers: add_totals(sum.answers, &state.answers),
         unroutable: sum.unroutable.saturating_add(state.unroutable),
         conflicts: sum.conflicts.saturating_add(state.conflicts),
         routes: {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::answers::Answers;
 use crate::count::Totals;
 use crate::instance::FlagState;
 use crate::record::Record;
@@ -78,6 +79,9 @@ pub struct Fleet {
     pub highest_epoch: u64,
     /// Sum of all known totals by version.
     pub sent: BTreeMap<String, Totals>,
+    /// Sum of the answers of those that acked, by version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<String, Answers>,
 }
 
 impl Fleet {
@@ -93,6 +97,7 @@ impl Fleet {
             unroutable: 0,
             highest_epoch: 0,
             sent: BTreeMap::new(),
+            answers: BTreeMap::new(),
         }
     }
 }
@@ -172,6 +177,9 @@ impl Ledger {
                 Ok((proxy, since)) => {
                     fleet.acked += 1;
                     last_ack_ms = last_ack_ms.max(since);
+                    if let Some(state) = proxy.report.flags.get(&record.uid) {
+                        Answers::add(&mut fleet.answers, &state.answers);
+                    }
                     // The report of the ack was made before any request could show a route.
                     if proxy.received_ms <= since {
                         fleet.route_laggards.push(laggard("it took the record over just now".to_owned()));

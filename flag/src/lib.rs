@@ -18,8 +18,10 @@
 //! | [`report`] | what a proxy reports, and which reports are believed |
 //! | [`ledger`] | who acked, who lags, and whether the old version is quiet |
 //! | [`lease`] | which VM instance of a proxy talks to the flag service |
+//! | [`answers`] | how a version answers: failures and latencies |
 //! | [`backoff`] | when to try the flag service again |
 
+pub mod answers;
 pub mod backoff;
 pub mod config;
 pub mod count;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::count::Totals;
 use crate::instance::FlagState;
 use crate::record::check_name;
-use crate::{PROTOCOL, limits};
+use crate::{PROTOCOL, answers, limits};
 
 /// One report. A proxy sends one at a time, and begins the next round after the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,16 +106,24 @@ impl Report {
             return Err(format!("{} VM instances", self.instances.len()));
         }
         for (uid, state) in &self.flags {
-            check_totals(&state.sent)
-                .and_then(|()| check_totals(&state.arrived))
+            check_totals(&state.sent, limits::VERSIONS * 4)
+                .and_then(|()| check_totals(&state.arrived, limits::VERSIONS * 4))
+                .and_then(|()| check_answers(&state.answers))
                 .map_err(|why| format!("flag {uid:?}: {why}"))?;
         }
         Ok(())
     }
 }
 
-fn check_totals(totals: &BTreeMap<String, Totals>) -> Result<(), String> {
-    if totals.len() > limits::VERSIONS * 4 {
+fn check_answers(answers: &BTreeMap<String, Totals>) -> Result<(), String> {
+    match answers.keys().find(|key| answers::split(key).is_none()) {
+        Some(key) => Err(format!("answers of {key:?}")),
+        None => check_totals(answers, limits::VERSIONS * 4 * answers::BUCKETS),
+    }
+}
+
+fn check_totals(totals: &BTreeMap<String, Totals>, max: usize) -> Result<(), String> {
+    if totals.len() > max {
         return Err(format!("{} versions", totals.len()));
     }
     match totals.iter().find(|(_, totals)| totals.open().is_none()) {

@@ -19,6 +19,9 @@ pub struct Snapshot {
     /// The flags whose routes the proxy is asked to prove, by uid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prove_routes: Vec<String>,
+    /// The flags whose answers the proxy is asked to measure, by uid. See [`crate::answers`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measure: Vec<String>,
     /// The flags.
     pub flags: Vec<Record>,
 }

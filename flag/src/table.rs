@@ -111,6 +111,7 @@ impl Flag {
             config_epoch: self.config_epoch,
             sent: self.observed.sent.totals(),
             arrived: self.observed.arrived.totals(),
+            answers: self.observed.sent.answers(),
             unroutable: self.observed.unroutable.get(),
             conflicts: self.observed.conflicts.get(),
             routes,
@@ -187,6 +188,7 @@ impl Table {
         let in_effect = match (verdict, current) {
             (Verdict::Adopt, _) | (_, None) => {
                 observed.route.take();
+                observed.sent.forget_answers();
                 record.clone()
             }
             (_, Some(_)) if config_epoch == known => return verdict == Verdict::Conflict,

@@ -51,6 +51,7 @@ fn snapshot(epoch: u64, active: &str) -> Snapshot {
         revision: format!("{epoch}-{active}"),
         report_every_ms: 50,
         prove_routes: vec![],
+        measure: vec![],
         flags: vec![record(epoch, active)],
     }
 }

@@ -5,7 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::resource::time;
 use super::status::{Seen, blocked};
-use crate::spec::CleanupPolicy;
+use crate::checks::{Questions, Verdict};
+use crate::spec::{Check, CleanupPolicy};
 use crate::status::{Phase, Switch};
 
 /// Reasons of a flag that waits for somebody, and is well.
@@ -41,7 +42,7 @@ pub(super) fn derive(seen: &Seen<'_>) -> Vec<Condition> {
         ("RoutesReady", Some(routes(seen))),
         ("TargetReady", Some(target(seen))),
         ("HeadroomAvailable", Some(headroom(seen))),
-        ("ChecksPassed", Some(yes("NoChecks", "no checks are asked for"))),
+        ("ChecksPassed", Some(checks(seen))),
         ("Switched", Some(of_switch(seen, switched))),
         ("Settled", Some(of_switch(seen, settled))),
         ("CleanedUp", Some(of_switch(seen, cleaned_up))),
@@ -128,6 +129,27 @@ fn headroom(seen: &Seen<'_>) -> Word {
             unknown("NotChecked", format!("it is not known yet whether {} fits", switch.to))
         }
         (None, _) => yes("NotNeeded", "nothing has to be started"),
+    }
+}
+
+/// What the checks say that are asked now.
+fn checks(seen: &Seen<'_>) -> Word {
+    let Some(questions) = Questions::of(seen.spec, seen.machine) else {
+        return match seen.spec.checks.is_empty() {
+            true => yes("NoChecks", "no checks are asked for"),
+            false => unknown("NotAsked", "checks are asked before and after a flip"),
+        };
+    };
+    let verdict = |check: &Check| seen.checks.get(&check.name).map_or(Verdict::Inconclusive, |answer| answer.verdict);
+    let of = |wanted: Verdict| {
+        let those = questions.checks.iter().filter(|check| verdict(check) == wanted);
+        let said = |check: &Check| seen.checks.get(&check.name).map_or("not asked yet", |answer| &answer.message);
+        those.map(|check| format!("{}: {}", check.name, said(check))).collect::<Vec<_>>().join("; ")
+    };
+    match (of(Verdict::Failed), of(Verdict::Inconclusive)) {
+        (failed, _) if !failed.is_empty() => no("Failed", failed),
+        (_, open) if !open.is_empty() => unknown("Inconclusive", open),
+        _ => yes("Passed", of(Verdict::Passed)),
     }
 }
 

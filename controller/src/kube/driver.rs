@@ -17,6 +17,7 @@ use super::lease::{Election, Leadership};
 use super::resource::VersionFlag;
 use super::write::Writer;
 use super::{identity, leader};
+use crate::checks::runner::Runner;
 use crate::service::{Hub, now_ms};
 
 /// The longest time without a look at everything.
@@ -51,6 +52,9 @@ pub enum DriverError {
     /// No way to talk to a cluster.
     #[error("no configuration for the Kubernetes API: {0}")]
     Config(#[from] kube::config::InferConfigError),
+    /// Of the machine, for checks.
+    #[error("the certificates that this machine trusts cannot be read: {0}")]
+    Certificates(std::io::Error),
     /// The flag service.
     #[error("the flag service cannot listen on {address}: {error}")]
     Listen {
@@ -69,6 +73,7 @@ pub async fn run(
 ) -> Result<(), DriverError> {
     let client = Client::try_from(kube::Config::infer().await?)?;
     let hub = Arc::new(Hub::new(identity::senders(client.clone())));
+    let checks = Runner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
     let listen = |error| DriverError::Listen { address: options.listen, error };
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
     let port = listener.local_addr().map_err(listen)?.port();
@@ -89,7 +94,8 @@ pub async fn run(
         let writer = Writer::new(client, &options.identity);
         hub.looked.store(true, Ordering::Relaxed);
         let hub = Arc::clone(&hub);
-        let mut driver = Driver { options, port, cache, writer, hub, leadership, leads: false, flags: BTreeMap::new() };
+        let mut driver =
+            Driver { options, port, cache, writer, hub, checks, leadership, leads: false, flags: BTreeMap::new() };
         loop {
             let wait_ms = driver.turn().await;
             tokio::select! {
@@ -112,6 +118,7 @@ struct Driver {
     cache: Cache,
     writer: Writer,
     hub: Arc<Hub>,
+    checks: Arc<Runner>,
     leadership: Leadership,
     /// Whether proxies are led here.
     leads: bool,
@@ -143,6 +150,7 @@ impl Driver {
                 hub: &self.hub,
                 writer: &self.writer,
                 leadership: &self.leadership,
+                checks: &self.checks,
                 filter_path: &self.options.filter_path,
                 flag_service_cluster: &self.options.flag_service_cluster,
                 claimed: claimed.as_deref(),

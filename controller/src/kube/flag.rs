@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use ::flag::config::Role;
 use ::flag::ledger::Fleet;
@@ -14,6 +15,8 @@ use super::status::{Problem, Seen, derive, unsupported};
 use super::workloads::{Objects, Workloads};
 use super::write::{Writer, is_conflict};
 use super::{headroom, proxies};
+use crate::checks::Questions;
+use crate::checks::runner::Runner;
 use crate::envoy::{self, Filter};
 use crate::fault;
 use crate::observation::{Headroom, Observation, Request};
@@ -32,6 +35,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) hub: &'a Hub,
     pub(super) writer: &'a Writer,
     pub(super) leadership: &'a Leadership,
+    pub(super) checks: &'a Arc<Runner>,
     pub(super) filter_path: &'a Path,
     pub(super) flag_service_cluster: &'a str,
     /// A service of it belongs to an older flag: says which.
@@ -126,6 +130,7 @@ impl Flag {
                 machine: &plan.status,
                 fleet: &look.seen.fleet,
                 versions: &look.seen.versions,
+                checks: &look.seen.checks,
                 workloads: &look.workloads,
                 problem: look.problem.as_ref(),
                 before: before.as_ref(),
@@ -168,10 +173,12 @@ impl Flag {
         let status = &self.machine;
         let asked = status.asked();
         let fleet = status.record.as_ref().map(|record| around.hub.fleet(now_ms, record, &expected, &asked));
+        let fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
         let seen = Observation {
+            checks: around.checks.look(now_ms, &self.name, Questions::of(&spec, status), &fleet),
             headroom: self.headroom(&namespace, &spec, &workloads, around.objects),
             versions,
-            fleet: fleet.unwrap_or_else(|| Fleet::unknown(expected.len())),
+            fleet,
             request: self.request(around.hub),
             spec_error,
         };
@@ -268,6 +275,7 @@ impl Flag {
             status: self.machine.clone(),
             fleet: look.seen.fleet.clone(),
             versions: look.seen.versions.clone(),
+            checks: look.seen.checks.clone(),
             waiting: look.problem.as_ref().map_or(waiting, |problem| problem.message.clone()),
             now: look.now_ms,
         };
@@ -281,7 +289,8 @@ impl Flag {
         match effect {
             Effect::Publish(record) => {
                 let audience = Some(look.expected.clone());
-                if around.hub.publish(Post { audience, ..Post::of(&self.machine, &record) }) {
+                let measure = Questions::of(&look.spec, &self.machine).is_some_and(|asked| asked.measures());
+                if around.hub.publish(Post { audience, measure, ..Post::of(&self.machine, &record) }) {
                     fault::point("after the record was published");
                 }
             }

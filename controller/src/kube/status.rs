@@ -7,6 +7,7 @@ use flag::ledger::Fleet;
 use super::conditions;
 use super::resource::{Event, Held, Laggard, LastRequest, Proxies, ResourceStatus, Role, Switch, Version, time};
 use super::workloads::Workloads;
+use crate::checks::Answers;
 use crate::observation::Workload;
 use crate::spec::Spec;
 use crate::status::{Phase, Status};
@@ -38,6 +39,8 @@ pub struct Seen<'a> {
     pub fleet: &'a Fleet,
     /// What the state machine sees, by version.
     pub versions: &'a BTreeMap<String, Workload>,
+    /// The last answers to the checks.
+    pub checks: &'a Answers,
     /// What was found in the cluster.
     pub workloads: &'a Workloads,
     /// What has to be put right.

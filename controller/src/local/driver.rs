@@ -14,6 +14,8 @@ use super::files;
 use super::process::{ProcessError, Supervisor};
 use super::store::{Store, StoreError, beside, write_atomically};
 use super::{headroom, unique};
+use crate::checks::Questions;
+use crate::checks::runner::Runner;
 use crate::observation::{Headroom, Observation};
 use crate::service::{FlagView, Hub, Post, Senders, now_ms};
 use crate::status::{Phase, Status};
@@ -41,6 +43,9 @@ pub enum DriverError {
         /// Why not.
         error: std::io::Error,
     },
+    /// Of the machine, for checks.
+    #[error("the certificates that this machine trusts cannot be read: {0}")]
+    Certificates(std::io::Error),
     /// The file with the address.
     #[error("{path} cannot be written: {error}")]
     Address {
@@ -68,6 +73,7 @@ struct Driver {
     supervisor: Supervisor,
     hub: Arc<Hub>,
     files: files::Writer,
+    checks: Arc<Runner>,
 }
 
 /// Runs until `stop` ends. Versions go on running. `bound` is told the flag service's address.
@@ -103,6 +109,7 @@ pub async fn run(
         supervisor,
         hub: Arc::clone(&hub),
         files: files::Writer::default(),
+        checks: Runner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?,
     };
     // Without the signal the next tick sees it.
     let mut children = signal(SignalKind::child()).ok();
@@ -209,10 +216,13 @@ impl Driver {
             let running: Vec<String> = state.processes.keys().cloned().collect();
             headroom::look(&switch.to, versions, &running)
         });
+        let fleet = fleet.unwrap_or_else(|| flag::ledger::Fleet::unknown(0));
+        let questions = Questions::of(&self.file.spec, status);
         Observation {
+            checks: self.checks.look(now_ms, &self.file.metadata.name, questions, &fleet),
             versions: known.into_iter().map(|version| (version.clone(), workload(version))).collect(),
             headroom,
-            fleet: fleet.unwrap_or_else(|| flag::ledger::Fleet::unknown(0)),
+            fleet,
             request: self
                 .hub
                 .next_request(&self.file.metadata.name, status.last_request.as_ref().map(|last| last.id.as_str())),
@@ -232,9 +242,8 @@ impl Driver {
         let status = self.store.state.status.clone();
         let name = self.file.metadata.name.clone();
         let spec_version = self.file.spec.version.clone();
-        let view =
-            FlagView { name, spec_version, status, fleet: seen.fleet, versions: seen.versions, waiting, now: now_ms };
-        self.hub.show(view);
+        let (fleet, versions, checks) = (seen.fleet, seen.versions, seen.checks);
+        self.hub.show(FlagView { name, spec_version, status, fleet, versions, checks, waiting, now: now_ms });
         self.hub.looked.store(true, Ordering::Relaxed);
     }
 
@@ -243,7 +252,9 @@ impl Driver {
         let versions = &self.file.local.versions;
         match effect {
             Effect::Publish(record) => {
-                if self.hub.publish(Post::of(&self.store.state.status, record)) {
+                let status = &self.store.state.status;
+                let measure = Questions::of(&self.file.spec, status).is_some_and(|asked| asked.measures());
+                if self.hub.publish(Post { measure, ..Post::of(status, record) }) {
                     fault::point("after the record was published");
                 }
             }

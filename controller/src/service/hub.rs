@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use super::metrics::Metrics;
 use super::sender::Senders;
+use crate::checks::Answers;
 use crate::observation::{Request, Workload};
 use crate::status::{Phase, Status};
 
@@ -43,6 +44,9 @@ pub struct FlagView {
     pub fleet: Fleet,
     /// Its versions.
     pub versions: BTreeMap<String, Workload>,
+    /// The last answers to its checks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub checks: Answers,
     /// What is waited for.
     pub waiting: String,
     /// Unix milliseconds of this view.
@@ -58,6 +62,8 @@ pub struct Post {
     pub report_every_ms: u32,
     /// Whether proxies are asked to show their routes.
     pub prove_routes: bool,
+    /// Whether proxies are asked to measure answers.
+    pub measure: bool,
     /// Who is sent it; `None`: every proxy.
     pub audience: Option<BTreeSet<String>>,
 }
@@ -70,6 +76,7 @@ impl Post {
             record: record.clone(),
             report_every_ms: if watched.contains(&status.phase) { 100 } else { 1_000 },
             prove_routes: status.proves_routes(),
+            measure: false,
             audience: None,
         }
     }
@@ -195,6 +202,7 @@ fn snapshot<'a>(posts: impl Iterator<Item = &'a Post> + Clone) -> Snapshot {
         revision: String::new(),
         report_every_ms: posts.clone().map(|post| post.report_every_ms).min().unwrap_or(1_000),
         prove_routes: posts.clone().filter(|post| post.prove_routes).map(|post| post.record.uid.clone()).collect(),
+        measure: posts.clone().filter(|post| post.measure).map(|post| post.record.uid.clone()).collect(),
         flags: posts.map(|post| post.record.clone()).collect(),
     };
     let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();

@@ -118,3 +118,21 @@ choice! {
         Rollback,
     }
 }
+choice! {
+    /// When a check is asked.
+    When {
+        /// From the flip until the old version is removed.
+        AfterFlip,
+        /// While the new version is ready and waits to be let in.
+        BeforeFlip,
+    }
+}
+choice! {
+    /// What to do when a check fails.
+    OnFail {
+        /// Back to the old version, until the spec asks for another one.
+        Rollback,
+        /// Nothing moves on while it fails.
+        Pause,
+    }
+}

@@ -1,7 +1,7 @@
 //! Which phase comes next. Pure.
 
 use super::settle::{Proof, What, all_acked, missing_acks, names, settled};
-use super::{Wait, request, suspended, wanted};
+use super::{Wait, checks, request, suspended, wanted};
 use crate::observation::{Headroom, Observation};
 use crate::spec::{self, CleanupPolicy, Laggards, OnTargetFailure, OnTimeout, PromotionMode, Spec};
 use crate::status::{Phase, Status, Switch};
@@ -33,6 +33,9 @@ pub(super) fn advance(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Obse
     let Some(switch) = status.switch.clone().filter(|_| status.phase != Phase::Stable) else {
         return stable(now_ms, spec, status, seen);
     };
+    if let Some(wait) = checks::failed(now_ms, spec, status, seen, &switch) {
+        return wait;
+    }
     match status.phase {
         Phase::Adopting | Phase::Stable => Wait::default(),
         Phase::Coexisting => coexisting(now_ms, spec, status, seen, switch),
@@ -247,6 +250,9 @@ fn awaiting(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
             return Wait::until(format!("{} is let in after {}", switch.to, spec.promotion.after), due);
         }
     }
+    if let Some(wait) = checks::missing(now_ms, spec, status, seen, &switch, (0, 0)) {
+        return wait;
+    }
     switch.promoted_at = switch.promoted_at.or(Some(now_ms));
     status.switch = Some(switch);
     status.enter(now_ms, Phase::ProvingRoutes);
@@ -320,6 +326,15 @@ fn settling(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
     if now_ms < baked && !switch.removal {
         return Wait::until(format!("{} has to serve alone for {}", switch.to, spec.settle.bake), baked);
     }
+    let passed = (acked_at, spec.settle.quiet_period.0);
+    if let Some(wait) = checks::missing(now_ms, spec, status, seen, &switch, passed) {
+        if overdue && spec.settle.on_timeout == OnTimeout::Rollback && switch.may_roll_back() {
+            let why = format!("not settled within {}: {}", spec.settle.timeout, wait.waiting);
+            roll_back(now_ms, spec, status, seen, &why);
+            return Wait::moved();
+        }
+        return wait;
+    }
     if let Proof::Waived(what) = proof {
         status.note(now_ms, "WithoutProof", what);
     }
@@ -353,6 +368,10 @@ fn retaining(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, 
     }
     if settled(now_ms, spec, &switch, seen).is_err() {
         return unsettle(now_ms, status, switch);
+    }
+    // A restart forgets the answers: they have to be there again.
+    if let Some(wait) = checks::missing(now_ms, spec, status, seen, &switch, (0, 0)) {
+        return wait;
     }
     switch.removal_intent_at = Some(now_ms);
     status.switch = Some(switch);

@@ -5,6 +5,7 @@
 //! repeated, and a restart between any two of them ends at the same place.
 
 mod advance;
+mod checks;
 mod effects;
 mod record;
 mod request;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use flag::ledger::Fleet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use rstest::rstest;
+use versionflag::checks::Answers;
 use versionflag::kube::resource::{ResourceStatus, Role};
 use versionflag::kube::status::{Problem, Seen, derive, unsupported};
 use versionflag::kube::workloads::Workloads;
@@ -34,6 +35,7 @@ struct World {
     fleet: Fleet,
     workloads: Workloads,
     problem: Option<Problem>,
+    checks: Answers,
     before: Option<ResourceStatus>,
 }
 
@@ -51,7 +53,7 @@ fn world(machine: &str) -> World {
     }
     let fleet = Fleet { acked: 2, ..Fleet::unknown(2) };
     let workloads = Workloads::find("shop", &spec, &cluster.objects);
-    World { spec, machine, fleet, workloads, problem: None, before: None }
+    World { spec, machine, fleet, workloads, problem: None, checks: Answers::new(), before: None }
 }
 
 impl World {
@@ -65,6 +67,7 @@ impl World {
             machine: &self.machine,
             fleet: &self.fleet,
             versions: &versions,
+            checks: &self.checks,
             workloads: &self.workloads,
             problem: self.problem.as_ref(),
             before: self.before.as_ref(),

@@ -1,6 +1,7 @@
 //! Tests of the contract. The tables run natively and as wasm under Node; the properties need a
 //! source of randomness and run natively.
 
+mod answers;
 mod contract;
 mod decisions;
 mod fleet;

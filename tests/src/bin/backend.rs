@@ -46,6 +46,9 @@ struct Options {
     /// /healthz is always 503
     #[arg(long)]
     fail_ready: bool,
+    /// Every so-manieth request is answered by 500; 0: none
+    #[arg(long, default_value_t = 0)]
+    fail_every: u64,
     /// How long open requests may go on after SIGTERM
     #[arg(long, default_value_t = 10_000)]
     grace_ms: u64,
@@ -140,7 +143,9 @@ impl Server {
             "/crash" => std::process::exit(1),
             _ => {
                 let open = Open::new(self.clone());
-                let mut status = 200;
+                let every = self.options.fail_every;
+                let fails = every > 0 && self.served.load(Relaxed).is_multiple_of(every);
+                let mut status = if fails { 500 } else { 200 };
                 match path {
                     "/slow" => sleep(Duration::from_millis(number("ms").unwrap_or(2_000))).await,
                     "/status" => status = number("code").unwrap_or(200) as u16,

@@ -155,6 +155,7 @@ impl Proxy {
             revision: format!("{}-{}", self.record.epoch, self.record.active),
             report_every_ms: 50,
             prove_routes: vec![],
+            measure: vec![],
             flags: vec![self.record.clone()],
         };
         let calls = std::mem::take(&mut lock(&self.shared).calls);

@@ -1,0 +1,75 @@
+//! How a version answers: its failures and its latencies. Counted only while a check asks for them,
+//! because it costs three hostcalls a request. Pure.
+//!
+//! A proxy reports them as totals by `VERSION/BUCKET`, because that adds nothing to the filter that
+//! it does not have already: `started` are the answers in the bucket, `finished` those of them that
+//! did not fail.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::count::Totals;
+
+/// Buckets of latencies: the first holds less than 1 ms, each next one less than twice as much, the
+/// last whatever took longer.
+pub const BUCKETS: usize = 18;
+
+/// The bucket of a latency.
+pub fn bucket(ms: u64) -> usize {
+    ((u64::BITS - ms.leading_zeros()) as usize).min(BUCKETS - 1)
+}
+
+/// Answers of one version since the record in effect.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Answers {
+    /// Those with a status of 500 or above.
+    pub failed: u64,
+    /// All of them, by how long they took until their stream ended. Shorter where none took longer.
+    pub by_ms: Vec<u64>,
+}
+
+impl Answers {
+    /// Adds what one proxy reported to the sums by version.
+    pub fn add(sums: &mut BTreeMap<String, Answers>, reported: &BTreeMap<String, Totals>) {
+        for (key, totals) in reported {
+            let Some((version, bucket)) = split(key) else { continue };
+            let sum = sums.entry(version.to_owned()).or_default();
+            if sum.by_ms.len() <= bucket {
+                sum.by_ms.resize(bucket + 1, 0);
+            }
+            if let Some(count) = sum.by_ms.get_mut(bucket) {
+                *count = count.saturating_add(totals.started);
+            }
+            sum.failed = sum.failed.saturating_add(totals.open().unwrap_or(0));
+        }
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.by_ms.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// The latency, in milliseconds, that this share of the answers (0 to 1) stayed below; within a
+    /// bucket they are taken to be spread evenly. `None`: there are no answers.
+    pub fn quantile_ms(&self, share: f64) -> Option<f64> {
+        let count = self.count();
+        let wanted = share * count as f64;
+        let (mut below, mut floor) = (0.0, 0.0);
+        for (bucket, inside) in self.by_ms.iter().enumerate() {
+            let (inside, ceiling) = (*inside as f64, (1_u64 << bucket.min(63)) as f64);
+            if inside > 0.0 && below + inside >= wanted {
+                return Some(floor + (ceiling - floor) * ((wanted - below) / inside).clamp(0.0, 1.0));
+            }
+            (below, floor) = (below + inside, ceiling);
+        }
+        None
+    }
+}
+
+/// Version and bucket of a key.
+pub fn split(key: &str) -> Option<(&str, usize)> {
+    let (version, bucket) = key.rsplit_once('/')?;
+    Some((version, bucket.parse().ok().filter(|bucket| *bucket < BUCKETS)?))
+}
