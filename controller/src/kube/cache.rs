@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::{self, Store};
@@ -29,6 +30,7 @@ pub struct Cache {
     pods: Store<Pod>,
     slices: Store<EndpointSlice>,
     quotas: Store<ResourceQuota>,
+    autoscalers: Store<HorizontalPodAutoscaler>,
     /// Only where the pods are those of all namespaces.
     nodes: Option<Store<Node>>,
     _watches: JoinSet<()>,
@@ -92,6 +94,7 @@ impl Cache {
             pods: watch.of(),
             slices: watch.of(),
             quotas: watch.of(),
+            autoscalers: watch.of(),
             nodes: namespace.is_none().then(|| watch.on(Api::all(client.clone()))),
             _watches: watch.tasks,
         };
@@ -103,6 +106,7 @@ impl Cache {
         let _ = cache.pods.wait_until_ready().await;
         let _ = cache.slices.wait_until_ready().await;
         let _ = cache.quotas.wait_until_ready().await;
+        let _ = cache.autoscalers.wait_until_ready().await;
         if let Some(nodes) = &cache.nodes {
             let _ = nodes.wait_until_ready().await;
         }
@@ -123,6 +127,7 @@ impl Cache {
             pods: self.pods.state(),
             slices: self.slices.state(),
             quotas: self.quotas.state(),
+            autoscalers: self.autoscalers.state(),
             nodes: self.nodes.as_ref().map(Store::state),
         }
     }

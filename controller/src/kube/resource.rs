@@ -125,6 +125,10 @@ pub struct Version {
     pub ready: bool,
     /// How many pods it is asked to have.
     pub replicas: i32,
+    /// HorizontalPodAutoscalers that scale it too. While it has pods, the controller leaves their
+    /// number to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub autoscalers: Vec<String>,
 }
 
 /// What a version is to the flag.

@@ -132,8 +132,14 @@ fn versions(seen: &Seen<'_>) -> Vec<Version> {
         role: role(name),
         ready: seen.versions.get(name).is_some_and(|workload| workload.ready),
         replicas: seen.workloads.replicas(name),
+        autoscalers: autoscalers(seen.workloads, name),
     };
     names.into_iter().map(version).collect()
+}
+
+fn autoscalers(workloads: &Workloads, version: &str) -> Vec<String> {
+    let names = workloads.objects(version).into_iter().filter_map(|object| workloads.autoscaler(object));
+    names.map(str::to_owned).collect()
 }
 
 fn proxies(fleet: &Fleet) -> Proxies {

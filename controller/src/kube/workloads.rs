@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use flag::record::check_version;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec, ResourceQuota, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
@@ -28,6 +29,8 @@ pub struct Objects {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// ResourceQuotas.
     pub quotas: Vec<Arc<ResourceQuota>>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: Vec<Arc<HorizontalPodAutoscaler>>,
     /// Nodes, if the pods are those of all namespaces; otherwise nobody can tell what is free.
     pub nodes: Option<Vec<Arc<Node>>>,
 }
@@ -66,6 +69,8 @@ pub struct Group {
 pub struct Workloads {
     /// By service of the spec, and version.
     pub services: BTreeMap<String, BTreeMap<String, Group>>,
+    /// Names of the HorizontalPodAutoscalers by the workload that they scale.
+    pub autoscalers: BTreeMap<String, String>,
     /// What has to be put right before anything can be switched, in sentences.
     pub errors: Vec<String>,
 }
@@ -73,7 +78,7 @@ pub struct Workloads {
 impl Workloads {
     /// Finds what belongs to the services of a flag in `namespace`.
     pub fn find(namespace: &str, spec: &Spec, objects: &Objects) -> Workloads {
-        let mut found = Workloads::default();
+        let mut found = Workloads { autoscalers: objects.autoscaled(namespace), ..Workloads::default() };
         for name in spec.services.iter().map(|service| &service.name) {
             let groups = found.services.entry(name.clone()).or_default();
             let service = objects.services.iter().find(|service| is(&service.metadata, namespace, name));
@@ -153,7 +158,8 @@ impl Workloads {
     }
 
     /// What has to be scaled so that the version runs: as strong as the version `like`, or, without
-    /// one, with at least one pod each. Nothing is ever made smaller.
+    /// one, with at least one pod each. Nothing is ever made smaller. What an autoscaler looks after
+    /// is only woken: at zero pods it does nothing, and above it would fight.
     pub fn start(&self, version: &str, like: Option<&str>) -> Vec<Scale> {
         let mut wanted: BTreeMap<String, Scale> = BTreeMap::new();
         for (service, group) in self.groups(version) {
@@ -161,12 +167,18 @@ impl Workloads {
             let strength = |version| self.services.get(service)?.get(version).map(Group::replicas);
             let strength = like.and_then(strength).unwrap_or(0);
             let share = i32::try_from(objects.len()).map_or(1, |count| (strength + count - 1) / count.max(1)).max(1);
-            for object in objects.iter().filter(|object| object.replicas() < share) {
+            let asleep = |object: &Object| object.replicas() == 0 || self.autoscaler(object).is_none();
+            for object in objects.iter().filter(|object| object.replicas() < share && asleep(object)) {
                 let replicas = wanted.get(&object.to_string()).map_or(share, |scale| scale.replicas.max(share));
                 wanted.insert(object.to_string(), Scale { object: object.clone(), replicas });
             }
         }
         wanted.into_values().collect()
+    }
+
+    /// Who else scales a workload.
+    pub fn autoscaler(&self, object: &Object) -> Option<&str> {
+        self.autoscalers.get(&object.to_string()).map(String::as_str)
     }
 
     /// What has to be scaled so that the version does not run.
@@ -210,6 +222,12 @@ impl Group {
 }
 
 impl Objects {
+    fn autoscaled(&self, namespace: &str) -> BTreeMap<String, String> {
+        let near = self.autoscalers.iter().filter(|one| one.metadata.namespace.as_deref() == Some(namespace));
+        let targets = near.filter_map(|one| Some((&one.spec.as_ref()?.scale_target_ref, one.name_any())));
+        targets.map(|(target, name)| (format!("{}/{}", target.kind, target.name), name)).collect()
+    }
+
     fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = Object> {
         let deployments = self.deployments.iter().map(|one| Object::Deployment(Arc::clone(one)));
         let sets = self.stateful_sets.iter().map(|one| Object::StatefulSet(Arc::clone(one)));

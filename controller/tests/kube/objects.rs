@@ -61,6 +61,15 @@ impl Cluster {
         self.pods(&name, version, ready)
     }
 
+    pub(crate) fn autoscaler(&mut self, deployment: &str) -> &mut Cluster {
+        let yaml = format!(
+            "{{metadata: {{name: {deployment}-hpa, namespace: shop}}, spec: {{maxReplicas: 9, \
+             scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {deployment}}}}}}}"
+        );
+        self.objects.autoscalers.push(Arc::new(parse(&yaml)));
+        self
+    }
+
     fn pods(&mut self, name: &str, version: &str, ready: i32) -> &mut Cluster {
         let names: Vec<String> = (0..ready).map(|index| format!("{name}-{index}")).collect();
         for name in &names {

@@ -214,3 +214,22 @@ fn stopping_scales_what_runs_to_zero() {
     assert_eq!(scales(found.stop("v1")), [("Deployment/reviews-v1".to_owned(), 0)]);
     assert_eq!(scales(found.stop("v3")), []);
 }
+
+/// At zero pods an autoscaler does nothing; above, it and the controller would fight.
+#[rstest]
+#[case::asleep(0, true, vec![5])]
+#[case::awake(2, true, vec![])]
+#[case::without(2, false, vec![5])]
+fn an_autoscaler_is_woken_and_not_fought(#[case] replicas: i32, #[case] scaled: bool, #[case] wanted: Vec<i32>) {
+    let mut cluster = Cluster::default();
+    cluster.service("reviews").deployment("v1", 5, 5).deployment("v2", replicas, replicas);
+    if scaled {
+        cluster.autoscaler("reviews-v2");
+    }
+    let found = find(&cluster);
+    let scales: Vec<i32> = found.start("v2", Some("v1")).into_iter().map(|scale| scale.replicas).collect();
+    assert_eq!(scales, wanted);
+    let by = found.objects("v2").into_iter().find_map(|object| found.autoscaler(object));
+    assert_eq!(by, scaled.then_some("reviews-v2-hpa"));
+    assert_eq!(found.stop("v1").len(), 1, "what is removed is scaled to zero, which turns an autoscaler off");
+}
