@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prints the directory of the programs that make a Kubernetes cluster without containers: etcd,
-# kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, and kwok, which plays the nodes.
+# kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, and kwok, which plays the nodes;
+# and helm.
 # They are built from the modules in tools/kube, once, and kept in the cache.
 #
 #   tools/kube.sh            what is in $KUBEBUILDER_ASSETS is taken from there, the rest is built
@@ -24,7 +25,7 @@ if [ "${1:-}" = --check ]; then
 fi
 
 version=$(sed -n 's/^\tk8s.io\/kubernetes v//p' "$modules/go.mod")
-key=$(cat "$modules"/{,kwok/}go.{mod,sum} - <<<"${KUBEBUILDER_ASSETS:-}" | sha256sum)
+key=$(cat "$modules"/{,kwok/,helm/}go.{mod,sum} - <<<"${KUBEBUILDER_ASSETS:-}" | sha256sum)
 dir=$cache/kube-$version-${key:0:12}
 
 if [ ! -e "$dir/complete" ]; then
@@ -57,6 +58,7 @@ if [ ! -e "$dir/complete" ]; then
     provide "$program" "$modules" "k8s.io/kubernetes/cmd/$program"
   done
   provide kwok "$modules/kwok" sigs.k8s.io/kwok/cmd/kwok
+  provide helm "$modules/helm" helm.sh/helm/v3/cmd/helm
   touch "$dir/complete"
 fi
 printf '%s\n' "$dir"

@@ -1,0 +1,101 @@
+//! The Helm chart gives exactly what the kustomize base gives, and a real API server takes it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use harness::kube::{programs, story};
+use serde_json::Value;
+
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
+/// What a program of the cluster's prints.
+fn run(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(programs()?.join(program)).args(args).output()?;
+    ensure!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn template(more: &[&str]) -> Result<String> {
+    let chart = manifests().join("helm/versionflag");
+    let chart = chart.to_string_lossy();
+    run(
+        "helm",
+        &[&["template", "versionflag", &chart, "--namespace=versionflag", "--kube-version=1.34.0"], more].concat(),
+    )
+}
+
+/// By kind and name, without the labels that the two tools set on all objects.
+fn objects(yaml: &str) -> Result<BTreeMap<String, Value>> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml)?;
+    let named = documents.into_iter().filter(|object| !object.is_null()).map(|mut object| {
+        let metadata = object["metadata"].as_object_mut().context("no metadata")?;
+        metadata.remove("labels");
+        let name = metadata["name"].as_str().context("no name")?.to_owned();
+        let kind = object["kind"].as_str().context("no kind")?.to_owned();
+        Ok((format!("{kind} {name}"), object))
+    });
+    named.collect()
+}
+
+#[test]
+fn the_chart_is_the_base() {
+    let base = manifests().join("kubernetes");
+    let base = run("kubectl", &["kustomize", &base.to_string_lossy()]).expect("the base");
+    let mut base = objects(&base).expect("objects");
+    // Helm makes the namespace itself, and never upgrades custom resources.
+    for apart in ["Namespace versionflag", "CustomResourceDefinition versionflags.versionflag.io"] {
+        base.remove(apart).expect(apart);
+    }
+    let chart = objects(&template(&[]).expect("the chart")).expect("objects");
+    assert_eq!(chart.keys().collect::<Vec<_>>(), base.keys().collect::<Vec<_>>());
+    for (name, object) in &chart {
+        assert_eq!(object, &base[name], "{name}");
+    }
+}
+
+#[test]
+fn values_are_checked() {
+    let off = template(&["--set", "networkPolicy.enabled=false,replicas=3,image.tag=1.2.3"]).expect("valid values");
+    let off = objects(&off).expect("objects");
+    assert!(!off.contains_key("NetworkPolicy versionflag"));
+    let deployment = &off["Deployment versionflag"]["spec"];
+    assert_eq!(deployment["replicas"], 3);
+    assert_eq!(deployment["template"]["spec"]["containers"][0]["image"], "versionflag:1.2.3");
+    for (wrong, why) in [("replicas=0", "replicas"), ("replica=3", "replica"), ("image.tag=", "tag")] {
+        let error = template(&["--set", wrong]).expect_err(wrong).to_string();
+        assert!(error.contains(why), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn a_release_is_installed_and_removed() {
+    story("helm", async |cluster| {
+        cluster.add_node("one", "4", "8Gi").await?;
+        let crd = manifests().join("kubernetes/crd.yaml");
+        cluster.kubectl(&["apply", "--filename", &crd.to_string_lossy()]).await?;
+        let (chart, config) = (manifests().join("helm/versionflag"), cluster.kubeconfig().to_string_lossy());
+        let chart = chart.to_string_lossy();
+        let at = ["versionflag", &chart, "--namespace=versionflag", "--kubeconfig", &config];
+        run("helm", &[&["install"], at.as_slice(), &["--create-namespace", "--wait", "--timeout=60s"]].concat())?;
+        run("helm", &[&["upgrade"], at.as_slice(), &["--set", "replicas=3", "--wait", "--timeout=60s"]].concat())?;
+        let ready = [
+            "get",
+            "deployment",
+            "versionflag",
+            "--namespace=versionflag",
+            "--output=jsonpath={.status.readyReplicas}",
+        ];
+        assert_eq!(cluster.kubectl(&ready).await?, "3");
+        let as_account = ["auth", "can-i", "update", "deployments", "--subresource=scale", "--namespace=default"];
+        let account = "--as=system:serviceaccount:versionflag:versionflag";
+        assert_eq!(cluster.kubectl(&[as_account.as_slice(), &[account]].concat()).await?.trim(), "yes");
+        run("helm", &["uninstall", "versionflag", "--namespace=versionflag", "--kubeconfig", &config, "--wait"])?;
+        // The custom resource, and with it every VersionFlag, outlives the release.
+        cluster.kubectl(&["get", "crd", "versionflags.versionflag.io"]).await?;
+        Ok(())
+    });
+}
