@@ -15,14 +15,14 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::resource::VersionFlag;
+use super::reading::Reading;
 use super::workloads::Objects;
 use crate::service::Hub;
 
 /// A store of every kind that matters. Its watches end with it.
 #[derive(Debug)]
 pub struct Cache {
-    flags: Store<VersionFlag>,
+    flags: Store<Reading>,
     services: Store<Service>,
     deployments: Store<Deployment>,
     stateful_sets: Store<StatefulSet>,
@@ -109,8 +109,8 @@ impl Cache {
         cache
     }
 
-    /// Every VersionFlag.
-    pub fn flags(&self) -> Vec<Arc<VersionFlag>> {
+    /// Every VersionFlag, whether it can be read or not.
+    pub fn flags(&self) -> Vec<Arc<Reading>> {
         self.flags.state()
     }
 

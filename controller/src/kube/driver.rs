@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use tokio::net::TcpListener;
 
 use super::cache::Cache;
 use super::flag::{Flag, Surroundings};
 use super::lease::{Election, Leadership};
-use super::resource::VersionFlag;
+use super::reading::Reading;
+use super::stalled::Stalled;
 use super::write::Writer;
 use super::{identity, leader};
 use crate::service::{Hub, now_ms};
@@ -89,7 +90,17 @@ pub async fn run(
         let writer = Writer::new(client, &options.identity);
         hub.looked.store(true, Ordering::Relaxed);
         let hub = Arc::clone(&hub);
-        let mut driver = Driver { options, port, cache, writer, hub, leadership, leads: false, flags: BTreeMap::new() };
+        let mut driver = Driver {
+            options,
+            port,
+            cache,
+            writer,
+            hub,
+            leadership,
+            leads: false,
+            flags: BTreeMap::new(),
+            stalled: Stalled::default(),
+        };
         loop {
             let wait_ms = driver.turn().await;
             tokio::select! {
@@ -117,6 +128,7 @@ struct Driver {
     leads: bool,
     /// By uid.
     flags: BTreeMap<String, Flag>,
+    stalled: Stalled,
 }
 
 impl Driver {
@@ -136,8 +148,16 @@ impl Driver {
         let mut wait_ms = TICK_MS;
         for resource in &resources {
             let Some(uid) = resource.uid() else { continue };
+            let flag = match resource.as_ref() {
+                Reading::Flag(flag) => flag,
+                Reading::Unreadable(flag) => {
+                    self.stalled.tell(flag, &self.writer).await;
+                    continue;
+                }
+            };
+            self.stalled.forget(&uid);
             let claimed = claimed_by_older(resource, &resources);
-            let flag = self.flags.entry(uid).or_insert_with(|| Flag::new(resource, now_ms()));
+            let known = self.flags.entry(uid).or_insert_with(|| Flag::new(flag, now_ms()));
             let around = Surroundings {
                 objects: &objects,
                 hub: &self.hub,
@@ -147,9 +167,9 @@ impl Driver {
                 flag_service_cluster: &self.options.flag_service_cluster,
                 claimed: claimed.as_deref(),
             };
-            match flag.turn(resource, &around).await {
+            match known.turn(flag, &around).await {
                 Ok(due) => wait_ms = wait_ms.min(due),
-                Err(error) => tracing::warn!(flag = flag.name(), %error, "is tried again"),
+                Err(error) => tracing::warn!(flag = known.name(), %error, "is tried again"),
             }
         }
         wait_ms
@@ -165,10 +185,10 @@ impl Driver {
         }
     }
 
-    fn forget_deleted(&mut self, resources: &[Arc<VersionFlag>]) {
+    fn forget_deleted(&mut self, resources: &[Arc<Reading>]) {
         let hub = &self.hub;
         self.flags.retain(|uid, flag| {
-            let there = resources.iter().any(|resource| resource.uid().as_ref() == Some(uid));
+            let there = resources.iter().any(|resource| resource.meta().uid.as_ref() == Some(uid));
             if !there {
                 hub.forget(flag.name());
             }
@@ -178,18 +198,15 @@ impl Driver {
 }
 
 /// Which service another, older VersionFlag of the namespace has already, in a sentence.
-fn claimed_by_older(resource: &VersionFlag, all: &[Arc<VersionFlag>]) -> Option<String> {
-    let age = |one: &VersionFlag| (one.creation_timestamp().map(|time| time.0), one.uid());
+fn claimed_by_older(resource: &Reading, all: &[Arc<Reading>]) -> Option<String> {
+    let age = |one: &Reading| (one.creation_timestamp().map(|time| time.0), one.uid());
     let others = all.iter().filter(|other| other.namespace() == resource.namespace() && age(other) < age(resource));
     let mut shared = others.flat_map(|other| {
-        let ours = resource.spec.services.iter().filter(|one| other.spec.services.iter().any(|it| it.name == one.name));
+        let ours = resource.services().filter(|one| other.services().any(|it| it == *one));
         ours.map(move |service| (other, service))
     });
     shared.next().map(|(other, service)| {
-        format!(
-            "Service {} belongs to VersionFlag {} already: take it out of one of both",
-            service.name,
-            other.name_any()
-        )
+        let name = other.name_any();
+        format!("Service {service} belongs to VersionFlag {name} already: take it out of one of both")
     })
 }

@@ -135,6 +135,9 @@ impl Flag {
                 continue;
             }
             if moved {
+                if let Some(seconds) = plan.status.flipped_since(&self.machine) {
+                    around.hub.flipped(seconds);
+                }
                 self.tell(&plan.status, around).await;
                 self.machine = plan.status;
                 continue;

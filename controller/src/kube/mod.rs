@@ -3,6 +3,7 @@
 //! | module | job | I/O |
 //! | --- | --- | --- |
 //! | [`resource`] | the custom resource, and its status as people read it | none |
+//! | [`reading`] | a flag as it was read, or why it cannot be | none |
 //! | [`workloads`], [`pods`] | which workloads belong to which version, and how strong they are | none |
 //! | [`mod@status`], `conditions` | the status of the resource, from what is remembered and seen | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
@@ -10,6 +11,7 @@
 //! | [`cache`] | what the cluster holds, kept current | API |
 //! | [`write`] | everything that is written to it | API |
 //! | [`mod@lease`] | which replica acts | API |
+//! | `stalled` | tells people of flags that cannot be read | API |
 //! | [`driver`], `flag` | observe, step, persist, act | API |
 //! | [`identity`] | which pod a token belongs to | API |
 //! | [`leader`] | where proxies find the controller that leads | none |
@@ -24,7 +26,9 @@ pub mod leader;
 pub mod lease;
 pub mod pods;
 pub mod proxies;
+pub mod reading;
 pub mod resource;
+mod stalled;
 pub mod status;
 pub mod workloads;
 pub mod write;

@@ -6,6 +6,7 @@ mod headroom;
 mod leader;
 mod objects;
 mod proxies;
+mod reading;
 mod resource;
 mod status;
 mod workloads;
