@@ -8,11 +8,13 @@
 //! | [`mod@status`], `conditions` | the status of the resource, from what is remembered and seen | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
 //! | [`proxies`] | who has to ack | none |
+//! | [`index`], [`trim`] | what is kept of the objects, by namespace | none |
 //! | [`cache`] | what the cluster holds, kept current | API |
+//! | [`requests`] | counts what is asked of the API server | none |
 //! | [`write`] | everything that is written to it | API |
 //! | [`mod@lease`] | which replica acts | API |
 //! | `stalled` | tells people of flags that cannot be read | API |
-//! | [`driver`], `flag` | observe, step, persist, act | API |
+//! | [`driver`], `kept`, `flag` | observe, step, persist, act, where something may have changed | API |
 //! | [`identity`] | which pod a token belongs to | API |
 //! | [`leader`] | where proxies find the controller that leads | none |
 
@@ -22,13 +24,17 @@ pub mod driver;
 mod flag;
 pub mod headroom;
 pub mod identity;
+pub mod index;
+mod kept;
 pub mod leader;
 pub mod lease;
 pub mod pods;
 pub mod proxies;
 pub mod reading;
+pub mod requests;
 pub mod resource;
 mod stalled;
 pub mod status;
+pub mod trim;
 pub mod workloads;
 pub mod write;

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::core::ObjectMeta;
 use serde::{Deserialize, Deserializer};
@@ -81,6 +82,12 @@ impl Reading {
             Reading::Flag(flag) => Some(flag),
             Reading::Unreadable(_) => None,
         }
+    }
+
+    /// By this the oldest of several comes first.
+    pub fn age(&self) -> (Option<Timestamp>, Option<&str>) {
+        let metadata = self.meta();
+        (metadata.creation_timestamp.as_ref().map(|time| time.0), metadata.uid.as_deref())
     }
 
     /// The Services that it is about.
