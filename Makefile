@@ -29,7 +29,7 @@ TEST_ENV = envoy=$$(tools/envoy.sh) && \
 RUN := cargo run --release --package versionflag-tests --bin
 
 .PHONY: help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy \
-	test-kube demo bench soak clean
+	test-kube demo bench bench-kube soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -88,6 +88,10 @@ demo: filter controller ## Watch a version switch; ROLLBACK=1 shows one that is 
 
 bench: filter empty-filter controller ## Measure the hot path and the flip
 	@$(TEST_ENV) $(RUN) bench-hot-path && $(RUN) bench-flip
+
+bench-kube: controller ## Measure the controller with 1,000 VersionFlags on a real Kubernetes API; needs root
+	@programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
+		cargo run --release --package versionflag-tests --features kube --bin bench-kube
 
 soak: filter controller ## Switch versions under load for a long time
 	@$(TEST_ENV) $(RUN) soak

@@ -281,6 +281,14 @@ impl Status {
         reworded == *other
     }
 
+    /// How long the flip took that all proxies have acked since `before`, in seconds.
+    pub fn flipped_since(&self, before: &Status) -> Option<f64> {
+        let acked = |status: &Status| status.switch.as_ref().filter(|one| !one.removal).and_then(|one| one.acked_at);
+        let (None, Some(acked_at)) = (acked(before), acked(self)) else { return None };
+        let flipped_at = self.switch.as_ref()?.flipped_at?;
+        Some(acked_at.saturating_sub(flipped_at) as f64 / 1_000.0)
+    }
+
     pub(crate) fn enter(&mut self, now_ms: u64, phase: Phase) {
         self.phase = phase;
         self.phase_since = now_ms;

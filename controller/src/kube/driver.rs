@@ -1,27 +1,31 @@
 //! Observe, step, persist, act, for every VersionFlag: again and again. I/O: the Kubernetes API, the
 //! flag service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kube::{Client, ResourceExt};
+use futures_util::{StreamExt, stream};
+use kube::Resource;
 use tokio::net::TcpListener;
 
-use super::cache::Cache;
-use super::flag::{Flag, Surroundings};
+use super::cache::{Cache, Changes};
+use super::flag::Surroundings;
+use super::kept::{Kept, News, TICK};
 use super::lease::{Election, Leadership};
-use super::resource::VersionFlag;
+use super::reading::Reading;
 use super::write::Writer;
-use super::{identity, leader};
+use super::{identity, leader, requests};
 use crate::checks::runner::Runner;
-use crate::service::{Hub, now_ms};
+use crate::service::{ApiRequests, Hub};
 
-/// The longest time without a look at everything.
-const TICK_MS: u64 = 1_000;
+/// Flags that are looked at before anything else is taken in.
+const AT_A_TURN: usize = 128;
+/// Flags that are written at the same time.
+const AT_ONCE: usize = 16;
 const LEASE: &str = "versionflag";
 
 /// How the controller is run.
@@ -71,8 +75,9 @@ pub async fn run(
     bound: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), DriverError> {
-    let client = Client::try_from(kube::Config::infer().await?)?;
-    let hub = Arc::new(Hub::new(identity::senders(client.clone())));
+    let requests = ApiRequests::default();
+    let client = requests::client(kube::Config::infer().await?, &requests)?;
+    let hub = Arc::new(Hub::new(identity::senders(client.clone())).with_requests(&requests));
     let checks = Runner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
     let listen = |error| DriverError::Listen { address: options.listen, error };
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
@@ -94,13 +99,13 @@ pub async fn run(
         let writer = Writer::new(client, &options.identity);
         hub.looked.store(true, Ordering::Relaxed);
         let hub = Arc::clone(&hub);
-        let mut driver =
-            Driver { options, port, cache, writer, hub, checks, leadership, leads: false, flags: BTreeMap::new() };
+        let flags = BTreeMap::new();
+        let mut driver = Driver { options, port, cache, writer, hub, checks, leadership, leads: false, flags };
         loop {
-            let wait_ms = driver.turn().await;
+            let wait = driver.turn().await;
             tokio::select! {
                 () = driver.hub.wake.notified() => {}
-                () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = &mut stop => break,
             }
         }
@@ -123,44 +128,79 @@ struct Driver {
     /// Whether proxies are led here.
     leads: bool,
     /// By uid.
-    flags: BTreeMap<String, Flag>,
+    flags: BTreeMap<String, Kept>,
 }
 
 impl Driver {
-    /// One look at every flag. In how many milliseconds the next one is due.
-    async fn turn(&mut self) -> u64 {
+    /// One look at every flag that may have changed. How long to wait for the next.
+    async fn turn(&mut self) -> Duration {
         if !self.leadership.holds() {
             // What was remembered may be out of date when this replica acts again.
-            for (_, flag) in std::mem::take(&mut self.flags) {
-                self.hub.forget(flag.name());
+            for (_, kept) in std::mem::take(&mut self.flags) {
+                self.hub.forget(&kept.name);
             }
             self.leads = false;
-            return TICK_MS;
+            return TICK;
         }
         self.lead().await;
-        let (resources, objects) = (self.cache.flags(), self.cache.objects());
-        self.forget_deleted(&resources);
-        let mut wait_ms = TICK_MS;
-        for resource in &resources {
-            let Some(uid) = resource.uid() else { continue };
-            let claimed = claimed_by_older(resource, &resources);
-            let flag = self.flags.entry(uid).or_insert_with(|| Flag::new(resource, now_ms()));
-            let around = Surroundings {
-                objects: &objects,
-                hub: &self.hub,
-                writer: &self.writer,
-                leadership: &self.leadership,
-                checks: &self.checks,
-                filter_path: &self.options.filter_path,
-                flag_service_cluster: &self.options.flag_service_cluster,
-                claimed: claimed.as_deref(),
-            };
-            match flag.turn(resource, &around).await {
-                Ok(due) => wait_ms = wait_ms.min(due),
-                Err(error) => tracing::warn!(flag = flag.name(), %error, "is tried again"),
+        let Changes { flags, mut namespaces } = self.cache.changes();
+        let now = Instant::now();
+        if flags || self.flags.is_empty() {
+            self.refresh(now, &mut namespaces);
+        }
+        let (reported, asked) = (self.hub.take_reported(), self.hub.asked());
+        let news = News { now, namespaces: &namespaces, reported: &reported, asked: &asked };
+        let mut due: Vec<&mut Kept> =
+            self.flags.values_mut().filter_map(|kept| kept.is_due(&news).then_some(kept)).collect();
+        due.sort_by_key(|kept| kept.order());
+        let more = due.len() > AT_A_TURN;
+        due.truncate(AT_A_TURN);
+        let around = Surroundings {
+            cache: &self.cache,
+            hub: &self.hub,
+            writer: &self.writer,
+            leadership: &self.leadership,
+            checks: &self.checks,
+            filter_path: &self.options.filter_path,
+            flag_service_cluster: &self.options.flag_service_cluster,
+        };
+        stream::iter(due).for_each_concurrent(AT_ONCE, |kept| kept.turn(&around)).await;
+        self.hub.watch_reports(self.flags.values().any(Kept::awaits_reports));
+        if more {
+            return Duration::ZERO;
+        }
+        let next = self.flags.values().filter_map(Kept::wakes).min();
+        next.map_or(TICK, |next| next.saturating_duration_since(Instant::now()).min(TICK))
+    }
+
+    /// Takes in which flags there are. Where one was edited, came or went its neighbours are told:
+    /// they may have the same Service.
+    fn refresh(&mut self, now: Instant, told: &mut BTreeSet<String>) {
+        let found = self.cache.flags();
+        let found: BTreeMap<&str, &Arc<Reading>> =
+            found.iter().filter_map(|reading| Some((reading.meta().uid.as_deref()?, reading))).collect();
+        self.flags.retain(|uid, kept| {
+            let there = found.contains_key(uid.as_str());
+            if !there {
+                self.hub.forget(&kept.name);
+                told.insert(kept.namespace());
+            }
+            there
+        });
+        for (uid, reading) in found {
+            match self.flags.get_mut(uid) {
+                Some(kept) => {
+                    if kept.update(reading, now) {
+                        told.insert(kept.namespace());
+                    }
+                }
+                None => {
+                    let kept = Kept::new(Arc::clone(reading), now);
+                    told.insert(kept.namespace());
+                    self.flags.insert(uid.to_owned(), kept);
+                }
             }
         }
-        wait_ms
     }
 
     /// Leads the proxies here. Until that has worked they keep what they have.
@@ -172,32 +212,4 @@ impl Driver {
             Err(error) => tracing::warn!(%error, "the proxies are not led here yet"),
         }
     }
-
-    fn forget_deleted(&mut self, resources: &[Arc<VersionFlag>]) {
-        let hub = &self.hub;
-        self.flags.retain(|uid, flag| {
-            let there = resources.iter().any(|resource| resource.uid().as_ref() == Some(uid));
-            if !there {
-                hub.forget(flag.name());
-            }
-            there
-        });
-    }
-}
-
-/// Which service another, older VersionFlag of the namespace has already, in a sentence.
-fn claimed_by_older(resource: &VersionFlag, all: &[Arc<VersionFlag>]) -> Option<String> {
-    let age = |one: &VersionFlag| (one.creation_timestamp().map(|time| time.0), one.uid());
-    let others = all.iter().filter(|other| other.namespace() == resource.namespace() && age(other) < age(resource));
-    let mut shared = others.flat_map(|other| {
-        let ours = resource.spec.services.iter().filter(|one| other.spec.services.iter().any(|it| it.name == one.name));
-        ours.map(move |service| (other, service))
-    });
-    shared.next().map(|(other, service)| {
-        format!(
-            "Service {} belongs to VersionFlag {} already: take it out of one of both",
-            service.name,
-            other.name_any()
-        )
-    })
 }

@@ -9,10 +9,12 @@ use ::flag::config::Role;
 use ::flag::ledger::Fleet;
 use kube::ResourceExt;
 
+use super::cache::Cache;
 use super::lease::Leadership;
 use super::resource::{REQUEST, ResourceStatus, VersionFlag};
 use super::status::{Problem, Seen, derive, unsupported};
-use super::workloads::{Objects, Workloads};
+use super::trim::Trim;
+use super::workloads::Workloads;
 use super::write::{Writer, is_conflict};
 use super::{headroom, proxies};
 use crate::checks::Questions;
@@ -31,15 +33,13 @@ const PASSES: usize = 32;
 /// What a turn works with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings<'a> {
-    pub(super) objects: &'a Objects,
+    pub(super) cache: &'a Cache,
     pub(super) hub: &'a Hub,
     pub(super) writer: &'a Writer,
     pub(super) leadership: &'a Leadership,
     pub(super) checks: &'a Arc<Runner>,
     pub(super) filter_path: &'a Path,
     pub(super) flag_service_cluster: &'a str,
-    /// A service of it belongs to an older flag: says which.
-    pub(super) claimed: Option<&'a str>,
 }
 
 /// Why a turn ended early.
@@ -69,6 +69,8 @@ pub(super) struct Flag {
     files: BTreeMap<String, String>,
     /// Events of the history up to this time have been told.
     told: u64,
+    /// The proxies that it waits for a report of.
+    awaited: BTreeSet<String>,
 }
 
 /// One look at everything that concerns the flag.
@@ -96,20 +98,40 @@ impl Flag {
             ready_since: BTreeMap::new(),
             files: BTreeMap::new(),
             told: now_ms,
+            awaited: BTreeSet::new(),
         }
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// Whether it is on its way to another version.
+    pub(super) fn is_moving(&self) -> bool {
+        !matches!(self.machine.phase, Phase::Adopting | Phase::Stable)
     }
 
-    /// Everything that can be done now. In how many milliseconds to look again.
-    pub(super) async fn turn(&mut self, cached: &VersionFlag, around: &Surroundings<'_>) -> Result<u64, TurnError> {
+    /// Whether any proxy's report may move it.
+    pub(super) fn awaits_reports(&self) -> bool {
+        !self.awaited.is_empty()
+    }
+
+    /// Whether changes in these namespaces, or reports of these proxies, may move it. Those of its
+    /// own namespace do.
+    pub(super) fn concerns(&self, namespaces: &BTreeSet<String>, reported: &BTreeSet<String>) -> bool {
+        let callers = &self.spec.as_ref().unwrap_or(&self.resource.spec).callers.namespaces;
+        !callers.is_disjoint(namespaces) || !self.awaited.is_disjoint(reported)
+    }
+
+    /// Everything that can be done now. In how many milliseconds to look again, if time alone may
+    /// move it. `claimed` says which older flag a service of it belongs to.
+    pub(super) async fn turn(
+        &mut self,
+        cached: &VersionFlag,
+        claimed: Option<&str>,
+        around: &Surroundings<'_>,
+    ) -> Result<Option<u64>, TurnError> {
         if newer(cached, &self.resource) {
             self.take_over(cached.clone());
         }
         for _ in 0..PASSES {
-            let look = self.look(around);
+            let look = self.look(claimed, around);
             // Without a spec that was ever valid here, or anything to go on with.
             let idle = self.spec.is_none() || (look.problem.is_some() && self.machine.record.is_none());
             let plan = if idle {
@@ -140,33 +162,38 @@ impl Flag {
                 continue;
             }
             if moved {
+                if let Some(seconds) = plan.status.flipped_since(&self.machine) {
+                    around.hub.flipped(seconds);
+                }
                 self.tell(&plan.status, around).await;
                 self.machine = plan.status;
                 continue;
             }
+            self.awaited = awaited(&self.machine, &look);
             self.show(&look, plan.waiting, around);
             for effect in in_order(plan.effects) {
                 self.act(&look, effect, around).await?;
             }
-            return Ok(plan.requeue_ms.unwrap_or(u64::MAX));
+            return Ok(plan.requeue_ms);
         }
-        Ok(1)
+        Ok(Some(1))
     }
 
-    fn look(&mut self, around: &Surroundings<'_>) -> Look {
+    fn look(&mut self, claimed: Option<&str>, around: &Surroundings<'_>) -> Look {
         let now_ms = now_ms();
         let namespace = self.resource.namespace().unwrap_or_default();
         let wrong = self.resource.spec.validate();
         let valid = wrong.is_empty().then(|| self.resource.spec.clone());
         self.spec = valid.or_else(|| self.spec.take());
         let spec = with_hosts(self.spec.as_ref().unwrap_or(&self.resource.spec), &namespace);
-        let workloads = Workloads::find(&namespace, &spec, around.objects);
-        let expected = proxies::expected(&namespace, &spec, &around.objects.pods);
+        let objects = around.cache.near(&namespace, &spec.callers.namespaces);
+        let workloads = Workloads::find(&namespace, &spec, &objects);
+        let expected = proxies::expected(&namespace, &spec, &objects.pods);
         let spec_error = (!wrong.is_empty()).then(|| wrong.join("; "));
         let invalid = spec_error.clone().filter(|_| self.spec.is_none());
         let problem = |reason, message| Problem { reason, message };
         let found = invalid.map(|message| problem("InvalidSpec", message));
-        let found = found.or_else(|| around.claimed.map(|message| problem("ServiceTaken", message.to_owned())));
+        let found = found.or_else(|| claimed.map(|message| problem("ServiceTaken", message.to_owned())));
         let found = found.or_else(|| unsupported(&spec));
         let found = found.or_else(|| workloads.errors.first().map(|message| problem("Workloads", message.clone())));
         let versions = self.versions(now_ms, &workloads);
@@ -176,7 +203,7 @@ impl Flag {
         let fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
         let seen = Observation {
             checks: around.checks.look(now_ms, &self.name, Questions::of(&spec, status), &fleet),
-            headroom: self.headroom(&namespace, &spec, &workloads, around.objects),
+            headroom: self.headroom(&namespace, &spec, &workloads, around.cache),
             versions,
             fleet,
             request: self.request(around.hub),
@@ -199,12 +226,12 @@ impl Flag {
         versions
     }
 
-    fn headroom(&self, namespace: &str, spec: &Spec, workloads: &Workloads, objects: &Objects) -> Headroom {
+    fn headroom(&self, namespace: &str, spec: &Spec, workloads: &Workloads, cache: &Cache) -> Headroom {
         let asks = self.machine.switch.as_ref();
         let asks = asks.filter(|switch| self.machine.phase == Phase::Coexisting && switch.headroom_at.is_none());
         asks.map_or(Headroom::Unknown, |switch| {
             let scales = workloads.start(&switch.to, like(spec, &self.machine));
-            headroom::look(namespace, &switch.to, &scales, objects)
+            headroom::look(namespace, &switch.to, &scales, &cache.room(namespace))
         })
     }
 
@@ -224,8 +251,9 @@ impl Flag {
         }
         fault::point("before the status is written");
         match around.writer.status(&self.resource, status).await {
-            Ok(written) => {
+            Ok(mut written) => {
                 fault::point("after the status was written");
+                written.trim();
                 self.resource = written;
                 Ok(true)
             }
@@ -404,6 +432,15 @@ fn with_hosts(spec: &Spec, namespace: &str) -> Spec {
         service.hosts = long.into_iter().chain(near).collect();
     }
     spec
+}
+
+/// Whose reports a flag waits for: while acks or quiet are to be seen everybody's, otherwise those of
+/// the proxies that have not acked.
+fn awaited(machine: &Status, look: &Look) -> BTreeSet<String> {
+    if Post::watches(machine.phase) {
+        return look.expected.clone();
+    }
+    look.seen.fleet.laggards.iter().map(|laggard| laggard.proxy.clone()).collect()
 }
 
 /// Whether a cached object is later than one that was read or written. Resource versions are whole

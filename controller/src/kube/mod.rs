@@ -3,14 +3,18 @@
 //! | module | job | I/O |
 //! | --- | --- | --- |
 //! | [`resource`] | the custom resource, and its status as people read it | none |
+//! | [`reading`] | a flag as it was read, or why it cannot be | none |
 //! | [`workloads`], [`pods`] | which workloads belong to which version, and how strong they are | none |
 //! | [`mod@status`], `conditions` | the status of the resource, from what is remembered and seen | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
 //! | [`proxies`] | who has to ack | none |
+//! | [`index`], [`trim`] | what is kept of the objects, by namespace | none |
 //! | [`cache`] | what the cluster holds, kept current | API |
+//! | [`requests`] | counts what is asked of the API server | none |
 //! | [`write`] | everything that is written to it | API |
 //! | [`mod@lease`] | which replica acts | API |
-//! | [`driver`], `flag` | observe, step, persist, act | API |
+//! | `stalled` | tells people of flags that cannot be read | API |
+//! | [`driver`], `kept`, `flag` | observe, step, persist, act, where something may have changed | API |
 //! | [`identity`] | which pod a token belongs to | API |
 //! | [`leader`] | where proxies find the controller that leads | none |
 
@@ -20,11 +24,17 @@ pub mod driver;
 mod flag;
 pub mod headroom;
 pub mod identity;
+pub mod index;
+mod kept;
 pub mod leader;
 pub mod lease;
 pub mod pods;
 pub mod proxies;
+pub mod reading;
+pub mod requests;
 pub mod resource;
+mod stalled;
 pub mod status;
+pub mod trim;
 pub mod workloads;
 pub mod write;

@@ -7,10 +7,10 @@ use k8s_openapi::api::autoscaling::v1::{Scale as ScaleObject, ScaleSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::core::ObjectMeta;
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::resource::{KEPT_AT, MANAGER, ResourceStatus, VersionFlag};
 use super::workloads::{Object, Scale};
@@ -64,6 +64,14 @@ impl Writer {
         written.metadata.managed_fields = None;
         written.status = Some(status);
         api.replace_status(&flag.name_any(), &post(), &written).await
+    }
+
+    /// Says in the status of a flag that cannot be read what is wrong with it, and keeps all else.
+    pub async fn stalled(&self, flag: &ObjectMeta, patch: &Value) -> Result<(), kube::Error> {
+        let namespace = flag.namespace.clone().unwrap_or_default();
+        let name = flag.name.clone().unwrap_or_default();
+        let api: Api<PartialObjectMeta<VersionFlag>> = Api::namespaced(self.client.clone(), &namespace);
+        api.patch_status(&name, &merge(), &Patch::Merge(patch)).await.map(|_| ())
     }
 
     /// Scales a workload, if it still is as it was when that was decided.
@@ -140,7 +148,7 @@ impl Writer {
     }
 
     /// Tells people what happened. Losing an Event must not hold anything up.
-    pub async fn event(&self, flag: &VersionFlag, warning: bool, reason: &str, note: &str) {
+    pub async fn event(&self, flag: &impl Resource<DynamicType = ()>, warning: bool, reason: &str, note: &str) {
         let type_ = if warning { EventType::Warning } else { EventType::Normal };
         let (reason, action) = (reason.to_owned(), reason.to_owned());
         let event = Event { type_, reason, note: Some(note.chars().take(1_000).collect()), action, secondary: None };

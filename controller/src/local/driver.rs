@@ -318,11 +318,8 @@ impl Driver {
         {
             tracing::warn!(reason = blocked.reason, message = blocked.message, "blocked");
         }
-        let acked = |status: &Status| status.switch.as_ref().filter(|one| !one.removal).and_then(|one| one.acked_at);
-        if let (None, Some(acked_at)) = (acked(before), acked(status))
-            && let Some(flipped_at) = status.switch.as_ref().and_then(|switch| switch.flipped_at)
-        {
-            self.hub.flipped(acked_at.saturating_sub(flipped_at) as f64 / 1_000.0);
+        if let Some(seconds) = status.flipped_since(before) {
+            self.hub.flipped(seconds);
         }
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 
-use super::metrics::Metrics;
+use super::metrics::{ApiRequests, Metrics};
 use super::sender::Senders;
 use crate::checks::Answers;
 use crate::observation::{Request, Workload};
@@ -69,12 +69,16 @@ pub struct Post {
 }
 
 impl Post {
+    /// Whether every report may move a flag in this phase.
+    pub fn watches(phase: Phase) -> bool {
+        matches!(phase, Phase::ProvingRoutes | Phase::Switching | Phase::Settling | Phase::Removing)
+    }
+
     /// What a status has its proxies sent.
     pub fn of(status: &Status, record: &Record) -> Post {
-        let watched = [Phase::ProvingRoutes, Phase::Switching, Phase::Settling, Phase::Removing];
         Post {
             record: record.clone(),
-            report_every_ms: if watched.contains(&status.phase) { 100 } else { 1_000 },
+            report_every_ms: if Post::watches(status.phase) { 100 } else { 1_000 },
             prove_routes: status.proves_routes(),
             measure: false,
             audience: None,
@@ -93,11 +97,19 @@ pub struct Hub {
     changes: watch::Sender<u64>,
     views: Mutex<BTreeMap<String, Arc<FlagView>>>,
     requests: Mutex<VecDeque<(String, Request)>>,
+    reports: Mutex<Reports>,
     /// Whether the driver has looked at every flag once.
     pub looked: AtomicBool,
     /// Wakes the driver.
     pub wake: Notify,
     pub(super) metrics: Metrics,
+}
+
+/// Who has reported since the driver asked that, and whether it waits for that.
+#[derive(Debug)]
+struct Reports {
+    watched: bool,
+    proxies: BTreeSet<String>,
 }
 
 // What a panicking thread left behind is still whole: every change here is one assignment.
@@ -115,10 +127,16 @@ impl Hub {
             changes: watch::Sender::new(0),
             views: Mutex::default(),
             requests: Mutex::default(),
+            reports: Mutex::new(Reports { watched: true, proxies: BTreeSet::new() }),
             looked: AtomicBool::new(false),
             wake: Notify::new(),
             metrics: Metrics::new(),
         }
+    }
+
+    /// The same, which also shows what is asked of the Kubernetes API.
+    pub fn with_requests(self, requests: &ApiRequests) -> Hub {
+        Hub { metrics: self.metrics.with(requests), ..self }
     }
 
     /// What the proxies that have to ack say.
@@ -128,6 +146,29 @@ impl Hub {
 
     pub(super) fn accept(&self, report: flag::report::Report) -> Result<(), flag::report::ReportError> {
         lock(&self.ledger).accept(now_ms(), report)
+    }
+
+    /// A report of this proxy was taken in.
+    pub(super) fn reported(&self, proxy: String) {
+        let mut reports = lock(&self.reports);
+        reports.proxies.insert(proxy);
+        if reports.watched {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Who has reported since this was asked last.
+    pub fn take_reported(&self) -> BTreeSet<String> {
+        std::mem::take(&mut lock(&self.reports).proxies)
+    }
+
+    /// Whether a report wakes the driver. One that has come meanwhile does.
+    pub fn watch_reports(&self, watched: bool) {
+        let mut reports = lock(&self.reports);
+        reports.watched = watched;
+        if watched && !reports.proxies.is_empty() {
+            self.wake.notify_one();
+        }
     }
 
     /// Publishes; who waits is woken at once if anything changed. Whether it did.
@@ -186,6 +227,11 @@ impl Hub {
             queue.push_back((flag.to_owned(), request));
         }
         fits
+    }
+
+    /// The flags that requests wait for.
+    pub fn asked(&self) -> BTreeSet<String> {
+        lock(&self.requests).iter().map(|(flag, _)| flag.clone()).collect()
     }
 
     /// The next request for a flag that was not answered yet.

@@ -17,6 +17,17 @@ use crate::status::Phase;
 
 type Labels = Vec<(&'static str, String)>;
 
+/// How often the API server of a cluster was asked, by verb and kind of object.
+#[derive(Debug, Clone, Default)]
+pub struct ApiRequests(Family<Labels, Counter>);
+
+impl ApiRequests {
+    /// One more.
+    pub fn count(&self, verb: &str, kind: String) {
+        self.0.get_or_create(&vec![("verb", verb.to_owned()), ("resource", kind)]).inc();
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
@@ -108,6 +119,12 @@ impl Metrics {
         for version in lock(&self.versions).remove(&flag().1).unwrap_or_default() {
             self.open.remove(&vec![flag(), ("version", version)]);
         }
+    }
+
+    /// Shows these as well.
+    pub(super) fn with(mut self, requests: &ApiRequests) -> Metrics {
+        self.registry.register("api_requests", "Requests to the Kubernetes API", requests.0.clone());
+        self
     }
 
     pub(super) fn text(&self) -> String {

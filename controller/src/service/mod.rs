@@ -23,6 +23,7 @@ use tower_http::timeout::TimeoutLayer;
 pub use admin::{Accepted, Ask};
 pub(crate) use hub::lock;
 pub use hub::{FlagView, Hub, Post, now_ms};
+pub use metrics::ApiRequests;
 pub use sender::{Review, Senders};
 pub use server::{Limits, serve_within};
 

@@ -22,17 +22,19 @@ pub(super) async fn report(
         Ok(body) => take(&hub, peer, &headers, &body).await,
         Err(error) => Err(Refusal::new(error.status(), "too_large", error.body_text())),
     };
-    hub.metrics.report(accepted.as_ref().map_or_else(|refusal| refusal.reason, |()| "accepted"));
-    accepted?;
-    hub.wake.notify_one();
+    hub.metrics.report(accepted.as_ref().map_or_else(|refusal| refusal.reason, |_| "accepted"));
+    hub.reported(accepted?);
     Ok(Json(serde_json::json!({})))
 }
 
-async fn take(hub: &Hub, peer: SocketAddr, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
+/// The proxy whose report it is.
+async fn take(hub: &Hub, peer: SocketAddr, headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
     let report = Report::parse(body).map_err(refuse)?;
     let known = hub.senders.check(peer, headers, &report.proxy).await;
     known.map_err(|sender| refuse(ReportError::Sender { claimed: report.proxy.clone(), sender }))?;
-    hub.accept(report).map_err(refuse)
+    let proxy = report.proxy.clone();
+    hub.accept(report).map_err(refuse)?;
+    Ok(proxy)
 }
 
 fn refuse(error: ReportError) -> Refusal {

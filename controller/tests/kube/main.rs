@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod headroom;
+mod index;
 mod leader;
 mod objects;
 mod proxies;
+mod reading;
+mod requests;
 mod resource;
 mod status;
+mod trim;
 mod workloads;

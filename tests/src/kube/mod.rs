@@ -16,6 +16,7 @@
 //! ```
 
 mod credentials;
+pub mod crowd;
 mod kubelet;
 mod part;
 
