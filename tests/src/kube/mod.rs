@@ -18,6 +18,7 @@
 mod credentials;
 mod kubelet;
 mod part;
+mod switch;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -35,6 +36,7 @@ use serde_json::{Value, json};
 
 pub use self::kubelet::Kubelet;
 pub use self::part::{Part, programs};
+pub use self::switch::{Switch, flag, switch_story, world};
 
 use self::credentials::Credentials;
 use crate::client::Call;
@@ -179,6 +181,19 @@ impl<'a> Cluster<'a> {
         self.kubectl(&["apply", "--filename", &file.to_string_lossy()]).await
     }
 
+    /// Applies a directory of the manifests.
+    pub async fn apply_manifests(&self, directory: &str) -> Result<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(directory);
+        self.kubectl(&["apply", "--kustomize", &path.to_string_lossy()]).await
+    }
+
+    /// Applies the manifests of the controller, and waits until the API server knows the resource.
+    pub async fn install(&self) -> Result<()> {
+        self.apply_manifests("kubernetes").await?;
+        let established = ["wait", "--for=condition=Established", "crd/versionflags.versionflag.io", "--timeout=30s"];
+        self.kubectl(&established).await.map(drop)
+    }
+
     /// A node with room for so much, and for 1000 pods.
     pub async fn add_node(&self, name: &str, cpu: &str, memory: &str) -> Result<()> {
         let room = json!({ "cpu": cpu, "memory": memory, "pods": "1000" });
@@ -204,6 +219,17 @@ impl<'a> Cluster<'a> {
     pub async fn restart(&mut self, part: Part) -> Result<()> {
         self.process(part).kill();
         self.run(&[part]).await
+    }
+
+    /// Makes etcd forget all but its latest revision.
+    pub async fn compact(&self) -> Result<()> {
+        let etcd = Part::Etcd.readiness().0;
+        let key = json!({ "key": "AA==" }).to_string();
+        let found: Value = Call::post(etcd, "/v3/kv/range", &key).send().await?.json()?;
+        let body = json!({ "revision": found["header"]["revision"], "physical": true }).to_string();
+        let answer = Call::post(etcd, "/v3/kv/compaction", &body).send().await?;
+        ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
+        Ok(())
     }
 
     /// The memory that its programs occupy together.
