@@ -308,6 +308,7 @@ impl Flag {
             Effect::Stop { version } => {
                 for scale in look.workloads.stop(&version) {
                     tracing::info!(flag = self.name, workload = %scale.object, "scaled to 0");
+                    fault::point("before a workload is scaled down");
                     around.writer.scale(&scale).await?;
                     fault::point("after a workload was scaled down");
                 }

@@ -88,6 +88,7 @@ impl Election {
             if let Err(error) = self.turn().await {
                 tracing::warn!(%error, lease = self.name, "the Lease cannot be renewed");
             }
+            self.lapse();
             if self.until.borrow().is_some() != before {
                 changed();
             }
@@ -107,7 +108,9 @@ impl Election {
         let seen = lease.as_ref().map(|lease| self.see(lease));
         let verdict = evaluate(&self.me, seen.as_ref());
         if verdict == Verdict::Follow {
-            self.until.send_replace(None);
+            if self.until.send_replace(None).is_some() {
+                tracing::warn!(lease = self.name, "another replica has the Lease: this one acts no more");
+            }
             return Ok(());
         }
         // Whoever wrote in between makes this a conflict, and is looked at in the next turn.
@@ -115,8 +118,7 @@ impl Election {
         match written {
             Ok(Ok(())) => {
                 // The term began at the latest when the request was sent.
-                self.until.send_replace(Some(asked + TERM.saturating_sub(MARGIN)));
-                if verdict == Verdict::Take {
+                if self.until.send_replace(Some(asked + TERM.saturating_sub(MARGIN))).is_none() {
                     tracing::info!(me = self.me, lease = self.name, "this replica acts now");
                 }
                 Ok(())
@@ -124,6 +126,15 @@ impl Election {
             Ok(Err(error)) if super::write::is_conflict(&error) => Ok(()),
             Ok(Err(error)) => Err(error),
             Err(_) => Ok(()),
+        }
+    }
+
+    /// What was not renewed in time is over, whether the API answers or not.
+    fn lapse(&mut self) {
+        let over = self.until.borrow().is_some_and(|until| until <= Instant::now());
+        if over {
+            self.until.send_replace(None);
+            tracing::warn!(lease = self.name, "the Lease was not renewed in time: this replica acts no more");
         }
     }
 
