@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use super::lease::Leadership;
 use super::resource::{REQUEST, ResourceStatus, VersionFlag};
-use super::status::{Problem, Seen, derive, unsupported};
+use super::status::{Problem, Seen, cannot_begin, derive, unsupported};
 use super::workloads::{Objects, Workloads};
 use super::write::{Writer, is_conflict};
 use super::{headroom, proxies};
@@ -166,6 +166,7 @@ impl Flag {
         let found = found.or_else(|| workloads.errors.first().map(|message| problem("Workloads", message.clone())));
         let versions = self.versions(now_ms, &workloads);
         let status = &self.machine;
+        let found = found.or_else(|| cannot_begin(&spec, status, &versions));
         let asked = status.asked();
         let fleet = status.record.as_ref().map(|record| around.hub.fleet(now_ms, record, &expected, &asked));
         let seen = Observation {
