@@ -22,6 +22,8 @@ use crate::service::{Hub, now_ms};
 /// The longest time without a look at everything.
 const TICK_MS: u64 = 1_000;
 const LEASE: &str = "versionflag";
+/// The longest wait for one answer, watches excepted: less than another replica waits before it acts.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How the controller is run.
 #[derive(Debug, Clone)]
@@ -51,6 +53,12 @@ pub enum DriverError {
     /// No way to talk to a cluster.
     #[error("no configuration for the Kubernetes API: {0}")]
     Config(#[from] kube::config::InferConfigError),
+    /// What was read does not hold any more.
+    #[error(
+        "the Kubernetes API remembers less than it did, because etcd was restored: start this program again, so that \
+         it reads everything anew"
+    )]
+    Restored,
     /// The flag service.
     #[error("the flag service cannot listen on {address}: {error}")]
     Listen {
@@ -67,7 +75,10 @@ pub async fn run(
     bound: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), DriverError> {
-    let client = Client::try_from(kube::Config::infer().await?)?;
+    let mut config = kube::Config::infer().await?;
+    let watching = Client::try_from(config.clone())?;
+    (config.read_timeout, config.write_timeout) = (Some(ANSWER), Some(ANSWER));
+    let client = Client::try_from(config)?;
     let hub = Arc::new(Hub::new(identity::senders(client.clone())));
     let listen = |error| DriverError::Listen { address: options.listen, error };
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
@@ -77,12 +88,12 @@ pub async fn run(
     let (election, leadership) = Election::new(client.clone(), &options.home, LEASE, &options.identity);
     let (stop_election, stopped) = tokio::sync::oneshot::channel::<()>();
     let wake = Arc::clone(&hub);
-    let election = tokio::spawn(election.run(move || wake.wake.notify_one(), async {
+    let mut election = tokio::spawn(election.run(move || wake.wake.notify_one(), async {
         let _ = stopped.await;
     }));
     tokio::pin!(stop);
     let cache = tokio::select! {
-        cache = Cache::start(&client, options.namespace.as_deref(), &hub) => Some(cache),
+        cache = Cache::start(&watching, options.namespace.as_deref(), &hub) => Some(cache),
         () = &mut stop => None,
     };
     if let Some(cache) = cache {
@@ -95,6 +106,7 @@ pub async fn run(
             tokio::select! {
                 () = driver.hub.wake.notified() => {}
                 () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+                _ = &mut election => return Err(DriverError::Restored),
                 () = &mut stop => break,
             }
         }

@@ -4,6 +4,7 @@
 
 mod headroom;
 mod leader;
+mod lease;
 mod objects;
 mod proxies;
 mod resource;
