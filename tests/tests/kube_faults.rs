@@ -236,6 +236,55 @@ fn edits_in_the_middle_of_a_switch_do_no_harm() {
     });
 }
 
+/// etcd is restored to the time before the flip. The proxies have a later record than is remembered.
+#[test]
+fn a_record_that_was_restored_does_not_fall_behind_its_proxies() {
+    switch_story("kube-restored", async |switch| {
+        switch.set(json!({ "promotion": { "mode": "Manual" }, "cleanup": { "retainFor": "1h" } })).await?;
+        let mut controller = switch.controller("controller", &[]).await?;
+        let envoy = switch.envoy().await?;
+        switch.reaches("Stable", "v1").await?;
+        let load = load(&envoy).await?;
+        switch.ask("v2").await?;
+        let before = switch.reaches("AwaitingPromotion", "v1").await?;
+        switch.cluster.back_up()?;
+        annotate(switch, "go", "promote").await?;
+        let flipped = switch.reaches("Retaining", "v2").await?;
+        assert!(epoch(&flipped) > epoch(&before));
+        // The Lease shows the restore: the leader has to have seen a later one than that of the copy.
+        let lease = ["get", "lease", "versionflag", "--namespace=versionflag", "--output=jsonpath={.spec.renewTime}"];
+        for _ in 0..2 {
+            let renewed = switch.cluster.kubectl(&lease).await?;
+            wait_for("a renewal", LIMIT, async || {
+                ensure!(switch.cluster.kubectl(&lease).await? != renewed, "not since {renewed}");
+                Ok(())
+            })
+            .await?;
+        }
+
+        // Until it acts no more it would take what was restored for somebody's edit, and undo it.
+        switch.cluster.kill_api();
+        says(&controller, "acts no more").await?;
+        switch.cluster.restore().await?;
+        let ended = controller.wait_exit(LIMIT).await?;
+        assert!(!ended.success() && controller.log_tail(5).contains("etcd was restored"), "{}", controller.log_tail(5));
+        let _controller = switch.controller("controller-again", &[]).await?;
+        wait_for("the restored flag at the proxy", LIMIT, async || {
+            let resource = switch.resource().await?;
+            let status = &resource["status"];
+            ensure!(status["activeVersion"] == "v1" && status["proxies"]["summary"] == "1/1", "{status}");
+            ensure!(epoch(&resource) > epoch(&flipped), "{} after {}", epoch(&resource), epoch(&flipped));
+            Ok(())
+        })
+        .await?;
+        switch.set(json!({ "cleanup": { "retainFor": "0s" } })).await?;
+        annotate(switch, "go-on", "promote").await?;
+        switch.reaches("Stable", "v2").await?;
+        assert_eq!(replicas(switch).await?, pair("0", "2"));
+        nothing_was_lost(load, "v2").await
+    });
+}
+
 /// Another namespace, with a flag that waits in the middle of a switch, is deleted.
 #[test]
 fn a_namespace_that_goes_takes_nothing_with_it() {

@@ -39,6 +39,7 @@ pub use self::part::{Part, programs};
 pub use self::switch::{Switch, flag, switch_story, world};
 
 use self::credentials::Credentials;
+use crate::Signal;
 use crate::client::Call;
 use crate::dir::{DIR_ENV, TestDir};
 use crate::netns::{Namespace, in_namespace};
@@ -221,6 +222,31 @@ impl<'a> Cluster<'a> {
         self.run(&[part]).await
     }
 
+    /// A copy of all that etcd has written by now.
+    pub fn back_up(&mut self) -> Result<()> {
+        self.process(Part::Etcd).signal(Signal::SIGSTOP)?;
+        copy(&self.dir.file("etcd"), &self.dir.file("etcd.copy"))?;
+        self.process(Part::Etcd).signal(Signal::SIGCONT)
+    }
+
+    /// Kills the API.
+    pub fn kill_api(&mut self) {
+        self.process(Part::ApiServer).kill();
+        self.process(Part::Etcd).kill();
+    }
+
+    /// Starts the API with the copy, once, and all others anew, as Kubernetes asks for after that.
+    pub async fn restore(&mut self) -> Result<()> {
+        self.kill_api();
+        std::fs::remove_dir_all(self.dir.file("etcd"))?;
+        std::fs::rename(self.dir.file("etcd.copy"), self.dir.file("etcd"))?;
+        self.run(&[Part::Etcd, Part::ApiServer]).await?;
+        for part in [Part::ControllerManager, Part::Scheduler, Part::Kwok] {
+            self.restart(part).await?;
+        }
+        Ok(())
+    }
+
     /// Makes etcd forget all but its latest revision.
     pub async fn compact(&self) -> Result<()> {
         let etcd = Part::Etcd.readiness().0;
@@ -236,4 +262,18 @@ impl<'a> Cluster<'a> {
     pub fn memory_kib(&self) -> Result<u64> {
         self.parts.values().map(Process::memory_kib).sum()
     }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), &to)?;
+        }
+    }
+    Ok(())
 }
