@@ -44,9 +44,10 @@ impl<'a> Kubelet<'a> {
     /// Goes on until an error. While the API does not answer, all stays as it is.
     pub async fn run(&mut self) -> Result<Infallible> {
         loop {
-            match self.look().await {
-                Err(error) if !error.is::<kube::Error>() => return Err(error),
-                _ => {}
+            if let Err(error) = self.look().await
+                && !error.is::<kube::Error>()
+            {
+                return Err(error);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
