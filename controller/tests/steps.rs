@@ -107,6 +107,26 @@ fn going_on_without_proof_is_remembered() {
     assert!(event.message.contains("it is not known whether v1 is still used"), "{event:?}");
 }
 
+#[rstest]
+#[case::as_written(NOW - 1, true, NOW - 1)]
+#[case::a_proxy_is_ahead(NOW + 5, true, NOW + 6)]
+#[case::but_nothing_to_lead_it_to(NOW + 5, false, NOW - 1)]
+#[case::a_proxy_says_nonsense(u64::MAX, true, NOW - 1)]
+fn a_record_that_was_restored_is_written_above_what_proxies_have(
+    #[case] highest: u64,
+    #[case] active_ready: bool,
+    #[case] epoch: u64,
+) {
+    let mut seen = fine();
+    seen.fleet.highest_epoch = highest;
+    seen.versions.entry("v1".to_owned()).or_default().ready = active_ready;
+    let manual = ", promotion: {mode: Manual}";
+    let before = switching(Phase::AwaitingPromotion);
+    let after = step(NOW, &spec(manual), &before, &seen).status;
+    assert_eq!((after.epoch(), after.active_version.as_str()), (epoch, "v1"), "{after:#?}");
+    assert_eq!(after.blocked.map(|blocked| blocked.reason).as_deref(), Some("AwaitingPromotion"));
+}
+
 #[test]
 fn an_event_has_the_epoch_that_it_led_to() {
     let status = step(NOW, &spec(""), &switching(Phase::ProvingRoutes), &fine()).status;

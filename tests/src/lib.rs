@@ -25,6 +25,7 @@
 //! | --- | --- |
 //! | [`story`](mod@story) | one test: its directory, its runtime, its end |
 //! | [`dir`] | a temporary directory that is kept when the test fails |
+//! | [`points`] | where the controller dies or stops by itself |
 //! | [`process`] | a child process that never outlives its test |
 //! | [`wait`] | waiting for a condition, with a limit |
 //! | [`clock`] | the one clock that all measurements share |
@@ -55,6 +56,7 @@ pub mod load;
 pub mod local;
 #[cfg(feature = "kube")]
 pub mod netns;
+pub mod points;
 pub mod process;
 pub mod story;
 pub mod wait;

@@ -81,6 +81,12 @@ impl Process {
         self.exit_status().is_none()
     }
 
+    /// Whether it is stopped where it stands, and will go on when it is told to.
+    pub fn is_stopped(&self) -> Result<bool> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        Ok(status.lines().any(|line| line.starts_with("State:\tT")))
+    }
+
     /// Fails with the end of its log if it has ended.
     pub fn check_running(&mut self) -> Result<()> {
         match self.exit_status() {

@@ -5,13 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use harness::local::Local;
+use harness::points::{FAULT, MOST, died_or};
 use harness::{Load, LoadPlan, story, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(30);
-/// See `controller/src/fault.rs`.
-const FAULT: &str = "VERSIONFLAG_FAULT";
-/// A switch has fewer points; one with more would not come to its end.
-const MOST: usize = 100;
 
 /// The whole of what a switch from `old` to `new` is for.
 async fn arrives(local: &Local<'_>, old: &str, new: &str) -> anyhow::Result<()> {
@@ -38,20 +35,13 @@ fn the_controller_may_die_at_every_point_of_a_switch() {
             local.ask(new);
             let number = (points.len() + 1).to_string();
             let mut dies = local.controller_with(&[(FAULT, &number)])?;
-            let came_to_the_end = wait_for(&format!("point {number}, or the end"), LIMIT, async || {
-                if !dies.is_running() {
-                    return Ok(false);
-                }
+            let point = died_or(&mut dies, &format!("point {number}"), LIMIT, async || {
                 let phase = local.phase().await?;
                 ensure!(phase == ("Stable".to_owned(), new.to_owned()), "{phase:?}");
-                Ok(true)
+                Ok(())
             })
             .await?;
-            if came_to_the_end {
-                break;
-            }
-            let log = dies.log_tail(1);
-            let point = log.split("what=").nth(1).with_context(|| format!("it ended by itself: {log}"))?.to_owned();
+            let Some(point) = point else { break };
             local.start().await?;
             arrives(&local, old, new).await.with_context(|| format!("after point {number}: {point}"))?;
             points.push(point);

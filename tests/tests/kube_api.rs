@@ -1,6 +1,5 @@
 //! The manifests and the custom resource, as a real API server takes them.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -22,18 +21,9 @@ spec:
   services: [{name: reviews}]
 ";
 
-/// Applies a directory of the manifests.
-async fn apply(cluster: &Cluster<'_>, directory: &str) -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(directory);
-    cluster.kubectl(&["apply", "--kustomize", &path.to_string_lossy()]).await
-}
-
 /// Applies the manifests and makes a namespace for flags.
 async fn install(cluster: &Cluster<'_>) -> Result<()> {
-    apply(cluster, "kubernetes").await?;
-    cluster
-        .kubectl(&["wait", "--for=condition=Established", "crd/versionflags.versionflag.io", "--timeout=30s"])
-        .await?;
+    cluster.install().await?;
     cluster.kubectl(&["create", "namespace", "shop"]).await?;
     Ok(())
 }
@@ -56,7 +46,7 @@ fn what_is_installed_runs_with_the_least_rights() {
         cluster.add_node("one", "4", "8Gi").await?;
         install(cluster).await?;
         // Again: an upgrade.
-        let again = apply(cluster, "kubernetes").await?;
+        let again = cluster.apply_manifests("kubernetes").await?;
         assert!(!again.contains("created"), "{again}");
         // The namespace takes only pods that give every right away.
         cluster
@@ -241,7 +231,7 @@ fn what_serves_is_neither_deleted_nor_scaled_to_zero() {
         for name in ["reviews-v1", "reviews-v2"] {
             cluster.apply(&DEPLOYMENT.replace("NAME", name)).await?;
         }
-        apply(cluster, "kubernetes/protect").await?;
+        cluster.apply_manifests("kubernetes/protect").await?;
         cluster.apply(REVIEWS).await?;
         let protect = async |workloads: Value| -> Result<()> {
             let patch = json!({ "status": { "protectedWorkloads": workloads } }).to_string();

@@ -27,6 +27,8 @@ const AT_A_TURN: usize = 128;
 /// Flags that are written at the same time.
 const AT_ONCE: usize = 16;
 const LEASE: &str = "versionflag";
+/// The longest wait for one answer, watches excepted: less than another replica waits before it acts.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How the controller is run.
 #[derive(Debug, Clone)]
@@ -59,6 +61,12 @@ pub enum DriverError {
     /// Of the machine, for checks.
     #[error("the certificates that this machine trusts cannot be read: {0}")]
     Certificates(std::io::Error),
+    /// What was read does not hold any more.
+    #[error(
+        "the Kubernetes API remembers less than it did, because etcd was restored: start this program again, so that \
+         it reads everything anew"
+    )]
+    Restored,
     /// The flag service.
     #[error("the flag service cannot listen on {address}: {error}")]
     Listen {
@@ -76,7 +84,10 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), DriverError> {
     let requests = ApiRequests::default();
-    let client = requests::client(kube::Config::infer().await?, &requests)?;
+    let mut config = kube::Config::infer().await?;
+    let watching = requests::client(config.clone(), &requests)?;
+    (config.read_timeout, config.write_timeout) = (Some(ANSWER), Some(ANSWER));
+    let client = requests::client(config, &requests)?;
     let hub = Arc::new(Hub::new(identity::senders(client.clone())).with_requests(&requests));
     let checks = Runner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
     let listen = |error| DriverError::Listen { address: options.listen, error };
@@ -87,12 +98,12 @@ pub async fn run(
     let (election, leadership) = Election::new(client.clone(), &options.home, LEASE, &options.identity);
     let (stop_election, stopped) = tokio::sync::oneshot::channel::<()>();
     let wake = Arc::clone(&hub);
-    let election = tokio::spawn(election.run(move || wake.wake.notify_one(), async {
+    let mut election = tokio::spawn(election.run(move || wake.wake.notify_one(), async {
         let _ = stopped.await;
     }));
     tokio::pin!(stop);
     let cache = tokio::select! {
-        cache = Cache::start(&client, options.namespace.as_deref(), &hub) => Some(cache),
+        cache = Cache::start(&watching, options.namespace.as_deref(), &hub) => Some(cache),
         () = &mut stop => None,
     };
     if let Some(cache) = cache {
@@ -106,6 +117,7 @@ pub async fn run(
             tokio::select! {
                 () = driver.hub.wake.notified() => {}
                 () = tokio::time::sleep(wait) => {}
+                _ = &mut election => return Err(DriverError::Restored),
                 () = &mut stop => break,
             }
         }

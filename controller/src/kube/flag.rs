@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use super::cache::Cache;
 use super::lease::Leadership;
 use super::resource::{REQUEST, ResourceStatus, VersionFlag};
-use super::status::{Problem, Seen, derive, unsupported};
+use super::status::{Problem, Seen, cannot_begin, derive, unsupported};
 use super::trim::Trim;
 use super::workloads::Workloads;
 use super::write::{Writer, is_conflict};
@@ -198,6 +198,7 @@ impl Flag {
         let found = found.or_else(|| workloads.errors.first().map(|message| problem("Workloads", message.clone())));
         let versions = self.versions(now_ms, &workloads);
         let status = &self.machine;
+        let found = found.or_else(|| cannot_begin(&spec, status, &versions));
         let asked = status.asked();
         let fleet = status.record.as_ref().map(|record| around.hub.fleet(now_ms, record, &expected, &asked));
         let fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
@@ -345,6 +346,7 @@ impl Flag {
             Effect::Stop { version } => {
                 for scale in look.workloads.stop(&version) {
                     tracing::info!(flag = self.name, workload = %scale.object, "scaled to 0");
+                    fault::point("before a workload is scaled down");
                     around.writer.scale(&scale).await?;
                     fault::point("after a workload was scaled down");
                 }

@@ -41,6 +41,13 @@ pub struct Seen {
     pub unchanged: Duration,
 }
 
+/// Whether the Kubernetes API remembers less than it did, because etcd was restored from a backup. No
+/// watch tells: resource versions are whole numbers that else only grow.
+pub fn went_back(before: &str, now: &str) -> bool {
+    let number = |version: &str| version.parse::<u64>().ok();
+    number(before).zip(number(now)).is_some_and(|(before, now)| now < before)
+}
+
 /// What `me` has to do.
 pub fn evaluate(me: &str, lease: Option<&Seen>) -> Verdict {
     match lease {
@@ -70,6 +77,8 @@ pub struct Election {
     until: watch::Sender<Option<Instant>>,
     /// Resource version of the Lease, and since when it has been that.
     last: Option<(String, Instant)>,
+    /// The Lease is an older one than was seen before.
+    restored: bool,
 }
 
 impl Election {
@@ -77,16 +86,25 @@ impl Election {
     pub fn new(client: Client, namespace: &str, name: &str, me: &str) -> (Election, Leadership) {
         let (until, leadership) = watch::channel(None);
         let api = Api::namespaced(client, namespace);
-        (Election { api, name: name.to_owned(), me: me.to_owned(), until, last: None }, Leadership(leadership))
+        (
+            Election { api, name: name.to_owned(), me: me.to_owned(), until, last: None, restored: false },
+            Leadership(leadership),
+        )
     }
 
-    /// Renews or takes the Lease, again and again; `changed` is told when this replica may act.
+    /// Renews or takes the Lease, again and again; `changed` is told when this replica may act. Ends
+    /// by itself only if nothing that was read from the Kubernetes API holds any more.
     pub async fn run(mut self, changed: impl Fn(), stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         loop {
             let before = self.until.borrow().is_some();
             if let Err(error) = self.turn().await {
                 tracing::warn!(%error, lease = self.name, "the Lease cannot be renewed");
+            }
+            self.lapse();
+            if self.restored {
+                self.until.send_replace(None);
+                return;
             }
             if self.until.borrow().is_some() != before {
                 changed();
@@ -105,9 +123,14 @@ impl Election {
         let Ok(lease) = lease else { return Ok(()) };
         let lease = lease?;
         let seen = lease.as_ref().map(|lease| self.see(lease));
+        if self.restored {
+            return Ok(());
+        }
         let verdict = evaluate(&self.me, seen.as_ref());
         if verdict == Verdict::Follow {
-            self.until.send_replace(None);
+            if self.until.send_replace(None).is_some() {
+                tracing::warn!(lease = self.name, "another replica has the Lease: this one acts no more");
+            }
             return Ok(());
         }
         // Whoever wrote in between makes this a conflict, and is looked at in the next turn.
@@ -115,8 +138,7 @@ impl Election {
         match written {
             Ok(Ok(())) => {
                 // The term began at the latest when the request was sent.
-                self.until.send_replace(Some(asked + TERM.saturating_sub(MARGIN)));
-                if verdict == Verdict::Take {
+                if self.until.send_replace(Some(asked + TERM.saturating_sub(MARGIN))).is_none() {
                     tracing::info!(me = self.me, lease = self.name, "this replica acts now");
                 }
                 Ok(())
@@ -127,12 +149,22 @@ impl Election {
         }
     }
 
+    /// What was not renewed in time is over, whether the API answers or not.
+    fn lapse(&mut self) {
+        let over = self.until.borrow().is_some_and(|until| until <= Instant::now());
+        if over {
+            self.until.send_replace(None);
+            tracing::warn!(lease = self.name, "the Lease was not renewed in time: this replica acts no more");
+        }
+    }
+
     fn see(&mut self, lease: &Lease) -> Seen {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let since = match &self.last {
             Some((last, since)) if *last == version => *since,
             _ => Instant::now(),
         };
+        self.restored |= self.last.as_ref().is_some_and(|(last, _)| went_back(last, &version));
         self.last = Some((version, since));
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
         Seen { holder, unchanged: since.elapsed() }

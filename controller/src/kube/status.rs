@@ -62,6 +62,20 @@ pub fn unsupported(spec: &Spec) -> Option<Problem> {
     Some(Problem { reason: "NotSupported", message })
 }
 
+/// Why a flag of which nothing is remembered cannot begin with the version that its spec asks for:
+/// requests would be sent to what is not there, although another version serves.
+pub fn cannot_begin(spec: &Spec, machine: &Status, versions: &BTreeMap<String, Workload>) -> Option<Problem> {
+    let ready = |version: &str| versions.get(version).is_some_and(|workload| workload.ready);
+    let begins = machine.record.is_none() && !ready(&spec.version);
+    let serves = versions.keys().find(|version| begins && ready(version))?;
+    let message = format!(
+        "{} is not ready, and {serves} serves: a VersionFlag begins with what serves, so set spec.version to {serves} \
+         first",
+        spec.version
+    );
+    Some(Problem { reason: "ActiveNotReady", message })
+}
+
 /// The whole status.
 pub fn derive(seen: &Seen<'_>) -> ResourceStatus {
     let machine = seen.machine;

@@ -80,8 +80,10 @@ fn versions(status: &Status) -> BTreeSet<String> {
     versions
 }
 
-/// Gives the record a new epoch if its content is no longer what the status says.
-pub(super) fn refresh(now_ms: u64, spec: &Spec, status: &mut Status, highest: u64) -> Result<(), Error> {
+/// Gives the record a new epoch if its content is no longer what the status says; or if a proxy has
+/// a later one than was ever written as far as is remembered, which was then restored from a backup.
+/// The proxies are led back only to a version that is `ready`.
+pub(super) fn refresh(now_ms: u64, spec: &Spec, status: &mut Status, highest: u64, ready: bool) -> Result<(), Error> {
     if status.active_version.is_empty() {
         return Ok(());
     }
@@ -90,12 +92,18 @@ pub(super) fn refresh(now_ms: u64, spec: &Spec, status: &mut Status, highest: u6
     let active = &status.active_version;
     let seal = |epoch| record_of(&status.uid, &status.name, epoch, active, &versions(status), preview, spec);
     let written = status.epoch();
-    if let Some(record) = &status.record
-        && seal(written)?.hash == record.hash
-    {
-        return Ok(());
-    }
-    let record = seal(flag::epoch::next(written, highest, now_ms)?)?;
+    let same = match &status.record {
+        Some(record) => seal(written)?.hash == record.hash,
+        None => false,
+    };
+    let behind = highest > written && ready;
+    let epoch = match flag::epoch::next(written, highest, now_ms) {
+        // What a proxy says in error holds up nothing that needs no epoch.
+        _ if same && !behind => return Ok(()),
+        Err(_) if same => return Ok(()),
+        next => next?,
+    };
+    let record = seal(epoch)?;
     status.record = Some(record);
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod headroom;
 mod index;
 mod leader;
+mod lease;
 mod objects;
 mod proxies;
 mod reading;

@@ -7,8 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use rstest::rstest;
 use versionflag::checks::Answers;
 use versionflag::kube::resource::{ResourceStatus, Role};
-use versionflag::kube::status::{Problem, Seen, derive, unsupported};
+use versionflag::kube::status::{Problem, Seen, cannot_begin, derive, unsupported};
 use versionflag::kube::workloads::Workloads;
+use versionflag::observation::Workload;
 use versionflag::spec::Spec;
 use versionflag::status::Status;
 
@@ -147,6 +148,21 @@ fn what_is_not_built_is_said() {
     assert_eq!(world.condition("Stalled"), Some(("True".to_owned(), "NotSupported".to_owned())));
     world.spec.routing.provider = versionflag::spec::Provider::External;
     assert_eq!(unsupported(&world.spec), None);
+}
+
+#[rstest]
+#[case::nothing_serves_yet(&[], false, false)]
+#[case::what_serves(&["v1"], false, false)]
+#[case::both(&["v1", "v2"], false, false)]
+#[case::another_serves(&["v2"], false, true)]
+#[case::it_has_begun(&["v2"], true, false)]
+fn a_flag_begins_with_what_serves(#[case] ready: &[&str], #[case] begun: bool, #[case] refused: bool) {
+    let machine = if begun { world(STABLE).machine } else { Status::new("u", "shop/reviews", 0) };
+    let workload = |version: &&str| ((*version).to_owned(), Workload { ready: true, ..Workload::default() });
+    let spec = Spec { version: "v1".to_owned(), ..spec("") };
+    let message = cannot_begin(&spec, &machine, &ready.iter().map(workload).collect()).map(|problem| problem.message);
+    let why = "v1 is not ready, and v2 serves: a VersionFlag begins with what serves, so set spec.version to v2 first";
+    assert_eq!(message.as_deref(), Some(why).filter(|_| refused));
 }
 
 #[test]

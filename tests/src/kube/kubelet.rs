@@ -1,5 +1,6 @@
 //! Plays the part of a kubelet that kwok leaves out: a backend process behind each pod's address,
-//! and the files of Envoy that a ConfigMap holds. I/O: asks the API, runs backends, writes files.
+//! and the files of Envoy that a ConfigMap holds; and the part of kube-proxy: where the Service of
+//! the flag service leads. I/O: asks the API, runs backends, writes files.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -8,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Signal;
 use crate::backend::{Backend, BackendOptions};
@@ -25,6 +27,7 @@ pub struct Kubelet<'a> {
     dir: &'a TestDir,
     pods: Api<Pod>,
     maps: Api<ConfigMap>,
+    slices: Api<EndpointSlice>,
     /// By pod; `None` once it was told to end.
     running: BTreeMap<String, (Backend, bool)>,
     files: BTreeMap<String, String>,
@@ -33,14 +36,19 @@ pub struct Kubelet<'a> {
 impl<'a> Kubelet<'a> {
     /// One that has looked at nothing yet.
     pub fn new(dir: &'a TestDir, client: Client) -> Kubelet<'a> {
-        let (pods, maps) = (Api::namespaced(client.clone(), "default"), Api::namespaced(client, "default"));
-        Kubelet { dir, pods, maps, running: BTreeMap::new(), files: BTreeMap::new() }
+        let (pods, maps) = (Api::namespaced(client.clone(), "default"), Api::namespaced(client.clone(), "default"));
+        let slices = Api::namespaced(client, "versionflag");
+        Kubelet { dir, pods, maps, slices, running: BTreeMap::new(), files: BTreeMap::new() }
     }
 
-    /// Goes on until an error, such as the API server's end.
+    /// Goes on until an error. While the API does not answer, all stays as it is.
     pub async fn run(&mut self) -> Result<Infallible> {
         loop {
-            self.look().await?;
+            if let Err(error) = self.look().await
+                && !error.is::<kube::Error>()
+            {
+                return Err(error);
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -72,6 +80,9 @@ impl<'a> Kubelet<'a> {
         {
             files.insert(name, text);
         }
+        if let Some(slice) = self.slices.get_opt("versionflag").await? {
+            files.insert("versionflag-endpoints.json".to_owned(), flag_service(&slice)?);
+        }
         for (name, text) in files {
             if self.files.get(&name) != Some(&text) {
                 self.dir.write(&name, &text);
@@ -87,13 +98,28 @@ impl<'a> Kubelet<'a> {
             let serving = self.running.values().filter(|(backend, serves)| *serves && backend.version() == version);
             let endpoints = serving
                 .map(|(backend, _)| json!({ "endpoint": { "address": crate::config::address(backend.addr()) } }));
-            let assignment = json!({
-                "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-                "cluster_name": format!("reviews-{version}"),
-                "endpoints": [{ "lb_endpoints": endpoints.collect::<Vec<_>>() }],
-            });
-            json!({ "resources": [assignment] }).to_string()
+            assignment(&format!("reviews-{version}"), endpoints.collect())
         };
         ["v1", "v2"].map(|version| (format!("{version}-endpoints.json"), of_version(version))).into()
     }
+}
+
+/// Where an EndpointSlice leads, as Envoy reads it.
+fn flag_service(slice: &EndpointSlice) -> Result<String> {
+    let port = slice.ports.iter().flatten().find_map(|port| port.port).context("a slice without a port")?;
+    let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+    let endpoint = |address: &String| {
+        let address = SocketAddr::new(address.parse()?, u16::try_from(port)?);
+        Ok(json!({ "endpoint": { "address": crate::config::address(address) } }))
+    };
+    Ok(assignment("versionflag", addresses.map(endpoint).collect::<Result<_>>()?))
+}
+
+fn assignment(cluster: &str, endpoints: Vec<Value>) -> String {
+    let assignment = json!({
+        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": cluster,
+        "endpoints": [{ "lb_endpoints": endpoints }],
+    });
+    json!({ "resources": [assignment] }).to_string()
 }

@@ -19,6 +19,7 @@ mod credentials;
 pub mod crowd;
 mod kubelet;
 mod part;
+mod switch;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -36,8 +37,10 @@ use serde_json::{Value, json};
 
 pub use self::kubelet::Kubelet;
 pub use self::part::{Part, programs};
+pub use self::switch::{Switch, flag, switch_story, world};
 
 use self::credentials::Credentials;
+use crate::Signal;
 use crate::client::Call;
 use crate::dir::{DIR_ENV, TestDir};
 use crate::netns::{Namespace, in_namespace};
@@ -180,6 +183,19 @@ impl<'a> Cluster<'a> {
         self.kubectl(&["apply", "--filename", &file.to_string_lossy()]).await
     }
 
+    /// Applies a directory of the manifests.
+    pub async fn apply_manifests(&self, directory: &str) -> Result<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(directory);
+        self.kubectl(&["apply", "--kustomize", &path.to_string_lossy()]).await
+    }
+
+    /// Applies the manifests of the controller, and waits until the API server knows the resource.
+    pub async fn install(&self) -> Result<()> {
+        self.apply_manifests("kubernetes").await?;
+        let established = ["wait", "--for=condition=Established", "crd/versionflags.versionflag.io", "--timeout=30s"];
+        self.kubectl(&established).await.map(drop)
+    }
+
     /// A node with room for so much, and for 1000 pods.
     pub async fn add_node(&self, name: &str, cpu: &str, memory: &str) -> Result<()> {
         let room = json!({ "cpu": cpu, "memory": memory, "pods": "1000" });
@@ -207,8 +223,58 @@ impl<'a> Cluster<'a> {
         self.run(&[part]).await
     }
 
+    /// A copy of all that etcd has written by now.
+    pub fn back_up(&mut self) -> Result<()> {
+        self.process(Part::Etcd).signal(Signal::SIGSTOP)?;
+        copy(&self.dir.file("etcd"), &self.dir.file("etcd.copy"))?;
+        self.process(Part::Etcd).signal(Signal::SIGCONT)
+    }
+
+    /// Kills the API.
+    pub fn kill_api(&mut self) {
+        self.process(Part::ApiServer).kill();
+        self.process(Part::Etcd).kill();
+    }
+
+    /// Starts the API with the copy, once, and all others anew, as Kubernetes asks for after that.
+    pub async fn restore(&mut self) -> Result<()> {
+        self.kill_api();
+        std::fs::remove_dir_all(self.dir.file("etcd"))?;
+        std::fs::rename(self.dir.file("etcd.copy"), self.dir.file("etcd"))?;
+        self.run(&[Part::Etcd, Part::ApiServer]).await?;
+        for part in [Part::ControllerManager, Part::Scheduler, Part::Kwok] {
+            self.restart(part).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes etcd forget all but its latest revision.
+    pub async fn compact(&self) -> Result<()> {
+        let etcd = Part::Etcd.readiness().0;
+        let key = json!({ "key": "AA==" }).to_string();
+        let found: Value = Call::post(etcd, "/v3/kv/range", &key).send().await?.json()?;
+        let body = json!({ "revision": found["header"]["revision"], "physical": true }).to_string();
+        let answer = Call::post(etcd, "/v3/kv/compaction", &body).send().await?;
+        ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
+        Ok(())
+    }
+
     /// The memory that its programs occupy together.
     pub fn memory_kib(&self) -> Result<u64> {
         self.parts.values().map(Process::memory_kib).sum()
     }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), &to)?;
+        }
+    }
+    Ok(())
 }
