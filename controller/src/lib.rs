@@ -10,9 +10,11 @@
 //! | [`envoy`] | what Envoy reads from files | none |
 //! | [`local`] | versions as processes of this machine, Envoy configured by a file | files, processes |
 //! | [`kube`] | versions as Deployments and StatefulSets of a Kubernetes cluster | in part |
-//! | [`cli`] | the command line | terminal, HTTP |
+//! | [`audit`] | one line of JSON for everything that happens | a file |
+//! | [`cli`] | the command line | terminal, HTTP, the Kubernetes API |
 //! | `fault` | where tests let the process die | environment |
 
+pub mod audit;
 pub mod cli;
 pub mod envoy;
 mod fault;

@@ -17,6 +17,7 @@ use super::lease::{Election, Leadership};
 use super::resource::VersionFlag;
 use super::write::Writer;
 use super::{identity, leader};
+use crate::audit::Audit;
 use crate::service::{Hub, now_ms};
 
 /// The longest time without a look at everything.
@@ -40,6 +41,8 @@ pub struct Options {
     pub filter_path: PathBuf,
     /// Their cluster of the flag service.
     pub flag_service_cluster: String,
+    /// What is told of everything that happens.
+    pub audit: Audit,
 }
 
 /// Why the controller ends.
@@ -146,6 +149,7 @@ impl Driver {
                 filter_path: &self.options.filter_path,
                 flag_service_cluster: &self.options.flag_service_cluster,
                 claimed: claimed.as_deref(),
+                audit: &self.options.audit,
             };
             match flag.turn(resource, &around).await {
                 Ok(due) => wait_ms = wait_ms.min(due),

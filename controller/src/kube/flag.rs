@@ -14,6 +14,7 @@ use super::status::{Problem, Seen, derive, unsupported};
 use super::workloads::{Objects, Workloads};
 use super::write::{Writer, is_conflict};
 use super::{headroom, proxies};
+use crate::audit::{Audit, news};
 use crate::envoy::{self, Filter};
 use crate::fault;
 use crate::observation::{Headroom, Observation, Request};
@@ -36,6 +37,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) flag_service_cluster: &'a str,
     /// A service of it belongs to an older flag: says which.
     pub(super) claimed: Option<&'a str>,
+    pub(super) audit: &'a Audit,
 }
 
 /// Why a turn ended early.
@@ -63,8 +65,8 @@ pub(super) struct Flag {
     ready_since: BTreeMap<String, u64>,
     /// What is in the ConfigMap.
     files: BTreeMap<String, String>,
-    /// Events of the history up to this time have been told.
-    told: u64,
+    /// The audit log has what was remembered at the start.
+    told: bool,
 }
 
 /// One look at everything that concerns the flag.
@@ -91,7 +93,7 @@ impl Flag {
             spec: None,
             ready_since: BTreeMap::new(),
             files: BTreeMap::new(),
-            told: now_ms,
+            told: false,
         }
     }
 
@@ -103,6 +105,9 @@ impl Flag {
     pub(super) async fn turn(&mut self, cached: &VersionFlag, around: &Surroundings<'_>) -> Result<u64, TurnError> {
         if newer(cached, &self.resource) {
             self.take_over(cached.clone());
+        }
+        if !std::mem::replace(&mut self.told, true) {
+            around.audit.tell(now_ms(), None, &self.machine);
         }
         for _ in 0..PASSES {
             let look = self.look(around);
@@ -246,13 +251,13 @@ impl Flag {
     }
 
     /// One line and one Event for each thing that happened.
-    async fn tell(&mut self, status: &Status, around: &Surroundings<'_>) {
-        for event in status.history.iter().filter(|event| event.at > self.told) {
+    async fn tell(&self, status: &Status, around: &Surroundings<'_>) {
+        around.audit.tell(now_ms(), Some(&self.machine), status);
+        for event in news(&self.machine.history, &status.history) {
             tracing::info!(flag = self.name, event = event.event, epoch = event.epoch, "{}", event.message);
             let warning = matches!(event.event.as_str(), "RolledBack" | "WithoutProof" | "WithoutAcks" | "GivenUp");
             around.writer.event(&self.resource, warning, &event.event, &event.message).await;
         }
-        self.told = status.history.last().map_or(self.told, |event| event.at.max(self.told));
         if let Some(blocked) = &status.blocked
             && self.machine.blocked.as_ref().is_none_or(|old| old.reason != blocked.reason)
         {

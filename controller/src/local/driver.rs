@@ -14,6 +14,7 @@ use super::files;
 use super::process::{ProcessError, Supervisor};
 use super::store::{Store, StoreError, beside, write_atomically};
 use super::{headroom, unique};
+use crate::audit::Audit;
 use crate::observation::{Headroom, Observation};
 use crate::service::{FlagView, Hub, Post, Senders, now_ms};
 use crate::status::{Phase, Status};
@@ -68,11 +69,14 @@ struct Driver {
     supervisor: Supervisor,
     hub: Arc<Hub>,
     files: files::Writer,
+    audit: Audit,
 }
 
-/// Runs until `stop` ends. Versions go on running. `bound` is told the flag service's address.
+/// Runs until `stop` ends. Versions go on running. `audit` is told what
+/// happens, `bound` the flag service's address.
 pub async fn run(
     path: &Path,
+    audit: Audit,
     bound: impl FnOnce(std::net::SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), DriverError> {
@@ -103,7 +107,9 @@ pub async fn run(
         supervisor,
         hub: Arc::clone(&hub),
         files: files::Writer::default(),
+        audit,
     };
+    driver.audit.tell(now_ms(), None, &driver.store.state.status);
     // Without the signal the next tick sees it.
     let mut children = signal(SignalKind::child()).ok();
     tokio::pin!(stop);
@@ -296,6 +302,7 @@ impl Driver {
     /// One line for each transition.
     fn tell(&self, before: &Status) {
         let status = &self.store.state.status;
+        self.audit.tell(now_ms(), Some(before), status);
         if before.phase != status.phase {
             let (from, to) = (before.phase.name(), status.phase.name());
             let (active, epoch) = (&status.active_version, status.epoch());
