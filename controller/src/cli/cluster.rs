@@ -28,18 +28,19 @@ const TRIES: usize = 8;
 /// Field manager of the annotation.
 const MANAGER: &str = "versionflag-cli";
 
+const HEADING: &str = "For a VersionFlag of a cluster";
+
 /// Which cluster, and which namespace of it.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "For a VersionFlag of a cluster")]
 pub(super) struct Where {
     /// Its namespace; the context's unless given
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = HEADING)]
     pub(super) namespace: Option<String>,
     /// Context of the kubeconfig
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     context: Option<String>,
     /// The kubeconfig; $KUBECONFIG or ~/.kube/config unless given
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = HEADING)]
     kubeconfig: Option<PathBuf>,
 }
 
