@@ -10,9 +10,12 @@
 //! | [`envoy`] | what Envoy reads from files | none |
 //! | [`local`] | versions as processes of this machine, Envoy configured by a file | files, processes |
 //! | [`kube`] | versions as Deployments and StatefulSets of a Kubernetes cluster | in part |
-//! | [`cli`] | the command line | terminal, HTTP |
+//! | [`audit`] | one line of JSON for everything that happens | a file |
+//! | [`checks`] | what checks ask, and what the answers mean | HTTP |
+//! | [`cli`] | the command line | terminal, HTTP, the Kubernetes API |
 //! | `fault` | where tests let the process die | environment |
 
+pub mod audit;
 pub mod checks;
 pub mod cli;
 pub mod envoy;

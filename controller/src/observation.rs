@@ -59,6 +59,20 @@ pub enum Action {
     Resume,
 }
 
+impl Action {
+    /// Its name, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Promote => "promote",
+            Action::Rollback => "rollback",
+            Action::Abort => "abort",
+            Action::Retry => "retry",
+            Action::Suspend => "suspend",
+            Action::Resume => "resume",
+        }
+    }
+}
+
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {

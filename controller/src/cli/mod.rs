@@ -1,167 +1,54 @@
-//! The command line. I/O: terminal, HTTP, and what `local` does.
+//! The command line. I/O: terminal, HTTP, the Kubernetes API, and what `local` does.
 
+mod args;
 mod client;
+mod cluster;
+mod commands;
+mod model;
+mod place;
 mod render;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use anyhow::Context;
 
+use crate::audit::{Audit, Written};
 use crate::kube::driver::Options;
 use crate::local::file::File;
 use crate::observation::Action;
-use crate::service::FlagView;
-use client::Client;
+use args::{Command, Controller, Output, Render};
+
+pub use args::Cli;
 
 /// Exit code of `status` when something is blocked.
 const BLOCKED: u8 = 3;
+/// How long a request waits for its answer.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// Switches the version of a service by one flag, and removes the old one after traffic has settled.
-#[derive(Debug, Parser)]
-#[command(
-    name = "versionflag",
-    version,
-    about,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 blocked (status)"
-)]
-pub struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the controller on this machine
-    Local {
-        /// The VersionFlag with its `local` section
-        #[arg(short, long)]
-        file: PathBuf,
-        /// One JSON object per line on stderr
-        #[arg(long)]
-        log_json: bool,
-    },
-    /// Run the controller of a Kubernetes cluster
-    Controller(Controller),
-    /// Show where each flag stands
-    Status {
-        #[command(flatten)]
-        at: At,
-        /// Show it again whenever it changes
-        #[arg(short, long)]
-        watch: bool,
-    },
-    /// Say in one sentence what is waited for
-    Why(At),
-    /// Let a version in that waits for it
-    Promote(At),
-    /// Go back to the version before
-    Rollback(At),
-    /// Give up a switch that was not flipped yet
-    Abort(At),
-    /// End an override, and try again
-    Retry(At),
-    /// Let nothing move
-    Suspend(At),
-    /// Let things move again
-    Resume(At),
-    /// Show what happened lately
-    History(At),
-    /// Print configuration for others
-    Render {
-        #[command(subcommand)]
-        what: Render,
-    },
-    /// Print the definition of the custom resource
-    #[command(hide = true)]
-    Crd,
-    /// Print the version of this program
-    Version {
-        /// How to print it
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Output,
-    },
-}
-
-#[derive(Debug, Args)]
-struct Controller {
-    /// The only namespace to look after; all of them unless given
-    #[arg(long, env = "VERSIONFLAG_NAMESPACE")]
-    namespace: Option<String>,
-    /// Where the flag service listens
-    #[arg(long, default_value = "0.0.0.0:7070")]
-    listen: std::net::SocketAddr,
-    /// Name of this replica
-    #[arg(long, env = "POD_NAME")]
-    identity: String,
-    /// Namespace of the controller itself, with its Lease and its Service
-    #[arg(long, env = "POD_NAMESPACE", default_value = "versionflag")]
-    home: String,
-    /// Address of this replica, to which the Service leads while it acts
-    #[arg(long, env = "POD_IP")]
-    address: Option<std::net::IpAddr>,
-    /// Where the proxies find the filter
-    #[arg(long, default_value = "/etc/versionflag/versionflag.wasm")]
-    filter_path: PathBuf,
-    /// Envoy cluster of the flag service in the proxies
-    #[arg(long, default_value = "versionflag")]
-    flag_service_cluster: String,
-    /// One JSON object per line on stderr
-    #[arg(long)]
-    log_json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum Render {
-    /// A complete Envoy configuration
-    Envoy {
-        /// The VersionFlag with its `local` section
-        #[arg(short, long)]
-        file: PathBuf,
-        /// Which of local.proxies it is for; the first one unless given
-        #[arg(short, long)]
-        proxy: Option<String>,
-    },
-}
-
-#[derive(Debug, Args)]
-struct At {
-    /// The file that the controller runs with, or the URL of its flag service
-    #[arg(value_name = "FILE|URL")]
-    at: String,
-    /// How to print it
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Output {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
-}
 
 /// Runs one command.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let program = cli.program;
     match cli.command {
-        Command::Local { file, log_json } => local(&file, log_json).await?,
+        Command::Local { file, audit_log, log_json } => local(&file, audit_log.as_deref(), log_json).await?,
         Command::Controller(options) => controller(options).await?,
-        Command::Status { at, watch } => return status(&at, watch).await,
-        Command::Why(at) => why(&at).await?,
-        Command::Promote(at) => request(&at, Action::Promote).await?,
-        Command::Rollback(at) => request(&at, Action::Rollback).await?,
-        Command::Abort(at) => request(&at, Action::Abort).await?,
-        Command::Retry(at) => request(&at, Action::Retry).await?,
-        Command::Suspend(at) => request(&at, Action::Suspend).await?,
-        Command::Resume(at) => request(&at, Action::Resume).await?,
-        Command::History(at) => history(&at).await?,
+        Command::Status { at, all_namespaces, watch } => {
+            return commands::status(&at, all_namespaces, watch, program).await;
+        }
+        Command::List { at, all_namespaces } => commands::list(&at, all_namespaces).await?,
+        Command::Why(at) => commands::why(&at, program).await?,
+        Command::Promote(at) => commands::request(&at, Action::Promote, program).await?,
+        Command::Rollback(at) => commands::request(&at, Action::Rollback, program).await?,
+        Command::Abort(at) => commands::request(&at, Action::Abort, program).await?,
+        Command::Retry(at) => commands::request(&at, Action::Retry, program).await?,
+        Command::Suspend(at) => commands::request(&at, Action::Suspend, program).await?,
+        Command::Resume(at) => commands::request(&at, Action::Resume, program).await?,
+        Command::History(at) => commands::history(&at).await?,
         Command::Render { what: Render::Envoy { file, proxy } } => {
             let text = render::envoy(&File::read(&file)?, proxy.as_deref());
             print(&text.map_err(anyhow::Error::msg)?)?;
@@ -188,15 +75,20 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
-async fn local(file: &Path, log_json: bool) -> anyhow::Result<()> {
+async fn local(file: &Path, audit_log: Option<&Path>, log_json: bool) -> anyhow::Result<()> {
     log(log_json);
     let stop = stopped("stopping; the versions go on running")?;
-    Ok(crate::local::driver::run(file, bound, stop).await?)
+    let (audit, written) = audited(audit_log)?;
+    let ended = crate::local::driver::run(file, audit, |address| bound(address, audit_log), stop).await;
+    written.iter().for_each(Written::wait);
+    Ok(ended?)
 }
 
 async fn controller(options: Controller) -> anyhow::Result<()> {
     log(options.log_json);
     let stop = stopped("stopping; the proxies keep their flags")?;
+    let audit_log = options.audit_log;
+    let (audit, written) = audited(audit_log.as_deref())?;
     let options = Options {
         namespace: options.namespace,
         listen: options.listen,
@@ -205,8 +97,17 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
         address: options.address,
         filter_path: options.filter_path,
         flag_service_cluster: options.flag_service_cluster,
+        audit,
     };
-    Ok(crate::kube::driver::run(options, bound, stop).await?)
+    let ended = crate::kube::driver::run(options, |address| bound(address, audit_log.as_deref()), stop).await;
+    written.iter().for_each(Written::wait);
+    Ok(ended?)
+}
+
+fn audited(path: Option<&Path>) -> anyhow::Result<(Audit, Option<Written>)> {
+    let Some(path) = path else { return Ok((Audit::default(), None)) };
+    let opened = Audit::open(path).with_context(|| format!("the audit log {} cannot be opened", path.display()));
+    opened.map(|(audit, written)| (audit, Some(written)))
 }
 
 fn log(json: bool) {
@@ -216,7 +117,11 @@ fn log(json: bool) {
     if json { log.json().init() } else { log.with_ansi(false).init() }
 }
 
-fn bound(address: std::net::SocketAddr) {
+/// Stdout is the audit log's alone where that goes there.
+fn bound(address: std::net::SocketAddr, audit_log: Option<&Path>) {
+    if audit_log == Some(Path::new("-")) {
+        return tracing::info!("flag service on http://{address}");
+    }
     let _ = print(&format!("flag service on http://{address}\n"));
 }
 
@@ -228,89 +133,4 @@ fn stopped(words: &'static str) -> anyhow::Result<impl Future<Output = ()>> {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::info!("{words}");
     })
-}
-
-fn blocked(views: &[FlagView]) -> ExitCode {
-    let any = views.iter().any(|view| view.status.blocked.is_some());
-    if any { ExitCode::from(BLOCKED) } else { ExitCode::SUCCESS }
-}
-
-async fn status(at: &At, watch: bool) -> anyhow::Result<ExitCode> {
-    let client = Client::at(&at.at)?;
-    let mut last = String::new();
-    loop {
-        let views = client.status().await?;
-        let text = match at.output {
-            Output::Json if watch => format!("{}\n", serde_json::to_string(&views)?),
-            Output::Json => format!("{}\n", serde_json::to_string_pretty(&views)?),
-            Output::Text => views.iter().map(|view| show::status(view, &at.at)).collect(),
-        };
-        if text != last {
-            print(&text)?;
-            last = text;
-        }
-        if !watch {
-            return Ok(blocked(&views));
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
-async fn why(at: &At) -> anyhow::Result<()> {
-    let views = Client::at(&at.at)?.status().await?;
-    match at.output {
-        Output::Json => {
-            let why = views.iter().map(|view| {
-                let (status, fleet) = (&view.status, &view.fleet);
-                serde_json::json!({
-                    "name": view.name, "phase": status.phase, "blocked": status.blocked, "waiting": view.waiting,
-                    "laggards": fleet.laggards, "configLaggards": fleet.config_laggards,
-                    "routeLaggards": fleet.route_laggards, "old": fleet.old,
-                })
-            });
-            print_json(&why.collect::<Vec<_>>())
-        }
-        Output::Text => print(&views.iter().map(|view| show::why(view, &at.at)).collect::<String>()),
-    }
-}
-
-async fn history(at: &At) -> anyhow::Result<()> {
-    let views = Client::at(&at.at)?.status().await?;
-    match at.output {
-        Output::Json => print_json(
-            &views
-                .iter()
-                .map(|view| serde_json::json!({ "name": view.name, "history": view.status.history }))
-                .collect::<Vec<_>>(),
-        ),
-        Output::Text => print(&views.iter().map(show::history).collect::<String>()),
-    }
-}
-
-/// Asks, and waits for the answer.
-async fn request(at: &At, action: Action) -> anyhow::Result<()> {
-    let client = Client::at(&at.at)?;
-    let views = client.status().await?;
-    let [view] = views.as_slice() else {
-        bail!("{} has {} flags, not one", at.at, views.len());
-    };
-    let id = client.ask(&view.name, action).await?;
-    let deadline = tokio::time::Instant::now() + ANSWER;
-    loop {
-        let views = client.status().await?;
-        let view = views.first().context("the flag is gone")?;
-        if let Some(last) = view.status.last_request.as_ref().filter(|last| last.id == id) {
-            if let Some(why) = &last.refused {
-                bail!("refused: {why}");
-            }
-            return match at.output {
-                Output::Json => print_json(view),
-                Output::Text => print(&show::status(view, &at.at)),
-            };
-        }
-        if tokio::time::Instant::now() >= deadline {
-            bail!("asked for, but not answered within {} s; it stays asked for (id {id})", ANSWER.as_secs());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

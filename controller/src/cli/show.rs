@@ -5,9 +5,9 @@ use std::fmt::Write;
 use flag::ledger::Quiet;
 use jiff::Timestamp;
 
-use crate::service::FlagView;
+use super::model::Model;
 use crate::span::Span;
-use crate::status::Phase;
+use crate::status::{Phase, Status};
 
 /// Laggards that are listed.
 const SHOWN: usize = 5;
@@ -23,65 +23,62 @@ fn ago(now: u64, then: u64) -> String {
     if ms < 60_000 { format!("{:.1}s", ms as f64 / 1_000.0) } else { Span(ms - ms % 1_000).to_string() }
 }
 
-/// What a person can do about it.
-fn advice(view: &FlagView, at: &str) -> Option<String> {
-    let status = &view.status;
-    let command = match status.phase {
-        _ if status.suspended => "resume",
-        Phase::AwaitingPromotion => "promote",
-        Phase::Coexisting | Phase::ProvingRoutes => "abort",
-        // To take a rollback back is to try again what it took back.
-        Phase::Switching | Phase::Settling | Phase::Retaining if status.r#override.is_some() => "retry",
-        Phase::Switching | Phase::Settling | Phase::Retaining => "rollback",
-        Phase::Stable if status.r#override.is_some() => "retry",
-        _ => return None,
-    };
-    Some(format!("versionflag {command} {at}"))
+/// An age as kubectl writes it.
+fn age(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..600 => format!("{minutes}m{}s", seconds % 60),
+        600..10_800 => format!("{minutes}m"),
+        10_800..172_800 => format!("{hours}h"),
+        _ => format!("{days}d"),
+    }
 }
 
-pub(super) fn status(view: &FlagView, at: &str) -> String {
-    let (status, fleet, now) = (&view.status, &view.fleet, view.now);
-    let mut text = String::new();
-    let way = match (&status.switch, &status.target_version) {
+/// A command to copy.
+fn command(program: &str, model: &Model) -> Option<String> {
+    model.advice().map(|word| format!("{program} {word} {}", model.at))
+}
+
+/// The way that a switch under way goes, or the version that serves.
+fn way(status: &Status) -> String {
+    match (&status.switch, &status.target_version) {
         (Some(switch), Some(_)) => format!("{}→{}", switch.from, switch.to),
         _ => status.active_version.clone(),
+    }
+}
+
+/// The tree of one flag.
+pub(super) fn status(model: &Model, program: &str) -> String {
+    let now = model.now;
+    let mut text = String::new();
+    let blocked = model.blocked.as_ref().map(|blocked| format!("  BLOCKED: {}", blocked.reason)).unwrap_or_default();
+    let Some(status) = &model.status else {
+        return format!("{}  {}{blocked}\n└─ waits for: {}\n", model.name, model.spec_version, model.waiting);
     };
-    let blocked = status.blocked.as_ref().map(|blocked| format!("  BLOCKED: {}", blocked.reason)).unwrap_or_default();
     // Writing to a String does not fail.
     let _ = writeln!(
         text,
-        "{}  {way}  {}  epoch {}  {}{blocked}",
-        view.name,
+        "{}  {}  {}  epoch {}  {}{blocked}",
+        model.name,
+        way(status),
         status.phase.name(),
         status.epoch(),
         ago(now, status.phase_since)
     );
-    for (name, workload) in &view.versions {
-        let active = *name == status.active_version;
-        let totals = fleet.sent.get(name).copied().unwrap_or_default();
-        if !active && !workload.running && totals.started == 0 {
-            continue;
-        }
-        let role = match () {
-            () if active => "● active",
-            () if status.target_version.as_ref() == Some(name) => "○ target",
-            () => "○ old",
-        };
-        let ready = match &workload.exited {
-            Some(how) => format!("ended ({how})"),
-            None if workload.ready => "ready".to_owned(),
-            None if workload.running => "not ready".to_owned(),
-            None => "stopped".to_owned(),
-        };
-        let open = totals.open().map_or_else(|| "?".to_owned(), |open| open.to_string());
-        let _ = writeln!(text, "├─ {name} {role}  {ready}  in flight {open}  {} requests", totals.started);
+    for version in &model.versions {
+        let _ = writeln!(text, "├─ {} {}  {}", version.name, version.role, version.state);
     }
-    let _ = writeln!(text, "├─ proxies {}/{} acked", fleet.acked, fleet.expected);
-    for one in fleet.laggards.iter().take(SHOWN) {
+    let proxies = &model.proxies;
+    let _ = writeln!(text, "├─ proxies {}/{} acked", proxies.acked, proxies.expected);
+    for one in proxies.laggards.iter().take(SHOWN) {
         let _ = writeln!(text, "│  ├─ {}  {}", one.proxy, one.why);
     }
-    if fleet.laggards.len() > SHOWN {
-        let _ = writeln!(text, "│  └─ and {} more", fleet.laggards.len() - SHOWN);
+    // A resource names the first laggards only.
+    let lagging = proxies.expected.saturating_sub(proxies.acked).max(proxies.laggards.len());
+    if !proxies.laggards.is_empty() && lagging > SHOWN {
+        let _ = writeln!(text, "│  └─ and {} more", lagging - SHOWN);
     }
     if let Some(switch) = status.switch.as_ref().filter(|switch| !switch.removal && status.phase != Phase::Stable)
         && let Some(flipped) = switch.flipped_at
@@ -92,43 +89,78 @@ pub(super) fn status(view: &FlagView, at: &str) -> String {
         );
         let _ = writeln!(text, "├─ flipped {} ago, {acked}", ago(now, flipped));
     }
-    let undo = advice(view, at).map(|command| format!("     you can: {command}")).unwrap_or_default();
-    let _ = writeln!(text, "└─ waits for: {}{undo}", view.waiting);
+    if let Some(held) = status.r#override.as_ref().filter(|held| held.for_spec_version == model.spec_version) {
+        let _ = writeln!(text, "├─ {} is held against {}: {}", held.version, held.for_spec_version, held.reason);
+    }
+    let undo = command(program, model).map(|command| format!("     you can: {command}")).unwrap_or_default();
+    let _ = writeln!(text, "└─ waits for: {}{undo}", model.waiting);
     text
 }
 
-pub(super) fn why(view: &FlagView, at: &str) -> String {
-    let (status, now) = (&view.status, view.now);
-    let mut text = match &status.blocked {
-        Some(blocked) => format!(
-            "{} is blocked in {} for {}: {}\n",
-            view.name,
-            status.phase.name(),
-            ago(now, blocked.since),
-            blocked.message
-        ),
-        None => format!("{} is {}, waiting for {}\n", view.name, status.phase.name(), view.waiting),
+/// What is waited for, and what helps.
+pub(super) fn why(model: &Model, program: &str) -> String {
+    let now = model.now;
+    let Some(status) = &model.status else {
+        return format!("{} waits for {}\n", model.name, model.waiting);
     };
-    let lagging = view.fleet.laggards.iter().chain(&view.fleet.config_laggards);
-    for one in lagging.take(SHOWN) {
+    let mut text = match &model.blocked {
+        Some(blocked) => {
+            let since = blocked.since.map(|since| format!(" for {}", ago(now, since))).unwrap_or_default();
+            format!("{} is blocked in {}{since}: {}\n", model.name, status.phase.name(), blocked.message)
+        }
+        None => format!("{} is {}, waiting for {}\n", model.name, status.phase.name(), model.waiting),
+    };
+    let proxies = &model.proxies;
+    for one in proxies.laggards.iter().chain(&proxies.config_laggards).take(SHOWN) {
         let _ = writeln!(text, "  {}: {}", one.proxy, one.why);
     }
-    if status.phase == Phase::Settling {
-        let old = match view.fleet.old {
+    if let Some(old) = model.old.as_ref().filter(|_| status.phase == Phase::Settling) {
+        let old = match old {
             Quiet::Unknown => "not known".to_owned(),
             Quiet::Busy { open } => format!("busy, {open} requests open"),
-            Quiet::Since(since) => format!("quiet for {}", ago(now, since)),
+            Quiet::Since(since) => format!("quiet for {}", ago(now, *since)),
         };
         let from = status.switch.as_ref().map(|switch| switch.from.as_str()).unwrap_or_default();
         let _ = writeln!(text, "  {from}: {old}");
     }
-    if let Some(command) = advice(view, at) {
+    if let Some(command) = command(program, model) {
         let _ = writeln!(text, "  you can: {command}");
     }
     text
 }
 
-pub(super) fn history(view: &FlagView) -> String {
-    let lines = view.status.history.iter();
+/// What happened lately.
+pub(super) fn history(model: &Model) -> String {
+    let lines = model.status.iter().flat_map(|status| &status.history);
     lines.map(|one| format!("{}  epoch {}  {}: {}\n", when(one.at), one.epoch, one.event, one.message)).collect()
+}
+
+/// A line for each flag, in columns.
+pub(super) fn table(models: &[Model]) -> String {
+    let head = ["NAMESPACE", "NAME", "TARGET", "ACTIVE", "PHASE", "PROXIES", "READY", "BLOCKED-BY", "AGE"];
+    let rows = models.iter().map(|model| {
+        let status = model.status.as_ref();
+        [
+            model.namespace.clone().unwrap_or_default(),
+            model.name.clone(),
+            model.spec_version.clone(),
+            status.map(|status| status.active_version.clone()).unwrap_or_default(),
+            status.map(|status| status.phase.name().to_owned()).unwrap_or_default(),
+            format!("{}/{}", model.proxies.acked, model.proxies.expected),
+            model.ready.clone(),
+            model.blocked.as_ref().map(|blocked| blocked.reason.clone()).unwrap_or_default(),
+            model.created.map(|created| age(model.now.saturating_sub(created))).unwrap_or_default(),
+        ]
+        .map(|cell| if cell.is_empty() { "-".to_owned() } else { cell })
+    });
+    let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let line = |row: &[String; 9]| {
+        let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:<width$}   ", width = width(column)));
+        format!("{}\n", cells.collect::<String>().trim_end())
+    };
+    rows.iter().map(line).collect()
 }

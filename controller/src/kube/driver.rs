@@ -19,6 +19,7 @@ use super::lease::{Election, Leadership};
 use super::reading::Reading;
 use super::write::Writer;
 use super::{identity, leader, requests};
+use crate::audit::Audit;
 use crate::checks::runner::Runner;
 use crate::service::{ApiRequests, Hub};
 
@@ -47,6 +48,8 @@ pub struct Options {
     pub filter_path: PathBuf,
     /// Their cluster of the flag service.
     pub flag_service_cluster: String,
+    /// What is told of everything that happens.
+    pub audit: Audit,
 }
 
 /// Why the controller ends.
@@ -173,6 +176,7 @@ impl Driver {
             writer: &self.writer,
             leadership: &self.leadership,
             checks: &self.checks,
+            audit: &self.options.audit,
             filter_path: &self.options.filter_path,
             flag_service_cluster: &self.options.flag_service_cluster,
         };

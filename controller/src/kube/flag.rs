@@ -1,14 +1,16 @@
 //! One VersionFlag of the cluster: what is remembered of it, and one turn of its state machine.
 //! I/O: through the writer and the flag service.
 
+mod act;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use ::flag::config::Role;
 use ::flag::ledger::Fleet;
 use kube::ResourceExt;
 
+use self::act::like;
 use super::cache::Cache;
 use super::lease::Leadership;
 use super::resource::{REQUEST, ResourceStatus, VersionFlag};
@@ -17,13 +19,13 @@ use super::trim::Trim;
 use super::workloads::Workloads;
 use super::write::{Writer, is_conflict};
 use super::{headroom, proxies};
+use crate::audit::{Audit, news};
 use crate::checks::Questions;
 use crate::checks::runner::Runner;
-use crate::envoy::{self, Filter};
 use crate::fault;
 use crate::observation::{Headroom, Observation, Request};
 use crate::service::{FlagView, Hub, Post, now_ms};
-use crate::spec::{Replicas, Spec};
+use crate::spec::Spec;
 use crate::status::{Phase, Status};
 use crate::step::{Effect, Plan, step};
 
@@ -40,6 +42,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) checks: &'a Arc<Runner>,
     pub(super) filter_path: &'a Path,
     pub(super) flag_service_cluster: &'a str,
+    pub(super) audit: &'a Audit,
 }
 
 /// Why a turn ended early.
@@ -67,8 +70,8 @@ pub(super) struct Flag {
     ready_since: BTreeMap<String, u64>,
     /// What is in the ConfigMap.
     files: BTreeMap<String, String>,
-    /// Events of the history up to this time have been told.
-    told: u64,
+    /// The audit log has what was remembered at the start.
+    told: bool,
     /// The proxies that it waits for a report of.
     awaited: BTreeSet<String>,
 }
@@ -97,7 +100,7 @@ impl Flag {
             spec: None,
             ready_since: BTreeMap::new(),
             files: BTreeMap::new(),
-            told: now_ms,
+            told: false,
             awaited: BTreeSet::new(),
         }
     }
@@ -129,6 +132,9 @@ impl Flag {
     ) -> Result<Option<u64>, TurnError> {
         if newer(cached, &self.resource) {
             self.take_over(cached.clone());
+        }
+        if !std::mem::replace(&mut self.told, true) {
+            around.audit.tell(now_ms(), None, &self.machine);
         }
         for _ in 0..PASSES {
             let look = self.look(claimed, around);
@@ -282,13 +288,13 @@ impl Flag {
     }
 
     /// One line and one Event for each thing that happened.
-    async fn tell(&mut self, status: &Status, around: &Surroundings<'_>) {
-        for event in status.history.iter().filter(|event| event.at > self.told) {
+    async fn tell(&self, status: &Status, around: &Surroundings<'_>) {
+        around.audit.tell(now_ms(), Some(&self.machine), status);
+        for event in news(&self.machine.history, &status.history) {
             tracing::info!(flag = self.name, event = event.event, epoch = event.epoch, "{}", event.message);
             let warning = matches!(event.event.as_str(), "RolledBack" | "WithoutProof" | "WithoutAcks" | "GivenUp");
             around.writer.event(&self.resource, warning, &event.event, &event.message).await;
         }
-        self.told = status.history.last().map_or(self.told, |event| event.at.max(self.told));
         if let Some(blocked) = &status.blocked
             && self.machine.blocked.as_ref().is_none_or(|old| old.reason != blocked.reason)
         {
@@ -310,94 +316,6 @@ impl Flag {
         };
         around.hub.show(view);
     }
-
-    async fn act(&mut self, look: &Look, effect: Effect, around: &Surroundings<'_>) -> Result<(), TurnError> {
-        if !around.leadership.holds() {
-            return Err(TurnError::Deposed);
-        }
-        match effect {
-            Effect::Publish(record) => {
-                let audience = Some(look.expected.clone());
-                let measure = Questions::of(&look.spec, &self.machine).is_some_and(|asked| asked.measures());
-                if around.hub.publish(Post { audience, measure, ..Post::of(&self.machine, &record) }) {
-                    fault::point("after the record was published");
-                }
-            }
-            Effect::Route(record) => {
-                let routes = envoy::routes(&look.spec.routing.header, &record)?;
-                self.write_files(BTreeMap::from([("routes.json".to_owned(), routes)]), around).await?;
-            }
-            Effect::Configure(record) => {
-                let filter = Filter {
-                    wasm: around.filter_path,
-                    cluster: around.flag_service_cluster,
-                    role: Role::Auto,
-                    workload: None,
-                    header: &look.spec.routing.header,
-                };
-                let mut files = BTreeMap::from([("filter.json".to_owned(), envoy::filter(filter.clone(), &record)?)]);
-                for (name, workload) in sidecars(look) {
-                    let filter = Filter { workload: Some(workload), ..filter.clone() };
-                    files.insert(name, envoy::filter(filter, &record)?);
-                }
-                self.write_files(files, around).await?;
-            }
-            Effect::Start { version } => self.start(look, &version, around).await?,
-            Effect::Stop { version } => {
-                for scale in look.workloads.stop(&version) {
-                    tracing::info!(flag = self.name, workload = %scale.object, "scaled to 0");
-                    fault::point("before a workload is scaled down");
-                    around.writer.scale(&scale).await?;
-                    fault::point("after a workload was scaled down");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn start(&self, look: &Look, version: &str, around: &Surroundings<'_>) -> Result<(), TurnError> {
-        let machine = &self.machine;
-        let active = version == machine.active_version;
-        let rollback = machine.switch.as_ref().is_some_and(|switch| switch.rollback);
-        if active && rollback && machine.phase == Phase::Switching {
-            let epoch = machine.epoch();
-            let marked = |object: &&&super::workloads::Object| {
-                let annotations = object.metadata().annotations.as_ref();
-                annotations.and_then(|all| all.get(super::resource::KEPT_AT)).is_some_and(|at| *at == epoch.to_string())
-            };
-            for object in look.workloads.objects(version).iter().filter(|object| !marked(object)) {
-                around.writer.keep(object, epoch).await?;
-                fault::point("after a workload was marked to be kept");
-            }
-        }
-        // Whoever scales the version that serves, and nothing else is going on, means it.
-        if active && matches!(machine.phase, Phase::Adopting | Phase::Stable) {
-            return Ok(());
-        }
-        let like = if active { None } else { like(&look.spec, machine) };
-        for scale in look.workloads.start(version, like) {
-            tracing::info!(flag = self.name, workload = %scale.object, replicas = scale.replicas, "scaled up");
-            around.writer.scale(&scale).await?;
-            fault::point("after a workload was scaled up");
-        }
-        Ok(())
-    }
-
-    async fn write_files(
-        &mut self,
-        mut files: BTreeMap<String, String>,
-        around: &Surroundings<'_>,
-    ) -> Result<(), TurnError> {
-        files.retain(|name, text| self.files.get(name) != Some(text));
-        if files.is_empty() {
-            return Ok(());
-        }
-        let name = format!("versionflag-{}", self.resource.name_any());
-        around.writer.files(&self.resource.namespace().unwrap_or_default(), &name, &files).await?;
-        fault::point("after the files of the proxies were written");
-        self.files.extend(files);
-        Ok(())
-    }
 }
 
 /// A version that is gone back to is marked, and what is needed started, before anything is sent there.
@@ -406,21 +324,6 @@ fn in_order(effects: Vec<Effect>) -> Vec<Effect> {
         effects.into_iter().partition(|effect| matches!(effect, Effect::Start { .. }));
     first.extend(rest);
     first
-}
-
-/// The version whose strength a new one gets.
-fn like<'a>(spec: &Spec, machine: &'a Status) -> Option<&'a str> {
-    (spec.coexistence.replicas == Replicas::MatchActive).then_some(machine.active_version.as_str())
-}
-
-/// One file a version of a service, for the proxies beside it.
-fn sidecars(look: &Look) -> BTreeMap<String, ::flag::config::Workload> {
-    let groups = look.workloads.services.iter().flat_map(|(service, groups)| {
-        groups
-            .keys()
-            .map(move |version| ::flag::config::Workload { service: service.clone(), version: version.clone() })
-    });
-    groups.map(|workload| (format!("{}-{}.json", workload.service, workload.version), workload)).collect()
 }
 
 /// The names of a Service that its callers may use. The short one only where all callers are of its

@@ -14,6 +14,7 @@ use super::files;
 use super::process::{ProcessError, Supervisor};
 use super::store::{Store, StoreError, beside, write_atomically};
 use super::{headroom, unique};
+use crate::audit::Audit;
 use crate::checks::Questions;
 use crate::checks::runner::Runner;
 use crate::observation::{Headroom, Observation};
@@ -73,12 +74,15 @@ struct Driver {
     supervisor: Supervisor,
     hub: Arc<Hub>,
     files: files::Writer,
+    audit: Audit,
     checks: Arc<Runner>,
 }
 
-/// Runs until `stop` ends. Versions go on running. `bound` is told the flag service's address.
+/// Runs until `stop` ends. Versions go on running. `audit` is told what
+/// happens, `bound` the flag service's address.
 pub async fn run(
     path: &Path,
+    audit: Audit,
     bound: impl FnOnce(std::net::SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), DriverError> {
@@ -109,8 +113,10 @@ pub async fn run(
         supervisor,
         hub: Arc::clone(&hub),
         files: files::Writer::default(),
+        audit,
         checks: Runner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?,
     };
+    driver.audit.tell(now_ms(), None, &driver.store.state.status);
     // Without the signal the next tick sees it.
     let mut children = signal(SignalKind::child()).ok();
     tokio::pin!(stop);
@@ -307,6 +313,7 @@ impl Driver {
     /// One line for each transition.
     fn tell(&self, before: &Status) {
         let status = &self.store.state.status;
+        self.audit.tell(now_ms(), Some(before), status);
         if before.phase != status.phase {
             let (from, to) = (before.phase.name(), status.phase.name());
             let (active, epoch) = (&status.active_version, status.epoch());

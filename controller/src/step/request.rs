@@ -12,22 +12,11 @@ pub(super) fn answer(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Obser
     }
     let outcome = act(now_ms, spec, status, seen, request.action);
     if outcome.is_ok() {
-        status.note(now_ms, "Requested", format!("{} was asked for", name(request.action)));
+        status.note(now_ms, "Requested", format!("{} was asked for", request.action.name()));
     }
     status.last_request =
         Some(LastRequest { id: request.id.clone(), action: request.action, refused: outcome.err(), at: now_ms });
     true
-}
-
-fn name(action: Action) -> &'static str {
-    match action {
-        Action::Promote => "promote",
-        Action::Rollback => "rollback",
-        Action::Abort => "abort",
-        Action::Retry => "retry",
-        Action::Suspend => "suspend",
-        Action::Resume => "resume",
-    }
 }
 
 fn act(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, action: Action) -> Result<(), String> {

@@ -1,0 +1,176 @@
+//! The words of the command line. Pure.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use super::cluster::Where;
+
+/// What kubectl calls this program as, when it is asked for `kubectl versionflag`.
+const PLUGIN: &str = "kubectl-versionflag";
+
+/// Switches the version of a service by one flag, and removes the old one after traffic has settled.
+#[derive(Debug, Parser)]
+#[command(
+    name = "versionflag",
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 blocked (status)"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    /// How people call it.
+    #[arg(skip = "versionflag")]
+    pub(super) program: &'static str,
+}
+
+/// How people call a program of this name.
+pub(super) fn called(name: Option<&OsStr>) -> &'static str {
+    let name = name.and_then(|name| Path::new(name).file_name());
+    if name == Some(OsStr::new(PLUGIN)) { "kubectl versionflag" } else { "versionflag" }
+}
+
+impl Cli {
+    /// Reads the command line of this process; ends it where that is not valid.
+    pub fn read() -> Cli {
+        let program = called(std::env::args_os().next().as_deref());
+        let matches = Cli::command().bin_name(program).get_matches();
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        Cli { program, ..cli }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the controller on this machine
+    Local {
+        /// The VersionFlag with its `local` section
+        #[arg(short, long)]
+        file: PathBuf,
+        /// Append one JSON object per line to this file for everything that happens; - for stdout
+        #[arg(long, value_name = "FILE")]
+        audit_log: Option<PathBuf>,
+        /// Log one JSON object per line on stderr
+        #[arg(long)]
+        log_json: bool,
+    },
+    /// Run the controller of a Kubernetes cluster
+    Controller(Controller),
+    /// Show where each flag stands; exit code 3 says that something is blocked
+    Status {
+        #[command(flatten)]
+        at: At,
+        /// Of all namespaces
+        #[arg(short = 'A', long, conflicts_with = "namespace")]
+        all_namespaces: bool,
+        /// Show it again whenever it changes
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Show all flags in a table
+    List {
+        #[command(flatten)]
+        at: At,
+        /// Of all namespaces
+        #[arg(short = 'A', long, conflicts_with = "namespace")]
+        all_namespaces: bool,
+    },
+    /// Say in one sentence what is waited for
+    Why(At),
+    /// Let a version in that waits for it
+    Promote(At),
+    /// Go back to the version before
+    Rollback(At),
+    /// Give up a switch that was not flipped yet
+    Abort(At),
+    /// End an override, and try again
+    Retry(At),
+    /// Let nothing move
+    Suspend(At),
+    /// Let things move again
+    Resume(At),
+    /// Show what happened lately
+    History(At),
+    /// Print configuration for others
+    Render {
+        #[command(subcommand)]
+        what: Render,
+    },
+    /// Print the definition of the custom resource
+    #[command(hide = true)]
+    Crd,
+    /// Print the version of this program
+    Version {
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Controller {
+    /// The only namespace to look after; all of them unless given
+    #[arg(long, env = "VERSIONFLAG_NAMESPACE")]
+    pub(super) namespace: Option<String>,
+    /// Where the flag service listens
+    #[arg(long, default_value = "0.0.0.0:7070")]
+    pub(super) listen: std::net::SocketAddr,
+    /// Name of this replica
+    #[arg(long, env = "POD_NAME")]
+    pub(super) identity: String,
+    /// Namespace of the controller itself, with its Lease and its Service
+    #[arg(long, env = "POD_NAMESPACE", default_value = "versionflag")]
+    pub(super) home: String,
+    /// Address of this replica, to which the Service leads while it acts
+    #[arg(long, env = "POD_IP")]
+    pub(super) address: Option<std::net::IpAddr>,
+    /// Where the proxies find the filter
+    #[arg(long, default_value = "/etc/versionflag/versionflag.wasm")]
+    pub(super) filter_path: PathBuf,
+    /// Envoy cluster of the flag service in the proxies
+    #[arg(long, default_value = "versionflag")]
+    pub(super) flag_service_cluster: String,
+    /// Append one JSON object per line to this file for everything that happens; - for stdout
+    #[arg(long, env = "VERSIONFLAG_AUDIT_LOG", value_name = "FILE")]
+    pub(super) audit_log: Option<PathBuf>,
+    /// Log one JSON object per line on stderr
+    #[arg(long)]
+    pub(super) log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Render {
+    /// A complete Envoy configuration
+    Envoy {
+        /// The VersionFlag with its `local` section
+        #[arg(short, long)]
+        file: PathBuf,
+        /// Which of local.proxies it is for; the first one unless given
+        #[arg(short, long)]
+        proxy: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct At {
+    /// The NAME of a VersionFlag in a cluster, the FILE that a local controller runs with, or the URL of
+    /// its flag service
+    #[arg(value_name = "NAME|FILE|URL")]
+    pub(super) at: Option<String>,
+    #[command(flatten)]
+    pub(super) cluster: Where,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}

@@ -1,0 +1,197 @@
+//! What is drawn of a flag, from the flag service and from the resource.
+
+use std::collections::BTreeMap;
+
+use clap::CommandFactory;
+use flag::ledger::{Fleet, Laggard};
+use rstest::rstest;
+use serde_json::json;
+
+use super::args::{Cli, called};
+use super::model::Model;
+use super::show;
+use crate::kube::resource::VersionFlag;
+use crate::observation::Workload;
+use crate::service::FlagView;
+use crate::status::{Blocked, Override, Phase, Status, Switch};
+
+const NOW: u64 = 1_800_000_100_000;
+const FLIPPED: u64 = NOW - 5_200;
+
+/// A switch that two proxies hold up.
+fn settling() -> Status {
+    let mut status = Status::new("u-1", "shop/reviews", NOW - 90_000);
+    status.enter(FLIPPED, Phase::Switching);
+    status.active_version = "v2".to_owned();
+    status.previous_version = Some("v1".to_owned());
+    status.target_version = Some("v2".to_owned());
+    status.switch = Some(Switch {
+        from: "v1".to_owned(),
+        to: "v2".to_owned(),
+        started_at: NOW - 60_000,
+        flipped_at: Some(FLIPPED),
+        ..Switch::default()
+    });
+    status.blocked = Some(Blocked {
+        reason: "Laggards".to_owned(),
+        message: "2 of 4 proxies have not acked".to_owned(),
+        since: NOW - 1_000,
+    });
+    status.note(FLIPPED, "Flipped", "from v1 to v2".to_owned());
+    status
+}
+
+fn laggards() -> Vec<Laggard> {
+    ["cart.shop", "job.shop"].map(|proxy| Laggard { proxy: proxy.to_owned(), why: "no report".to_owned() }).into()
+}
+
+fn view(status: Status) -> Model {
+    let runs = Workload { running: true, ready: true, ..Workload::default() };
+    let fleet = Fleet { acked: 2, laggards: laggards(), ..Fleet::unknown(4) };
+    let waiting = status.blocked.as_ref().map(|blocked| blocked.message.clone()).unwrap_or_default();
+    let view = FlagView {
+        name: "shop/reviews".to_owned(),
+        spec_version: "v2".to_owned(),
+        status,
+        fleet,
+        versions: BTreeMap::from([("v1".to_owned(), runs.clone()), ("v2".to_owned(), runs)]),
+        checks: BTreeMap::new(),
+        waiting,
+        now: NOW,
+    };
+    Model::of_view(&view, "reviews.yaml")
+}
+
+fn resource(machine: Option<&Status>) -> Model {
+    let blocked = machine.and_then(|machine| machine.blocked.as_ref());
+    let laggards: Vec<_> = laggards().iter().map(|one| json!({ "proxy": one.proxy, "why": one.why })).collect();
+    let status = machine.map(|machine| {
+        json!({
+            "activeVersion": machine.active_version, "phase": machine.phase,
+            "blockedBy": blocked.map(|blocked| &blocked.message),
+            "versions": [
+                { "name": "v1", "role": "Old", "ready": true, "replicas": 2 },
+                { "name": "v2", "role": "Active", "ready": false, "replicas": 2 },
+                { "name": "v3", "role": "Other", "ready": false, "replicas": 0 },
+            ],
+            "proxies": { "expected": 4, "acked": 2, "summary": "2/4", "laggards": laggards },
+            "conditions": [
+                { "type": "Ready", "status": "False", "message": "v2 does not serve everywhere yet",
+                  "reason": blocked.map_or("Switching", |blocked| &blocked.reason),
+                  "lastTransitionTime": "2027-01-15T08:00:00Z" },
+                { "type": "Switched", "status": "False", "message": "2 of 4 proxies acked",
+                  "reason": "Laggards", "lastTransitionTime": "2027-01-15T08:00:00Z" },
+            ],
+            "machine": machine,
+        })
+    });
+    let flag = json!({
+        "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag",
+        "metadata": { "name": "reviews", "namespace": "shop", "creationTimestamp": "2027-01-15T08:00:00Z" },
+        "spec": { "version": "v2", "services": [{ "name": "reviews" }] },
+        "status": status,
+    });
+    let flag: VersionFlag = serde_json::from_value(flag).expect("a VersionFlag");
+    Model::of_resource(&flag, "reviews -n shop".to_owned(), NOW)
+}
+
+#[test]
+fn both_sources_give_one_tree() {
+    let head = "reviews  v1→v2  Switching  epoch 0  5.2s  BLOCKED: Laggards\n";
+    let rest = "├─ proxies 2/4 acked\n\
+                │  ├─ cart.shop  no report\n\
+                │  ├─ job.shop  no report\n\
+                ├─ flipped 5.2s ago, not all acked\n\
+                └─ waits for: 2 of 4 proxies have not acked     you can: ";
+    let served = "├─ v1 ○ old  ready  in flight ?  0 requests\n├─ v2 ● active  ready  in flight ?  0 requests\n";
+    let found = "├─ v1 ○ old  ready  2 replicas\n├─ v2 ● active  not ready  2 replicas\n";
+    let drawn = show::status(&view(settling()), "versionflag");
+    // Nothing was sent, so the totals of both are zero.
+    assert_eq!(
+        drawn.replace("in flight 0", "in flight ?"),
+        format!("{head}{served}{rest}versionflag rollback reviews.yaml\n")
+    );
+    assert_eq!(
+        show::status(&resource(Some(&settling())), "kubectl versionflag"),
+        format!("{head}{found}{rest}kubectl versionflag rollback reviews -n shop\n")
+    );
+}
+
+#[test]
+fn why_names_the_blocker_its_age_and_what_helps() {
+    let expected = "reviews is blocked in Switching for 1.0s: 2 of 4 proxies have not acked\n  \
+                    cart.shop: no report\n  job.shop: no report\n  you can: versionflag rollback reviews -n shop\n";
+    assert_eq!(show::why(&resource(Some(&settling())), "versionflag"), expected);
+    let mut free = settling();
+    free.blocked = None;
+    let text = show::why(&resource(Some(&free)), "versionflag");
+    assert!(text.starts_with("reviews is Switching, waiting for 2 of 4 proxies acked\n"), "{text}");
+}
+
+#[test]
+fn a_flag_that_nobody_looked_at_says_so() {
+    let model = resource(None);
+    let waits = "the controller to look at it: check that it runs";
+    assert_eq!(show::status(&model, "versionflag"), format!("reviews  v2\n└─ waits for: {waits}\n"));
+    assert_eq!(show::why(&model, "versionflag"), format!("reviews waits for {waits}\n"));
+    assert_eq!(show::history(&model), "");
+}
+
+#[test]
+fn the_history_has_the_time_to_the_millisecond() {
+    let line = "2027-01-15T08:01:34.800Z  epoch 0  Flipped: from v1 to v2\n";
+    assert_eq!(show::history(&resource(Some(&settling()))), line);
+    assert_eq!(show::history(&view(settling())), line);
+}
+
+#[test]
+fn flags_make_a_table() {
+    let table = show::table(&[resource(Some(&settling())), resource(None), view(settling())]);
+    let expected = "\
+NAMESPACE   NAME      TARGET   ACTIVE   PHASE       PROXIES   READY     BLOCKED-BY   AGE
+shop        reviews   v2       v2       Switching   2/4       False     Laggards     100s
+shop        reviews   v2       -        -           0/0       Unknown   -            100s
+shop        reviews   v2       v2       Switching   2/4       False     Laggards     -
+";
+    assert_eq!(table, expected);
+}
+
+#[rstest]
+#[case::waits(Phase::AwaitingPromotion, false, false, Some("promote"))]
+#[case::before_flip(Phase::Coexisting, false, false, Some("abort"))]
+#[case::flipped(Phase::Settling, false, false, Some("rollback"))]
+#[case::rolled_back(Phase::Settling, true, false, Some("retry"))]
+#[case::held(Phase::Stable, true, false, Some("retry"))]
+#[case::stable(Phase::Stable, false, false, None)]
+#[case::suspended(Phase::Settling, false, true, Some("resume"))]
+fn the_advice_fits_the_phase(
+    #[case] phase: Phase,
+    #[case] held: bool,
+    #[case] suspended: bool,
+    #[case] expected: Option<&str>,
+) {
+    let mut status = Status { phase, suspended, ..settling() };
+    status.r#override = held.then(|| Override {
+        version: "v1".to_owned(),
+        for_spec_version: "v2".to_owned(),
+        reason: "by request".to_owned(),
+        at: NOW,
+    });
+    assert_eq!(resource(Some(&status)).advice(), expected);
+    assert_eq!(view(status).advice(), expected);
+}
+
+#[rstest]
+#[case::path("/usr/local/bin/versionflag", "versionflag")]
+#[case::plugin("/usr/local/bin/kubectl-versionflag", "kubectl versionflag")]
+#[case::bare("kubectl-versionflag", "kubectl versionflag")]
+fn the_name_is_how_people_call_it(#[case] path: &str, #[case] expected: &str) {
+    assert_eq!(called(Some(path.as_ref())), expected);
+    let help = Cli::command().bin_name(expected).render_help().to_string();
+    assert!(help.contains(&format!("Usage: {expected} <COMMAND>")), "{help}");
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}

@@ -1,0 +1,126 @@
+//! What one VersionFlag does: publishes, writes files, scales. I/O: through the writer and the flag
+//! service.
+
+use std::collections::BTreeMap;
+
+use ::flag::config::{Role, Workload};
+use kube::ResourceExt;
+
+use super::{Flag, Look, Surroundings, TurnError};
+use crate::checks::Questions;
+use crate::envoy::{self, Filter};
+use crate::fault;
+use crate::kube::resource::KEPT_AT;
+use crate::kube::workloads::Object;
+use crate::service::Post;
+use crate::spec::{Replicas, Spec};
+use crate::status::{Phase, Status};
+use crate::step::Effect;
+
+impl Flag {
+    pub(super) async fn act(
+        &mut self,
+        look: &Look,
+        effect: Effect,
+        around: &Surroundings<'_>,
+    ) -> Result<(), TurnError> {
+        if !around.leadership.holds() {
+            return Err(TurnError::Deposed);
+        }
+        match effect {
+            Effect::Publish(record) => {
+                let audience = Some(look.expected.clone());
+                let measure = Questions::of(&look.spec, &self.machine).is_some_and(|asked| asked.measures());
+                if around.hub.publish(Post { audience, measure, ..Post::of(&self.machine, &record) }) {
+                    fault::point("after the record was published");
+                }
+            }
+            Effect::Route(record) => {
+                let routes = envoy::routes(&look.spec.routing.header, &record)?;
+                self.write_files(BTreeMap::from([("routes.json".to_owned(), routes)]), around).await?;
+            }
+            Effect::Configure(record) => {
+                let filter = Filter {
+                    wasm: around.filter_path,
+                    cluster: around.flag_service_cluster,
+                    role: Role::Auto,
+                    workload: None,
+                    header: &look.spec.routing.header,
+                };
+                let mut files = BTreeMap::from([("filter.json".to_owned(), envoy::filter(filter.clone(), &record)?)]);
+                for (name, workload) in sidecars(look) {
+                    let filter = Filter { workload: Some(workload), ..filter.clone() };
+                    files.insert(name, envoy::filter(filter, &record)?);
+                }
+                self.write_files(files, around).await?;
+            }
+            Effect::Start { version } => self.start(look, &version, around).await?,
+            Effect::Stop { version } => {
+                for scale in look.workloads.stop(&version) {
+                    tracing::info!(flag = self.name, workload = %scale.object, "scaled to 0");
+                    fault::point("before a workload is scaled down");
+                    around.writer.scale(&scale).await?;
+                    fault::point("after a workload was scaled down");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&self, look: &Look, version: &str, around: &Surroundings<'_>) -> Result<(), TurnError> {
+        let machine = &self.machine;
+        let active = version == machine.active_version;
+        let rollback = machine.switch.as_ref().is_some_and(|switch| switch.rollback);
+        if active && rollback && machine.phase == Phase::Switching {
+            let epoch = machine.epoch();
+            let marked = |object: &&&Object| {
+                let annotations = object.metadata().annotations.as_ref();
+                annotations.and_then(|all| all.get(KEPT_AT)).is_some_and(|at| *at == epoch.to_string())
+            };
+            for object in look.workloads.objects(version).iter().filter(|object| !marked(object)) {
+                around.writer.keep(object, epoch).await?;
+                fault::point("after a workload was marked to be kept");
+            }
+        }
+        // Whoever scales the version that serves, and nothing else is going on, means it.
+        if active && matches!(machine.phase, Phase::Adopting | Phase::Stable) {
+            return Ok(());
+        }
+        let like = if active { None } else { like(&look.spec, machine) };
+        for scale in look.workloads.start(version, like) {
+            tracing::info!(flag = self.name, workload = %scale.object, replicas = scale.replicas, "scaled up");
+            around.writer.scale(&scale).await?;
+            fault::point("after a workload was scaled up");
+        }
+        Ok(())
+    }
+
+    async fn write_files(
+        &mut self,
+        mut files: BTreeMap<String, String>,
+        around: &Surroundings<'_>,
+    ) -> Result<(), TurnError> {
+        files.retain(|name, text| self.files.get(name) != Some(text));
+        if files.is_empty() {
+            return Ok(());
+        }
+        let name = format!("versionflag-{}", self.resource.name_any());
+        around.writer.files(&self.resource.namespace().unwrap_or_default(), &name, &files).await?;
+        fault::point("after the files of the proxies were written");
+        self.files.extend(files);
+        Ok(())
+    }
+}
+
+/// The version whose strength a new one gets.
+pub(super) fn like<'a>(spec: &Spec, machine: &'a Status) -> Option<&'a str> {
+    (spec.coexistence.replicas == Replicas::MatchActive).then_some(machine.active_version.as_str())
+}
+
+/// One file a version of a service, for the proxies beside it.
+fn sidecars(look: &Look) -> BTreeMap<String, Workload> {
+    let groups = look.workloads.services.iter().flat_map(|(service, groups)| {
+        groups.keys().map(move |version| Workload { service: service.clone(), version: version.clone() })
+    });
+    groups.map(|workload| (format!("{}-{}.json", workload.service, workload.version), workload)).collect()
+}
