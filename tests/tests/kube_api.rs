@@ -188,7 +188,20 @@ fn what_is_wrong_is_refused_with_a_sentence() {
                 json!({ "mode": "Fenced" }),
                 "spec.switch.mode: Invalid value: \"string\": \"Fenced\" is not supported yet",
             ),
-            ("checks", json!([{ "name": "errors" }]), "spec.checks: Invalid value: \"array\": is not supported yet"),
+            ("checks", json!([{ "name": "errors" }]), "exactly one of builtin, prometheus and webhook"),
+            ("checks", json!([{ "name": "errors", "builtin": {} }]), "set maxErrorRate, maxLatency or both"),
+            ("checks", json!([{ "name": "errors", "builtin": { "maxErrorRate": "101%" } }]), "\"101%\" is not a share"),
+            ("checks", json!([{ "name": "smoke", "webhook": { "url": "smoke" } }]), "\"smoke\" is not a URL"),
+            (
+                "checks",
+                json!([{ "name": "up", "prometheus": { "address": "http://prometheus", "query": "up" } }]),
+                "set min, max or both",
+            ),
+            (
+                "checks",
+                json!([{ "name": "a", "webhook": { "url": "http://a" } }, { "name": "a", "webhook": { "url": "http://b" } }]),
+                "spec.checks[1]: Duplicate value",
+            ),
             ("routing", json!({ "header": "X-Version" }), "\"X-Version\" is not a lower-case HTTP header name"),
             ("preview", json!({ "header": "x-preview", "value": "" }), "spec.preview.value"),
             (

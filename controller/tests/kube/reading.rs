@@ -21,7 +21,7 @@ fn spec() -> Value {
 }
 
 fn with(mut value: Value, field: &str, to: Value) -> Value {
-    value[field] = to;
+    value.as_object_mut().unwrap().insert(field.to_owned(), to);
     value
 }
 
