@@ -5,13 +5,19 @@
 //! is killed. To look into one while a test runs: `nsenter --net=/proc/PID/ns/net`, with the id of
 //! any process that the test started.
 
+use std::fs::File;
+use std::io::Write;
 use std::marker::PhantomData;
+use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
+use tokio::sync::oneshot;
 
 /// Every address in it answers, on every port that something is bound to: Kubernetes refuses
 /// loopback addresses as endpoints, and this range, kept for benchmarks, is nobody's.
@@ -24,8 +30,7 @@ pub struct Namespace(PhantomData<*const ()>);
 impl Namespace {
     fn enter() -> Result<Namespace> {
         unshare(CloneFlags::CLONE_NEWNET).context("a network namespace can only be made by root")?;
-        run("ip link set lo up")?;
-        run(&format!("ip route add local {ADDRESSES} dev lo"))?;
+        ip(&format!("link set lo up\nroute add local {ADDRESSES} dev lo\n"))?;
         Ok(Namespace(PhantomData))
     }
 }
@@ -38,10 +43,73 @@ pub fn in_namespace<T: Send>(run: impl FnOnce(&Namespace) -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-fn run(line: &str) -> Result<()> {
-    let mut words = line.split_whitespace();
-    let program = words.next().context("an empty command")?;
-    let output = Command::new(program).args(words).output().with_context(|| line.to_owned())?;
-    ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+/// A network namespace that is held open. It ends with the last of these and the last process in it.
+#[derive(Debug, Clone)]
+pub struct Network(Arc<File>);
+
+impl Network {
+    /// The one that this thread is in.
+    pub fn current() -> Result<Network> {
+        Ok(Network(Arc::new(File::open("/proc/thread-self/ns/net")?)))
+    }
+
+    /// A new one, in which this has run.
+    pub fn create(set_up: impl FnOnce(&Network) -> Result<()> + Send) -> Result<Network> {
+        let inside = || {
+            unshare(CloneFlags::CLONE_NEWNET).context("a network namespace can only be made by root")?;
+            let network = Network::current()?;
+            set_up(&network)?;
+            Ok(network)
+        };
+        // A thread that has left its namespace does not come back.
+        thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Moves this thread there.
+    pub fn enter(&self) -> Result<()> {
+        Ok(setns(&*self.0, CloneFlags::CLONE_NEWNET)?)
+    }
+
+    /// Where other processes find it, while this is held.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+    }
+
+    /// A command that runs in there.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command
+    }
+
+    /// Does something in there, on a thread of its own.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        task: impl AsyncFnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (network, (done, result)) = (self.clone(), oneshot::channel());
+        thread::spawn(move || {
+            let inside = || {
+                network.enter()?;
+                tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task())
+            };
+            let _ = done.send(inside());
+        });
+        result.await.context("the thread in the network namespace ended early")?
+    }
+}
+
+/// Runs commands of `ip`, all in one process.
+pub fn ip(commands: &str) -> Result<()> {
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("ip")?;
+    child.stdin.take().context("a process without input")?.write_all(commands.as_bytes())?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "ip {commands}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }

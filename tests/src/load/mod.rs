@@ -100,6 +100,18 @@ pub struct Load {
 impl Load {
     /// Starts to make load.
     pub fn start(target: SocketAddr, plan: LoadPlan) -> Load {
+        Load::start_with(target, plan, || {})
+    }
+
+    /// The same from within a network namespace.
+    #[cfg(feature = "kube")]
+    pub fn start_in(network: &crate::netns::Network, target: SocketAddr, plan: LoadPlan) -> Load {
+        let network = network.clone();
+        Load::start_with(target, plan, move || network.enter().expect("the network namespace can be entered"))
+    }
+
+    /// The same on a thread that has done this first.
+    fn start_with(target: SocketAddr, plan: LoadPlan, prepare: impl FnOnce() + Send + 'static) -> Load {
         assert!(plan.h1_connections + plan.h2_connections > 0, "load needs a connection");
         let recorder = Arc::new(results::Recorder::default());
         let longest = plan.longest();
@@ -108,6 +120,7 @@ impl Load {
         let (finish, done) = oneshot::channel();
         let work = generator::run(target, plan, recorder.clone(), stopped);
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+            prepare();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a tokio runtime");
             runtime.block_on(async {
                 tokio::select! {
