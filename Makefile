@@ -24,12 +24,13 @@ sources = $(foreach dir,$(1),$(dir)/Cargo.toml $(shell find $(dir)/src -type f))
 TEST_ENV = envoy=$$(tools/envoy.sh) && \
 	export VERSIONFLAG_ENVOY="$$envoy" \
 	VERSIONFLAG_WASM=$(CURDIR)/target/versionflag.wasm \
+	VERSIONFLAG_IMAGE=$(CURDIR)/target/versionflag-image \
 	VERSIONFLAG_EMPTY_WASM=$(CURDIR)/target/empty-filter.wasm \
 	VERSIONFLAG_EMPTY_TRIMMED_WASM=$(CURDIR)/target/empty-filter-trimmed.wasm &&
 RUN := cargo run --release --package versionflag-tests --bin
 
 .PHONY: help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy \
-	test-kube demo bench bench-kube soak clean
+	test-kube test-mesh image demo bench bench-kube soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +46,15 @@ target/empty-filter.wasm: $(BUILD) $(call sources,tests/filters/empty)
 
 target/empty-filter-trimmed.wasm: $(BUILD) $(call sources,tests/filters/empty)
 	@tools/wasm-build.sh empty-filter $@ $(EMPTY_TRIM)
+
+image: target/versionflag-image/index.json ## Pack the filter as an OCI image that Istio can pull: target/versionflag-image
+	@printf 'target/versionflag-image: '; cat target/versionflag-image.digest
+
+target/versionflag-image/index.json: target/versionflag.wasm $(BUILD) $(call sources,tools/wasm-image)
+	@rm -rf $(@D) $(@D).new
+	@cargo run --quiet --package wasm-image -- $< $(@D).new >$(@D).digest
+	@mv $(@D).new $(@D)
+	@cd target && sha256sum versionflag.wasm >SHA256SUMS
 
 controller: ## Build the controller: target/release/versionflag
 	cargo build --release --package versionflag
@@ -66,11 +76,11 @@ lint: ## Check formatting, lints and shell scripts
 		echo "shellcheck is not installed: the scripts are not checked"; \
 	fi
 
-test: ## Run all tests: unit, wasm, real Envoy, real Kubernetes API
+test: ## Run all tests: unit, wasm, real Envoy, real Kubernetes API, real Istio
 	@MAKE="$(MAKE)" tools/test.sh
 
 test-unit: ## Run the tests that need nothing but Rust
-	cargo test --package versionflag-flag --package versionflag --package wasm-trim
+	cargo test --package versionflag-flag --package versionflag --package wasm-image --package wasm-trim
 
 test-wasm: ## Run the shared crate's tests as wasm, under Node
 	@tools/wasm-test.sh
@@ -82,6 +92,11 @@ test-envoy: filter empty-filter controller ## Run the end-to-end tests with a re
 test-kube: filter controller ## Run the tests with a real Kubernetes API; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
 		cargo test --release --package versionflag-tests --features kube --test 'kube*' -- --test-threads 1
+
+# One mesh at a time, too.
+test-mesh: filter controller image ## Run the tests with a real Istio mesh; needs root
+	@$(TEST_ENV) programs=$$(tools/kube.sh --mesh) && export VERSIONFLAG_KUBE="$$programs" && \
+		cargo test --release --package versionflag-tests --features kube --test 'mesh*' -- --test-threads 1
 
 demo: filter controller ## Watch a version switch; ROLLBACK=1 shows one that is taken back
 	@$(TEST_ENV) $(RUN) demo -- $(if $(ROLLBACK),--rollback)

@@ -39,6 +39,7 @@
 //! | [`load`] | open-loop load in which every request is recorded |
 //! | [`netns`] | a network of a test's own, with the feature `kube` |
 //! | [`kube`] | a real Kubernetes control plane, with the feature `kube` |
+//! | [`mesh`] | a real Istio mesh on top of it, with the feature `kube` |
 //! | [`bench`] | what a filter costs per request |
 
 pub mod backend;
@@ -54,6 +55,8 @@ pub mod flips;
 pub mod kube;
 pub mod load;
 pub mod local;
+#[cfg(feature = "kube")]
+pub mod mesh;
 #[cfg(feature = "kube")]
 pub mod netns;
 pub mod points;

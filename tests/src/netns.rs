@@ -83,10 +83,7 @@ impl Network {
     }
 
     /// Does something in there, on a thread of its own.
-    pub async fn run<T: Send + 'static>(
-        &self,
-        task: impl AsyncFnOnce() -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    pub async fn run<T: Send + 'static>(&self, task: impl AsyncFnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let (network, (done, result)) = (self.clone(), oneshot::channel());
         thread::spawn(move || {
             let inside = || {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Parser;
+use harness::Call;
 use harness::backend::BackendStats;
 use harness::dir::PID_ENV;
 use hyper::body::{Body, Bytes, Frame, Incoming};
@@ -148,6 +149,7 @@ impl Server {
                 let mut status = if fails { 500 } else { 200 };
                 match path {
                     "/slow" => sleep(Duration::from_millis(number("ms").unwrap_or(2_000))).await,
+                    "/call" => return self.call_on(&request, open).await,
                     "/status" => status = number("code").unwrap_or(200) as u16,
                     "/stream" => {
                         let every = number("every").unwrap_or(100).max(1);
@@ -161,6 +163,33 @@ impl Server {
                 self.respond(status, &request, body)
             }
         }
+    }
+
+    /// Calls the service at `to` as `host`, hands the header `pass` on, and answers as both: the
+    /// callee's status, and its version after its own.
+    async fn call_on(&self, request: &Request<Incoming>, open: Open) -> Response<Answer> {
+        let query = |key: &str| text(request.uri().query(), key);
+        let answer = match (query("to").and_then(|to| to.parse().ok()), query("host")) {
+            (Some(to), Some(host)) => {
+                let mut call = Call::get(to, "/").host(host);
+                if let Some(name) = query("pass")
+                    && let Some(value) = request.headers().get(name).and_then(|value| value.to_str().ok())
+                {
+                    call = call.header(name, value);
+                }
+                call.send().await
+            }
+            _ => Err(anyhow::anyhow!("to or host is missing")),
+        };
+        let (status, version, body) = match answer {
+            Ok(answer) => (answer.status, answer.version().to_owned(), answer.body),
+            Err(error) => (502, "-".to_owned(), format!("{error:#}\n")),
+        };
+        let body = Answer::Plain { body: Some(body.into()), _open: Some(open) };
+        let mut response = self.respond(status, request, body);
+        let both = format!("{}+{version}", self.options.version);
+        response.headers_mut().insert("x-served-by", both.parse().expect("versions are valid header values"));
+        response
     }
 
     fn respond(&self, status: u16, request: &Request<Incoming>, body: Answer) -> Response<Answer> {
@@ -255,8 +284,11 @@ impl Body for Answer {
 }
 
 fn number(query: Option<&str>, key: &str) -> Option<u64> {
-    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(name, _)| *name == key).find_map(|(_, value)| value.parse().ok())
+    text(query, key)?.parse().ok()
+}
+
+fn text<'a>(query: Option<&'a str>, key: &str) -> Option<&'a str> {
+    query?.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key).map(|(_, value)| value)
 }
 
 /// A backend whose parent is a controller that was killed is nobody's child: it ends when the test

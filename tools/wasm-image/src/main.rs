@@ -35,8 +35,7 @@ fn write_image(filter: &[u8], to: &Path) -> Result<String> {
     let unpacked = format!("sha256:{}", hex(&tar));
     let rootfs = RootFsBuilder::default().typ("layers").diff_ids([unpacked]).build()?;
     // Wasm runs on any machine, but a registry's clients want one named.
-    let config =
-        ImageConfigurationBuilder::default().architecture(Arch::Amd64).os(Os::Linux).rootfs(rootfs).build()?;
+    let config = ImageConfigurationBuilder::default().architecture(Arch::Amd64).os(Os::Linux).rootfs(rootfs).build()?;
     let layout = Layout(to);
     fs::create_dir_all(to.join("blobs/sha256")).with_context(|| to.display().to_string())?;
     let manifest = ImageManifestBuilder::default()
