@@ -9,7 +9,7 @@ use versionflag::checks::Answers;
 use versionflag::kube::resource::{ResourceStatus, Role};
 use versionflag::kube::status::{Problem, Seen, cannot_begin, derive, unsupported};
 use versionflag::kube::workloads::Workloads;
-use versionflag::observation::Workload;
+use versionflag::observation::{RouteProblem, Workload};
 use versionflag::spec::Spec;
 use versionflag::status::Status;
 
@@ -36,6 +36,7 @@ struct World {
     fleet: Fleet,
     workloads: Workloads,
     problem: Option<Problem>,
+    routes: Option<RouteProblem>,
     checks: Answers,
     before: Option<ResourceStatus>,
 }
@@ -54,7 +55,7 @@ fn world(machine: &str) -> World {
     }
     let fleet = Fleet { acked: 2, ..Fleet::unknown(2) };
     let workloads = Workloads::find("shop", &spec, &cluster.objects);
-    World { spec, machine, fleet, workloads, problem: None, checks: Answers::new(), before: None }
+    World { spec, machine, fleet, workloads, problem: None, routes: None, checks: Answers::new(), before: None }
 }
 
 impl World {
@@ -71,6 +72,7 @@ impl World {
             checks: &self.checks,
             workloads: &self.workloads,
             problem: self.problem.as_ref(),
+            routes: self.routes.as_ref(),
             before: self.before.as_ref(),
         })
     }
