@@ -49,7 +49,7 @@ pub fn senders(client: Client, pods: Shared<Pod>) -> Senders {
 }
 
 /// Whether a proxy is at an address. The error says why it is not believed to be.
-fn is_at(pods: &Shared<Pod>, proxy: &str, address: IpAddr) -> Result<(), String> {
+pub fn is_at(pods: &Shared<Pod>, proxy: &str, address: IpAddr) -> Result<(), String> {
     // A namespace has no dots.
     let (name, namespace) = proxy.rsplit_once('.').ok_or("that is no POD.NAMESPACE")?;
     let pods = lock(pods);

@@ -143,13 +143,22 @@ fn what_blocks_is_said_and_only_errors_stall(
 #[test]
 fn what_is_not_built_is_said() {
     let mut world = world(STABLE);
-    world.spec.routing.provider = versionflag::spec::Provider::Istio;
+    world.spec.routing.provider = versionflag::spec::Provider::GatewayAPI;
     world.problem = unsupported(&world.spec);
     let status = world.status(1_000_000);
-    assert_eq!(status.blocked_by.as_deref(), Some("spec.routing.provider Istio is not supported yet: use External"));
+    assert_eq!(
+        status.blocked_by.as_deref(),
+        Some("spec.routing.provider GatewayAPI is not supported yet: use Istio or External")
+    );
     assert_eq!(world.condition("Stalled"), Some(("True".to_owned(), "NotSupported".to_owned())));
-    world.spec.routing.provider = versionflag::spec::Provider::External;
+    for provider in [versionflag::spec::Provider::External, versionflag::spec::Provider::Istio] {
+        world.spec.routing.provider = provider;
+        assert_eq!(unsupported(&world.spec), None);
+    }
+    world.spec.routing.management = versionflag::spec::Management::UserProvided;
     assert_eq!(unsupported(&world.spec), None);
+    world.spec.routing.provider = versionflag::spec::Provider::External;
+    assert!(unsupported(&world.spec).is_some());
 }
 
 #[rstest]

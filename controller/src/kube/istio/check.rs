@@ -299,6 +299,10 @@ fn route(wanted: &Wanted<'_>, version: &str, host: &str) -> Value {
 
 /// Whether requests of a version get there. The error says why not.
 fn resolves(wanted: &Wanted<'_>, routes: &Routes, place: &str, version: &str, found: &Found) -> Result<(), String> {
+    let none = || Err(format!("it has no route for the header {}: {version}", wanted.header));
+    if !routes.http.iter().any(|route| route.r#match.iter().any(|one| wanted.marks(one, version))) {
+        return none();
+    }
     for route in &routes.http {
         let marked = || route.r#match.iter().filter(|one| wanted.marks(one, version));
         let to = wanted.leads(route, place, found);
@@ -318,5 +322,5 @@ fn resolves(wanted: &Wanted<'_>, routes: &Routes, place: &str, version: &str, fo
             }
         }
     }
-    Err(format!("it has no route for the header {}: {version}", wanted.header))
+    none()
 }
