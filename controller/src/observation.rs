@@ -1,6 +1,6 @@
 //! What is seen of the world in one pass. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flag::ledger::Fleet;
 use schemars::JsonSchema;
@@ -82,6 +82,26 @@ pub struct Request {
     pub action: Action,
 }
 
+/// Where the services are, where proxies can know by themselves which of their pods they stand beside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Their namespace; empty: proxies are told instead.
+    pub namespace: String,
+    /// The labels of their pods, each as `key=value`, by service.
+    pub selectors: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// What is wrong with the routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteProblem {
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// What would put it right, as YAML; empty: words suffice.
+    pub snippet: String,
+}
+
 /// Everything that is seen in one pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
@@ -97,6 +117,11 @@ pub struct Observation {
     pub spec_error: Option<String>,
     /// The last answers to the checks that are asked now.
     pub checks: Answers,
+    /// Where the services are.
+    pub place: Place,
+    /// What is wrong with the routes. While something is, requests are moved to no other version, and no
+    /// version is removed.
+    pub routes: Option<RouteProblem>,
 }
 
 impl Observation {
@@ -109,6 +134,8 @@ impl Observation {
             request: None,
             spec_error: None,
             checks: Answers::new(),
+            place: Place::default(),
+            routes: None,
         }
     }
 

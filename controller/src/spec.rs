@@ -139,6 +139,30 @@ pub struct Callers {
     /// Which pods they are.
     #[serde(skip_serializing_if = "PodSelector::is_empty")]
     pub pods: PodSelector,
+    /// Gateways of Istio's that lead requests to the services, besides those in the namespaces above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub gateways: Vec<Gateway>,
+}
+
+/// Pods of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Gateway {
+    /// Where they are; without it, in the namespace of the flag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// They have all of these labels.
+    #[schemars(schema_with = "labels")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// At least one: without labels every pod would be a gateway.
+fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object", "minProperties": 1, "maxProperties": 16, "additionalProperties": { "type": "string" },
+    })
 }
 
 /// Pods by their labels.
@@ -154,6 +178,13 @@ impl Callers {
     /// Whether nothing is narrowed.
     pub fn is_empty(&self) -> bool {
         *self == Callers::default()
+    }
+}
+
+impl Gateway {
+    /// The namespace of its pods, for a flag of `namespace`.
+    pub fn namespace<'a>(&'a self, namespace: &'a str) -> &'a str {
+        self.namespace.as_deref().unwrap_or(namespace)
     }
 }
 
@@ -330,6 +361,9 @@ impl Spec {
         }
         if let Some(preview) = &self.preview {
             wrong.extend(check_name("spec.preview.value", &preview.value).err().map(|error| error.to_string()));
+        }
+        if self.callers.gateways.iter().any(|gateway| gateway.match_labels.is_empty()) {
+            wrong.push("spec.callers.gateways: matchLabels is empty: name at least one label".to_owned());
         }
         if self.switch.mode == SwitchMode::Fenced {
             wrong.push(format!("spec.switch.mode Fenced {NO_FENCE}"));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use flag::ledger::{Fleet, Laggard, Quiet};
 use proptest::prelude::*;
 use versionflag::checks::{Answer, Questions, Verdict};
-use versionflag::observation::{Action, Headroom, Observation, Request, Workload};
+use versionflag::observation::{Action, Headroom, Observation, Place, Request, Workload};
 use versionflag::spec::Spec;
 use versionflag::status::{Phase, Status};
 use versionflag::step::{Effect, Plan, step, wanted};
@@ -124,6 +124,8 @@ impl World {
             fleet: self.fleet(),
             request: self.request.clone(),
             spec_error: None,
+            place: Place::default(),
+            routes: None,
             checks: answer.map(|answer| ("a".to_owned(), answer)).into_iter().collect(),
         }
     }

@@ -18,7 +18,7 @@ use proxy_wasm::types::BufferType;
 
 use crate::request::property;
 use crate::store;
-use crate::vm::{Me, Vm, now_ms};
+use crate::vm::{Me, Vm, node, now_ms};
 
 /// How long the flag service may hold a long poll.
 const WAIT_MS: u64 = 20_000;
@@ -200,13 +200,13 @@ fn describe(status: &[u8], body: usize) -> String {
     format!("status {}: {}", String::from_utf8_lossy(status), String::from_utf8_lossy(&text.unwrap_or_default()))
 }
 
-/// The name of this proxy: Envoy's node id.
-fn node() -> String {
-    property(&["xds", "node", "id"]).unwrap_or_default()
+/// The name of this proxy.
+fn name() -> String {
+    flag::proxy::name(&property(&["xds", "node", "id"]).unwrap_or_default()).to_owned()
 }
 
 fn token() -> Option<String> {
-    property(&["xds", "node", "metadata", "VERSIONFLAG_TOKEN"]).filter(|token| !token.is_empty())
+    node(&["VERSIONFLAG_TOKEN"]).filter(|token| !token.is_empty())
 }
 
 fn percent_encode(text: &str) -> String {
@@ -252,7 +252,7 @@ impl Poller {
         }
         let path = format!(
             "/v1/snapshot?proxy={}&revision={}&waitMs={WAIT_MS}",
-            percent_encode(&node()),
+            percent_encode(&name()),
             percent_encode(&vm.revision.borrow())
         );
         self.poll.call = call(vm, "GET", &path, None, POLL_TIMEOUT_MS, now_ms);
@@ -331,7 +331,7 @@ impl Poller {
         let combined = combine(&round.live, round.number, &instances);
         let report = Report {
             protocol: flag::PROTOCOL,
-            proxy: node(),
+            proxy: name(),
             boot: round.boot.clone(),
             // Rounds are counted for the whole proxy, so they go on when another instance polls.
             seq: round.number,

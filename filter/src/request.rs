@@ -8,7 +8,7 @@ use std::rc::Rc;
 use flag::config::{Role, Workload};
 use flag::count::Counter;
 use flag::limits;
-use flag::table::Flag;
+use flag::table::{Flag, Table};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{Action, MapType};
 
@@ -74,20 +74,27 @@ fn status() -> Option<i64> {
     code.filter(|code| *code != CLIENT_LEFT)
 }
 
+fn find_by_cluster(table: &Table) -> Option<&Rc<Flag>> {
+    table.find(flag::host::istio_host(&property(&["xds", "cluster_name"])?)?)
+}
+
 /// Decides for the request in context, and sends it on its way.
 fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     if settings.role == Role::Inbound {
         let table = vm.table.borrow();
-        let workload = settings.workload.as_ref();
-        if let Some((workload, flag)) = workload.and_then(|own| Some((own, table.of_workload(own)?))) {
+        let configured = settings.workload.as_ref().and_then(|own| Some((table.of_workload(own)?, own)));
+        if let Some((flag, workload)) = configured.or_else(|| table.beside(|| header(":authority"))) {
             let counter = flag.observed.arrived.of(&workload.version);
             count(vm, context, Sent { flag: Rc::clone(flag), counter, unproven: false, began_ms: None });
         }
         return Step::Go;
     }
     let table = vm.table.borrow();
-    let Some(flag) = header(":authority").and_then(|authority| table.find(&authority)) else {
-        if settings.role == Role::Edge && header(&settings.header).is_some() {
+    let edge = settings.role == Role::Edge;
+    let named = header(":authority").and_then(|authority| table.find(&authority));
+    // Behind a gateway many services share a host: what tells them apart is where its routes lead.
+    let Some(flag) = named.or_else(|| if edge { find_by_cluster(&table) } else { None }) else {
+        if edge && header(&settings.header).is_some() {
             let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, &settings.header);
         }
         return Step::Go;

@@ -9,7 +9,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::BufferType;
 
 use crate::poller;
-use crate::request::{Settings, release};
+use crate::request::{Settings, property, release};
 use crate::store;
 use crate::vm::{Plugin, Vm, now_ms};
 
@@ -60,19 +60,12 @@ impl Root {
         }
     }
 
-    /// The role, where the configuration leaves it to the listener.
+    /// The role, where the configuration leaves it to the listener and the proxy.
     fn role(configured: Role) -> Role {
         const INBOUND: u8 = 1;
-        match configured {
-            Role::Auto => {
-                let direction = hostcalls::get_property(vec!["xds", "listener_direction"]).ok().flatten();
-                match direction.and_then(|bytes| bytes.first().copied()) {
-                    Some(INBOUND) => Role::Inbound,
-                    _ => Role::Caller,
-                }
-            }
-            role => role,
-        }
+        let direction = hostcalls::get_property(vec!["xds", "listener_direction"]).ok().flatten();
+        let inbound = direction.and_then(|bytes| bytes.first().copied()) == Some(INBOUND);
+        configured.at(inbound, &property(&["xds", "node", "id"]).unwrap_or_default())
     }
 
     fn end_wait(&self, vm: &Vm) {

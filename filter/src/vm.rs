@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 use crate::metrics::Metrics;
 use crate::poller::Poller;
-use crate::request::{Sent, Settings, correct_open};
+use crate::request::{Sent, Settings, correct_open, property};
 use crate::store;
 
 thread_local! {
@@ -75,6 +75,11 @@ pub(crate) struct Vm {
 fn now() -> Duration {
     let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The metadata of Envoy's node.
+pub(crate) fn node(path: &[&str]) -> Option<String> {
+    property(&[&["xds", "node", "metadata"], path].concat())
 }
 
 /// Milliseconds of the proxy's clock.
@@ -142,7 +147,7 @@ impl Vm {
                 None => records.push(record.clone()),
             }
         }
-        self.table.borrow_mut().apply(Channel::Config, &records);
+        self.table.borrow_mut().apply(Channel::Config, &records, &node);
     }
 
     /// Called at the end of a stream too: a retired instance leaves when its last request ends.
@@ -251,7 +256,7 @@ impl Vm {
 
     /// Puts a snapshot into effect here.
     pub(crate) fn take(&self, snapshot: &Snapshot) {
-        self.table.borrow_mut().apply(Channel::Service, &snapshot.flags);
+        self.table.borrow_mut().apply(Channel::Service, &snapshot.flags, &node);
         self.prove_routes.set(!snapshot.prove_routes.is_empty());
         self.measure.set(!snapshot.measure.is_empty());
         self.report_every_ms.set(snapshot.report_every_ms);

@@ -4,13 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::{Record, RecordError, check_name, check_version};
 use crate::snapshot::{SnapshotError, check_flags};
-use crate::{PROTOCOL, limits};
+use crate::{PROTOCOL, limits, proxy};
 
 /// Where in the path of a request this filter stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// By the listener's direction: inbound observes, anything else is a caller.
+    /// By the listener's direction and the proxy: inbound observes, a gateway of Istio's is an edge,
+    /// anything else is a caller.
     #[default]
     Auto,
     /// Beside a caller: chooses the version.
@@ -19,6 +20,18 @@ pub enum Role {
     Edge,
     /// In front of the called workload: observes what arrives.
     Inbound,
+}
+
+impl Role {
+    /// The role of a filter that is configured like this, at a listener of this proxy.
+    pub fn at(self, inbound: bool, node_id: &str) -> Role {
+        match self {
+            Role::Auto if inbound => Role::Inbound,
+            Role::Auto if proxy::is_gateway(node_id) => Role::Edge,
+            Role::Auto => Role::Caller,
+            role => role,
+        }
+    }
 }
 
 /// The workload that a proxy stands beside.

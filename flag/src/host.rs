@@ -24,7 +24,16 @@ fn without_port(authority: &str) -> &str {
 /// The version that a cluster name of Istio's form `outbound|PORT|SUBSET|HOST` stands for, and
 /// its host.
 pub fn istio_subset(cluster: &str) -> Option<(&str, &str)> {
+    istio(cluster).filter(|(subset, _)| !subset.is_empty())
+}
+
+/// The host of a cluster of Istio's.
+pub fn istio_host(cluster: &str) -> Option<&str> {
+    istio(cluster).map(|(_, host)| host)
+}
+
+fn istio(cluster: &str) -> Option<(&str, &str)> {
     let mut parts = cluster.strip_prefix("outbound|")?.splitn(3, '|');
     let (_port, subset, host) = (parts.next()?, parts.next()?, parts.next()?);
-    (!subset.is_empty()).then_some((subset, host))
+    Some((subset, host))
 }

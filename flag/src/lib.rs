@@ -17,6 +17,7 @@
 //! | [`route`] | what the name of a route says about a proxy's routes |
 //! | [`report`] | what a proxy reports, and which reports are believed |
 //! | [`ledger`] | who acked, who lags, and whether the old version is quiet |
+//! | [`proxy`] | how a proxy is called, and whether it is a gateway |
 //! | [`lease`] | which VM instance of a proxy talks to the flag service |
 //! | [`answers`] | how a version answers: failures and latencies |
 //! | [`backoff`] | when to try the flag service again |
@@ -32,6 +33,7 @@ pub mod lease;
 pub mod ledger;
 pub mod limits;
 pub mod merge;
+pub mod proxy;
 pub mod record;
 pub mod report;
 pub mod route;

@@ -10,6 +10,8 @@ pub const FLAGS: usize = 1_000;
 pub const MEMBERS: usize = 32;
 /// Hosts of one service.
 pub const HOSTS: usize = 32;
+/// Labels by which one service selects its pods.
+pub const SELECTOR: usize = 32;
 /// Versions that one flag names.
 pub const VERSIONS: usize = 16;
 /// Clusters of one version of one service.

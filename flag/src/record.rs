@@ -27,6 +27,9 @@ pub struct Member {
     pub service: String,
     /// The hosts by which callers name it.
     pub hosts: BTreeSet<String>,
+    /// The labels of its pods, each as `key=value`: by these a proxy knows that it stands beside one.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub selector: BTreeSet<String>,
     /// Envoy clusters by version: tells at the response which version really served.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub clusters: BTreeMap<String, BTreeSet<String>>,
@@ -52,6 +55,12 @@ pub struct Record {
     pub uid: String,
     /// For people, `namespace/name`.
     pub name: String,
+    /// Where the services are, if they are Kubernetes Services that proxies can know by themselves.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// The label that says which version a pod is of.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version_label: String,
     /// The higher one always wins.
     pub epoch: u64,
     /// The version that requests go to.
@@ -181,6 +190,11 @@ impl Record {
         }
         check_name("uid", &self.uid)?;
         check_name("name", &self.name)?;
+        for (field, name) in [("namespace", &self.namespace), ("versionLabel", &self.version_label)] {
+            if !name.is_empty() {
+                check_name(field, name)?;
+            }
+        }
         check_count("members", self.members.len(), limits::MEMBERS)?;
         check_count("versions", self.versions.len(), limits::VERSIONS)?;
         for version in &self.versions {
@@ -196,6 +210,12 @@ impl Record {
             for host in &member.hosts {
                 check_name("host", host)?;
                 unique(&mut hosts, "host", host)?;
+            }
+            if !member.selector.is_empty() {
+                check_count("selector", member.selector.len(), limits::SELECTOR)?;
+            }
+            for label in &member.selector {
+                check_name("selector", label)?;
             }
             for (version, names) in &member.clusters {
                 self.check_listed("clusters", version)?;

@@ -2,13 +2,16 @@
 //!
 //! `versionflag:NAME:v1,v2` says that the routes of the flag NAME resolve v1 and v2.
 //! `versionflag:NAME:v1,v2:v1` also says where requests without a version go; routes that the
-//! controller writes have this form. A route of any other name is not ours to judge.
+//! controller writes have this form. Istio puts the name of a VirtualService that delegates before
+//! it. A route of any other name is not ours to judge; but `default` is Istio's own, where it has no
+//! VirtualService.
 
 use std::collections::BTreeSet;
 
 use crate::record::Record;
 
 const PREFIX: &str = "versionflag:";
+const NO_VIRTUAL_SERVICE: &str = "default";
 
 /// The name of the routes for a record.
 pub fn name(record: &Record) -> String {
@@ -24,7 +27,10 @@ pub fn name_of_versions<'a>(name: &str, versions: impl IntoIterator<Item = &'a s
 
 /// What keeps a route in use from serving the record, and `wanted` besides.
 pub fn lacks(route: &str, record: &Record, wanted: &str) -> Option<String> {
-    let (_, rest) = route.strip_prefix(PREFIX)?.split_once(':')?;
+    if route == NO_VIRTUAL_SERVICE && !record.namespace.is_empty() {
+        return Some("no VirtualService reached it yet".to_owned());
+    }
+    let (_, rest) = route.split_once(PREFIX)?.1.split_once(':')?;
     let (versions, default) = match rest.split_once(':') {
         Some((versions, default)) => (versions, Some(default)),
         None => (rest, None),

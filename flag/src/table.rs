@@ -39,13 +39,17 @@ pub struct Flag {
     pub observed: Rc<Observed>,
     /// The epoch that plugin configuration alone would give.
     config_epoch: Option<u64>,
+    /// The proxy is in the namespace of the flag's services, which have short names there.
+    near: bool,
+    /// The workload of the group that the proxy stands beside, as its labels say.
+    own: Option<Workload>,
     versions: Vec<Rc<Counter>>,
     active: Rc<Counter>,
     clusters: FxHashMap<Box<str>, Rc<Counter>>,
 }
 
 impl Flag {
-    fn compile(record: Record, observed: Rc<Observed>, config_epoch: Option<u64>) -> Flag {
+    fn compile(record: Record, observed: Rc<Observed>, config_epoch: Option<u64>, node: Node<'_>) -> Flag {
         let clusters = record.members.iter().flat_map(|member| &member.clusters);
         let clusters = clusters
             .flat_map(|(version, names)| {
@@ -55,7 +59,9 @@ impl Flag {
             .collect();
         let versions = record.versions.iter().map(|version| observed.sent.of(version)).collect();
         let active = observed.sent.of(&record.active);
-        Flag { record, observed, config_epoch, versions, active, clusters }
+        let near = !record.namespace.is_empty() && node(&["NAMESPACE"]).as_ref() == Some(&record.namespace);
+        let own = if near { own(&record, node) } else { None };
+        Flag { record, observed, config_epoch, near, own, versions, active, clusters }
     }
 
     /// Whether the cluster that served can tell anything: with a single version there is no other
@@ -85,9 +91,8 @@ impl Flag {
     /// The version for a request to this flag's group, by the one rule of precedence: a caller
     /// inside the group stays in its own version; a preview condition comes before the flag.
     pub fn choose(&self, caller: Option<&Workload>, header: impl FnOnce(&str) -> Option<String>) -> &Rc<Counter> {
-        if let Some(caller) = caller.filter(|caller| self.has_member(&caller.service))
-            && let Some(own) = self.version(&caller.version)
-        {
+        let caller = caller.filter(|caller| self.has_member(&caller.service)).or(self.own.as_ref());
+        if let Some(own) = caller.and_then(|caller| self.version(&caller.version)) {
             return own;
         }
         if let Some(preview) = &self.record.preview
@@ -119,6 +124,20 @@ impl Flag {
     }
 }
 
+/// What the metadata of Envoy's node says, by path. Asked when a record is taken in, not per request.
+pub type Node<'a> = &'a dyn Fn(&[&str]) -> Option<String>;
+
+/// The workload that a proxy in the namespace of the flag stands beside.
+fn own(record: &Record, node: Node<'_>) -> Option<Workload> {
+    let has = |label: &String| {
+        label.split_once('=').is_some_and(|(key, value)| node(&["LABELS", key]).as_deref() == Some(value))
+    };
+    let mut members = record.members.iter();
+    let member = members.find(|member| !member.selector.is_empty() && member.selector.iter().all(has))?;
+    let version = node(&["LABELS", &record.version_label])?;
+    Some(Workload { service: member.service.clone(), version })
+}
+
 /// Where a record came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
@@ -133,6 +152,8 @@ pub enum Channel {
 pub struct Table {
     flags: BTreeMap<String, Rc<Flag>>,
     hosts: FxHashMap<Box<str>, Rc<Flag>>,
+    /// Those whose group the proxy stands beside.
+    own: Vec<Rc<Flag>>,
 }
 
 impl Table {
@@ -149,6 +170,17 @@ impl Table {
         self.flags.values().find(|flag| flag.has_member(&workload.service))
     }
 
+    /// The flag whose group the proxy stands beside, as its labels say, and the workload. Where there are
+    /// several the host decides.
+    pub fn beside(&self, authority: impl FnOnce() -> Option<String>) -> Option<(&Rc<Flag>, &Workload)> {
+        let flag = match self.own.as_slice() {
+            [] => return None,
+            [flag] => flag,
+            [first, ..] => authority().and_then(|host| self.find(&host)).filter(|it| it.own.is_some()).unwrap_or(first),
+        };
+        Some((flag, flag.own.as_ref()?))
+    }
+
     /// Every flag, by uid.
     pub fn flags(&self) -> impl Iterator<Item = (&String, &Rc<Flag>)> {
         self.flags.iter()
@@ -157,13 +189,13 @@ impl Table {
     /// Takes in the complete list of one channel. A flag that the flag service no longer lists
     /// stays frozen at its last record: deleting a flag removes no routing. Returns whether
     /// anything that is reported changed.
-    pub fn apply(&mut self, channel: Channel, records: &[Record]) -> bool {
+    pub fn apply(&mut self, channel: Channel, records: &[Record], node: Node<'_>) -> bool {
         let mut changed = false;
         for record in records {
-            changed |= self.apply_one(channel, record);
+            changed |= self.apply_one(channel, record, node);
         }
         if channel == Channel::Config {
-            changed |= self.forget_config(records);
+            changed |= self.forget_config(records, node);
         }
         if changed {
             self.index();
@@ -171,7 +203,7 @@ impl Table {
         changed
     }
 
-    fn apply_one(&mut self, channel: Channel, record: &Record) -> bool {
+    fn apply_one(&mut self, channel: Channel, record: &Record, node: Node<'_>) -> bool {
         let current = self.flags.get(&record.uid);
         let verdict = judge(current.map(|flag| &flag.record), record);
         let observed = current.map(|flag| Rc::clone(&flag.observed)).unwrap_or_default();
@@ -194,17 +226,17 @@ impl Table {
             (_, Some(_)) if config_epoch == known => return verdict == Verdict::Conflict,
             (_, Some(flag)) => flag.record.clone(),
         };
-        self.flags.insert(record.uid.clone(), Rc::new(Flag::compile(in_effect, observed, config_epoch)));
+        self.flags.insert(record.uid.clone(), Rc::new(Flag::compile(in_effect, observed, config_epoch, node)));
         true
     }
 
     /// Flags that the configuration no longer lists would be unknown after a restart.
-    fn forget_config(&mut self, records: &[Record]) -> bool {
+    fn forget_config(&mut self, records: &[Record], node: Node<'_>) -> bool {
         let mut changed = false;
         for (uid, flag) in &mut self.flags {
             if flag.config_epoch.is_some() && !records.iter().any(|record| record.uid == *uid) {
                 let observed = Rc::clone(&flag.observed);
-                *flag = Rc::new(Flag::compile(flag.record.clone(), observed, None));
+                *flag = Rc::new(Flag::compile(flag.record.clone(), observed, None, node));
                 changed = true;
             }
         }
@@ -214,8 +246,10 @@ impl Table {
     /// Where two flags claim a host, the one with the higher epoch has it: it was written last.
     fn index(&mut self) {
         self.hosts.clear();
+        self.own = self.flags.values().filter(|flag| flag.own.is_some()).map(Rc::clone).collect();
         for flag in self.flags.values() {
-            for host in flag.record.members.iter().flat_map(|member| &member.hosts) {
+            let short = flag.record.members.iter().filter(|_| flag.near).map(|member| &member.service);
+            for host in flag.record.members.iter().flat_map(|member| &member.hosts).chain(short) {
                 let newer = self.hosts.get(host.as_str()).is_none_or(|other| other.record.epoch < flag.record.epoch);
                 if newer {
                     self.hosts.insert(host.as_str().into(), Rc::clone(flag));

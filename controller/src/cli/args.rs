@@ -132,12 +132,31 @@ pub(super) struct Controller {
     /// Envoy cluster of the flag service in the proxies
     #[arg(long, default_value = "versionflag")]
     pub(super) flag_service_cluster: String,
+    #[command(flatten)]
+    pub(super) plugin: Plugin,
     /// Append one JSON object per line to this file for everything that happens; - for stdout
     #[arg(long, env = "VERSIONFLAG_AUDIT_LOG", value_name = "FILE")]
     pub(super) audit_log: Option<PathBuf>,
     /// Log one JSON object per line on stderr
     #[arg(long)]
     pub(super) log_json: bool,
+}
+
+/// How Istio delivers the filter.
+#[derive(Debug, Args)]
+pub(super) struct Plugin {
+    /// Where Istio finds the filter: oci://REGISTRY/NAME@sha256:DIGEST
+    #[arg(long, env = "VERSIONFLAG_PLUGIN_URL")]
+    pub(super) plugin_url: Option<String>,
+    /// SHA-256 of the filter, if its address has none
+    #[arg(long, env = "VERSIONFLAG_PLUGIN_SHA256")]
+    pub(super) plugin_sha256: Option<String>,
+    /// Secret to pull the filter with, in the namespace of the proxies
+    #[arg(long, env = "VERSIONFLAG_PLUGIN_PULL_SECRET")]
+    pub(super) plugin_pull_secret: Option<String>,
+    /// Port of the Service of the flag service
+    #[arg(long, default_value_t = 7070)]
+    pub(super) service_port: u16,
 }
 
 #[derive(Debug, Subcommand)]

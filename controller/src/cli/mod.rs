@@ -20,9 +20,12 @@ use anyhow::Context;
 
 use crate::audit::{Audit, Written};
 use crate::kube::driver::Options;
+use crate::kube::istio::plugin::Image;
+use crate::kube::istio::routes::full_host;
+use crate::kube::resource::MANAGER;
 use crate::local::file::File;
 use crate::observation::Action;
-use args::{Command, Controller, Output, Render};
+use args::{Command, Controller, Output, Plugin, Render};
 
 pub use args::Cli;
 
@@ -89,6 +92,7 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
     let stop = stopped("stopping; the proxies keep their flags")?;
     let audit_log = options.audit_log;
     let (audit, written) = audited(audit_log.as_deref())?;
+    let image = image(options.plugin, &options.home);
     let options = Options {
         namespace: options.namespace,
         listen: options.listen,
@@ -96,12 +100,22 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
         home: options.home,
         address: options.address,
         filter_path: options.filter_path,
+        image,
         flag_service_cluster: options.flag_service_cluster,
         audit,
     };
     let ended = crate::kube::driver::run(options, |address| bound(address, audit_log.as_deref()), stop).await;
     written.iter().for_each(Written::wait);
     Ok(ended?)
+}
+
+fn image(plugin: Plugin, home: &str) -> Image {
+    Image {
+        url: plugin.plugin_url,
+        sha256: plugin.plugin_sha256,
+        pull_secret: plugin.plugin_pull_secret,
+        cluster: format!("outbound|{}||{}", plugin.service_port, full_host(MANAGER, home)),
+    }
 }
 
 fn audited(path: Option<&Path>) -> anyhow::Result<(Audit, Option<Written>)> {

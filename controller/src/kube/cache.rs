@@ -25,7 +25,8 @@ use super::trim::Trim;
 use super::workloads::Objects;
 use crate::service::{Hub, lock};
 
-type Shared<K> = Arc<Mutex<Index<K>>>;
+/// What is known of one kind, for whoever asks.
+pub type Shared<K> = Arc<Mutex<Index<K>>>;
 
 /// Where something has changed since that was asked last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -76,19 +77,24 @@ impl Watch<'_> {
             + Trim
             + 'static,
     {
-        let api = match self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
-        self.on(api, note)
+        self.on(self.api(), note, Shared::default())
     }
 
-    fn on<K>(&mut self, api: Api<K>, note: fn(&mut Changes, BTreeSet<String>)) -> Shared<K>
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        match self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    fn on<K>(&mut self, api: Api<K>, note: fn(&mut Changes, BTreeSet<String>), index: Shared<K>) -> Shared<K>
     where
         K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + Trim + 'static,
         K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
     {
-        let index = Shared::<K>::default();
         let (told, seen) = oneshot::channel();
         self.seen.push(seen);
         let (hub, changes, ours) = (Arc::clone(self.hub), Arc::clone(self.changes), Arc::clone(&index));
@@ -120,9 +126,15 @@ impl Watch<'_> {
 }
 
 impl Cache {
-    /// Watches one namespace, or all of them, and waits until everything was seen once.
-    pub async fn start(client: &Client, namespace: Option<&str>, hub: &Arc<Hub>) -> Cache {
-        let changes = Arc::default();
+    /// Watches one namespace, or all of them, and waits until everything was seen once. The pods are put
+    /// where others look too, and so is what has changed.
+    pub async fn start(
+        client: &Client,
+        namespace: Option<&str>,
+        hub: &Arc<Hub>,
+        pods: Shared<Pod>,
+        changes: Arc<Mutex<Changes>>,
+    ) -> Cache {
         let mut watch = Watch { client, namespace, hub, changes: &changes, tasks: JoinSet::new(), seen: vec![] };
         let of_flags = |changes: &mut Changes, _| changes.flags = true;
         let elsewhere = |changes: &mut Changes, touched| changes.namespaces.extend(touched as BTreeSet<String>);
@@ -132,11 +144,11 @@ impl Cache {
         let services = watch.of(elsewhere);
         let deployments = watch.of(elsewhere);
         let stateful_sets = watch.of(elsewhere);
-        let pods = watch.of(elsewhere);
+        let pods = watch.on(watch.api(), elsewhere, pods);
         let slices = watch.of(elsewhere);
         let quotas = watch.of(elsewhere);
         let autoscalers = watch.of(elsewhere);
-        let nodes = namespace.is_none().then(|| watch.on(Api::all(client.clone()), of_nodes));
+        let nodes = namespace.is_none().then(|| watch.on(Api::all(client.clone()), of_nodes, Shared::default()));
         let Watch { tasks, seen, .. } = watch;
         // Who tells it is dropped only with its watch, at the end.
         join_all(seen).await;

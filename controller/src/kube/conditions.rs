@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::resource::time;
 use super::status::{Seen, blocked};
 use crate::checks::{Questions, Verdict};
-use crate::spec::{Check, CleanupPolicy};
+use crate::spec::{Check, CleanupPolicy, Management, Provider};
 use crate::status::{Phase, Switch};
 
 /// Reasons of a flag that waits for somebody, and is well.
@@ -89,6 +89,16 @@ fn ready(seen: &Seen<'_>) -> Word {
 
 fn routes(seen: &Seen<'_>) -> Word {
     let (machine, fleet) = (seen.machine, &seen.fleet);
+    if let Some(problem) = seen.routes {
+        let snippet = if problem.snippet.is_empty() { "" } else { ". It needs:\n" };
+        return no(problem.reason, format!("{}{snippet}{}", problem.message, problem.snippet));
+    }
+    if machine.phase == Phase::Stable && seen.spec.routing.provider == Provider::Istio {
+        return match seen.spec.routing.management {
+            Management::Managed => yes("Written", "the routes are written, and nothing leads past them"),
+            Management::UserProvided => yes("Found", "every version has a route"),
+        };
+    }
     if !machine.proves_routes() {
         return unknown("NotAsked", "proxies show their routes only while a switch is under way");
     }

@@ -9,19 +9,24 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 use tokio::net::TcpListener;
 
-use super::cache::{Cache, Changes};
-use super::flag::Surroundings;
+use super::cache::{Cache, Changes, Shared};
+use super::flag::{Headers, Surroundings};
+use super::istio::mesh::Mesh;
+use super::istio::plugin::{Image, namespaces};
+use super::istio::watch::Istio;
 use super::kept::{Kept, News, TICK};
 use super::lease::{Election, Leadership};
 use super::reading::Reading;
+use super::resource::VersionFlag;
 use super::write::Writer;
 use super::{identity, leader, requests};
 use crate::audit::Audit;
 use crate::checks::runner::Runner;
 use crate::service::{ApiRequests, Hub};
+use crate::spec::Provider;
 
 /// Flags that are looked at before anything else is taken in.
 const AT_A_TURN: usize = 128;
@@ -48,6 +53,8 @@ pub struct Options {
     pub filter_path: PathBuf,
     /// Their cluster of the flag service.
     pub flag_service_cluster: String,
+    /// Where Istio finds the filter, and how it reaches the flag service there.
+    pub image: Image,
     /// What is told of everything that happens.
     pub audit: Audit,
 }
@@ -91,7 +98,8 @@ pub async fn run(
     let watching = requests::client(config.clone(), &requests)?;
     (config.read_timeout, config.write_timeout) = (Some(ANSWER), Some(ANSWER));
     let client = requests::client(config, &requests)?;
-    let hub = Arc::new(Hub::new(identity::senders(client.clone())).with_requests(&requests));
+    let (pods, changes) = (Shared::default(), Arc::default());
+    let hub = Arc::new(Hub::new(identity::senders(client.clone(), Arc::clone(&pods))).with_requests(&requests));
     let checks = Runner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
     let listen = |error| DriverError::Listen { address: options.listen, error };
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
@@ -106,15 +114,28 @@ pub async fn run(
     }));
     tokio::pin!(stop);
     let cache = tokio::select! {
-        cache = Cache::start(&watching, options.namespace.as_deref(), &hub) => Some(cache),
+        cache = Cache::start(&watching, options.namespace.as_deref(), &hub, pods, Arc::clone(&changes)) => Some(cache),
         () = &mut stop => None,
     };
     if let Some(cache) = cache {
-        let writer = Writer::new(client, &options.identity);
+        let writer = Writer::new(client.clone(), &options.identity);
+        let istio = Istio::new(&watching, options.namespace.as_deref(), &hub, &changes);
+        if cache
+            .flags()
+            .iter()
+            .filter_map(|reading| reading.flag())
+            .any(|flag| flag.spec.routing.provider == Provider::Istio)
+        {
+            // Or each of them would say for a moment that nothing is known.
+            let _ = tokio::time::timeout(ANSWER, istio.known()).await;
+        }
+        let mesh = Mesh::new(client, istio, options.image.clone());
+        let headers = Headers::new();
         hub.looked.store(true, Ordering::Relaxed);
         let hub = Arc::clone(&hub);
         let flags = BTreeMap::new();
-        let mut driver = Driver { options, port, cache, writer, hub, checks, leadership, leads: false, flags };
+        let mut driver =
+            Driver { options, port, cache, writer, mesh, headers, hub, checks, leadership, leads: false, flags };
         loop {
             let wait = driver.turn().await;
             tokio::select! {
@@ -137,6 +158,8 @@ struct Driver {
     port: u16,
     cache: Cache,
     writer: Writer,
+    mesh: Mesh,
+    headers: Headers,
     hub: Arc<Hub>,
     checks: Arc<Runner>,
     leadership: Leadership,
@@ -155,6 +178,7 @@ impl Driver {
                 self.hub.forget(&kept.name);
             }
             self.leads = false;
+            self.mesh.forget();
             return TICK;
         }
         self.lead().await;
@@ -179,14 +203,26 @@ impl Driver {
             audit: &self.options.audit,
             filter_path: &self.options.filter_path,
             flag_service_cluster: &self.options.flag_service_cluster,
+            mesh: &self.mesh,
+            headers: &self.headers,
         };
         stream::iter(due).for_each_concurrent(AT_ONCE, |kept| kept.turn(&around)).await;
         self.hub.watch_reports(self.flags.values().any(Kept::awaits_reports));
         if more {
             return Duration::ZERO;
         }
+        let pause = self.flush().await.unwrap_or(TICK);
         let next = self.flags.values().filter_map(Kept::wakes).min();
-        next.map_or(TICK, |next| next.saturating_duration_since(Instant::now()).min(TICK))
+        next.map_or(TICK, |next| next.saturating_duration_since(Instant::now()).min(TICK)).min(pause)
+    }
+
+    /// Writes the plugins of all flags, when all of them have said what has to be in there.
+    async fn flush(&self) -> Option<Duration> {
+        if !self.leadership.holds() || !self.flags.values().all(Kept::was_looked_at) {
+            return None;
+        }
+        let flags = self.flags.iter().map(|(uid, kept)| (uid.clone(), kept.name.clone())).collect();
+        self.mesh.flush(&flags).await
     }
 
     /// Takes in which flags there are. Where one was edited, came or went its neighbours are told:
@@ -203,6 +239,7 @@ impl Driver {
             }
             there
         });
+        self.headers = headers(found.values().filter_map(|reading| reading.flag()));
         for (uid, reading) in found {
             match self.flags.get_mut(uid) {
                 Some(kept) => {
@@ -228,4 +265,21 @@ impl Driver {
             Err(error) => tracing::warn!(%error, "the proxies are not led here yet"),
         }
     }
+}
+
+/// The routing header of the oldest flag in each namespace that has Istio's filter, and its name.
+fn headers<'a>(flags: impl Iterator<Item = &'a VersionFlag>) -> Headers {
+    let mut flags: Vec<&VersionFlag> = flags.filter(|flag| flag.spec.routing.provider == Provider::Istio).collect();
+    let age =
+        |flag: &VersionFlag| (flag.metadata.creation_timestamp.as_ref().map(|time| time.0), flag.metadata.uid.clone());
+    flags.sort_by_key(|flag| age(flag));
+    let mut headers = Headers::new();
+    for flag in flags {
+        let namespace = flag.namespace().unwrap_or_default();
+        let name = format!("{namespace}/{}", flag.name_any());
+        for place in namespaces(&namespace, &flag.spec.callers) {
+            headers.entry(place).or_insert_with(|| (flag.spec.routing.header.clone(), name.clone()));
+        }
+    }
+    headers
 }

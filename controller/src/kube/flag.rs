@@ -2,6 +2,7 @@
 //! I/O: through the writer and the flag service.
 
 mod act;
+mod mesh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,7 +12,10 @@ use ::flag::ledger::Fleet;
 use kube::ResourceExt;
 
 use self::act::like;
+pub(super) use self::mesh::Headers;
 use super::cache::Cache;
+use super::istio::mesh::{Mesh, MeshError};
+use super::istio::place;
 use super::lease::Leadership;
 use super::resource::{REQUEST, ResourceStatus, VersionFlag};
 use super::status::{Problem, Seen, cannot_begin, derive, unsupported};
@@ -23,9 +27,9 @@ use crate::audit::{Audit, news};
 use crate::checks::Questions;
 use crate::checks::runner::Runner;
 use crate::fault;
-use crate::observation::{Headroom, Observation, Request};
+use crate::observation::{Headroom, Observation, Place, Request};
 use crate::service::{FlagView, Hub, Post, now_ms};
-use crate::spec::Spec;
+use crate::spec::{Provider, Spec};
 use crate::status::{Phase, Status};
 use crate::step::{Effect, Plan, step};
 
@@ -42,6 +46,9 @@ pub(super) struct Surroundings<'a> {
     pub(super) checks: &'a Arc<Runner>,
     pub(super) filter_path: &'a Path,
     pub(super) flag_service_cluster: &'a str,
+    pub(super) mesh: &'a Mesh,
+    /// The header that the oldest flag of each namespace with Istio's filter asks for, and its name.
+    pub(super) headers: &'a Headers,
     pub(super) audit: &'a Audit,
 }
 
@@ -52,6 +59,8 @@ pub(super) enum TurnError {
     Api(#[from] kube::Error),
     #[error("its files for the proxies cannot be made: {0}")]
     Files(#[from] serde_json::Error),
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
     #[error("this replica acts no more")]
     Deposed,
 }
@@ -74,6 +83,8 @@ pub(super) struct Flag {
     told: bool,
     /// The proxies that it waits for a report of.
     awaited: BTreeSet<String>,
+    /// Why its routes are not written.
+    unwritten: Option<String>,
 }
 
 /// One look at everything that concerns the flag.
@@ -82,6 +93,8 @@ struct Look {
     spec: Spec,
     workloads: Workloads,
     expected: BTreeSet<String>,
+    /// Who is sent its record.
+    audience: BTreeSet<String>,
     problem: Option<Problem>,
     seen: Observation,
 }
@@ -102,6 +115,7 @@ impl Flag {
             files: BTreeMap::new(),
             told: false,
             awaited: BTreeSet::new(),
+            unwritten: None,
         }
     }
 
@@ -118,8 +132,11 @@ impl Flag {
     /// Whether changes in these namespaces, or reports of these proxies, may move it. Those of its
     /// own namespace do.
     pub(super) fn concerns(&self, namespaces: &BTreeSet<String>, reported: &BTreeSet<String>) -> bool {
-        let callers = &self.spec.as_ref().unwrap_or(&self.resource.spec).callers.namespaces;
-        !callers.is_disjoint(namespaces) || !self.awaited.is_disjoint(reported)
+        let callers = &self.spec.as_ref().unwrap_or(&self.resource.spec).callers;
+        let gateways = || callers.gateways.iter().filter_map(|gateway| gateway.namespace.as_ref());
+        !callers.namespaces.is_disjoint(namespaces)
+            || gateways().any(|namespace| namespaces.contains(namespace))
+            || !self.awaited.is_disjoint(reported)
     }
 
     /// Everything that can be done now. In how many milliseconds to look again, if time alone may
@@ -161,6 +178,7 @@ impl Flag {
                 checks: &look.seen.checks,
                 workloads: &look.workloads,
                 problem: look.problem.as_ref(),
+                routes: look.seen.routes.as_ref(),
                 before: before.as_ref(),
             });
             let current = before.as_ref().is_some_and(|before| before.same_but_wording(&status));
@@ -191,16 +209,32 @@ impl Flag {
         let wrong = self.resource.spec.validate();
         let valid = wrong.is_empty().then(|| self.resource.spec.clone());
         self.spec = valid.or_else(|| self.spec.take());
-        let spec = with_hosts(self.spec.as_ref().unwrap_or(&self.resource.spec), &namespace);
-        let objects = around.cache.near(&namespace, &spec.callers.namespaces);
+        let spec = self.spec.as_ref().unwrap_or(&self.resource.spec).clone();
+        let gateways = spec.callers.gateways.iter().filter_map(|gateway| gateway.namespace.as_ref());
+        let others: BTreeSet<&String> = spec.callers.namespaces.iter().chain(gateways).collect();
+        let objects = around.cache.near(&namespace, others);
         let workloads = Workloads::find(&namespace, &spec, &objects);
-        let expected = proxies::expected(&namespace, &spec, &objects.pods);
+        let before = self.machine.record.as_ref();
+        let (spec, place, expected, audience) = if spec.routing.provider == Provider::Istio {
+            around.mesh.istio.want();
+            let versions = known_versions(&self.machine, &workloads, &spec.version);
+            let expected = proxies::expected_in_mesh(&namespace, &spec, &workloads, &objects.pods);
+            let mut audience = proxies::audience_in_mesh(&namespace, &spec, &objects.pods);
+            audience.extend(expected.iter().cloned());
+            let place = place::place(&namespace, &spec, &objects.services, before);
+            (place::complete(&namespace, &spec, &objects.services, &versions, before), place, expected, audience)
+        } else {
+            let spec = with_hosts(&spec, &namespace);
+            let expected = proxies::expected(&namespace, &spec, &objects.pods);
+            (spec, Place::default(), expected.clone(), expected)
+        };
         let spec_error = (!wrong.is_empty()).then(|| wrong.join("; "));
         let invalid = spec_error.clone().filter(|_| self.spec.is_none());
         let problem = |reason, message| Problem { reason, message };
         let found = invalid.map(|message| problem("InvalidSpec", message));
         let found = found.or_else(|| claimed.map(|message| problem("ServiceTaken", message.to_owned())));
         let found = found.or_else(|| unsupported(&spec));
+        let found = found.or_else(|| mesh::problem(&self.name, &namespace, &spec, around));
         let found = found.or_else(|| workloads.errors.first().map(|message| problem("Workloads", message.clone())));
         let versions = self.versions(now_ms, &workloads);
         let status = &self.machine;
@@ -215,8 +249,10 @@ impl Flag {
             fleet,
             request: self.request(around.hub),
             spec_error,
+            place,
+            routes: mesh::routes(&namespace, &spec, &self.machine, self.unwritten.as_ref(), around),
         };
-        Look { now_ms, spec, workloads, expected, problem: found, seen }
+        Look { now_ms, spec, workloads, expected, audience, problem: found, seen }
     }
 
     fn versions(&mut self, now_ms: u64, workloads: &Workloads) -> BTreeMap<String, crate::observation::Workload> {
@@ -324,6 +360,13 @@ fn in_order(effects: Vec<Effect>) -> Vec<Effect> {
         effects.into_iter().partition(|effect| matches!(effect, Effect::Start { .. }));
     first.extend(rest);
     first
+}
+
+/// Every version that a record may name.
+fn known_versions(machine: &Status, workloads: &Workloads, wanted: &str) -> BTreeSet<String> {
+    let recorded = machine.record.iter().flat_map(|record| &record.versions);
+    let found = workloads.versions().into_iter().map(str::to_owned);
+    found.chain(recorded.cloned()).chain([wanted.to_owned()]).collect()
 }
 
 /// The names of a Service that its callers may use. The short one only where all callers are of its

@@ -1,16 +1,21 @@
-//! Which pod a token belongs to, as the API server vouches for it. I/O: TokenReview.
+//! Which pod a request comes from: by its token, as the API server vouches for it, or by its address.
+//! I/O: TokenReview.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use sha2::{Digest, Sha256};
 
-use crate::service::{Senders, lock};
+use super::cache::Shared;
+use super::pods;
+use crate::service::{Review, Senders, lock};
 
 /// The audience that a proxy's token has to be for.
 pub const AUDIENCE: &str = "versionflag";
@@ -21,10 +26,10 @@ const REMEMBERED: usize = 16_384;
 
 type Known = Arc<Mutex<HashMap<[u8; 32], (Instant, String)>>>;
 
-/// Senders that show a token of their pod.
-pub fn senders(client: Client) -> Senders {
+/// Senders that show a token of their pod; without one, those at the address of their pod.
+pub fn senders(client: Client, pods: Shared<Pod>) -> Senders {
     let known = Known::default();
-    Senders::Reviewed(Box::new(move |token| {
+    let review: Review = Box::new(move |token| {
         let (client, known, token) = (client.clone(), Arc::clone(&known), token.to_owned());
         Box::pin(async move {
             let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
@@ -39,7 +44,20 @@ pub fn senders(client: Client) -> Senders {
             }
             Ok(proxy)
         })
-    }))
+    });
+    Senders::Reviewed { review, addressed: Box::new(move |proxy, address| is_at(&pods, proxy, address)) }
+}
+
+/// Whether a proxy is at an address. The error says why it is not believed to be.
+pub fn is_at(pods: &Shared<Pod>, proxy: &str, address: IpAddr) -> Result<(), String> {
+    // A namespace has no dots.
+    let (name, namespace) = proxy.rsplit_once('.').ok_or("that is no POD.NAMESPACE")?;
+    let pods = lock(pods);
+    let pod = pods.get(namespace, name).ok_or("there is no such pod")?;
+    if !pods::has_sidecar(pod) {
+        return Err("that pod has no sidecar of Istio's".to_owned());
+    }
+    pods::is_not_at(pod, address).map_or(Ok(()), Err)
 }
 
 fn remembered(known: &Known, key: &[u8; 32]) -> Option<String> {

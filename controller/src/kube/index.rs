@@ -53,6 +53,11 @@ impl<K: Resource> Index<K> {
         }
     }
 
+    /// One object.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
+        self.places.get(namespace)?.get(name)
+    }
+
     /// What is in one namespace.
     pub fn of(&self, namespace: &str) -> impl Iterator<Item = &Arc<K>> {
         self.places.get(namespace).into_iter().flat_map(BTreeMap::values)

@@ -29,6 +29,7 @@ pub(super) struct Kept {
     due: Instant,
     /// It is due then because of the clock.
     timed: bool,
+    looked_at: bool,
 }
 
 /// What may be a reason to look at a flag.
@@ -47,7 +48,7 @@ impl Kept {
     /// One that has to be looked at now.
     pub(super) fn new(reading: Arc<Reading>, now: Instant) -> Kept {
         let name = format!("{}/{}", reading.namespace().unwrap_or_default(), reading.name_any());
-        Kept { name, reading, flag: None, stalled: Stalled::default(), due: now, timed: false }
+        Kept { name, reading, flag: None, stalled: Stalled::default(), due: now, timed: false, looked_at: false }
     }
 
     /// Takes in how it is now. Whether its neighbours may have to know.
@@ -59,6 +60,11 @@ impl Kept {
         self.reading = Arc::clone(reading);
         self.due = now;
         edited
+    }
+
+    /// Whether it had a turn.
+    pub(super) fn was_looked_at(&self) -> bool {
+        self.looked_at
     }
 
     /// Its namespace.
@@ -124,6 +130,7 @@ impl Kept {
                 }
             }
         };
+        self.looked_at = true;
         self.due = Instant::now() + wait;
     }
 }

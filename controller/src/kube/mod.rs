@@ -15,7 +15,8 @@
 //! | [`mod@lease`] | which replica acts | API |
 //! | `stalled` | tells people of flags that cannot be read | API |
 //! | [`driver`], `kept`, `flag` | observe, step, persist, act, where something may have changed | API |
-//! | [`identity`] | which pod a token belongs to | API |
+//! | [`identity`] | which pod a request comes from | API |
+//! | [`istio`] | routes and plugins of Istio | in part |
 //! | [`leader`] | where proxies find the controller that leads | none |
 
 pub mod cache;
@@ -25,6 +26,7 @@ mod flag;
 pub mod headroom;
 pub mod identity;
 pub mod index;
+pub mod istio;
 mod kept;
 pub mod leader;
 pub mod lease;

@@ -1,6 +1,10 @@
 //! What one pod says of itself. Pure.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+use super::istio::PROXY_CONTAINER;
 
 /// Reasons to wait that are part of every start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
@@ -17,6 +21,31 @@ pub fn succeeded(pod: &Pod) -> bool {
 /// Whether it has ended, for good.
 pub fn ended(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Whether Istio's proxy is in it.
+pub fn has_sidecar(pod: &Pod) -> bool {
+    let spec = pod.spec.iter();
+    let mut containers = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    containers.any(|container| container.name == PROXY_CONTAINER)
+}
+
+/// Why what comes from this address does not come from the pod.
+pub fn is_not_at(pod: &Pod, address: IpAddr) -> Option<String> {
+    if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
+        return Some("that pod shares the address of its node".to_owned());
+    }
+    if ended(pod) {
+        return Some("that pod has ended".to_owned());
+    }
+    let status = pod.status.iter();
+    let addresses = status
+        .flat_map(|status| status.pod_ip.iter().chain(status.pod_ips.iter().flatten().map(|address| &address.ip)));
+    let parsed = |text: &String| text.parse::<IpAddr>().is_ok_and(|own| own.to_canonical() == address.to_canonical());
+    (!addresses.clone().any(parsed)).then(|| match addresses.clone().next() {
+        Some(own) => format!("that pod is at {own}"),
+        None => "that pod has no address yet".to_owned(),
+    })
 }
 
 /// Whether it is ready.

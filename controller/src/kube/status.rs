@@ -8,7 +8,7 @@ use super::conditions;
 use super::resource::{Event, Held, Laggard, LastRequest, Proxies, ResourceStatus, Role, Switch, Version, time};
 use super::workloads::Workloads;
 use crate::checks::Answers;
-use crate::observation::Workload;
+use crate::observation::{RouteProblem, Workload};
 use crate::spec::Spec;
 use crate::status::{Phase, Status};
 
@@ -45,6 +45,8 @@ pub struct Seen<'a> {
     pub workloads: &'a Workloads,
     /// What has to be put right.
     pub problem: Option<&'a Problem>,
+    /// What is wrong with the routes.
+    pub routes: Option<&'a RouteProblem>,
     /// What was written last.
     pub before: Option<&'a ResourceStatus>,
 }
@@ -53,13 +55,13 @@ pub struct Seen<'a> {
 pub fn unsupported(spec: &Spec) -> Option<Problem> {
     use crate::spec::{Management, Provider};
     let message = match (spec.routing.provider, spec.routing.management) {
-        (Provider::External, Management::Managed) => return None,
+        (Provider::External, Management::Managed) | (Provider::Istio, _) => return None,
         (Provider::External, Management::UserProvided) => {
-            "spec.routing.management UserProvided is not supported yet: use Managed".to_owned()
+            "spec.routing.management UserProvided is not supported yet with provider External: use Managed"
         }
-        (provider, _) => format!("spec.routing.provider {provider:?} is not supported yet: use External"),
+        (Provider::GatewayAPI, _) => "spec.routing.provider GatewayAPI is not supported yet: use Istio or External",
     };
-    Some(Problem { reason: "NotSupported", message })
+    Some(Problem { reason: "NotSupported", message: message.to_owned() })
 }
 
 /// Why a flag of which nothing is remembered cannot begin with the version that its spec asks for:

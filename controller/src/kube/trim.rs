@@ -40,6 +40,7 @@ fn pod_spec(spec: &mut PodSpec) {
     let all = std::mem::take(spec);
     *spec = PodSpec {
         containers: all.containers.into_iter().map(container).collect(),
+        host_network: all.host_network,
         init_containers: all.init_containers.map(|init| init.into_iter().map(container).collect()),
         node_name: all.node_name,
         node_selector: all.node_selector,
@@ -74,6 +75,8 @@ impl Trim for Pod {
             phase: all.phase,
             reason: all.reason,
             message: all.message,
+            pod_ip: all.pod_ip,
+            pod_ips: all.pod_ips,
             conditions: all.conditions.map(|all| all.into_iter().filter(|one| one.type_ == "Ready").collect()),
             init_container_statuses: statuses(all.init_container_statuses),
             container_statuses: statuses(all.container_statuses),

@@ -17,7 +17,7 @@ use super::{headroom, unique};
 use crate::audit::Audit;
 use crate::checks::Questions;
 use crate::checks::runner::Runner;
-use crate::observation::{Headroom, Observation};
+use crate::observation::{Headroom, Observation, Place};
 use crate::service::{FlagView, Hub, Post, Senders, now_ms};
 use crate::status::{Phase, Status};
 use crate::step::{Effect, step};
@@ -233,6 +233,8 @@ impl Driver {
                 .hub
                 .next_request(&self.file.metadata.name, status.last_request.as_ref().map(|last| last.id.as_str())),
             spec_error: self.spec_error.clone(),
+            place: Place::default(),
+            routes: None,
         }
     }
 

@@ -24,7 +24,7 @@ pub use admin::{Accepted, Ask};
 pub(crate) use hub::lock;
 pub use hub::{FlagView, Hub, Post, now_ms};
 pub use metrics::ApiRequests;
-pub use sender::{Review, Senders};
+pub use sender::{Addressed, Review, Senders};
 pub use server::{Limits, serve_within};
 
 /// Long polls at a time.

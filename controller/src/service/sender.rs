@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Mutex;
 
@@ -14,19 +14,27 @@ use super::hub::lock;
 /// Finds the proxy that a token belongs to. The error says why there is none.
 pub type Review = Box<dyn Fn(&str) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
+/// Whether a proxy is at an address. The error says why it is not believed to be.
+pub type Addressed = Box<dyn Fn(&str, IpAddr) -> Result<(), String> + Send + Sync>;
+
 /// How senders are told apart.
 pub enum Senders {
     /// By a list of proxies, each with its token. Without a token only this machine is believed.
     Listed(Mutex<BTreeMap<String, Option<String>>>),
-    /// By tokens that somebody else vouches for.
-    Reviewed(Review),
+    /// By tokens that somebody else vouches for, and by their address where they show none.
+    Reviewed {
+        /// Whose a token is.
+        review: Review,
+        /// Whether a proxy is at an address.
+        addressed: Addressed,
+    },
 }
 
 impl fmt::Debug for Senders {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Senders::Listed(_) => "Listed",
-            Senders::Reviewed(_) => "Reviewed",
+            Senders::Reviewed { .. } => "Reviewed",
         })
     }
 }
@@ -51,8 +59,11 @@ impl Senders {
                 let known = lock(list).get(proxy).cloned();
                 check_listed(known, peer, headers)
             }
-            Senders::Reviewed(review) => {
-                let token = bearer(headers).ok_or_else(|| format!("{peer}, without a token"))?;
+            Senders::Reviewed { review, addressed } => {
+                let Some(token) = bearer(headers) else {
+                    let address = peer.ip().to_canonical();
+                    return addressed(proxy, address).map_err(|why| format!("{peer}, without a token: {why}"));
+                };
                 match review(token).await {
                     Ok(found) if found == proxy => Ok(()),
                     Ok(found) => Err(format!("{peer}, with the token of {found:?}")),

@@ -189,6 +189,10 @@ fn stable(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation) -> 
 fn coexisting(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, mut switch: Switch) -> Wait {
     let target = seen.workload(&switch.to);
     let Some(headroom_at) = switch.headroom_at else {
+        // Without routes that hold them back, its pods would be sent requests as soon as they are ready.
+        if let Some(problem) = &seen.routes {
+            return Wait::blocked(problem.reason, problem.message.clone());
+        }
         let needed = !target.running && spec.coexistence.headroom == spec::Headroom::Require;
         let warn = !target.running && spec.coexistence.headroom == spec::Headroom::Warn;
         match &seen.headroom {
@@ -262,6 +266,9 @@ fn awaiting(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
 fn proving(now_ms: u64, status: &mut Status, seen: &Observation, switch: Switch) -> Wait {
     if lost_ready(now_ms, status, seen, &switch) {
         return Wait::moved();
+    }
+    if let Some(problem) = &seen.routes {
+        return Wait::blocked(problem.reason, problem.message.clone());
     }
     let laggards = &seen.fleet.route_laggards;
     if !laggards.is_empty() {

@@ -84,9 +84,8 @@ impl Wait {
 pub fn step(now_ms: u64, spec: &Spec, status: &Status, seen: &Observation) -> Plan {
     let mut next = status.clone();
     let mut wait = advance::advance(now_ms, spec, &mut next, seen);
-    let ready = seen.workload(&next.active_version).ready;
     if !suspended(spec, &next)
-        && let Err(error) = record::refresh(now_ms, spec, &mut next, seen.fleet.highest_epoch, ready)
+        && let Err(error) = record::refresh(now_ms, spec, &mut next, seen)
     {
         next = status.clone();
         wait = Wait::blocked(error.reason(), error.to_string());

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use flag::epoch::EpochError;
 use flag::record::{Gate, Member, Preview, Record, RecordError};
 
+use crate::observation::{Observation, Place};
 use crate::spec::{Provider, Spec};
 use crate::status::{Phase, Status};
 
@@ -36,6 +37,18 @@ pub fn record_of(
     preview: Option<&str>,
     spec: &Spec,
 ) -> Result<Record, RecordError> {
+    draft(uid, name, epoch, active, versions, preview, spec).seal()
+}
+
+fn draft(
+    uid: &str,
+    name: &str,
+    epoch: u64,
+    active: &str,
+    versions: &BTreeSet<String>,
+    preview: Option<&str>,
+    spec: &Spec,
+) -> Record {
     let members = spec.services.iter().map(|service| {
         let mut clusters = service.clusters.clone();
         clusters.retain(|version, _| versions.contains(version));
@@ -45,11 +58,13 @@ pub fn record_of(
                 clusters.entry(version.clone()).or_insert_with(default);
             }
         }
-        Member { service: service.name.clone(), hosts: service.hosts(), clusters }
+        Member { service: service.name.clone(), hosts: service.hosts(), selector: BTreeSet::new(), clusters }
     });
-    let record = Record {
+    Record {
         uid: uid.to_owned(),
         name: name.to_owned(),
+        namespace: String::new(),
+        version_label: String::new(),
         epoch,
         active: active.to_owned(),
         gate: Gate::Open,
@@ -61,8 +76,24 @@ pub fn record_of(
             version: version.to_owned(),
         }),
         hash: String::new(),
+    }
+}
+
+/// The same for services that proxies can find themselves beside.
+fn placed(record: Record, place: &Place, spec: &Spec) -> Record {
+    if place.namespace.is_empty() {
+        return record;
+    }
+    let member = |member: Member| Member {
+        selector: place.selectors.get(&member.service).cloned().unwrap_or_default(),
+        ..member
     };
-    record.seal()
+    Record {
+        namespace: place.namespace.clone(),
+        version_label: spec.version_label.clone(),
+        members: record.members.into_iter().map(member).collect(),
+        ..record
+    }
 }
 
 /// Every version that requests may be sent to. One that is being removed is none of them any more:
@@ -82,15 +113,17 @@ fn versions(status: &Status) -> BTreeSet<String> {
 
 /// Gives the record a new epoch if its content is no longer what the status says; or if a proxy has
 /// a later one than was ever written as far as is remembered, which was then restored from a backup.
-/// The proxies are led back only to a version that is `ready`.
-pub(super) fn refresh(now_ms: u64, spec: &Spec, status: &mut Status, highest: u64, ready: bool) -> Result<(), Error> {
+/// The proxies are led back only to a version that is ready.
+pub(super) fn refresh(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation) -> Result<(), Error> {
+    let (highest, ready) = (seen.fleet.highest_epoch, seen.workload(&status.active_version).ready);
     if status.active_version.is_empty() {
         return Ok(());
     }
     let waits = matches!(status.phase, Phase::AwaitingPromotion | Phase::ProvingRoutes);
     let preview = status.target_version.as_deref().filter(|_| waits);
     let active = &status.active_version;
-    let seal = |epoch| record_of(&status.uid, &status.name, epoch, active, &versions(status), preview, spec);
+    let draft = |epoch| draft(&status.uid, &status.name, epoch, active, &versions(status), preview, spec);
+    let seal = |epoch| placed(draft(epoch), &seen.place, spec).seal();
     let written = status.epoch();
     let same = match &status.record {
         Some(record) => seal(written)?.hash == record.hash,

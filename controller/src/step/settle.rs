@@ -61,6 +61,9 @@ fn proved(now_ms: u64, spec: &Spec, switch: &Switch, seen: &Observation) -> Resu
         let message = format!("configuration is not current at {}", names(&fleet.config_laggards));
         return Err(NotSettled::new(What::Proof, "ConfigLaggards", message));
     }
+    if let Some(problem) = &seen.routes {
+        return Err(NotSettled::new(What::Proof, problem.reason, problem.message.clone()).blocks());
+    }
     if !fleet.route_laggards.is_empty() {
         let message = format!("routes are not current: {}", names(&fleet.route_laggards));
         return Err(NotSettled::new(What::Proof, "RouteLaggards", message));

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod headroom;
+mod identity;
 mod index;
+mod istio;
 mod leader;
 mod lease;
 mod objects;

@@ -84,9 +84,21 @@ impl Cluster {
 
     /// A pod with more `metadata`.
     pub(crate) fn pod_in(&mut self, namespace: &str, name: &str, metadata: &str, status: &str) -> &mut Cluster {
+        self.pod_with(namespace, name, metadata, "containers: []", status)
+    }
+
+    /// A pod with these containers.
+    pub(crate) fn pod_with(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        metadata: &str,
+        containers: &str,
+        status: &str,
+    ) -> &mut Cluster {
         self.push_pod(&format!(
             "{{metadata: {{name: {name}, namespace: {namespace}, {metadata}}}, \
-             spec: {{nodeName: one, containers: []}}, status: {status}}}"
+             spec: {{nodeName: one, {containers}}}, status: {status}}}"
         ))
     }
 

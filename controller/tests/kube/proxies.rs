@@ -1,7 +1,8 @@
 //! Which pods' proxies have to ack.
 
 use rstest::rstest;
-use versionflag::kube::proxies::expected;
+use versionflag::kube::proxies::{audience_in_mesh, expected, expected_in_mesh};
+use versionflag::kube::workloads::Workloads;
 
 use crate::objects::{Cluster, spec};
 
@@ -63,4 +64,78 @@ fn a_pod_without_a_node_has_never_started() {
     let mut cluster = Cluster::default();
     cluster.unplaced_pod("web-0", "labels: {versionflag.io/proxy: ''}");
     assert!(expected("shop", &spec(""), &cluster.objects.pods).is_empty());
+}
+
+const SIDECAR: &str = "containers: [{name: app}, {name: istio-proxy}]";
+const GATEWAYS: &str = ", callers: {gateways: [{namespace: edge, matchLabels: {istio: ingress}}]}";
+const NARROWED: &str = ", callers: {pods: {matchLabels: {app: web}}}";
+
+/// Who has to ack, and who else is told.
+#[rstest]
+#[case::a_sidecar("shop", "app: web", SIDECAR, RUNNING, "", true, true)]
+#[case::a_native_sidecar(
+    "shop",
+    "app: web",
+    "containers: [{name: app}], initContainers: [{name: istio-init}, {name: istio-proxy, restartPolicy: Always}]",
+    RUNNING,
+    "",
+    true,
+    true
+)]
+#[case::no_sidecar(
+    "shop",
+    "app: web",
+    "containers: [{name: app}], initContainers: [{name: istio-init}]",
+    RUNNING,
+    "",
+    false,
+    false
+)]
+#[case::the_label_of_others_says_nothing(
+    "shop",
+    "versionflag.io/proxy: ''",
+    "containers: [{name: app}]",
+    RUNNING,
+    "",
+    false,
+    false
+)]
+#[case::elsewhere("other", "app: web", SIDECAR, RUNNING, "", false, false)]
+#[case::a_caller_elsewhere("other", "app: web", SIDECAR, RUNNING, ", callers: {namespaces: [other]}", true, true)]
+// The filter is there, and its inbound side observes.
+#[case::the_flags_own_namespace("shop", "app: web", SIDECAR, RUNNING, ", callers: {namespaces: [other]}", true, true)]
+#[case::among_narrowed_callers("shop", "app: web", SIDECAR, RUNNING, NARROWED, true, true)]
+#[case::beside_narrowed_callers("shop", "app: db", SIDECAR, RUNNING, NARROWED, false, true)]
+#[case::the_called("shop", "app: reviews, version: v1", SIDECAR, RUNNING, NARROWED, true, true)]
+#[case::the_called_without_a_sidecar(
+    "shop",
+    "app: reviews, version: v1",
+    "containers: []",
+    RUNNING,
+    NARROWED,
+    false,
+    false
+)]
+#[case::a_gateway("edge", "istio: ingress", SIDECAR, RUNNING, GATEWAYS, true, true)]
+#[case::another_gateway("edge", "istio: egress", SIDECAR, RUNNING, GATEWAYS, false, false)]
+#[case::a_gateway_elsewhere("other", "istio: ingress", SIDECAR, RUNNING, GATEWAYS, false, false)]
+#[case::ended("shop", "app: web", SIDECAR, "{phase: Succeeded}", "", false, false)]
+#[case::failed("shop", "app: reviews, version: v1", SIDECAR, "{phase: Failed}", "", false, false)]
+#[case::starting("shop", "app: web", SIDECAR, "{phase: Pending}", "", true, true)]
+fn a_sidecar_has_to_ack(
+    #[case] namespace: &str,
+    #[case] labels: &str,
+    #[case] containers: &str,
+    #[case] status: &str,
+    #[case] callers: &str,
+    #[case] acks: bool,
+    #[case] told: bool,
+) {
+    let mut cluster = Cluster::default();
+    cluster.service("reviews").pod_with(namespace, "web-0", &format!("labels: {{{labels}}}"), containers, status);
+    let (spec, pods) = (spec(callers), &cluster.objects.pods);
+    let workloads = Workloads::find("shop", &spec, &cluster.objects);
+    let name = |there: bool| if there { vec![format!("web-0.{namespace}")] } else { vec![] };
+    assert_eq!(expected_in_mesh("shop", &spec, &workloads, pods).into_iter().collect::<Vec<_>>(), name(acks));
+    assert_eq!(audience_in_mesh("shop", &spec, pods).into_iter().collect::<Vec<_>>(), name(told));
 }

@@ -9,7 +9,7 @@ use versionflag::checks::Answers;
 use versionflag::kube::resource::{ResourceStatus, Role};
 use versionflag::kube::status::{Problem, Seen, cannot_begin, derive, unsupported};
 use versionflag::kube::workloads::Workloads;
-use versionflag::observation::Workload;
+use versionflag::observation::{RouteProblem, Workload};
 use versionflag::spec::Spec;
 use versionflag::status::Status;
 
@@ -36,6 +36,7 @@ struct World {
     fleet: Fleet,
     workloads: Workloads,
     problem: Option<Problem>,
+    routes: Option<RouteProblem>,
     checks: Answers,
     before: Option<ResourceStatus>,
 }
@@ -54,7 +55,7 @@ fn world(machine: &str) -> World {
     }
     let fleet = Fleet { acked: 2, ..Fleet::unknown(2) };
     let workloads = Workloads::find("shop", &spec, &cluster.objects);
-    World { spec, machine, fleet, workloads, problem: None, checks: Answers::new(), before: None }
+    World { spec, machine, fleet, workloads, problem: None, routes: None, checks: Answers::new(), before: None }
 }
 
 impl World {
@@ -71,6 +72,7 @@ impl World {
             checks: &self.checks,
             workloads: &self.workloads,
             problem: self.problem.as_ref(),
+            routes: self.routes.as_ref(),
             before: self.before.as_ref(),
         })
     }
@@ -141,13 +143,22 @@ fn what_blocks_is_said_and_only_errors_stall(
 #[test]
 fn what_is_not_built_is_said() {
     let mut world = world(STABLE);
-    world.spec.routing.provider = versionflag::spec::Provider::Istio;
+    world.spec.routing.provider = versionflag::spec::Provider::GatewayAPI;
     world.problem = unsupported(&world.spec);
     let status = world.status(1_000_000);
-    assert_eq!(status.blocked_by.as_deref(), Some("spec.routing.provider Istio is not supported yet: use External"));
+    assert_eq!(
+        status.blocked_by.as_deref(),
+        Some("spec.routing.provider GatewayAPI is not supported yet: use Istio or External")
+    );
     assert_eq!(world.condition("Stalled"), Some(("True".to_owned(), "NotSupported".to_owned())));
-    world.spec.routing.provider = versionflag::spec::Provider::External;
+    for provider in [versionflag::spec::Provider::External, versionflag::spec::Provider::Istio] {
+        world.spec.routing.provider = provider;
+        assert_eq!(unsupported(&world.spec), None);
+    }
+    world.spec.routing.management = versionflag::spec::Management::UserProvided;
     assert_eq!(unsupported(&world.spec), None);
+    world.spec.routing.provider = versionflag::spec::Provider::External;
+    assert!(unsupported(&world.spec).is_some());
 }
 
 #[rstest]

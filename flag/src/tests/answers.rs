@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use super::record;
+use super::{nowhere, record};
 use crate::answers::{Answers, bucket, split};
 use crate::count::{Counters, Totals};
 use crate::table::{Channel, Table};
@@ -59,16 +59,16 @@ fn keys_are_versions_with_a_bucket() {
 #[test]
 fn a_new_record_starts_from_nothing() {
     let mut table = Table::default();
-    table.apply(Channel::Service, &[record(9, "v1")]);
+    table.apply(Channel::Service, &[record(9, "v1")], &nowhere);
     let count = |table: &Table| {
         let flag = table.find("reviews").expect("a flag");
         flag.observed.sent.of("v1").answered(1, false);
         flag.state().answers.values().map(|totals| totals.started).sum::<u64>()
     };
     assert_eq!((count(&table), count(&table)), (1, 2));
-    table.apply(Channel::Service, &[record(9, "v1")]);
+    table.apply(Channel::Service, &[record(9, "v1")], &nowhere);
     assert_eq!(count(&table), 3);
-    table.apply(Channel::Service, &[record(10, "v2")]);
+    table.apply(Channel::Service, &[record(10, "v2")], &nowhere);
     assert_eq!(count(&table), 1);
     let totals = |finished| Totals { started: 1, finished };
     let state = table.find("reviews").expect("a flag").state();

@@ -12,6 +12,7 @@ use crate::snapshot::Snapshot;
 const SNAPSHOT: &str = include_str!("../../golden/snapshot.json");
 const REPORT: &str = include_str!("../../golden/report.json");
 const CONFIG: &str = include_str!("../../golden/config.json");
+const ISTIO: &str = include_str!("../../golden/istio.json");
 
 #[test]
 fn golden_snapshot_is_what_both_sides_write() {
@@ -28,14 +29,16 @@ fn golden_report_is_what_both_sides_write() {
 
 #[test]
 fn golden_configuration_is_what_both_sides_write() {
-    let config = Config::parse(CONFIG.as_bytes()).expect("valid");
-    assert_eq!(serde_json::to_string_pretty(&config).expect("serializable"), CONFIG.trim_end());
+    for golden in [CONFIG, ISTIO] {
+        let config = Config::parse(golden.as_bytes()).expect("valid");
+        assert_eq!(serde_json::to_string_pretty(&config).expect("serializable"), golden.trim_end());
+    }
 }
 
 #[test]
 fn a_record_that_is_not_valid_says_why() {
     type Change = fn(&mut Record);
-    let cases: [(Change, &str); 10] = [
+    let cases: [(Change, &str); 14] = [
         (|r| r.epoch = 0, "epoch is 0"),
         (|r| r.active = "v9".into(), "active names version \"v9\""),
         (|r| r.versions.extend(["-v".into()]), "versions \"-v\" is not a valid name"),
@@ -44,6 +47,13 @@ fn a_record_that_is_not_valid_says_why() {
         (|r| r.members.push(r.members[0].clone()), "service \"reviews\" occurs twice"),
         (|r| r.members[0].hosts.clear(), "hosts has 0 entries"),
         (|r| r.members[0].service = String::new(), "service \"\" is not a valid name"),
+        (|r| r.namespace = "a b".into(), "namespace \"a b\" is not a valid name"),
+        (|r| r.version_label = "\"".into(), "versionLabel \"\\\"\" is not a valid name"),
+        (|r| r.members[0].selector = ["app= x".into()].into(), "selector \"app= x\" is not a valid name"),
+        (
+            |r| r.members[0].selector = (0..33).map(|number| format!("l{number}=x")).collect(),
+            "selector has 33 entries; it may have 1 to 32",
+        ),
         (|r| r.uid = "a b".into(), "uid \"a b\" is not a valid name"),
         (
             |r| r.preview = Some(Preview { header: "x-p".into(), value: "1".into(), version: "v7".into() }),
@@ -109,6 +119,7 @@ fn a_configuration_that_is_not_valid_says_why() {
     let cases = [
         ("", "not a versionflag configuration"),
         ("{\"protocol\":2}", "protocol 2 is not understood"),
+        ("{\"protocol\":1,\"flags\":[{\"versionLable\":\"x\"}]}", "unknown field `versionLable`"),
         ("{\"protocol\":1,\"headr\":\"x\"}", "unknown field `headr`"),
         ("{\"protocol\":1,\"header\":\"X-Flag\"}", "lower-case HTTP header name"),
         ("{\"protocol\":1,\"firstAnswerMs\":60000}", "at most 10000"),

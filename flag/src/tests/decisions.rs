@@ -3,7 +3,7 @@
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use super::{draft, record};
+use super::{draft, nowhere, record};
 use crate::backoff::wait_ms;
 use crate::config::Workload;
 use crate::lease::{Claim, LEASE_MS, Lease, claim};
@@ -54,7 +54,7 @@ fn table(active: &str) -> Table {
     let mut record = draft(5, active);
     record.preview = Some(Preview { header: "x-try".into(), value: "yes".into(), version: "v2".into() });
     let mut table = Table::default();
-    assert!(table.apply(Channel::Service, &[record.seal().expect("valid")]));
+    assert!(table.apply(Channel::Service, &[record.seal().expect("valid")], &nowhere));
     table
 }
 
@@ -91,7 +91,7 @@ fn counts_outlive_the_record() {
     let mut table = table("v1");
     let old = table.find("reviews").expect("has a flag").choose(None, |_| None).clone();
     old.start();
-    table.apply(Channel::Service, &[record(6, "v2")]);
+    table.apply(Channel::Service, &[record(6, "v2")], &nowhere);
     let open = |table: &Table| table.find("reviews").expect("has a flag").state().sent["v1"].open();
     assert_eq!(open(&table), Some(1));
     old.finish();
@@ -105,18 +105,18 @@ fn configuration_and_service_never_fight() {
         let flag = table.find("reviews").expect("has a flag");
         (flag.record.epoch, flag.state().config_epoch)
     };
-    table.apply(Channel::Config, &[record(5, "v1")]);
+    table.apply(Channel::Config, &[record(5, "v1")], &nowhere);
     assert_eq!(state(&table), (5, Some(5)));
-    table.apply(Channel::Service, &[record(7, "v2")]);
+    table.apply(Channel::Service, &[record(7, "v2")], &nowhere);
     assert_eq!(state(&table), (7, Some(5)), "a restart would still give 5");
-    table.apply(Channel::Config, &[record(6, "v1")]);
+    table.apply(Channel::Config, &[record(6, "v1")], &nowhere);
     assert_eq!(state(&table), (7, Some(6)));
-    table.apply(Channel::Config, &[record(7, "v2")]);
+    table.apply(Channel::Config, &[record(7, "v2")], &nowhere);
     assert_eq!(state(&table), (7, Some(7)));
-    table.apply(Channel::Config, &[record(7, "v1")]);
+    table.apply(Channel::Config, &[record(7, "v1")], &nowhere);
     assert_eq!(state(&table), (7, None), "other content under the same epoch counts for nothing");
     assert_eq!(table.find("reviews").expect("has a flag").state().conflicts, 1);
-    table.apply(Channel::Service, &[]);
+    table.apply(Channel::Service, &[], &nowhere);
     assert_eq!(state(&table).0, 7, "a deleted flag stays where it is");
 }
 

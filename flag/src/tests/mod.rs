@@ -5,6 +5,7 @@ mod answers;
 mod contract;
 mod decisions;
 mod fleet;
+mod mesh;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
 
@@ -17,17 +18,25 @@ fn record(epoch: u64, active: &str) -> Record {
     draft(epoch, active).seal().expect("a valid record")
 }
 
+/// Metadata of a node that has none.
+fn nowhere(_: &[&str]) -> Option<String> {
+    None
+}
+
 fn draft(epoch: u64, active: &str) -> Record {
     let cluster = |version: &str| (version.to_owned(), BTreeSet::from([format!("reviews-{version}")]));
     Record {
         uid: "u-1".to_owned(),
         name: "bookinfo/reviews".to_owned(),
+        namespace: String::new(),
+        version_label: String::new(),
         epoch,
         active: active.to_owned(),
         gate: Gate::Open,
         members: vec![Member {
             service: "reviews".to_owned(),
             hosts: BTreeSet::from(["reviews".to_owned(), "reviews.bookinfo.svc.cluster.local".to_owned()]),
+            selector: BTreeSet::new(),
             clusters: BTreeMap::from([cluster("v1"), cluster("v2")]),
         }],
         versions: BTreeSet::from(["v1".to_owned(), "v2".to_owned()]),

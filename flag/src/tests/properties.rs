@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::record;
+use super::{nowhere, record};
 use crate::config::{Config, Workload};
 use crate::epoch;
 use crate::instance::FlagState;
@@ -25,7 +25,7 @@ proptest! {
         let mut table = Table::default();
         let mut last: Option<(u64, String)> = None;
         for (channel, epoch, first) in arrivals {
-            table.apply(channel, &[record(epoch, if first { "v1" } else { "v2" })]);
+            table.apply(channel, &[record(epoch, if first { "v1" } else { "v2" })], &nowhere);
             let flag = table.find("reviews").expect("known");
             if let Some((epoch, hash)) = last {
                 prop_assert!(flag.record.epoch >= epoch);
@@ -46,7 +46,7 @@ proptest! {
     #[test]
     fn every_request_gets_a_known_version(host in ".{0,40}", service in "[a-z]{0,9}", version in ".{0,9}", value in ".{0,9}") {
         let mut table = Table::default();
-        table.apply(Channel::Config, &[record(3, "v1")]);
+        table.apply(Channel::Config, &[record(3, "v1")], &nowhere);
         let _ = table.find(&host);
         let flag = table.find("reviews").expect("known");
         let caller = Workload { service, version };

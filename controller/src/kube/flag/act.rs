@@ -13,7 +13,7 @@ use crate::fault;
 use crate::kube::resource::KEPT_AT;
 use crate::kube::workloads::Object;
 use crate::service::Post;
-use crate::spec::{Replicas, Spec};
+use crate::spec::{Provider, Replicas, Spec};
 use crate::status::{Phase, Status};
 use crate::step::Effect;
 
@@ -29,11 +29,19 @@ impl Flag {
         }
         match effect {
             Effect::Publish(record) => {
-                let audience = Some(look.expected.clone());
+                let audience = Some(look.audience.clone());
                 let measure = Questions::of(&look.spec, &self.machine).is_some_and(|asked| asked.measures());
                 if around.hub.publish(Post { audience, measure, ..Post::of(&self.machine, &record) }) {
                     fault::point("after the record was published");
                 }
+            }
+            Effect::Route(record) if look.spec.routing.provider == Provider::Istio => {
+                let done = self.route(look, &record, around).await;
+                self.unwritten = done.as_ref().err().map(ToString::to_string);
+                done?;
+            }
+            Effect::Configure(record) if look.spec.routing.provider == Provider::Istio => {
+                self.configure(look, *record, around);
             }
             Effect::Route(record) => {
                 let routes = envoy::routes(&look.spec.routing.header, &record)?;

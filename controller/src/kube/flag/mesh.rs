@@ -1,0 +1,143 @@
+//! What one VersionFlag has in Istio: what is wrong there, its routes, and its part in the plugins. I/O:
+//! through the mesh.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::flag::record::Record;
+use kube::ResourceExt;
+
+use super::{Flag, Look, Surroundings, TurnError};
+use crate::fault;
+use crate::kube::istio::check::{self, Wanted};
+use crate::kube::istio::object::{DestinationRule, Object, Rule};
+use crate::kube::istio::plugin::{Part, namespaces, targets};
+use crate::kube::istio::routes;
+use crate::kube::status::Problem;
+use crate::observation::RouteProblem;
+use crate::spec::{Management, Provider, Spec};
+use crate::status::{Phase, Status};
+
+/// By namespace, the routing header of the oldest flag there, and its name.
+pub(in crate::kube) type Headers = BTreeMap<String, (String, String)>;
+
+/// Why nothing can be done in Istio for a flag.
+pub(super) fn problem(name: &str, namespace: &str, spec: &Spec, around: &Surroundings<'_>) -> Option<Problem> {
+    if spec.routing.provider != Provider::Istio {
+        return None;
+    }
+    let (istio, image) = (&around.mesh.istio, &around.mesh.image);
+    let unknown = istio.routes_problem().or_else(|| istio.plugins_problem());
+    let unknown = unknown.or_else(|| image.problem().map(|message| ("PluginUnknown", message)));
+    if let Some((reason, message)) = unknown {
+        return Some(Problem { reason, message });
+    }
+    let places = namespaces(namespace, &spec.callers);
+    let other = places.iter().filter_map(|place| around.headers.get(place).map(|oldest| (place, oldest)));
+    let mut other = other.filter(|(_, (header, flag))| *header != spec.routing.header && flag != name);
+    other.next().map(|(place, (header, flag))| Problem {
+        reason: "HeaderTaken",
+        message: format!(
+            "VersionFlag {flag} has spec.routing.header {header} in namespace {place}, and there can be only one: use \
+             the same"
+        ),
+    })
+}
+
+/// What is wrong with the routes of a flag.
+pub(super) fn routes(
+    namespace: &str,
+    spec: &Spec,
+    machine: &Status,
+    unwritten: Option<&String>,
+    around: &Surroundings<'_>,
+) -> Option<RouteProblem> {
+    if spec.routing.provider != Provider::Istio {
+        return None;
+    }
+    let problem = |reason, message| RouteProblem { reason, message, snippet: String::new() };
+    if let Some((reason, message)) = around.mesh.istio.routes_problem() {
+        return Some(problem(reason, message));
+    }
+    if let Some(message) = unwritten {
+        return Some(problem("RoutesNotWritten", message.clone()));
+    }
+    if let Some(message) = around.mesh.trouble(&targets(namespace, &spec.callers)) {
+        return Some(problem("PluginNotWritten", message));
+    }
+    let (versions, active) = match &machine.record {
+        Some(record) => (record.versions.clone(), record.active.clone()),
+        None => (BTreeSet::from([spec.version.clone()]), spec.version.clone()),
+    };
+    let (found, callers) = (around.mesh.istio.found(), namespaces(namespace, &spec.callers));
+    spec.services.iter().find_map(|service| {
+        let wanted = Wanted {
+            namespace,
+            service: &service.name,
+            header: &spec.routing.header,
+            label: &spec.version_label,
+            versions: &versions,
+            active: &active,
+            callers: &callers,
+        };
+        match spec.routing.management {
+            Management::Managed => check::managed(&wanted, &found),
+            Management::UserProvided => check::user_provided(&wanted, &found),
+        }
+    })
+}
+
+impl Flag {
+    /// Writes the routes of every service, if they are the controller's.
+    pub(super) async fn route(&self, look: &Look, record: &Record, around: &Surroundings<'_>) -> Result<(), TurnError> {
+        let managed = look.spec.routing.management == Management::Managed;
+        if !managed || look.problem.is_some() || around.mesh.istio.routes_problem().is_some() {
+            return Ok(());
+        }
+        let (mesh, namespace) = (around.mesh, self.resource.namespace().unwrap_or_default());
+        let header = &look.spec.routing.header;
+        for service in look.spec.services.iter().map(|service| &service.name) {
+            let name = routes::name(service);
+            let written = mesh.istio.rules.get(&namespace, &name).map(|rule| recorded(&rule, &look.spec.version_label));
+            // A subset may be used as long as a route to it may be left somewhere.
+            let kept = written.unwrap_or_default().into_iter().filter(|_| self.machine.phase == Phase::Removing);
+            let versions: BTreeSet<String> = record.versions.iter().cloned().chain(kept).collect();
+            let versions = versions.iter().map(String::as_str);
+            let rule = routes::destination_rule(&namespace, service, &look.spec.version_label, versions);
+            // Before the routes that need it.
+            let mut wrote = mesh.keep(&mesh.istio.rules, rule).await?;
+            if !look.spec.callers.gateways.is_empty() {
+                let delegate = routes::delegate(&namespace, service, header, record);
+                wrote |= mesh.keep(&mesh.istio.services, delegate).await?;
+            }
+            let routes = routes::virtual_service(&namespace, service, header, record);
+            wrote |= mesh.keep(&mesh.istio.services, routes).await?;
+            if wrote {
+                fault::point("after routes were written");
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what has to be in the plugins.
+    pub(super) fn configure(&self, look: &Look, record: Record, around: &Surroundings<'_>) {
+        if look.problem.as_ref().is_some_and(|problem| problem.reason == "HeaderTaken") {
+            return;
+        }
+        let metadata = &self.resource.metadata;
+        let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let uid = self.resource.uid().unwrap_or_default();
+        let part = Part {
+            age: (created, uid.clone()),
+            targets: targets(&self.resource.namespace().unwrap_or_default(), &look.spec.callers),
+            header: look.spec.routing.header.clone(),
+            record,
+        };
+        around.mesh.offer(&uid, part);
+    }
+}
+
+/// The versions that a rule has subsets of.
+fn recorded(rule: &Object<DestinationRule>, label: &str) -> Vec<String> {
+    let subsets = rule.read::<Rule>().subsets.into_iter();
+    subsets.filter_map(|subset| subset.labels.get(label).cloned()).collect()
+}

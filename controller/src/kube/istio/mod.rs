@@ -1,0 +1,32 @@
+//! Istio: routes as VirtualServices and DestinationRules, and the filter as a plugin.
+//!
+//! | module | job | I/O |
+//! | --- | --- | --- |
+//! | [`object`] | Istio's objects as they are read | none |
+//! | [`routes`] | the routes that are written | none |
+//! | [`check`] | whether the routes that are there let the flag decide | none |
+//! | [`plugin`] | the filter with the flags of a namespace | none |
+//! | [`place`] | what proxies have to know to find themselves in a record | none |
+//! | [`watch`] | what the cluster holds of it, if it has it at all | API |
+//! | [`mesh`] | writes what is not as it has to be | API |
+
+pub mod check;
+pub mod mesh;
+pub mod object;
+pub mod place;
+pub mod plugin;
+pub mod routes;
+pub mod watch;
+
+use self::object::Object;
+use super::resource::MANAGER;
+
+/// Label of everything that the controller writes.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Name of the container with Istio's proxy, and of the init container where sidecars are such.
+pub const PROXY_CONTAINER: &str = "istio-proxy";
+
+/// Whether the controller wrote an object.
+pub fn ours<K>(object: &Object<K>) -> bool {
+    object.label(MANAGED_BY) == Some(MANAGER)
+}

@@ -1,0 +1,150 @@
+//! The filter as Istio delivers it: which flags it has in which namespace. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flag::PROTOCOL;
+use flag::config::{Config, FlagService, Role};
+use flag::record::Record;
+use flag::snapshot::check_flags;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::object::{Kind, Object, TrafficExtension};
+use crate::kube::resource::MANAGER;
+use crate::spec::Callers;
+
+/// Where the filter is, and how it reaches the flag service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image {
+    /// Its address: `oci://…`.
+    pub url: Option<String>,
+    /// Its SHA-256, unless the address has it.
+    pub sha256: Option<String>,
+    /// The secret to pull it with.
+    pub pull_secret: Option<String>,
+    /// The Envoy cluster of the flag service.
+    pub cluster: String,
+}
+
+impl Image {
+    /// What is missing before anything can be delivered.
+    pub fn problem(&self) -> Option<String> {
+        let Some(url) = &self.url else {
+            return Some("the controller does not know where the filter is: start it with --plugin-url".to_owned());
+        };
+        let pinned = self.sha256.is_some() || url.contains("@sha256:");
+        (!pinned)
+            .then(|| format!("the filter {url} is not pinned: add @sha256:… to --plugin-url, or set --plugin-sha256"))
+    }
+}
+
+/// The pods that one plugin is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// Their namespace.
+    pub namespace: String,
+    /// Their labels; none: all of them.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Target {
+    /// The name of its plugin.
+    pub fn name(&self) -> String {
+        if self.labels.is_empty() {
+            return MANAGER.to_owned();
+        }
+        let labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let hash = Sha256::digest(labels.join(",").as_bytes());
+        let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("{MANAGER}-gateway-{hash}")
+    }
+}
+
+/// The plugins that a flag of `namespace` has a part in. A gateway where all pods have the filter needs
+/// none of its own.
+pub fn targets(namespace: &str, callers: &Callers) -> BTreeSet<Target> {
+    let everywhere = namespaces(namespace, callers);
+    let all = |namespace: &String| Target { namespace: namespace.clone(), labels: BTreeMap::new() };
+    let gateways = callers.gateways.iter().filter(|gateway| !everywhere.contains(gateway.namespace(namespace)));
+    let gateways = gateways.map(|gateway| Target {
+        namespace: gateway.namespace(namespace).to_owned(),
+        labels: gateway.match_labels.clone(),
+    });
+    everywhere.iter().map(all).chain(gateways).collect()
+}
+
+/// The namespaces where every pod has the filter: that of the flag, whose pods observe what arrives, and
+/// those of the callers.
+pub fn namespaces(namespace: &str, callers: &Callers) -> BTreeSet<String> {
+    callers.namespaces.iter().cloned().chain([namespace.to_owned()]).collect()
+}
+
+/// What one flag has in its plugins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// By this the oldest of several flags comes first.
+    pub age: (Option<Timestamp>, String),
+    /// The plugins.
+    pub targets: BTreeSet<Target>,
+    /// The routing header.
+    pub header: String,
+    /// The flag.
+    pub record: Record,
+}
+
+/// The configuration of one plugin: the parts of all flags, and what it has of `frozen` ones, which exist
+/// and have nothing to say yet. A part that cannot stand beside an older one is left out.
+pub fn config<'a>(parts: impl IntoIterator<Item = &'a Part>, frozen: &[Record], cluster: &str) -> Option<Config> {
+    let mut parts: Vec<&Part> = parts.into_iter().collect();
+    parts.sort_by(|one, other| one.age.cmp(&other.age));
+    let header = parts.first()?.header.clone();
+    let mut flags: Vec<Record> = vec![];
+    let fitting = parts.iter().filter(|part| part.header == header).map(|part| &part.record);
+    for record in fitting.chain(frozen) {
+        flags.push(record.clone());
+        if check_flags(&flags).is_err() {
+            flags.pop();
+        }
+    }
+    // Equal content has to be equal, whoever was asked first.
+    flags.sort_by(|one, other| one.uid.cmp(&other.uid));
+    Some(Config {
+        protocol: PROTOCOL,
+        role: Role::Auto,
+        header,
+        workload: None,
+        service: Some(FlagService { cluster: cluster.to_owned(), authority: MANAGER.to_owned() }),
+        first_answer_ms: 500,
+        flags,
+    })
+}
+
+/// The spec of a plugin of kind `K`.
+pub fn spec<K: Kind>(image: &Image, target: &Target, config: &Config) -> Value {
+    let mut wasm = json!({
+        "url": image.url,
+        "imagePullPolicy": "IfNotPresent",
+        // Istio's default is that requests fail when the filter does.
+        "failStrategy": "FAIL_OPEN",
+        "pluginName": MANAGER,
+        "pluginConfig": config,
+    });
+    for (field, value) in [("sha256", &image.sha256), ("imagePullSecret", &image.pull_secret)] {
+        if let (Some(fields), Some(value)) = (wasm.as_object_mut(), value) {
+            fields.insert(field.to_owned(), json!(value));
+        }
+    }
+    let mut spec = if K::KIND == TrafficExtension::KIND { json!({ "wasm": wasm }) } else { wasm };
+    if let Some(fields) = spec.as_object_mut().filter(|_| !target.labels.is_empty()) {
+        fields.insert("selector".to_owned(), json!({ "matchLabels": target.labels }));
+    }
+    spec
+}
+
+/// The flags in a plugin as it is.
+pub fn records<K>(found: &Object<K>) -> Vec<Record> {
+    let wasm = found.spec.get("wasm").unwrap_or(&found.spec);
+    let config = wasm.get("pluginConfig").and_then(|config| Config::parse(config.to_string().as_bytes()).ok());
+    config.map(|config| config.flags).unwrap_or_default()
+}

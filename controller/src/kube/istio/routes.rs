@@ -1,0 +1,127 @@
+//! The routes that the controller writes for Istio: one a version, and the active version for requests
+//! that have none. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flag::record::{Record, check_version};
+use flag::route;
+use kube::core::ObjectMeta;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::object::{DestinationRule, Object, VirtualService};
+use super::{MANAGED_BY, ours};
+use crate::kube::resource::MANAGER;
+
+/// The end of every Service's full name.
+const DOMAIN: &str = "svc.cluster.local";
+/// Bytes of the name of a subset: a DNS label.
+const SUBSET_BYTES: usize = 63;
+
+/// The full name of a Service.
+pub fn full_host(service: &str, namespace: &str) -> String {
+    format!("{service}.{namespace}.{DOMAIN}")
+}
+
+/// The names of a Service by which all namespaces know it.
+pub fn long_hosts(service: &str, namespace: &str) -> BTreeSet<String> {
+    ["", ".svc", ".svc.cluster.local"].iter().map(|end| format!("{service}.{namespace}{end}")).collect()
+}
+
+/// Whether an object in `place` that says `host` means this Service. Without a dot it is one of `place`.
+pub fn means(host: &str, place: &str, service: &str, namespace: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if host.contains('.') {
+        long_hosts(service, namespace).contains(&host)
+    } else {
+        host == service && place == namespace
+    }
+}
+
+/// The subset of a version. Versions that are no DNS labels have other names, that do not collide.
+pub fn subset(version: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if check_version("version", version).is_ok() && version.bytes().all(plain) {
+        return version.to_owned();
+    }
+    let hash: String = Sha256::digest(version.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let plain = version.to_ascii_lowercase().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    format!("{}-{hash}", plain.chars().take(SUBSET_BYTES - hash.len() - 1).collect::<String>())
+}
+
+/// The Envoy clusters of the versions whose subset has another name.
+pub fn clusters<'a>(
+    service: &str,
+    namespace: &str,
+    ports: &[i32],
+    versions: impl IntoIterator<Item = &'a str>,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let host = full_host(service, namespace);
+    let renamed = versions.into_iter().map(|version| (version, subset(version)));
+    let renamed = renamed.filter(|(version, subset)| version != subset && !ports.is_empty());
+    let of = |subset: &str| ports.iter().map(|port| format!("outbound|{port}|{subset}|{host}")).collect();
+    renamed.map(|(version, subset)| (version.to_owned(), of(&subset))).collect()
+}
+
+/// The name of what is written for a Service: it belongs to one flag only.
+pub fn name(service: &str) -> String {
+    format!("{MANAGER}-{service}")
+}
+
+/// The name of the routes that a VirtualService of a gateway can delegate to.
+pub fn delegate_name(service: &str) -> String {
+    format!("{}-delegate", name(service))
+}
+
+/// Metadata of what is written.
+pub fn metadata(namespace: &str, name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        labels: Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The routes of one Service of a record.
+pub fn virtual_service(namespace: &str, service: &str, header: &str, record: &Record) -> Object<VirtualService> {
+    let spec = json!({ "hosts": [full_host(service, namespace)], "http": http(namespace, service, header, record) });
+    Object::new(metadata(namespace, &name(service)), spec)
+}
+
+/// The same for a VirtualService that knows the host and the paths itself, and delegates.
+pub fn delegate(namespace: &str, service: &str, header: &str, record: &Record) -> Object<VirtualService> {
+    let spec = json!({ "http": http(namespace, service, header, record) });
+    Object::new(metadata(namespace, &delegate_name(service)), spec)
+}
+
+fn http(namespace: &str, service: &str, header: &str, record: &Record) -> Vec<Value> {
+    let host = full_host(service, namespace);
+    let name = route::name(record);
+    let to = |version: &str| json!([{ "destination": { "host": host, "subset": subset(version) } }]);
+    let marked = record.versions.iter().map(|version| {
+        json!({
+            "name": name,
+            "match": [{ "headers": { header: { "exact": version } } }],
+            "route": to(version),
+        })
+    });
+    marked.chain([json!({ "name": name, "route": to(&record.active) })]).collect()
+}
+
+/// The subsets of one Service.
+pub fn destination_rule<'a>(
+    namespace: &str,
+    service: &str,
+    label: &str,
+    versions: impl IntoIterator<Item = &'a str>,
+) -> Object<DestinationRule> {
+    let subsets = versions.into_iter().map(|version| json!({ "name": subset(version), "labels": { label: version } }));
+    let spec = json!({ "host": full_host(service, namespace), "subsets": subsets.collect::<Vec<_>>() });
+    Object::new(metadata(namespace, &name(service)), spec)
+}
+
+/// Whether the controller may write an object: there is none, or it is its own.
+pub fn may_write<K>(found: Option<&Object<K>>) -> bool {
+    found.is_none_or(ours)
+}

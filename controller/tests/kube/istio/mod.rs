@@ -1,0 +1,33 @@
+//! What is decided about Istio.
+
+mod check;
+mod place;
+mod plugin;
+mod routes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flag::record::{Gate, Member, Record};
+
+/// The record of reviews in namespace shop.
+fn record(uid: &str, epoch: u64, active: &str, versions: &[&str]) -> Record {
+    let record = Record {
+        uid: uid.to_owned(),
+        name: format!("shop/{uid}"),
+        namespace: "shop".to_owned(),
+        version_label: "version".to_owned(),
+        epoch,
+        active: active.to_owned(),
+        gate: Gate::Open,
+        members: vec![Member {
+            service: uid.to_owned(),
+            hosts: BTreeSet::from([format!("{uid}.shop.svc.cluster.local")]),
+            selector: BTreeSet::from([format!("app={uid}")]),
+            clusters: BTreeMap::new(),
+        }],
+        versions: versions.iter().map(|version| (*version).to_owned()).collect(),
+        preview: None,
+        hash: String::new(),
+    };
+    record.seal().unwrap()
+}

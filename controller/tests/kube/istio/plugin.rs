@@ -1,0 +1,157 @@
+//! Which flags the filter has where.
+
+use flag::config::Config;
+use rstest::rstest;
+use serde_json::{Value, json};
+use versionflag::kube::istio::object::{Object, TrafficExtension, WasmPlugin, contains};
+use versionflag::kube::istio::plugin::{Image, Part, Target, config, records, spec, targets};
+use versionflag::kube::istio::routes::metadata;
+
+use super::record;
+
+const CLUSTER: &str = "outbound|7070||versionflag.versionflag.svc.cluster.local";
+
+fn all(namespace: &str) -> Target {
+    Target { namespace: namespace.to_owned(), labels: Default::default() }
+}
+
+fn part(uid: &str, age: i64, header: &str) -> Part {
+    Part {
+        age: (k8s_openapi::jiff::Timestamp::from_second(age).ok(), uid.to_owned()),
+        targets: [all("shop")].into(),
+        header: header.to_owned(),
+        record: record(uid, 5, "v1", &["v1"]),
+    }
+}
+
+fn names(config: &Config) -> Vec<&str> {
+    config.flags.iter().map(|flag| flag.name.as_str()).collect()
+}
+
+fn image() -> Image {
+    let url = Some("oci://registry.example/versionflag@sha256:00".to_owned());
+    Image { url, sha256: None, pull_secret: None, cluster: CLUSTER.to_owned() }
+}
+
+#[rstest]
+#[case("", &[("shop", "versionflag")])]
+#[case("namespaces: [web]", &[("shop", "versionflag"), ("web", "versionflag")])]
+#[case(
+    "gateways: [{namespace: istio-system, matchLabels: {istio: ingressgateway}}]",
+    &[("istio-system", "versionflag-gateway-9bb2739e"), ("shop", "versionflag")]
+)]
+// The plugin of the namespace is in its gateways too.
+#[case("gateways: [{matchLabels: {istio: ingressgateway}}]", &[("shop", "versionflag")])]
+#[case(
+    "namespaces: [web], gateways: [{namespace: web, matchLabels: {istio: ingressgateway}}]",
+    &[("shop", "versionflag"), ("web", "versionflag")]
+)]
+fn a_flag_has_a_part_in_the_plugin_of_each_namespace(#[case] callers: &str, #[case] expected: &[(&str, &str)]) {
+    let callers = crate::objects::parse(&format!("{{{callers}}}"));
+    let found = targets("shop", &callers);
+    let found: Vec<(&str, String)> = found.iter().map(|target| (target.namespace.as_str(), target.name())).collect();
+    let expected: Vec<(&str, String)> = expected.iter().map(|(place, name)| (*place, (*name).to_owned())).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn flags_of_a_namespace_share_a_plugin() {
+    let (one, other) = (part("ratings", 7, "x-flag"), part("reviews", 3, "x-flag"));
+    let both = config([&one, &other], &[], CLUSTER).unwrap();
+    assert_eq!(names(&both), ["shop/ratings", "shop/reviews"]);
+    assert_eq!(config([&other, &one], &[], CLUSTER).unwrap(), both, "whatever the order");
+    assert_eq!(config([], &[], CLUSTER), None);
+    // What is written is what a filter takes.
+    let text = serde_json::to_vec(&both).unwrap();
+    assert_eq!(Config::parse(&text).unwrap(), both);
+    assert_eq!(both.service.unwrap().cluster, CLUSTER);
+}
+
+#[test]
+fn the_older_flag_comes_first_where_two_do_not_fit() {
+    let (old, young) = (part("reviews", 3, "x-flag"), part("ratings", 7, "x-other"));
+    let found = config([&young, &old], &[], CLUSTER).unwrap();
+    assert_eq!((found.header.as_str(), names(&found)), ("x-flag", vec!["shop/reviews"]));
+
+    let mut thief = part("ratings", 7, "x-flag");
+    thief.record.members[0].hosts = old.record.members[0].hosts.clone();
+    thief.record = thief.record.seal().unwrap();
+    assert_eq!(names(&config([&thief, &old], &[], CLUSTER).unwrap()), ["shop/reviews"]);
+}
+
+#[test]
+fn a_flag_that_was_not_asked_yet_keeps_what_it_has() {
+    let old = record("ratings", 3, "v1", &["v1"]);
+    let found = config([&part("reviews", 3, "x-flag")], std::slice::from_ref(&old), CLUSTER).unwrap();
+    assert_eq!(names(&found), ["shop/ratings", "shop/reviews"]);
+    assert_eq!(found.flags[0], old);
+    // One that was asked is not there twice.
+    let found = config([&part("ratings", 3, "x-flag")], &[old], CLUSTER).unwrap();
+    assert_eq!(found.flags.iter().map(|flag| flag.epoch).collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let parts = [part("ratings", 7, "x-flag"), part("reviews", 3, "x-flag")];
+    let config = config(&parts, &[], CLUSTER).unwrap();
+    let target = all("shop");
+    let plugin =
+        Object::<WasmPlugin>::new(metadata("shop", "versionflag"), spec::<WasmPlugin>(&image(), &target, &config));
+    assert_eq!(records(&plugin), config.flags);
+    let later = spec::<TrafficExtension>(&image(), &target, &config);
+    assert_eq!(records(&Object::<TrafficExtension>::new(metadata("shop", "versionflag"), later)), config.flags);
+    let other = json!({ "pluginConfig": { "mine": true } });
+    assert_eq!(records(&Object::<WasmPlugin>::new(metadata("shop", "versionflag"), other)), []);
+}
+
+#[test]
+fn a_plugin_fails_open_and_is_pinned() {
+    let config = config([&part("reviews", 3, "x-flag")], &[], CLUSTER).unwrap();
+    let image = Image { sha256: Some("ab".to_owned()), pull_secret: Some("login".to_owned()), ..image() };
+    let wasm = json!({
+        "url": "oci://registry.example/versionflag@sha256:00",
+        "sha256": "ab",
+        "imagePullSecret": "login",
+        "imagePullPolicy": "IfNotPresent",
+        "failStrategy": "FAIL_OPEN",
+        "pluginName": "versionflag",
+        "pluginConfig": config,
+    });
+    assert_eq!(spec::<WasmPlugin>(&image, &all("shop"), &config), wasm);
+    assert_eq!(spec::<TrafficExtension>(&image, &all("shop"), &config), json!({ "wasm": wasm }));
+    let gateway = Target { labels: [("istio".to_owned(), "edge".to_owned())].into(), ..all("shop") };
+    let selector = json!({ "matchLabels": { "istio": "edge" } });
+    assert_eq!(spec::<WasmPlugin>(&image, &gateway, &config)["selector"], selector);
+    let later = spec::<TrafficExtension>(&image, &gateway, &config);
+    assert_eq!((&later["selector"], &later["wasm"]["selector"]), (&selector, &Value::Null));
+}
+
+#[rstest]
+#[case(None, None, Some("start it with --plugin-url"))]
+#[case(Some("oci://registry.example/filter:1"), None, Some("is not pinned"))]
+#[case(Some("oci://registry.example/filter:1"), Some("ab"), None)]
+#[case(Some("oci://registry.example/filter@sha256:ab"), None, None)]
+fn a_filter_that_is_not_pinned_is_not_delivered(
+    #[case] url: Option<&str>,
+    #[case] sha256: Option<&str>,
+    #[case] why: Option<&str>,
+) {
+    let image = Image { url: url.map(str::to_owned), sha256: sha256.map(str::to_owned), ..Image::default() };
+    let found = image.problem();
+    assert_eq!(found.is_some(), why.is_some(), "{found:?}");
+    assert!(found.unwrap_or_default().contains(why.unwrap_or_default()));
+}
+
+#[rstest]
+#[case("{a: 1, b: 2}", "{a: 1}", true)]
+#[case("{a: {b: 1, c: 2}}", "{a: {b: 1}}", true)]
+#[case("{a: {b: 2}}", "{a: {b: 1}}", false)]
+#[case("{}", "{a: 1}", false)]
+#[case("{a: [{b: 1}]}", "{a: [{b: 1}]}", true)]
+#[case("{a: [{b: 1, c: 2}]}", "{a: [{b: 1}]}", false)]
+#[case("{a: [1, 2]}", "{a: [1]}", false)]
+#[case("{a: 1}", "{a: 1.0}", false)]
+fn what_is_wanted_may_have_more_beside_it(#[case] found: &str, #[case] wanted: &str, #[case] is: bool) {
+    let (found, wanted): (Value, Value) = (crate::objects::parse(found), crate::objects::parse(wanted));
+    assert_eq!(contains(&found, &wanted), is);
+}

@@ -1,0 +1,90 @@
+//! The routes that the controller writes.
+
+use rstest::rstest;
+use serde_json::json;
+use versionflag::kube::istio::routes::{clusters, delegate, destination_rule, means, subset, virtual_service};
+
+use super::record;
+
+#[test]
+fn a_version_has_a_route_and_the_rest_goes_to_the_active_one() {
+    let record = record("reviews", 5, "v1", &["v1", "v2"]);
+    let object = serde_json::to_value(virtual_service("shop", "reviews", "x-flag", &record)).unwrap();
+    let host = "reviews.shop.svc.cluster.local";
+    let name = "versionflag:shop/reviews:v1,v2:v1";
+    let to = |version: &str| json!([{ "destination": { "host": host, "subset": version } }]);
+    let marked = |version: &str| json!({ "name": name, "match": [{ "headers": { "x-flag": { "exact": version } } }], "route": to(version) });
+    let http = json!([marked("v1"), marked("v2"), { "name": name, "route": to("v1") }]);
+    assert_eq!(
+        object,
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": {
+                "name": "versionflag-reviews", "namespace": "shop",
+                "labels": { "app.kubernetes.io/managed-by": "versionflag" },
+            },
+            "spec": { "hosts": [host], "http": http },
+        })
+    );
+    // What a gateway delegates to has the same routes, and no hosts.
+    let delegate = serde_json::to_value(delegate("shop", "reviews", "x-flag", &record)).unwrap();
+    assert_eq!(delegate["metadata"]["name"], "versionflag-reviews-delegate");
+    assert_eq!(delegate["spec"], json!({ "http": http }));
+}
+
+#[test]
+fn a_subset_is_all_pods_of_a_version() {
+    let rule = destination_rule("shop", "reviews", "release", ["v1", "1.2.0"]);
+    let spec = json!({
+        "host": "reviews.shop.svc.cluster.local",
+        "subsets": [
+            { "name": "v1", "labels": { "release": "v1" } },
+            { "name": subset("1.2.0"), "labels": { "release": "1.2.0" } },
+        ],
+    });
+    assert_eq!(rule.spec, spec);
+}
+
+#[rstest]
+#[case("v1", Some("v1"))]
+#[case("2026-01", Some("2026-01"))]
+#[case("1.2.0", None)]
+#[case("1_2_0", None)]
+#[case("V1", None)]
+#[case("x.0123456789012345678901234567890123456789012345678901234567890", None)]
+fn a_subset_has_the_name_of_a_dns_label(#[case] version: &str, #[case] same: Option<&str>) {
+    let name = subset(version);
+    assert!(name.len() <= 63 && !name.is_empty(), "{name}");
+    assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'), "{name}");
+    assert!(!name.starts_with('-') && !name.ends_with('-'), "{name}");
+    assert_eq!(same.unwrap_or(&name), name);
+    assert_eq!(name == version, same.is_some());
+}
+
+#[test]
+fn versions_that_look_alike_have_subsets_of_their_own() {
+    let names: std::collections::BTreeSet<String> = ["1.2", "1_2", "1-2", "a", "A"].into_iter().map(subset).collect();
+    assert_eq!(names.len(), 5, "{names:?}");
+}
+
+#[test]
+fn proxies_are_told_the_clusters_of_renamed_versions() {
+    let found = clusters("reviews", "shop", &[80, 9080], ["v1", "1.2.0"]);
+    let name = subset("1.2.0");
+    let of = |port: u16| format!("outbound|{port}|{name}|reviews.shop.svc.cluster.local");
+    assert_eq!(found, [("1.2.0".to_owned(), [of(80), of(9080)].into())].into());
+    assert!(clusters("reviews", "shop", &[], ["1.2.0"]).is_empty());
+}
+
+#[rstest]
+#[case("reviews", "shop", true)]
+#[case("reviews", "other", false)]
+#[case("reviews.shop", "other", true)]
+#[case("reviews.shop.svc", "other", true)]
+#[case("Reviews.shop.svc.cluster.local.", "other", true)]
+#[case("reviews.other", "shop", false)]
+#[case("*.shop.svc.cluster.local", "shop", false)]
+#[case("ratings", "shop", false)]
+fn a_service_has_many_names(#[case] host: &str, #[case] place: &str, #[case] is: bool) {
+    assert_eq!(means(host, place, "reviews", "shop"), is);
+}
