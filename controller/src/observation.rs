@@ -24,6 +24,9 @@ pub struct Workload {
     /// How it ended, if it did so by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exited: Option<String>,
+    /// Something of it is there that can be deleted, whether it runs or not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exists: bool,
 }
 
 /// Whether there is room for one version more.

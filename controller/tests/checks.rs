@@ -120,7 +120,8 @@ fn what_a_webhook_answers(#[case] status: u16, #[case] verdict: Verdict) {
 
 /// Everything is fine but for what the check says.
 fn seen(verdict: Option<Verdict>, since: u64) -> Observation {
-    let ready = Workload { declared: true, running: true, ready: true, ready_since: Some(0), exited: None };
+    let ready =
+        Workload { declared: true, running: true, ready: true, ready_since: Some(0), exited: None, exists: false };
     let mut seen = Observation::unknown();
     seen.versions = [("v1".to_owned(), ready.clone()), ("v2".to_owned(), ready)].into();
     (seen.fleet.expected, seen.fleet.acked) = (1, 1);

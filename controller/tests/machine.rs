@@ -8,7 +8,7 @@ use flag::ledger::{Fleet, Laggard, Quiet};
 use proptest::prelude::*;
 use versionflag::checks::{Answer, Questions, Verdict};
 use versionflag::observation::{Action, Headroom, Observation, Place, Request, Workload};
-use versionflag::spec::Spec;
+use versionflag::spec::{CleanupPolicy, Spec};
 use versionflag::status::{Phase, Status};
 use versionflag::step::{Effect, Plan, step, wanted};
 
@@ -75,6 +75,7 @@ struct World {
     request: Option<Request>,
     requests: u32,
     stops: Vec<String>,
+    deleted: BTreeSet<String>,
 }
 
 impl World {
@@ -91,6 +92,7 @@ impl World {
             request: None,
             requests: 0,
             stops: vec![],
+            deleted: BTreeSet::new(),
         }
     }
 
@@ -113,7 +115,8 @@ impl World {
             let since = self.running.get(version).copied();
             let ready = since.is_some_and(|since| self.now >= since + 300);
             let ready_since = since.filter(|_| ready).map(|since| since + 300);
-            Workload { declared: true, running: since.is_some(), ready, ready_since, exited: None }
+            let exists = !self.deleted.contains(version);
+            Workload { declared: exists, running: since.is_some(), ready, ready_since, exited: None, exists }
         };
         let (verdict, since) = self.verdict;
         let asked = Questions::of(&self.spec, &self.status).is_some();
@@ -150,6 +153,7 @@ impl World {
         for effect in effects.into_iter().take(crash.unwrap_or(usize::MAX)) {
             match effect {
                 Effect::Start { version } => {
+                    assert!(!self.deleted.contains(&version), "what was deleted is asked for");
                     self.running.entry(version).or_insert(self.now);
                 }
                 Effect::Stop { version } => {
@@ -162,6 +166,13 @@ impl World {
                     assert!(!record.versions.contains(&version), "a proxy could still choose what is stopped");
                     self.running.remove(&version);
                     self.stops.push(version);
+                }
+                Effect::Delete { version } => {
+                    let switch = self.status.switch.as_ref().unwrap();
+                    assert!(!switch.rollback && !switch.removal && version == switch.from, "{switch:?}");
+                    assert_eq!((self.status.phase, self.running.contains_key(&version)), (Phase::Removing, false));
+                    assert_ne!(version, self.status.active_version, "the active version is deleted");
+                    self.deleted.insert(version);
                 }
                 Effect::Publish(record) => {
                     assert_eq!(Some(record.as_ref()), self.status.record.as_ref(), "published before written");
@@ -177,7 +188,10 @@ impl World {
     fn apply(&mut self, op: &Op, restarts: bool) {
         match op {
             Op::Wait(ms) => self.now += ms,
-            Op::Ask(version) => (*version).clone_into(&mut self.spec.version),
+            Op::Ask(version) => {
+                (*version).clone_into(&mut self.spec.version);
+                self.deleted.remove(*version);
+            }
             Op::Request(action) => {
                 self.requests += 1;
                 self.request = Some(Request { id: self.requests.to_string(), action: *action });
@@ -271,8 +285,13 @@ proptest! {
 
     /// The assertions are in `World::pass`.
     #[test]
-    fn never_unsafe_and_always_arrives(ops in prop::collection::vec(op(), 0..120), checked in any::<bool>()) {
+    fn never_unsafe_and_always_arrives(
+        ops in prop::collection::vec(op(), 0..120),
+        checked in any::<bool>(),
+        policy in prop::sample::select(&[CleanupPolicy::ScaleToZero, CleanupPolicy::Delete][..]),
+    ) {
         let mut world = World::new(spec(if checked { CHECK } else { "" }));
+        world.spec.cleanup.policy = policy;
         for op in &ops {
             world.apply(op, true);
         }
@@ -339,6 +358,30 @@ fn a_whole_switch_goes_through_every_phase() {
     world.until(Phase::Stable);
     assert_eq!(world.stops, ["v1"]);
     assert_eq!(world.status.record.as_ref().map(|record| record.versions.len()), Some(1));
+}
+
+#[test]
+fn what_is_left_is_deleted_if_asked_for_and_what_is_rolled_back_is_not() {
+    let mut world = World::new(spec(", promotion: {mode: Automatic}"));
+    world.spec.cleanup.policy = CleanupPolicy::Delete;
+    world.until(Phase::Stable);
+    "v2".clone_into(&mut world.spec.version);
+    world.until(Phase::Removing);
+    world.end();
+    assert_eq!((world.stops.as_slice(), &world.deleted), (&["v1".to_owned()][..], &BTreeSet::from(["v1".to_owned()])));
+    let removed = world.status.history.iter().find(|event| event.event == "Removed").unwrap();
+    assert_eq!(removed.message, "v1 is deleted");
+
+    "v3".clone_into(&mut world.spec.version);
+    world.until(Phase::Settling);
+    world.request = Some(Request { id: "back".to_owned(), action: Action::Rollback });
+    world.pass(None);
+    world.end();
+    assert_eq!(
+        (world.status.active_version.as_str(), world.stops.as_slice()),
+        ("v2", &["v1".to_owned(), "v3".to_owned()][..])
+    );
+    assert!(!world.deleted.contains("v3"), "it may be tried again");
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn spec(extra: &str) -> Spec {
 }
 
 fn ready(since: u64) -> Workload {
-    Workload { declared: true, running: true, ready: true, ready_since: Some(since), exited: None }
+    Workload { declared: true, running: true, ready: true, ready_since: Some(since), exited: None, exists: false }
 }
 
 /// Both run, all acked, v1 quiet for a minute.

@@ -35,11 +35,6 @@ async fn says(process: &Process, words: &str) -> Result<()> {
     .await
 }
 
-async fn annotate(switch: &Switch<'_, '_>, id: &str, action: &str) -> Result<()> {
-    let request = format!("versionflag.io/request={}", json!({ "id": id, "action": action }));
-    switch.cluster.kubectl(&["annotate", "versionflag", "reviews", "--overwrite", &request]).await.map(drop)
-}
-
 /// The leader stops where it has decided to scale v1 down and has not done it. When it goes on,
 /// another one leads, and the switch has been taken back.
 #[test]
@@ -58,7 +53,7 @@ fn a_leader_that_comes_back_does_not_end_what_is_gone_back_to() {
         switch.ask("v2").await?;
         wait_for("the point", LIMIT, async || first.is_stopped().unwrap_or(false)).await?;
         assert_eq!(switch.resource().await?["status"]["phase"], "Removing");
-        annotate(switch, "back", "rollback").await?;
+        switch.request("back", "rollback").await?;
         says(&second, "this replica acts now").await?;
         let taken_back = wait_for("the rollback", LIMIT, async || {
             let status = switch.resource().await?["status"].take();
@@ -194,7 +189,7 @@ fn edits_in_the_middle_of_a_switch_do_no_harm() {
         // After the flip, the version that was left is kept for a rollback, whoever scales it down.
         switch.ask("v2").await?;
         switch.reaches("AwaitingPromotion", "v1").await?;
-        annotate(switch, "go", "promote").await?;
+        switch.request("go", "promote").await?;
         let flipped = switch.reaches("Retaining", "v2").await?;
         scale(switch, "v1", 0).await?;
         wait_for("v1 to be started again", LIMIT, async || {
@@ -248,7 +243,7 @@ fn a_record_that_was_restored_does_not_fall_behind_its_proxies() {
         switch.ask("v2").await?;
         let before = switch.reaches("AwaitingPromotion", "v1").await?;
         switch.cluster.back_up()?;
-        annotate(switch, "go", "promote").await?;
+        switch.request("go", "promote").await?;
         let flipped = switch.reaches("Retaining", "v2").await?;
         assert!(epoch(&flipped) > epoch(&before));
         // The Lease shows the restore: the leader has to have seen a later one than that of the copy.
@@ -278,7 +273,7 @@ fn a_record_that_was_restored_does_not_fall_behind_its_proxies() {
         })
         .await?;
         switch.set(json!({ "cleanup": { "retainFor": "0s" } })).await?;
-        annotate(switch, "go-on", "promote").await?;
+        switch.request("go-on", "promote").await?;
         switch.reaches("Stable", "v2").await?;
         assert_eq!(replicas(switch).await?, pair("0", "2"));
         nothing_was_lost(load, "v2").await

@@ -35,25 +35,39 @@ fn objects(yaml: &str) -> Result<BTreeMap<String, Value>> {
         let metadata = object["metadata"].as_object_mut().context("no metadata")?;
         metadata.remove("labels");
         let name = metadata["name"].as_str().context("no name")?.to_owned();
+        let elsewhere = metadata.get("namespace").and_then(Value::as_str).filter(|place| *place != "versionflag");
+        let place = elsewhere.map(|place| format!(" in {place}")).unwrap_or_default();
         let kind = object["kind"].as_str().context("no kind")?.to_owned();
-        Ok((format!("{kind} {name}"), object))
+        Ok((format!("{kind} {name}{place}"), object))
     });
     named.collect()
 }
 
+fn kustomize(directory: &str) -> BTreeMap<String, Value> {
+    let yaml = run("kubectl", &["kustomize", &manifests().join(directory).to_string_lossy()]).expect(directory);
+    objects(&yaml).expect("objects")
+}
+
 #[test]
 fn the_chart_is_the_base() {
-    let base = manifests().join("kubernetes");
-    let base = run("kubectl", &["kustomize", &base.to_string_lossy()]).expect("the base");
-    let mut base = objects(&base).expect("objects");
-    // Helm makes the namespace itself, and never upgrades custom resources.
-    for apart in ["Namespace versionflag", "CustomResourceDefinition versionflags.versionflag.io"] {
-        base.remove(apart).expect(apart);
-    }
-    let chart = objects(&template(&[]).expect("the chart")).expect("objects");
-    assert_eq!(chart.keys().collect::<Vec<_>>(), base.keys().collect::<Vec<_>>());
-    for (name, object) in &chart {
-        assert_eq!(object, &base[name], "{name}");
+    let one = ["--set", "namespace=bookinfo"];
+    let delete = ["--set", "deleteWorkloads=true"];
+    let cases: [(&[&str], &[&str]); 3] =
+        [(&[], &["kubernetes"]), (&one, &["kubernetes-namespaced"]), (&delete, &["kubernetes", "kubernetes/delete"])];
+    for (values, directories) in cases {
+        let mut base = BTreeMap::new();
+        for directory in directories {
+            base.extend(kustomize(directory));
+        }
+        // Helm makes the namespace itself, and never upgrades custom resources.
+        for apart in ["Namespace versionflag", "CustomResourceDefinition versionflags.versionflag.io"] {
+            base.remove(apart).expect(apart);
+        }
+        let chart = objects(&template(values).expect("the chart")).expect("objects");
+        assert_eq!(chart.keys().collect::<Vec<_>>(), base.keys().collect::<Vec<_>>());
+        for (name, object) in &chart {
+            assert_eq!(object, &base[name], "{name} with {values:?}");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use flag::ledger::{Laggard, Quiet};
 use kube::ResourceExt;
 
-use crate::kube::resource::{ResourceStatus, Role, VersionFlag};
+use crate::kube::resource::{self, ResourceStatus, Role, VersionFlag};
 use crate::observation::Workload;
 use crate::service::FlagView;
 use crate::status::{Phase, Status};
@@ -135,11 +135,7 @@ impl Model {
         let versions = versions.map(|version| Version {
             name: version.name.clone(),
             role: role(version.role),
-            state: match (version.replicas, version.ready) {
-                (0, _) => "stopped".to_owned(),
-                (replicas, true) => format!("ready  {replicas} replicas"),
-                (replicas, false) => format!("not ready  {replicas} replicas"),
-            },
+            state: state(version),
         });
         let created = flag.creation_timestamp().and_then(|time| u64::try_from(time.0.as_millisecond()).ok());
         Model {
@@ -182,6 +178,19 @@ fn strength(workload: &Workload) -> String {
         None if workload.running => "not ready".to_owned(),
         None => "stopped".to_owned(),
     }
+}
+
+fn state(version: &resource::Version) -> String {
+    let mut state = match (version.replicas, version.ready) {
+        (0, _) => "stopped".to_owned(),
+        (replicas, true) => format!("ready  {replicas} replicas"),
+        (replicas, false) => format!("not ready  {replicas} replicas"),
+    };
+    let others: Vec<&str> = version.autoscalers.iter().chain(&version.managers).map(String::as_str).collect();
+    if !others.is_empty() {
+        state.push_str(&format!("  also scaled by {}", others.join(", ")));
+    }
+    state
 }
 
 fn role(role: Role) -> &'static str {

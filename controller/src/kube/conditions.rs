@@ -48,6 +48,7 @@ pub(super) fn derive(seen: &Seen<'_>) -> Vec<Condition> {
         ("CleanedUp", Some(of_switch(seen, cleaned_up))),
         ("Reconciling", reconciling(seen)),
         ("Stalled", stalled(seen)),
+        ("ReplicasContested", contested(seen)),
     ];
     words.into_iter().filter_map(|(kind, word)| word.map(|word| condition(seen, kind, word))).collect()
 }
@@ -196,7 +197,10 @@ fn cleaned_up(seen: &Seen<'_>, switch: &Switch) -> Word {
         return no("Leftovers", format!("{leftover} still has to be removed"));
     }
     match machine.phase {
-        Phase::Stable if switch.removed_at.is_some() => yes("Removed", format!("{from} is stopped")),
+        Phase::Stable if switch.removed_at.is_some() => {
+            let there = seen.versions.get(from).is_some_and(|workload| workload.exists);
+            yes("Removed", format!("{from} is {}", if there { "stopped" } else { "deleted" }))
+        }
         Phase::Stable if seen.spec.cleanup.policy == CleanupPolicy::Retain => {
             yes("Retained", format!("{from} stays, as cleanup.policy asks"))
         }
@@ -210,6 +214,19 @@ fn reconciling(seen: &Seen<'_>) -> Option<Word> {
     let phase = seen.machine.phase;
     let waits = blocked(seen).is_none_or(|(reason, _)| WAITS.contains(&reason));
     (phase != Phase::Stable && waits).then(|| yes(phase.name(), format!("the phase is {}", phase.name())))
+}
+
+/// Who would undo what is done to the versions that the flag is about.
+fn contested(seen: &Seen<'_>) -> Option<Word> {
+    let machine = seen.machine;
+    let switch = machine.switch.iter().flat_map(|switch| [&switch.from, &switch.to]);
+    let versions = switch.chain([&machine.active_version, &seen.spec.version]).chain(&machine.leftovers);
+    let (manager, object) = versions.flat_map(|version| seen.workloads.managers(version)).next()?;
+    let message = format!(
+        "{manager} applies spec.replicas of {object} too, and would undo what is done to it: leave replicas out of what \
+         it applies, or have it ignore what the field manager versionflag writes"
+    );
+    Some(yes("FieldManager", message))
 }
 
 fn stalled(seen: &Seen<'_>) -> Option<Word> {

@@ -21,7 +21,7 @@ use super::resource::{REQUEST, ResourceStatus, VersionFlag};
 use super::status::{Problem, Seen, cannot_begin, derive, unsupported};
 use super::trim::Trim;
 use super::workloads::Workloads;
-use super::write::{Writer, is_conflict};
+use super::write::{Writer, is_conflict, refusal};
 use super::{headroom, proxies};
 use crate::audit::{Audit, news};
 use crate::checks::Questions;
@@ -85,6 +85,8 @@ pub(super) struct Flag {
     awaited: BTreeSet<String>,
     /// Why its routes are not written.
     unwritten: Option<String>,
+    /// What the API server did not let it do in its last turn.
+    refused: Option<Problem>,
 }
 
 /// One look at everything that concerns the flag.
@@ -116,6 +118,7 @@ impl Flag {
             told: false,
             awaited: BTreeSet::new(),
             unwritten: None,
+            refused: None,
         }
     }
 
@@ -196,7 +199,15 @@ impl Flag {
             self.awaited = awaited(&self.machine, &look);
             self.show(&look, plan.waiting, around);
             for effect in in_order(plan.effects) {
-                self.act(&look, effect, around).await?;
+                let done = self.act(&look, effect, around).await;
+                if let Err(TurnError::Api(error)) = &done {
+                    self.refused = refusal(error).map(refused).or_else(|| self.refused.take());
+                }
+                done?;
+            }
+            // What is written of it is out of date.
+            if self.refused.take().is_some() {
+                continue;
             }
             return Ok(plan.requeue_ms);
         }
@@ -238,7 +249,7 @@ impl Flag {
         let found = found.or_else(|| workloads.errors.first().map(|message| problem("Workloads", message.clone())));
         let versions = self.versions(now_ms, &workloads);
         let status = &self.machine;
-        let found = found.or_else(|| cannot_begin(&spec, status, &versions));
+        let found = found.or_else(|| cannot_begin(&spec, status, &versions)).or_else(|| self.refused.clone());
         let asked = status.asked();
         let fleet = status.record.as_ref().map(|record| around.hub.fleet(now_ms, record, &expected, &asked));
         let fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
@@ -367,6 +378,11 @@ fn known_versions(machine: &Status, workloads: &Workloads, wanted: &str) -> BTre
     let recorded = machine.record.iter().flat_map(|record| &record.versions);
     let found = workloads.versions().into_iter().map(str::to_owned);
     found.chain(recorded.cloned()).chain([wanted.to_owned()]).collect()
+}
+
+fn refused(why: &str) -> Problem {
+    let message = format!("the API server does not let the controller go on: {why}");
+    Problem { reason: "Forbidden", message }
 }
 
 /// The names of a Service that its callers may use. The short one only where all callers are of its

@@ -6,6 +6,7 @@
 //! | [`reading`] | a flag as it was read, or why it cannot be | none |
 //! | [`workloads`], [`pods`] | which workloads belong to which version, and how strong they are | none |
 //! | [`mod@status`], `conditions` | the status of the resource, from what is remembered and seen | none |
+//! | [`managers`] | who else writes the number of pods | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
 //! | [`proxies`] | who has to ack | none |
 //! | [`index`], [`trim`] | what is kept of the objects, by namespace | none |
@@ -30,6 +31,7 @@ pub mod istio;
 mod kept;
 pub mod leader;
 pub mod lease;
+pub mod managers;
 pub mod pods;
 pub mod proxies;
 pub mod reading;

@@ -129,6 +129,10 @@ pub struct Version {
     /// number to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub autoscalers: Vec<String>,
+    /// Field managers that apply the number of pods too, such as a GitOps tool: they would undo what
+    /// the controller does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managers: Vec<String>,
 }
 
 /// What a version is to the flag.

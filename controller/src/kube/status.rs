@@ -149,6 +149,7 @@ fn versions(seen: &Seen<'_>) -> Vec<Version> {
         ready: seen.versions.get(name).is_some_and(|workload| workload.ready),
         replicas: seen.workloads.replicas(name),
         autoscalers: autoscalers(seen.workloads, name),
+        managers: seen.workloads.managers(name).into_keys().collect(),
     };
     names.into_iter().map(version).collect()
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::core::ObjectMeta;
 
+use super::managers;
 use super::reading::Reading;
 use super::resource::{KEPT_AT, REQUEST, VersionFlag};
 
@@ -21,6 +22,16 @@ pub trait Trim {
 /// Labels tell what belongs together, and two annotations are of ours.
 fn metadata(all: &mut ObjectMeta) {
     all.managed_fields = None;
+    rest(all);
+}
+
+/// The same of what has replicas.
+fn scaled(all: &mut ObjectMeta) {
+    managers::trim(all);
+    rest(all);
+}
+
+fn rest(all: &mut ObjectMeta) {
     if let Some(annotations) = &mut all.annotations {
         annotations.retain(|name, _| name == KEPT_AT || name == REQUEST);
     }
@@ -87,7 +98,7 @@ impl Trim for Pod {
 
 impl Trim for Deployment {
     fn trim(&mut self) {
-        metadata(&mut self.metadata);
+        scaled(&mut self.metadata);
         self.spec.iter_mut().for_each(|spec| template(&mut spec.template));
         self.status.iter_mut().for_each(|status| status.conditions = None);
     }
@@ -95,7 +106,7 @@ impl Trim for Deployment {
 
 impl Trim for StatefulSet {
     fn trim(&mut self) {
-        metadata(&mut self.metadata);
+        scaled(&mut self.metadata);
         if let Some(spec) = &mut self.spec {
             template(&mut spec.template);
             spec.volume_claim_templates = None;

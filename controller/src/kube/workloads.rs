@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec, ResourceQuota, Serv
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 
-use super::pods;
+use super::{managers, pods};
 use crate::observation::Workload;
 use crate::spec::Spec;
 
@@ -139,6 +139,7 @@ impl Workloads {
             ready: any && groups().all(|group| group.is_some_and(|group| group.lacks().is_none())),
             ready_since: None,
             exited: groups().flatten().find_map(Group::exited),
+            exists: groups().flatten().any(|group| !group.objects.is_empty()),
         }
     }
 
@@ -179,6 +180,12 @@ impl Workloads {
     /// Who else scales a workload.
     pub fn autoscaler(&self, object: &Object) -> Option<&str> {
         self.autoscalers.get(&object.to_string()).map(String::as_str)
+    }
+
+    /// Who else writes the number of pods of a version again and again, with one workload of each.
+    pub fn managers(&self, version: &str) -> BTreeMap<String, &Object> {
+        let objects = self.objects(version).into_iter().rev();
+        objects.flat_map(|object| managers::of(object.metadata()).into_iter().map(move |name| (name, object))).collect()
     }
 
     /// What has to be scaled so that the version does not run.
@@ -346,6 +353,11 @@ impl Object {
         Ok(version.clone())
     }
 
+    /// Whether its deletion was asked for.
+    pub fn is_ending(&self) -> bool {
+        self.metadata().deletion_timestamp.is_some()
+    }
+
     /// Pods that it has made, of any generation.
     fn created(&self) -> i32 {
         match self {
@@ -370,7 +382,7 @@ impl Object {
             }
         };
         let (updated, available) = (updated.unwrap_or(0), available.unwrap_or(0));
-        if self.metadata().deletion_timestamp.is_some() {
+        if self.is_ending() {
             Some("is being deleted".to_owned())
         } else if observed < self.metadata().generation {
             Some("was changed, and its controller has not seen that yet".to_owned())

@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v1::{Scale as ScaleObject, ScaleSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -39,6 +39,14 @@ fn merge() -> PatchParams {
 /// Whether somebody else has written since: look again.
 pub fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_conflict())
+}
+
+/// What the API server does not let this controller do, in its words.
+pub fn refusal(error: &kube::Error) -> Option<&str> {
+    match error {
+        kube::Error::Api(status) if status.code == 403 => Some(&status.message),
+        _ => None,
+    }
 }
 
 fn is_not_found(error: &kube::Error) -> bool {
@@ -100,6 +108,23 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Deletes a workload, if it still is as it was when that was decided.
+    pub async fn delete(&self, object: &Object) -> Result<(), kube::Error> {
+        let metadata = object.metadata();
+        let (name, namespace) = (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone());
+        let same = Preconditions { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() };
+        let (namespace, how) = (namespace.unwrap_or_default(), DeleteParams::background().preconditions(same));
+        let done = match object {
+            Object::Deployment(_) => {
+                Api::<Deployment>::namespaced(self.client.clone(), &namespace).delete(&name, &how).await.map(drop)
+            }
+            Object::StatefulSet(_) => {
+                Api::<StatefulSet>::namespaced(self.client.clone(), &namespace).delete(&name, &how).await.map(drop)
+            }
+        };
+        done.or_else(|error| if is_not_found(&error) { Ok(()) } else { Err(error) })
     }
 
     /// Marks a workload that is gone back to, so that a scale-down which was decided before fails.

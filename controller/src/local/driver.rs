@@ -287,6 +287,8 @@ impl Driver {
                     }
                 }
             }
+            // A process leaves nothing, so the policy is refused.
+            Effect::Delete { .. } => {}
             Effect::Stop { version } => {
                 let how = versions.get(version).map(|version| version.stop.clone()).unwrap_or_default();
                 self.supervisor.stop(now_ms, &mut self.store, version, &how)?;

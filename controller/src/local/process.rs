@@ -225,6 +225,7 @@ impl Supervisor {
             ready: ready_since.is_some(),
             ready_since,
             exited: live.and_then(|live| live.exited.clone()).filter(|_| ready_since.is_none()),
+            exists: false,
         }
     }
 }

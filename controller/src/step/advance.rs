@@ -1,13 +1,14 @@
 //! Which phase comes next. Pure.
 
-use super::settle::{Proof, What, all_acked, missing_acks, names, settled};
+use super::removal::{removing, retaining};
+use super::settle::{Proof, all_acked, missing_acks, names, settled};
 use super::{Wait, checks, request, suspended, wanted};
 use crate::observation::{Headroom, Observation};
 use crate::spec::{self, CleanupPolicy, Laggards, OnTargetFailure, OnTimeout, PromotionMode, Spec};
 use crate::status::{Phase, Status, Switch};
 
 /// More than any healthy proxy takes to ack a record, and to report twice after it.
-const ACKS_MS: u64 = 2_000;
+pub(super) const ACKS_MS: u64 = 2_000;
 
 /// At most one transition.
 pub(super) fn advance(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation) -> Wait {
@@ -281,7 +282,13 @@ fn proving(now_ms: u64, status: &mut Status, seen: &Observation, switch: Switch)
 }
 
 /// Rolls back by itself when the new version died and the spec says so.
-fn target_died(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, switch: &Switch) -> Option<Wait> {
+pub(super) fn target_died(
+    now_ms: u64,
+    spec: &Spec,
+    status: &mut Status,
+    seen: &Observation,
+    switch: &Switch,
+) -> Option<Wait> {
     let target = seen.workload(&switch.to);
     let how = target.exited.filter(|_| !target.ready)?;
     let back = seen.workload(&switch.from).ready && switch.may_roll_back();
@@ -357,61 +364,4 @@ fn settling(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
     }
     status.switch = Some(switch);
     Wait::moved()
-}
-
-fn retaining(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, mut switch: Switch) -> Wait {
-    if let Some(wait) = target_died(now_ms, spec, status, seen, &switch) {
-        return wait;
-    }
-    if spec.cleanup.policy == CleanupPolicy::Retain {
-        status.note(now_ms, "Retained", format!("{} stays", switch.from));
-        status.target_version = None;
-        status.enter(now_ms, Phase::Stable);
-        return Wait::moved();
-    }
-    let until = switch.retain_until.unwrap_or(now_ms);
-    if now_ms < until {
-        return Wait::until(format!("{} stays for {} after it settled", switch.from, spec.cleanup.retain_for), until);
-    }
-    if settled(now_ms, spec, &switch, seen).is_err() {
-        return unsettle(now_ms, status, switch);
-    }
-    // A restart forgets the answers: they have to be there again.
-    if let Some(wait) = checks::missing(now_ms, spec, status, seen, &switch, (0, 0)) {
-        return wait;
-    }
-    switch.removal_intent_at = Some(now_ms);
-    status.switch = Some(switch);
-    status.enter(now_ms, Phase::Removing);
-    Wait::moved()
-}
-
-/// What was proved no longer holds: it has to be proved again.
-fn unsettle(now_ms: u64, status: &mut Status, switch: Switch) -> Wait {
-    status.switch = Some(Switch { settled_at: None, removal_intent_at: None, ..switch });
-    status.enter(now_ms, Phase::Settling);
-    Wait::moved()
-}
-
-fn removing(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, mut switch: Switch) -> Wait {
-    if !seen.workload(&switch.from).running {
-        status.note(now_ms, "Removed", format!("{} is stopped", switch.from));
-        switch.removed_at = Some(now_ms);
-        status.switch = Some(switch);
-        status.target_version = None;
-        status.enter(now_ms, Phase::Stable);
-        return Wait::moved();
-    }
-    match settled(now_ms, spec, &switch, seen) {
-        Ok(_) => Wait::on(format!("{} has to stop", switch.from)),
-        // The record without the old version is new, and has to be acked too. That is a matter of
-        // milliseconds; whatever takes longer is for Settling, where a rollback is possible.
-        Err(missing) => {
-            let until = status.phase_since.saturating_add(ACKS_MS);
-            if missing.what == What::Target || now_ms >= until {
-                return unsettle(now_ms, status, switch);
-            }
-            Wait::until(missing.message, until)
-        }
-    }
 }

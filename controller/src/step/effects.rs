@@ -33,11 +33,14 @@ pub(super) fn effects(now_ms: u64, spec: &Spec, status: &Status, seen: &Observat
             effects.push(Effect::Start { version: switch.from.clone() });
         }
         Phase::Removing
-            if switch.from != status.active_version
-                && seen.workload(&switch.from).running
-                && settle::settled(now_ms, spec, switch, seen).is_ok() =>
+            if switch.from != status.active_version && settle::settled(now_ms, spec, switch, seen).is_ok() =>
         {
-            effects.push(Effect::Stop { version: switch.from.clone() });
+            let (version, left) = (switch.from.clone(), seen.workload(&switch.from));
+            if left.running {
+                effects.push(Effect::Stop { version });
+            } else if left.exists && settle::deletes(spec, switch) {
+                effects.push(Effect::Delete { version });
+            }
         }
         _ => {}
     }

@@ -8,6 +8,7 @@ mod advance;
 mod checks;
 mod effects;
 mod record;
+mod removal;
 mod request;
 mod settle;
 
@@ -29,6 +30,11 @@ pub enum Effect {
     },
     /// Have the version stopped.
     Stop {
+        /// Which.
+        version: String,
+    },
+    /// Have the version, which is stopped, deleted.
+    Delete {
         /// Which.
         version: String,
     },

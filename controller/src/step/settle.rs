@@ -3,12 +3,18 @@
 use flag::ledger::{Fleet, Laggard, Quiet};
 
 use crate::observation::Observation;
-use crate::spec::{Laggards, OnTimeout, Spec};
+use crate::spec::{CleanupPolicy, Laggards, OnTimeout, Spec};
 use crate::status::Switch;
 
 /// Whether every expected proxy has exactly the record last written.
 pub(super) fn all_acked(fleet: &Fleet) -> bool {
     fleet.expected > 0 && fleet.acked == fleet.expected && fleet.laggards.is_empty()
+}
+
+/// Whether what a switch has left is deleted. What was given up, overtaken or rolled back is only
+/// stopped: it may be asked for again.
+pub(super) fn deletes(spec: &Spec, switch: &Switch) -> bool {
+    spec.cleanup.policy == CleanupPolicy::Delete && switch.may_roll_back()
 }
 
 /// Laggards in words.

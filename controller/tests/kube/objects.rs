@@ -148,6 +148,13 @@ impl Cluster {
         self
     }
 
+    pub(crate) fn managed(&mut self, deployment: &str, fields: &str) -> &mut Cluster {
+        let found = |one: &&mut Arc<_>| name_of(one) == Some(deployment);
+        let one = self.objects.deployments.iter_mut().find(found).unwrap();
+        Arc::make_mut(one).metadata.managed_fields = parse(fields);
+        self
+    }
+
     pub(crate) fn status(&mut self, deployment: &str, status: &str) -> &mut Cluster {
         let found = |one: &&mut Arc<_>| name_of(one) == Some(deployment);
         let one = self.objects.deployments.iter_mut().find(found).unwrap();

@@ -141,6 +141,25 @@ fn what_blocks_is_said_and_only_errors_stall(
 }
 
 #[test]
+fn who_else_scales_is_said() {
+    let mut world = world(SETTLING);
+    assert_eq!(world.condition("ReplicasContested"), None);
+    let mut cluster = Cluster::default();
+    cluster.service("reviews").deployment("v1", 2, 2).deployment("v2", 3, 3).managed(
+        "reviews-v1",
+        "[{manager: argocd-controller, operation: Apply, fieldsV1: {'f:spec': {'f:replicas': {}}}}]",
+    );
+    world.workloads = Workloads::find("shop", &world.spec, &cluster.objects);
+    let status = world.status(1_000_000);
+    let condition = status.conditions.iter().find(|one| one.type_ == "ReplicasContested").unwrap();
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "FieldManager"));
+    assert!(condition.message.starts_with("argocd-controller applies spec.replicas of Deployment/reviews-v1 too"));
+    let one = status.versions.iter().find(|one| one.name == "v1").unwrap();
+    assert_eq!(one.managers, ["argocd-controller"]);
+    assert!(!status.conditions.iter().any(|one| one.type_ == "Stalled"), "it does not hold anything up");
+}
+
+#[test]
 fn what_is_not_built_is_said() {
     let mut world = world(STABLE);
     world.spec.routing.provider = versionflag::spec::Provider::GatewayAPI;

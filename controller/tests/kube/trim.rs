@@ -22,7 +22,8 @@ fn of_cluster() -> (Deployment, Deployment, Vec<Pod>, EndpointSlice, Node) {
     let deployment = |version: &str, replicas: i32| {
         parse(&format!(
             "{{metadata: {{name: reviews-{version}, namespace: shop, generation: 1, resourceVersion: '7',
-              annotations: {{versionflag.io/kept-at: '5', other: x}}, managedFields: [{{manager: any}}]}},
+              annotations: {{versionflag.io/kept-at: '5', other: x}}, managedFields: [{{manager: any}}, {{manager: gitops, operation: Apply, apiVersion: apps/v1,
+                fieldsType: FieldsV1, fieldsV1: {{'f:spec': {{'f:replicas': {{}}, 'f:template': {{}}}}}}}}]}},
               spec: {{replicas: {replicas}, selector: {{}}, template: {{
                 metadata: {{labels: {{app: reviews, version: {version}}}}}, spec: {{{}}}}}}},
               status: {{observedGeneration: 1, replicas: {replicas}, updatedReplicas: {replicas},
@@ -61,8 +62,8 @@ fn look(trim: bool) -> String {
         slice.trim();
         node.trim();
         assert_eq!(
-            (&v1.metadata.managed_fields, v1.metadata.annotations.as_ref().map(|all| all.len())),
-            (&None, Some(1))
+            (v1.metadata.managed_fields.as_ref().map(Vec::len), v1.metadata.annotations.as_ref().map(|all| all.len())),
+            (Some(1), Some(1))
         );
         assert_eq!(pods.first().and_then(|pod| pod.spec.as_ref()?.volumes.clone()), None);
         assert_eq!(node.status.as_ref().and_then(|status| status.images.clone()), None);
@@ -84,10 +85,11 @@ fn look(trim: bool) -> String {
         headroom::look("shop", "v2", &scales, &objects)
     };
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         workloads.errors,
         workloads.observe("v1"),
         workloads.lacks("v2"),
+        workloads.managers("v1").keys(),
         proxies::expected("shop", &spec, &objects.pods),
         room(1),
         room(2),
@@ -99,7 +101,7 @@ fn a_look_at_what_is_kept_sees_the_same() {
     let (whole, kept) = (look(false), look(true));
     assert_eq!(whole, kept);
     // It saw something: one is at full strength, and there is room for one more, not for two.
-    for word in ["ready: true", "a.shop", "Fits", "needs 2 more pods"] {
+    for word in ["ready: true", "gitops", "a.shop", "Fits", "needs 2 more pods"] {
         assert!(whole.contains(word), "{word}: {whole}");
     }
 }

@@ -233,3 +233,29 @@ fn an_autoscaler_is_woken_and_not_fought(#[case] replicas: i32, #[case] scaled: 
     assert_eq!(by, scaled.then_some("reviews-v2-hpa"));
     assert_eq!(found.stop("v1").len(), 1, "what is removed is scaled to zero, which turns an autoscaler off");
 }
+
+#[rstest]
+#[case::server_side("argocd-controller", "Apply", "f:replicas", true)]
+#[case::anybody_who_applies("a-pipeline", "Apply", "f:replicas", true)]
+#[case::a_tool_by_name("helm-controller", "Update", "f:replicas", true)]
+#[case::other_fields("argocd-controller", "Apply", "f:paused", false)]
+#[case::once_by_hand("kubectl-edit", "Update", "f:replicas", false)]
+#[case::an_autoscaler("kube-controller-manager", "Update", "f:replicas", false)]
+#[case::itself("versionflag", "Update", "f:replicas", false)]
+fn who_would_undo_a_scale_is_named(
+    #[case] manager: &str,
+    #[case] operation: &str,
+    #[case] field: &str,
+    #[case] named: bool,
+) {
+    let mut cluster = healthy();
+    let entry = format!(
+        "[{{manager: {manager}, operation: {operation}, fieldsType: FieldsV1, fieldsV1: {{'f:spec': {{'{field}': {{}}}}}}}}]"
+    );
+    cluster.managed("reviews-v1", &entry);
+    let found = find(&cluster);
+    let shown: Vec<_> = found.managers("v1").into_iter().map(|(name, object)| format!("{name} {object}")).collect();
+    let wanted = named.then(|| format!("{manager} Deployment/reviews-v1"));
+    assert_eq!(shown, wanted.into_iter().collect::<Vec<_>>());
+    assert!(found.managers("v2").is_empty());
+}

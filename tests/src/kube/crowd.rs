@@ -161,7 +161,7 @@ impl Controller {
         wait_for("all flags at rest", LIMIT, async || {
             process.check_running()?;
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let text = metrics().await?;
+            let text = metrics(SERVICE).await?;
             let stable = text.lines().filter(|line| {
                 line.starts_with("versionflag_phase{") && line.contains("phase=\"Stable\"") && line.ends_with(" 1")
             });
@@ -174,19 +174,24 @@ impl Controller {
 
     /// What it has asked the API server so far.
     pub async fn requests(&self) -> Result<Requests> {
-        let text = metrics().await?;
-        let lines = text.lines().filter_map(|line| line.strip_prefix("versionflag_api_requests_total{"));
-        lines
-            .map(|line| {
-                let (labels, count) = line.split_once("} ").with_context(|| line.to_owned())?;
-                let label = |name: &str| {
-                    let found = labels.split(',').find_map(|label| label.strip_prefix(&format!("{name}=\"")));
-                    Ok::<_, anyhow::Error>(found.with_context(|| line.to_owned())?.trim_end_matches('"').to_owned())
-                };
-                Ok(((label("verb")?, label("resource")?), count.parse()?))
-            })
-            .collect()
+        requests(SERVICE).await
     }
+}
+
+/// What a controller whose flag service is here has asked the API server so far.
+pub async fn requests(at: SocketAddr) -> Result<Requests> {
+    let text = metrics(at).await?;
+    let lines = text.lines().filter_map(|line| line.strip_prefix("versionflag_api_requests_total{"));
+    lines
+        .map(|line| {
+            let (labels, count) = line.split_once("} ").with_context(|| line.to_owned())?;
+            let label = |name: &str| {
+                let found = labels.split(',').find_map(|label| label.strip_prefix(&format!("{name}=\"")));
+                Ok::<_, anyhow::Error>(found.with_context(|| line.to_owned())?.trim_end_matches('"').to_owned())
+            };
+            Ok(((label("verb")?, label("resource")?), count.parse()?))
+        })
+        .collect()
 }
 
 /// What was written between two looks; the Lease, which is renewed for ever, aside.
@@ -196,6 +201,6 @@ pub fn writes(before: &Requests, after: &Requests) -> Requests {
     more.filter(|(_, count)| *count > 0).collect()
 }
 
-async fn metrics() -> Result<String> {
-    Ok(Call::get(SERVICE, "/metrics").send().await?.body)
+async fn metrics(at: SocketAddr) -> Result<String> {
+    Ok(Call::get(at, "/metrics").send().await?.body)
 }

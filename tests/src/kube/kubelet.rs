@@ -100,7 +100,7 @@ impl<'a> Kubelet<'a> {
                 .map(|(backend, _)| json!({ "endpoint": { "address": crate::config::address(backend.addr()) } }));
             assignment(&format!("reviews-{version}"), endpoints.collect())
         };
-        ["v1", "v2"].map(|version| (format!("{version}-endpoints.json"), of_version(version))).into()
+        ["v1", "v2", "v3"].map(|version| (format!("{version}-endpoints.json"), of_version(version))).into()
     }
 }
 

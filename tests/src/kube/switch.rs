@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
+use super::crowd::{Requests, requests};
 use super::{Cluster, Kubelet, story};
 use crate::local::wasm;
 use crate::process::{Process, program};
@@ -20,7 +21,8 @@ use crate::{Envoy, EnvoyOptions, config};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn deployment(version: &str, replicas: u32) -> Value {
+/// A version of `reviews`, with so many pods.
+pub fn deployment(version: &str, replicas: u32) -> Value {
     let labels = json!({ "app": "reviews", "version": version });
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
@@ -71,6 +73,15 @@ pub fn world() -> Value {
 const REPLICAS: [(&str, Ipv4Addr); 2] =
     [("one", Ipv4Addr::new(198, 19, 128, 11)), ("two", Ipv4Addr::new(198, 19, 128, 12))];
 
+const PORT: u16 = 7070;
+
+/// The status, reason and message of a condition.
+pub fn condition(resource: &Value, kind: &str) -> Option<[String; 3]> {
+    let mut all = resource["status"]["conditions"].as_array().into_iter().flatten();
+    let found = all.find(|one| one["type"] == kind)?;
+    Some(["status", "reason", "message"].map(|part| found[part].as_str().unwrap_or_default().to_owned()))
+}
+
 /// The resource in the cluster, with everything that it needs.
 pub struct Switch<'a, 'b> {
     /// Where all of it is.
@@ -109,7 +120,7 @@ impl<'a, 'b> Switch<'a, 'b> {
         let mut command = Command::new(program("versionflag")?);
         command
             .args(["controller", "--identity", identity, "--home", "versionflag"])
-            .args(["--address", &address.to_string(), "--listen", &SocketAddr::new(address.into(), 7070).to_string()])
+            .args(["--address", &address.to_string(), "--listen", &SocketAddr::new(address.into(), PORT).to_string()])
             .arg("--filter-path")
             .arg(wasm()?)
             .env("KUBECONFIG", self.cluster.kubeconfig_as("versionflag", "versionflag").await?)
@@ -150,6 +161,17 @@ impl<'a, 'b> Switch<'a, 'b> {
         let patch = json!({ "spec": spec }).to_string();
         self.cluster.kubectl(&["patch", "versionflag", "reviews", "--type=merge", "--patch", &patch]).await?;
         Ok(())
+    }
+
+    /// Asks for something by hand, as the commands do.
+    pub async fn request(&self, id: &str, action: &str) -> Result<()> {
+        let request = format!("versionflag.io/request={}", json!({ "id": id, "action": action }));
+        self.cluster.kubectl(&["annotate", "versionflag", "reviews", "--overwrite", &request]).await.map(drop)
+    }
+
+    /// What the replica `one` has asked the API server so far.
+    pub async fn requests(&self) -> Result<Requests> {
+        requests(SocketAddr::new(REPLICAS[0].1.into(), PORT)).await
     }
 
     /// How many pods a version is asked to have.
@@ -195,6 +217,7 @@ impl<'a, 'b> Switch<'a, 'b> {
         let clusters = [
             cluster("reviews-v1", "v1-endpoints.json"),
             cluster("reviews-v2", "v2-endpoints.json"),
+            cluster("reviews-v3", "v3-endpoints.json"),
             cluster("versionflag", "versionflag-endpoints.json"),
         ];
         let mut bootstrap = config::bootstrap([listener], clusters);

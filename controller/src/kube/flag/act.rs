@@ -71,6 +71,14 @@ impl Flag {
                     fault::point("after a workload was scaled down");
                 }
             }
+            Effect::Delete { version } => {
+                for object in look.workloads.objects(&version).into_iter().filter(|object| !object.is_ending()) {
+                    fault::point("before a workload is deleted");
+                    around.writer.delete(object).await?;
+                    tracing::info!(flag = self.name, workload = %object, "deleted");
+                    fault::point("after a workload was deleted");
+                }
+            }
         }
         Ok(())
     }
