@@ -5,7 +5,6 @@
 //! out of time, and then it says so. The next round begins after the answer to the report.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use flag::backoff;
 use flag::instance::combine;
@@ -13,22 +12,22 @@ use flag::lease::{Claim, claim};
 use flag::limits;
 use flag::report::Report;
 use flag::snapshot::Snapshot;
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::BufferType;
+use proxy_wasm::types::{BufferType, MapType};
 
+use crate::hostcalls::{self, Failure};
 use crate::request::property;
 use crate::store;
 use crate::vm::{Me, Vm, now_ms};
 
 /// How long the flag service may hold a long poll.
-const WAIT_MS: u64 = 20_000;
-const POLL_TIMEOUT_MS: u64 = WAIT_MS + 5_000;
-const REPORT_TIMEOUT_MS: u64 = 5_000;
+const WAIT_MS: u32 = 20_000;
+const POLL_TIMEOUT_MS: u32 = WAIT_MS + 5_000;
+const REPORT_TIMEOUT_MS: u32 = 5_000;
 /// How long a round waits for an instance, and how often it looks for answers that woke nobody.
 const ROUND_MS: u64 = 500;
-const LOOK_MS: u64 = 10;
+const LOOK_MS: u32 = 10;
 /// The slowest tick of the instance that polls: it renews the lease.
-const TICK_MS: u64 = 500;
+const TICK_MS: u32 = 500;
 
 /// A call under way.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +97,7 @@ pub(crate) struct Poller {
 
 /// Renews or takes the lease, and does what is due. Returns when to tick again, if this instance
 /// polls.
-pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<Duration> {
+pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<u32> {
     vm.speaker()?;
     let now_ms = now_ms();
     let (current, cas) = store::lease();
@@ -118,11 +117,10 @@ pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<Duration> {
         round.look();
     }
     poller.advance_report(vm, me, now_ms);
-    let tick_ms = match poller.round {
+    Some(match poller.round {
         Some(_) => LOOK_MS,
-        None => u64::from(vm.report_every_ms.get()).min(TICK_MS),
-    };
-    Some(Duration::from_millis(tick_ms))
+        None => vm.report_every_ms.get().min(TICK_MS),
+    })
 }
 
 /// Others have published something, or answered the round.
@@ -151,8 +149,7 @@ pub(crate) fn on_wake(vm: &Vm, me: Me, from: &[u32]) {
 pub(crate) fn on_answer(vm: &Vm, token: u32, body: usize) {
     let Some(me) = vm.me.get() else { return };
     let now_ms = now_ms();
-    let status = hostcalls::get_map_value_bytes(proxy_wasm::types::MapType::HttpCallResponseHeaders, ":status");
-    let status = status.ok().flatten().unwrap_or_default();
+    let status = hostcalls::header(MapType::HttpCallResponseHeaders, ":status").unwrap_or_default();
     let mut poller = vm.poller.borrow_mut();
     if poller.poll.ends(token) {
         let revision = vm.revision.borrow().clone();
@@ -196,17 +193,17 @@ fn describe(status: &[u8], body: usize) -> String {
     if status.is_empty() {
         return "no answer".to_owned();
     }
-    let text = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body.min(300)).ok().flatten();
+    let text = hostcalls::buffer(BufferType::HttpCallResponseBody, body.min(300));
     format!("status {}: {}", String::from_utf8_lossy(status), String::from_utf8_lossy(&text.unwrap_or_default()))
 }
 
 /// The name of this proxy: Envoy's node id.
 fn node() -> String {
-    property(&["xds", "node", "id"]).unwrap_or_default()
+    property("xds\0node\0id").unwrap_or_default()
 }
 
 fn token() -> Option<String> {
-    property(&["xds", "node", "metadata", "VERSIONFLAG_TOKEN"]).filter(|token| !token.is_empty())
+    property("xds\0node\0metadata\0VERSIONFLAG_TOKEN").filter(|token| !token.is_empty())
 }
 
 fn percent_encode(text: &str) -> String {
@@ -218,22 +215,20 @@ fn percent_encode(text: &str) -> String {
         .collect()
 }
 
-fn call(vm: &Vm, method: &str, path: &str, body: Option<&[u8]>, timeout_ms: u64, now_ms: u64) -> Option<Call> {
+fn call(vm: &Vm, method: &str, path: &str, body: &[u8], timeout_ms: u32, now_ms: u64) -> Option<Call> {
     let (plugin, service) = vm.speaker()?;
     let bearer = token().map(|token| format!("Bearer {token}"));
     let mut headers = vec![(":method", method), (":path", path), (":authority", service.authority.as_str())];
-    if body.is_some() {
+    if !body.is_empty() {
         headers.push(("content-type", "application/json"));
     }
     if let Some(bearer) = &bearer {
         headers.push(("authorization", bearer));
     }
-    let timeout = Duration::from_millis(timeout_ms);
-    let sent = hostcalls::dispatch_http_call(&service.cluster, headers, body, vec![], timeout);
-    match sent {
-        Ok(token) => Some(Call { token, plugin, until_ms: now_ms.saturating_add(timeout_ms) }),
-        Err(status) => {
-            log::warn!("cluster {:?} of the flag service cannot be called: {status:?}", service.cluster);
+    match hostcalls::http_call(&service.cluster, &headers, body, timeout_ms) {
+        Ok(token) => Some(Call { token, plugin, until_ms: now_ms.saturating_add(timeout_ms.into()) }),
+        Err(Failure(status)) => {
+            log::warn!("cluster {} of the flag service cannot be called: status {status}", service.cluster);
             None
         }
     }
@@ -255,7 +250,7 @@ impl Poller {
             percent_encode(&node()),
             percent_encode(&vm.revision.borrow())
         );
-        self.poll.call = call(vm, "GET", &path, None, POLL_TIMEOUT_MS, now_ms);
+        self.poll.call = call(vm, "GET", &path, &[], POLL_TIMEOUT_MS, now_ms);
         if self.poll.call.is_none() {
             vm.metrics.service_failures.add(1);
             self.poll.failed(now_ms, seed(me));
@@ -273,10 +268,10 @@ impl Poller {
         if body > limits::SNAPSHOT_BYTES {
             return Err(format!("{body} bytes are too many: at most {} are read", limits::SNAPSHOT_BYTES));
         }
-        let bytes = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body).ok().flatten().unwrap_or_default();
+        let bytes = hostcalls::buffer(BufferType::HttpCallResponseBody, body).unwrap_or_default();
         let snapshot = Snapshot::parse(&bytes).map_err(|error| error.to_string())?;
         // What the others cannot have is asked for again.
-        store::publish(&snapshot.revision, &bytes).map_err(|status| format!("it cannot be shared: {status:?}"))?;
+        store::publish(&snapshot.revision, &bytes).map_err(|Failure(status)| format!("it cannot be shared: status {status}"))?;
         vm.take(&snapshot);
         self.round = None;
         self.report.next_ms = 0;
@@ -341,7 +336,7 @@ impl Poller {
             flags: combined.unwrap_or_default(),
         };
         let Ok(body) = serde_json::to_vec(&report) else { return };
-        self.report.call = call(vm, "POST", "/v1/report", Some(&body), REPORT_TIMEOUT_MS, now_ms);
+        self.report.call = call(vm, "POST", "/v1/report", &body, REPORT_TIMEOUT_MS, now_ms);
         if self.report.call.is_none() {
             vm.metrics.service_failures.add(1);
             self.report.failed(now_ms, seed(me));

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use flag::instance::Instance;
 use flag::lease::Lease;
 use flag::limits;
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::Status;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::hostcalls::{self, Failure};
 
 const REGISTRY: &str = "versionflag.1/registry";
 const LEASE: &str = "versionflag.1/lease";
@@ -34,16 +34,14 @@ pub(crate) struct Registry {
 }
 
 fn read<T: DeserializeOwned>(key: &str) -> (Option<T>, Option<u32>) {
-    match hostcalls::get_shared_data(key) {
-        Ok((Some(bytes), cas)) if bytes.len() <= limits::SNAPSHOT_BYTES => (serde_json::from_slice(&bytes).ok(), cas),
-        Ok((_, cas)) => (None, cas),
-        Err(_) => (None, None),
-    }
+    let (bytes, cas) = hostcalls::shared_data(key);
+    let bytes = bytes.filter(|bytes| bytes.len() <= limits::SNAPSHOT_BYTES);
+    (bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()), cas)
 }
 
-fn write<T: Serialize>(key: &str, value: &T, cas: Option<u32>) -> Result<(), Status> {
-    let bytes = serde_json::to_vec(value).map_err(|_| Status::InternalFailure)?;
-    hostcalls::set_shared_data(key, Some(&bytes), cas)
+fn write<T: Serialize>(key: &str, value: &T, cas: Option<u32>) -> Result<(), Failure> {
+    let bytes = serde_json::to_vec(value).unwrap_or_default();
+    hostcalls::set_shared_data(key, &bytes, cas)
 }
 
 pub(crate) fn registry() -> Option<Registry> {
@@ -60,7 +58,7 @@ fn read_registry() -> (Option<Registry>, Option<u32>) {
 
 /// Adds this instance. `None`: too many others write at once, or there is no room; the next tick
 /// tries again.
-pub(crate) fn register(now_ns: u128, known: Option<(u32, u32)>) -> Option<(u32, u32)> {
+pub(crate) fn register(now_ns: u64, known: Option<(u32, u32)>) -> Option<(u32, u32)> {
     for _ in 0..TRIES {
         let (registry, cas) = read_registry();
         let Some(mut registry) = registry else {
@@ -93,7 +91,7 @@ pub(crate) fn register(now_ns: u128, known: Option<(u32, u32)>) -> Option<(u32, 
 
 /// The queue of an instance. It wakes the plugin that registered last.
 pub(crate) fn listen(boot: &str, id: u32) -> Option<u32> {
-    hostcalls::register_shared_queue(&format!("versionflag.1/{boot}/{id}")).ok()
+    hostcalls::register_queue(&format!("versionflag.1/{boot}/{id}")).ok()
 }
 
 /// Takes this instance away once it has nothing open.
@@ -104,7 +102,7 @@ pub(crate) fn deregister(id: u32) {
             break;
         }
     }
-    let _ = hostcalls::set_shared_data(&instance_key(id), None, None);
+    let _ = hostcalls::set_shared_data(&instance_key(id), &[], None);
 }
 
 pub(crate) fn lease() -> (Option<Lease>, Option<u32>) {
@@ -121,12 +119,12 @@ pub(crate) fn revision() -> String {
 }
 
 pub(crate) fn snapshot() -> Option<Vec<u8>> {
-    hostcalls::get_shared_data(SNAPSHOT).ok()?.0
+    hostcalls::shared_data(SNAPSHOT).0
 }
 
 /// The revision comes last: who sees it finds the snapshot.
-pub(crate) fn publish(revision: &str, snapshot: &[u8]) -> Result<(), Status> {
-    hostcalls::set_shared_data(SNAPSHOT, Some(snapshot), None)?;
+pub(crate) fn publish(revision: &str, snapshot: &[u8]) -> Result<(), Failure> {
+    hostcalls::set_shared_data(SNAPSHOT, snapshot, None)?;
     write(REVISION, &revision, None)
 }
 
@@ -134,7 +132,7 @@ pub(crate) fn round() -> u64 {
     read(ROUND).0.unwrap_or_default()
 }
 
-pub(crate) fn begin_round(round: u64) -> Result<(), Status> {
+pub(crate) fn begin_round(round: u64) -> Result<(), Failure> {
     write(ROUND, &round, None)
 }
 
@@ -142,7 +140,7 @@ fn instance_key(id: u32) -> String {
     format!("versionflag.1/instance/{id}")
 }
 
-pub(crate) fn write_instance(instance: &Instance) -> Result<(), Status> {
+pub(crate) fn write_instance(instance: &Instance) -> Result<(), Failure> {
     write(&instance_key(instance.id), instance, None)
 }
 
@@ -153,12 +151,12 @@ pub(crate) fn instances<'a>(ids: impl Iterator<Item = &'a u32>) -> Vec<Instance>
 /// Wakes another instance: says who woke it.
 pub(crate) fn wake(queue: u32, from: u32) {
     // A queue that is gone belongs to an instance that is gone; the round shows it as missing.
-    let _ = hostcalls::enqueue_shared_queue(queue, Some(&from.to_le_bytes()));
+    let _ = hostcalls::enqueue(queue, &from.to_le_bytes());
 }
 
 /// Everybody who woke this instance since it looked last.
 pub(crate) fn drain(queue: u32) -> Vec<u32> {
-    std::iter::from_fn(|| hostcalls::dequeue_shared_queue(queue).ok().flatten())
+    std::iter::from_fn(|| hostcalls::dequeue(queue))
         .take(4 * limits::INSTANCES as usize)
         .filter_map(|bytes| Some(u32::from_le_bytes(bytes.as_slice().try_into().ok()?)))
         .collect()

@@ -4,16 +4,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::{Duration, UNIX_EPOCH};
 
 use flag::config::FlagService;
 use flag::instance::Instance;
 use flag::record::Record;
 use flag::snapshot::Snapshot;
 use flag::table::{Channel, Table};
-use proxy_wasm::hostcalls;
 use rustc_hash::FxHashMap;
 
+use crate::hostcalls;
 use crate::metrics::Metrics;
 use crate::poller::Poller;
 use crate::request::{Sent, Settings, correct_open};
@@ -71,15 +70,9 @@ pub(crate) struct Vm {
     seen_ms: Cell<u64>,
 }
 
-/// The proxy's clock.
-fn now() -> Duration {
-    let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
-    time.duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
 /// Milliseconds of the proxy's clock.
 pub(crate) fn now_ms() -> u64 {
-    u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
+    hostcalls::now_ns() / 1_000_000
 }
 
 impl Vm {
@@ -210,7 +203,7 @@ impl Vm {
             Some(me) if me.plugin == plugin => return Some(me),
             Some(me) => Me { queue: store::listen(&registry?.boot, me.id)?, plugin, ..me },
             None => {
-                let (id, queue) = store::register(now().as_nanos(), self.me.get().map(|me| (me.id, me.queue)))?;
+                let (id, queue) = store::register(hostcalls::now_ns(), self.me.get().map(|me| (me.id, me.queue)))?;
                 log::info!("VM instance {id} of versionflag serves");
                 Me { id, queue, plugin }
             }
