@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 
 # The filter must stay small: every worker of every proxy compiles it.
-FILTER_MAX_BYTES := 217000
+FILTER_MAX_BYTES := 150000
 
 # What Envoy calls without which a filter cannot work at all, ...
 LIFECYCLE := _initialize,proxy_abi_version_0_2_1,malloc

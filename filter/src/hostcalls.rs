@@ -124,9 +124,7 @@ pub(crate) fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
 /// Replaces all values.
 pub(crate) fn set_header(map: MapType, name: &str, value: &str) -> Result<()> {
     // SAFETY: both are only read.
-    done(unsafe {
-        env::proxy_replace_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
-    })
+    done(unsafe { env::proxy_replace_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
 pub(crate) fn remove_header(map: MapType, name: &str) -> Result<()> {
@@ -144,9 +142,8 @@ pub(crate) fn property(path: &str) -> Option<Vec<u8>> {
 pub(crate) fn shared_data(key: &str) -> (Option<Vec<u8>>, Option<u32>) {
     let mut cas = 0;
     // SAFETY: see `given`; the key is only read, and the host writes 4 bytes.
-    let value = given(|data, size| unsafe {
-        env::proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut cas)
-    });
+    let value =
+        given(|data, size| unsafe { env::proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut cas) });
     (value, (cas != 0).then_some(cas))
 }
 

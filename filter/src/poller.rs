@@ -4,8 +4,6 @@
 //! A report goes out when every live instance has answered the round, or when the round has run
 //! out of time, and then it says so. The next round begins after the answer to the report.
 
-use std::collections::BTreeSet;
-
 use flag::backoff;
 use flag::instance::combine;
 use flag::lease::{Claim, claim};
@@ -67,8 +65,8 @@ impl Line {
 #[derive(Debug)]
 struct Round {
     number: u64,
-    missing: BTreeSet<u32>,
-    live: BTreeSet<u32>,
+    missing: Vec<u32>,
+    live: Vec<u32>,
     boot: String,
     until_ms: u64,
 }
@@ -78,7 +76,7 @@ impl Round {
     fn look(&mut self) {
         for instance in store::instances(self.missing.iter()) {
             if instance.round >= self.number {
-                self.missing.remove(&instance.id);
+                self.missing.retain(|id| *id != instance.id);
             }
         }
     }
@@ -127,9 +125,7 @@ pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<u32> {
 pub(crate) fn on_wake(vm: &Vm, me: Me, from: &[u32]) {
     let mut poller = vm.poller.borrow_mut();
     if let Some(round) = poller.round.as_mut() {
-        for id in from {
-            round.missing.remove(id);
-        }
+        round.missing.retain(|id| !from.contains(id));
         poller.advance_report(vm, me, now_ms());
         return;
     }
@@ -140,7 +136,7 @@ pub(crate) fn on_wake(vm: &Vm, me: Me, from: &[u32]) {
     vm.sync(me);
     // Only the poller asks for a round, so the answer goes to who holds the lease.
     let holder = store::lease().0.map(|lease| lease.holder);
-    if let Some(queue) = holder.and_then(|holder| store::registry()?.live.get(&holder).copied()) {
+    if let Some(queue) = holder.and_then(|holder| store::registry()?.queue_of(holder)) {
         store::wake(queue, me.id);
     }
 }
@@ -271,7 +267,8 @@ impl Poller {
         let bytes = hostcalls::buffer(BufferType::HttpCallResponseBody, body).unwrap_or_default();
         let snapshot = Snapshot::parse(&bytes).map_err(|error| error.to_string())?;
         // What the others cannot have is asked for again.
-        store::publish(&snapshot.revision, &bytes).map_err(|Failure(status)| format!("it cannot be shared: status {status}"))?;
+        store::publish(&snapshot.revision, &bytes)
+            .map_err(|Failure(status)| format!("it cannot be shared: status {status}"))?;
         vm.take(&snapshot);
         self.round = None;
         self.report.next_ms = 0;
@@ -284,8 +281,8 @@ impl Poller {
     }
 
     fn wake_others(&self, me: Me) {
-        for (_, queue) in store::registry().unwrap_or_default().live.iter().filter(|(id, _)| **id != me.id) {
-            store::wake(*queue, me.id);
+        for live in store::registry().unwrap_or_default().live.iter().filter(|live| live.id != me.id) {
+            store::wake(live.queue, me.id);
         }
     }
 
@@ -313,10 +310,8 @@ impl Poller {
         }
         vm.sync(me);
         self.wake_others(me);
-        let mut live = BTreeSet::new();
-        live.extend(registry.live.keys());
-        let mut missing = live.clone();
-        missing.remove(&me.id);
+        let live: Vec<u32> = registry.live.iter().map(|live| live.id).collect();
+        let missing = live.iter().copied().filter(|id| *id != me.id).collect();
         let until_ms = now_ms.saturating_add(ROUND_MS);
         self.round = Some(Round { number, missing, live, boot: registry.boot, until_ms });
     }

@@ -3,13 +3,11 @@
 //!
 //! Other filters use the same space: keys have a prefix, and whatever is read may be anything.
 
-use std::collections::BTreeMap;
-
 use flag::instance::Instance;
+use flag::json::{self, Read};
 use flag::lease::Lease;
-use flag::limits;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use flag::{limits, read_fields};
+use serde::Serialize;
 
 use crate::hostcalls::{self, Failure};
 
@@ -22,21 +20,41 @@ const ROUND: &str = "versionflag.1/round";
 /// Tries of a compare-and-swap before it is left to the next tick.
 const TRIES: u32 = 64;
 
+/// A VM instance that is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Live {
+    pub(crate) id: u32,
+    pub(crate) queue: u32,
+}
+
+read_fields! { Live { id: "id", queue: "queue" } }
+
 /// The VM instances of the proxy.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Registry {
     /// Names this run of the proxy.
     pub(crate) boot: String,
     next: u32,
-    /// The queue of each live instance.
-    pub(crate) live: BTreeMap<u32, u32>,
+    /// In the order of their ids.
+    pub(crate) live: Vec<Live>,
 }
 
-fn read<T: DeserializeOwned>(key: &str) -> (Option<T>, Option<u32>) {
+read_fields! { Registry { boot: "boot", next: "next", live: "live" } }
+
+impl Registry {
+    pub(crate) fn queue_of(&self, id: u32) -> Option<u32> {
+        self.live.iter().find(|live| live.id == id).map(|live| live.queue)
+    }
+
+    pub(crate) fn lists(&self, live: Live) -> bool {
+        self.live.contains(&live)
+    }
+}
+
+fn read<T: Read>(key: &str) -> (Option<T>, Option<u32>) {
     let (bytes, cas) = hostcalls::shared_data(key);
     let bytes = bytes.filter(|bytes| bytes.len() <= limits::SNAPSHOT_BYTES);
-    (bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()), cas)
+    (bytes.and_then(|bytes| json::parse(&bytes).ok()), cas)
 }
 
 fn write<T: Serialize>(key: &str, value: &T, cas: Option<u32>) -> Result<(), Failure> {
@@ -51,14 +69,16 @@ pub(crate) fn registry() -> Option<Registry> {
 /// One that no instance of this filter would write is none.
 fn read_registry() -> (Option<Registry>, Option<u32>) {
     let (registry, cas) = read::<Registry>(REGISTRY);
-    let possible =
-        |it: &Registry| !it.boot.is_empty() && it.live.len() <= limits::INSTANCES as usize && it.next < u32::MAX;
+    let possible = |it: &Registry| {
+        let few = it.live.len() <= limits::INSTANCES as usize;
+        !it.boot.is_empty() && few && it.live.is_sorted_by(|one, other| one.id < other.id) && it.next < u32::MAX
+    };
     (registry.filter(possible), cas)
 }
 
 /// Adds this instance. `None`: too many others write at once, or there is no room; the next tick
 /// tries again.
-pub(crate) fn register(now_ns: u64, known: Option<(u32, u32)>) -> Option<(u32, u32)> {
+pub(crate) fn register(now_ns: u64, known: Option<Live>) -> Option<Live> {
     for _ in 0..TRIES {
         let (registry, cas) = read_registry();
         let Some(mut registry) = registry else {
@@ -70,20 +90,18 @@ pub(crate) fn register(now_ns: u64, known: Option<(u32, u32)>) -> Option<(u32, u
             continue;
         };
         // It only could not be read a moment ago.
-        if let Some((id, queue)) = known
-            && registry.live.get(&id) == Some(&queue)
-        {
-            return Some((id, listen(&registry.boot, id)?));
+        if let Some(live) = known.filter(|live| registry.lists(*live)) {
+            return Some(Live { queue: listen(&registry.boot, live.id)?, ..live });
         }
         if registry.live.len() >= limits::INSTANCES as usize {
             return None;
         }
         registry.next = registry.next.checked_add(1)?;
         let id = registry.next;
-        let queue = listen(&registry.boot, id)?;
-        registry.live.insert(id, queue);
+        let live = Live { id, queue: listen(&registry.boot, id)? };
+        registry.live.push(live);
         if write(REGISTRY, &registry, cas).is_ok() {
-            return Some((id, queue));
+            return Some(live);
         }
     }
     None
@@ -98,7 +116,9 @@ pub(crate) fn listen(boot: &str, id: u32) -> Option<u32> {
 pub(crate) fn deregister(id: u32) {
     for _ in 0..TRIES {
         let (Some(mut registry), cas) = read::<Registry>(REGISTRY) else { return };
-        if registry.live.remove(&id).is_none() || write(REGISTRY, &registry, cas).is_ok() {
+        let before = registry.live.len();
+        registry.live.retain(|live| live.id != id);
+        if registry.live.len() == before || write(REGISTRY, &registry, cas).is_ok() {
             break;
         }
     }

@@ -16,7 +16,7 @@ use crate::hostcalls;
 use crate::metrics::Metrics;
 use crate::poller::Poller;
 use crate::request::{Sent, Settings, correct_open};
-use crate::store;
+use crate::store::{self, Live};
 
 thread_local! {
     static VM: Vm = Vm::new();
@@ -37,6 +37,12 @@ pub(crate) struct Me {
     pub(crate) queue: u32,
     /// The plugin that its queue wakes.
     plugin: u32,
+}
+
+impl Me {
+    fn live(self) -> Live {
+        Live { id: self.id, queue: self.queue }
+    }
 }
 
 #[derive(Debug)]
@@ -198,12 +204,12 @@ impl Vm {
     /// plugin that spoke is gone, its queue has to wake the one that speaks now.
     pub(crate) fn me(&self, plugin: u32) -> Option<Me> {
         let registry = store::registry();
-        let listed = |me: &Me| registry.as_ref().is_some_and(|registry| registry.live.get(&me.id) == Some(&me.queue));
+        let listed = |me: &Me| registry.as_ref().is_some_and(|registry| registry.lists(me.live()));
         let me = match self.me.get().filter(listed) {
             Some(me) if me.plugin == plugin => return Some(me),
             Some(me) => Me { queue: store::listen(&registry?.boot, me.id)?, plugin, ..me },
             None => {
-                let (id, queue) = store::register(hostcalls::now_ns(), self.me.get().map(|me| (me.id, me.queue)))?;
+                let Live { id, queue } = store::register(hostcalls::now_ns(), self.me.get().map(Me::live))?;
                 log::info!("VM instance {id} of versionflag serves");
                 Me { id, queue, plugin }
             }

@@ -5,6 +5,7 @@ mod answers;
 mod contract;
 mod decisions;
 mod fleet;
+mod json;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
 
