@@ -93,13 +93,15 @@ wasm_cargo() {
   shift
   [ -n "${wasm_rust:-}" ] || choose_wasm_rust
   local args=(--target "$wasm_target") env=(CARGO_TARGET_DIR="$root/target/wasm-build")
+  local linker
+  linker=$(wasm_linker) || missing "wasm-ld (on Debian: apt-get install lld)"
+  env+=(WASM_LD="$linker" CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$root/tools/wasm-link.sh")
   local cargo=(cargo) rustc=rustc
   if [ "$wasm_rust" = debian ]; then
     cargo=(/usr/bin/cargo) rustc=/usr/bin/rustc
     args+=(-Z "build-std=std,panic_abort")
     env+=(
       RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc RUSTC_BOOTSTRAP=1
-      CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$(wasm_linker)"
     )
   fi
   # Panic messages carry file names: take this machine out of them, so that a build elsewhere

@@ -120,7 +120,7 @@ fn report(proxy: &str) -> Vec<u8> {
         boot: "b".to_owned(),
         seq: 1,
         revision: String::new(),
-        instances: BTreeSet::from([1]),
+        instances: vec![1],
         complete: true,
         flags: BTreeMap::new(),
     };

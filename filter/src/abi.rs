@@ -9,11 +9,6 @@ use proxy_wasm::types::Action;
 use crate::vm::Vm;
 use crate::{request, root};
 
-unsafe extern "C" {
-    // The SDK's: it notes every call that it sends until this.
-    safe fn proxy_on_http_call_response(context: u32, token: u32, headers: usize, body: usize, trailers: usize);
-}
-
 #[unsafe(no_mangle)]
 extern "C" fn versionflag_on_context_create(context: u32, parent: u32) {
     match parent {
@@ -46,11 +41,10 @@ extern "C" fn versionflag_on_queue_ready(context: u32, _queue: u32) {
 extern "C" fn versionflag_on_http_call_response(
     context: u32,
     token: u32,
-    headers: usize,
+    _headers: usize,
     body: usize,
-    trailers: usize,
+    _trailers: usize,
 ) {
-    proxy_on_http_call_response(context, token, headers, body, trailers);
     root::with(context, |root, vm| root.on_http_call_response(vm, token, body));
 }
 

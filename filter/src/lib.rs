@@ -17,6 +17,7 @@
 //! | module | job |
 //! | --- | --- |
 //! | [`abi`] | what Envoy calls |
+//! | [`hostcalls`] | what Envoy is asked for |
 //! | [`root`] | the plugin: its configuration, ticks, queue and answers |
 //! | [`request`] | one request: choose, count, correct |
 //! | [`vm`] | state of this VM instance, shared by all its plugins |
@@ -25,6 +26,7 @@
 //! | [`metrics`] | Envoy metrics |
 
 mod abi;
+mod hostcalls;
 mod metrics;
 mod poller;
 mod request;

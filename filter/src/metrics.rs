@@ -3,8 +3,9 @@
 
 use std::cell::Cell;
 
-use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
+
+use crate::hostcalls;
 
 /// A counter, defined at its first use.
 #[derive(Debug)]

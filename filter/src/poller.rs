@@ -4,31 +4,28 @@
 //! A report goes out when every live instance has answered the round, or when the round has run
 //! out of time, and then it says so. The next round begins after the answer to the report.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use flag::backoff;
 use flag::instance::combine;
 use flag::lease::{Claim, claim};
 use flag::limits;
 use flag::report::Report;
 use flag::snapshot::Snapshot;
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::BufferType;
+use proxy_wasm::types::{BufferType, MapType};
 
+use crate::hostcalls::{self, Failure};
 use crate::request::property;
 use crate::store;
 use crate::vm::{Me, Vm, node, now_ms};
 
 /// How long the flag service may hold a long poll.
-const WAIT_MS: u64 = 20_000;
-const POLL_TIMEOUT_MS: u64 = WAIT_MS + 5_000;
-const REPORT_TIMEOUT_MS: u64 = 5_000;
+const WAIT_MS: u32 = 20_000;
+const POLL_TIMEOUT_MS: u32 = WAIT_MS + 5_000;
+const REPORT_TIMEOUT_MS: u32 = 5_000;
 /// How long a round waits for an instance, and how often it looks for answers that woke nobody.
 const ROUND_MS: u64 = 500;
-const LOOK_MS: u64 = 10;
+const LOOK_MS: u32 = 10;
 /// The slowest tick of the instance that polls: it renews the lease.
-const TICK_MS: u64 = 500;
+const TICK_MS: u32 = 500;
 
 /// A call under way.
 #[derive(Debug, Clone, Copy)]
@@ -68,8 +65,8 @@ impl Line {
 #[derive(Debug)]
 struct Round {
     number: u64,
-    missing: BTreeSet<u32>,
-    live: BTreeSet<u32>,
+    missing: Vec<u32>,
+    live: Vec<u32>,
     boot: String,
     until_ms: u64,
 }
@@ -79,7 +76,7 @@ impl Round {
     fn look(&mut self) {
         for instance in store::instances(self.missing.iter()) {
             if instance.round >= self.number {
-                self.missing.remove(&instance.id);
+                self.missing.retain(|id| *id != instance.id);
             }
         }
     }
@@ -98,7 +95,7 @@ pub(crate) struct Poller {
 
 /// Renews or takes the lease, and does what is due. Returns when to tick again, if this instance
 /// polls.
-pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<Duration> {
+pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<u32> {
     vm.speaker()?;
     let now_ms = now_ms();
     let (current, cas) = store::lease();
@@ -118,20 +115,17 @@ pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<Duration> {
         round.look();
     }
     poller.advance_report(vm, me, now_ms);
-    let tick_ms = match poller.round {
+    Some(match poller.round {
         Some(_) => LOOK_MS,
-        None => u64::from(vm.report_every_ms.get()).min(TICK_MS),
-    };
-    Some(Duration::from_millis(tick_ms))
+        None => vm.report_every_ms.get().min(TICK_MS),
+    })
 }
 
 /// Others have published something, or answered the round.
 pub(crate) fn on_wake(vm: &Vm, me: Me, from: &[u32]) {
     let mut poller = vm.poller.borrow_mut();
     if let Some(round) = poller.round.as_mut() {
-        for id in from {
-            round.missing.remove(id);
-        }
+        round.missing.retain(|id| !from.contains(id));
         poller.advance_report(vm, me, now_ms());
         return;
     }
@@ -142,7 +136,7 @@ pub(crate) fn on_wake(vm: &Vm, me: Me, from: &[u32]) {
     vm.sync(me);
     // Only the poller asks for a round, so the answer goes to who holds the lease.
     let holder = store::lease().0.map(|lease| lease.holder);
-    if let Some(queue) = holder.and_then(|holder| store::registry()?.live.get(&holder).copied()) {
+    if let Some(queue) = holder.and_then(|holder| store::registry()?.queue_of(holder)) {
         store::wake(queue, me.id);
     }
 }
@@ -151,8 +145,7 @@ pub(crate) fn on_wake(vm: &Vm, me: Me, from: &[u32]) {
 pub(crate) fn on_answer(vm: &Vm, token: u32, body: usize) {
     let Some(me) = vm.me.get() else { return };
     let now_ms = now_ms();
-    let status = hostcalls::get_map_value_bytes(proxy_wasm::types::MapType::HttpCallResponseHeaders, ":status");
-    let status = status.ok().flatten().unwrap_or_default();
+    let status = hostcalls::header(MapType::HttpCallResponseHeaders, ":status").unwrap_or_default();
     let mut poller = vm.poller.borrow_mut();
     if poller.poll.ends(token) {
         let revision = vm.revision.borrow().clone();
@@ -196,13 +189,13 @@ fn describe(status: &[u8], body: usize) -> String {
     if status.is_empty() {
         return "no answer".to_owned();
     }
-    let text = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body.min(300)).ok().flatten();
+    let text = hostcalls::buffer(BufferType::HttpCallResponseBody, body.min(300));
     format!("status {}: {}", String::from_utf8_lossy(status), String::from_utf8_lossy(&text.unwrap_or_default()))
 }
 
 /// The name of this proxy.
 fn name() -> String {
-    flag::proxy::name(&property(&["xds", "node", "id"]).unwrap_or_default()).to_owned()
+    flag::proxy::name(&property("xds\0node\0id").unwrap_or_default()).to_owned()
 }
 
 fn token() -> Option<String> {
@@ -218,22 +211,20 @@ fn percent_encode(text: &str) -> String {
         .collect()
 }
 
-fn call(vm: &Vm, method: &str, path: &str, body: Option<&[u8]>, timeout_ms: u64, now_ms: u64) -> Option<Call> {
+fn call(vm: &Vm, method: &str, path: &str, body: &[u8], timeout_ms: u32, now_ms: u64) -> Option<Call> {
     let (plugin, service) = vm.speaker()?;
     let bearer = token().map(|token| format!("Bearer {token}"));
     let mut headers = vec![(":method", method), (":path", path), (":authority", service.authority.as_str())];
-    if body.is_some() {
+    if !body.is_empty() {
         headers.push(("content-type", "application/json"));
     }
     if let Some(bearer) = &bearer {
         headers.push(("authorization", bearer));
     }
-    let timeout = Duration::from_millis(timeout_ms);
-    let sent = hostcalls::dispatch_http_call(&service.cluster, headers, body, vec![], timeout);
-    match sent {
-        Ok(token) => Some(Call { token, plugin, until_ms: now_ms.saturating_add(timeout_ms) }),
-        Err(status) => {
-            log::warn!("cluster {:?} of the flag service cannot be called: {status:?}", service.cluster);
+    match hostcalls::http_call(&service.cluster, &headers, body, timeout_ms) {
+        Ok(token) => Some(Call { token, plugin, until_ms: now_ms.saturating_add(timeout_ms.into()) }),
+        Err(Failure(status)) => {
+            log::warn!("cluster {} of the flag service cannot be called: status {status}", service.cluster);
             None
         }
     }
@@ -255,7 +246,7 @@ impl Poller {
             percent_encode(&name()),
             percent_encode(&vm.revision.borrow())
         );
-        self.poll.call = call(vm, "GET", &path, None, POLL_TIMEOUT_MS, now_ms);
+        self.poll.call = call(vm, "GET", &path, &[], POLL_TIMEOUT_MS, now_ms);
         if self.poll.call.is_none() {
             vm.metrics.service_failures.add(1);
             self.poll.failed(now_ms, seed(me));
@@ -273,10 +264,11 @@ impl Poller {
         if body > limits::SNAPSHOT_BYTES {
             return Err(format!("{body} bytes are too many: at most {} are read", limits::SNAPSHOT_BYTES));
         }
-        let bytes = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body).ok().flatten().unwrap_or_default();
+        let bytes = hostcalls::buffer(BufferType::HttpCallResponseBody, body).unwrap_or_default();
         let snapshot = Snapshot::parse(&bytes).map_err(|error| error.to_string())?;
         // What the others cannot have is asked for again.
-        store::publish(&snapshot.revision, &bytes).map_err(|status| format!("it cannot be shared: {status:?}"))?;
+        store::publish(&snapshot.revision, &bytes)
+            .map_err(|Failure(status)| format!("it cannot be shared: status {status}"))?;
         vm.take(&snapshot);
         self.round = None;
         self.report.next_ms = 0;
@@ -289,8 +281,8 @@ impl Poller {
     }
 
     fn wake_others(&self, me: Me) {
-        for (_, queue) in store::registry().unwrap_or_default().live.iter().filter(|(id, _)| **id != me.id) {
-            store::wake(*queue, me.id);
+        for live in store::registry().unwrap_or_default().live.iter().filter(|live| live.id != me.id) {
+            store::wake(live.queue, me.id);
         }
     }
 
@@ -318,10 +310,8 @@ impl Poller {
         }
         vm.sync(me);
         self.wake_others(me);
-        let mut live = BTreeSet::new();
-        live.extend(registry.live.keys());
-        let mut missing = live.clone();
-        missing.remove(&me.id);
+        let live: Vec<u32> = registry.live.iter().map(|live| live.id).collect();
+        let missing = live.iter().copied().filter(|id| *id != me.id).collect();
         let until_ms = now_ms.saturating_add(ROUND_MS);
         self.round = Some(Round { number, missing, live, boot: registry.boot, until_ms });
     }
@@ -341,7 +331,7 @@ impl Poller {
             flags: combined.unwrap_or_default(),
         };
         let Ok(body) = serde_json::to_vec(&report) else { return };
-        self.report.call = call(vm, "POST", "/v1/report", Some(&body), REPORT_TIMEOUT_MS, now_ms);
+        self.report.call = call(vm, "POST", "/v1/report", &body, REPORT_TIMEOUT_MS, now_ms);
         if self.report.call.is_none() {
             vm.metrics.service_failures.add(1);
             self.report.failed(now_ms, seed(me));

@@ -9,9 +9,9 @@ use flag::config::{Role, Workload};
 use flag::count::Counter;
 use flag::limits;
 use flag::table::{Flag, Table};
-use proxy_wasm::hostcalls;
 use proxy_wasm::types::{Action, MapType};
 
+use crate::hostcalls;
 use crate::vm::{Vm, now_ms};
 
 /// What a plugin's requests need of its configuration.
@@ -47,7 +47,7 @@ impl Sent {
     /// The version that serves the request in context, if it is not the chosen one. `None` too
     /// where there is no cluster: the proxy itself answered, and no version served.
     fn strayed(&self) -> Option<Rc<Counter>> {
-        let cluster = property(&["xds", "cluster_name"])?;
+        let cluster = property("xds\0cluster_name")?;
         let served = self.flag.served_by(&cluster)?;
         (!Rc::ptr_eq(served, &self.counter)).then(|| Rc::clone(served))
     }
@@ -60,8 +60,7 @@ enum Step {
 }
 
 fn header(name: &str) -> Option<String> {
-    let bytes = hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name).ok()??;
-    String::from_utf8(bytes).ok()
+    String::from_utf8(hostcalls::header(MapType::HttpRequestHeaders, name)?).ok()
 }
 
 /// The status of the response to the request in context; `None`: it has not begun. Before that, its
@@ -69,13 +68,13 @@ fn header(name: &str) -> Option<String> {
 fn status() -> Option<i64> {
     /// What Envoy notes where the client has left without an answer.
     const CLIENT_LEFT: i64 = 499;
-    let code = hostcalls::get_property(vec!["response", "code"]).ok().flatten();
+    let code = hostcalls::property("response\0code");
     let code = code.and_then(|bytes| Some(i64::from_le_bytes(bytes.as_slice().try_into().ok()?)));
     code.filter(|code| *code != CLIENT_LEFT)
 }
 
 fn find_by_cluster(table: &Table) -> Option<&Rc<Flag>> {
-    table.find(flag::host::istio_host(&property(&["xds", "cluster_name"])?)?)
+    table.find(flag::host::istio_host(&property("xds\0cluster_name")?)?)
 }
 
 /// Decides for the request in context, and sends it on its way.
@@ -95,7 +94,7 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     // Behind a gateway many services share a host: what tells them apart is where its routes lead.
     let Some(flag) = named.or_else(|| if edge { find_by_cluster(&table) } else { None }) else {
         if edge && header(&settings.header).is_some() {
-            let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, &settings.header);
+            let _ = hostcalls::remove_header(MapType::HttpRequestHeaders, &settings.header);
         }
         return Step::Go;
     };
@@ -103,11 +102,11 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
         return Step::Hold;
     }
     if vm.prove_routes.get() {
-        *flag.observed.route.borrow_mut() = property(&["xds", "route_name"]);
+        *flag.observed.route.borrow_mut() = property("xds\0route_name");
     }
     let counter = Rc::clone(flag.choose(settings.workload.as_ref(), header));
     // Sets the one and removes all other values, and makes Envoy look for the route again.
-    let set = hostcalls::set_map_value(MapType::HttpRequestHeaders, &settings.header, Some(counter.version()));
+    let set = hostcalls::set_header(MapType::HttpRequestHeaders, &settings.header, counter.version());
     if set.is_ok() {
         let unproven = flag.may_misroute();
         let began_ms = vm.measure.get().then(now_ms);
@@ -122,8 +121,8 @@ fn count(vm: &Vm, context: u32, sent: Sent) {
 }
 
 /// A property of Envoy's that is text.
-pub(crate) fn property(path: &[&str]) -> Option<String> {
-    String::from_utf8(hostcalls::get_property(path.to_vec()).ok()??).ok()
+pub(crate) fn property(path: &str) -> Option<String> {
+    String::from_utf8(hostcalls::property(path)?).ok()
 }
 
 /// Lets the requests go that waited for the first answer. Each is decided now. Ends in the context
@@ -138,7 +137,7 @@ pub(crate) fn release(vm: &Vm, plugin: u32) {
             continue;
         }
         begin(vm, id, &settings, false);
-        if hostcalls::resume_http_request().is_err() {
+        if hostcalls::resume_request().is_err() {
             log::warn!("a held request could not be resumed");
         }
     }

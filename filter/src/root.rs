@@ -2,20 +2,19 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use flag::config::{Config, Role};
-use proxy_wasm::hostcalls;
 use proxy_wasm::types::BufferType;
 
+use crate::hostcalls;
 use crate::poller;
 use crate::request::{Settings, property, release};
 use crate::store;
 use crate::vm::{Plugin, Vm, now_ms};
 
 /// Until the first answer every millisecond counts; later a tick is only a safety net.
-const STARTING: Duration = Duration::from_millis(10);
-const FOLLOWING: Duration = Duration::from_millis(500);
+const STARTING_MS: u32 = 10;
+const FOLLOWING_MS: u32 = 500;
 
 thread_local! {
     /// The plugins of this VM instance: one, or two while one drains.
@@ -25,12 +24,12 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) struct Root {
     id: u32,
-    tick: Duration,
+    tick_ms: u32,
 }
 
 /// Envoy created a plugin.
 pub(crate) fn create(id: u32) {
-    ROOTS.with_borrow_mut(|roots| roots.push(Root { id, tick: Duration::ZERO }));
+    ROOTS.with_borrow_mut(|roots| roots.push(Root { id, tick_ms: 0 }));
 }
 
 /// Lets a plugin do something, if it is one.
@@ -54,18 +53,18 @@ pub(crate) fn delete(id: u32) -> bool {
 }
 
 impl Root {
-    fn set_tick(&mut self, tick: Duration) {
-        if self.tick != tick && hostcalls::set_tick_period(tick).is_ok() {
-            self.tick = tick;
+    fn set_tick(&mut self, tick_ms: u32) {
+        if self.tick_ms != tick_ms && hostcalls::set_tick_period_ms(tick_ms).is_ok() {
+            self.tick_ms = tick_ms;
         }
     }
 
     /// The role, where the configuration leaves it to the listener and the proxy.
     fn role(configured: Role) -> Role {
         const INBOUND: u8 = 1;
-        let direction = hostcalls::get_property(vec!["xds", "listener_direction"]).ok().flatten();
+        let direction = hostcalls::property("xds\0listener_direction");
         let inbound = direction.and_then(|bytes| bytes.first().copied()) == Some(INBOUND);
-        configured.at(inbound, &property(&["xds", "node", "id"]).unwrap_or_default())
+        configured.at(inbound, &property("xds\0node\0id").unwrap_or_default())
     }
 
     fn end_wait(&self, vm: &Vm) {
@@ -85,7 +84,7 @@ impl Root {
     }
 
     pub(crate) fn on_configure(&mut self, vm: &Vm, size: usize) -> bool {
-        let bytes = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).ok().flatten().unwrap_or_default();
+        let bytes = hostcalls::buffer(BufferType::PluginConfiguration, size).unwrap_or_default();
         match Config::parse(&bytes) {
             Err(error) => {
                 vm.metrics.config_refused.add(1);
@@ -97,7 +96,7 @@ impl Root {
                 let settings = Rc::new(Settings { role, header: config.header, workload: config.workload });
                 let plugin = Plugin { settings, flags: config.flags, service: config.service };
                 vm.configure(self.id, plugin, config.first_answer_ms);
-                self.set_tick(STARTING);
+                self.set_tick(STARTING_MS);
                 true
             }
         }
@@ -114,9 +113,9 @@ impl Root {
             poller::on_wake(vm, me, &[]);
             self.end_wait(vm);
         }
-        let tick = poller::on_tick(vm, me).unwrap_or(FOLLOWING);
+        let tick_ms = poller::on_tick(vm, me).unwrap_or(FOLLOWING_MS);
         let waits = vm.waits_until_ms.get().is_some();
-        self.set_tick(if waits { STARTING } else { tick });
+        self.set_tick(if waits { STARTING_MS } else { tick_ms });
     }
 
     pub(crate) fn on_queue_ready(&mut self, vm: &Vm) {

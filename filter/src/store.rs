@@ -3,15 +3,13 @@
 //!
 //! Other filters use the same space: keys have a prefix, and whatever is read may be anything.
 
-use std::collections::BTreeMap;
-
 use flag::instance::Instance;
+use flag::json::{self, Read};
 use flag::lease::Lease;
-use flag::limits;
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::Status;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use flag::{limits, read_fields};
+use serde::Serialize;
+
+use crate::hostcalls::{self, Failure};
 
 const REGISTRY: &str = "versionflag.1/registry";
 const LEASE: &str = "versionflag.1/lease";
@@ -22,28 +20,46 @@ const ROUND: &str = "versionflag.1/round";
 /// Tries of a compare-and-swap before it is left to the next tick.
 const TRIES: u32 = 64;
 
+/// A VM instance that is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Live {
+    pub(crate) id: u32,
+    pub(crate) queue: u32,
+}
+
+read_fields! { Live { id: "id", queue: "queue" } }
+
 /// The VM instances of the proxy.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Registry {
     /// Names this run of the proxy.
     pub(crate) boot: String,
     next: u32,
-    /// The queue of each live instance.
-    pub(crate) live: BTreeMap<u32, u32>,
+    /// In the order of their ids.
+    pub(crate) live: Vec<Live>,
 }
 
-fn read<T: DeserializeOwned>(key: &str) -> (Option<T>, Option<u32>) {
-    match hostcalls::get_shared_data(key) {
-        Ok((Some(bytes), cas)) if bytes.len() <= limits::SNAPSHOT_BYTES => (serde_json::from_slice(&bytes).ok(), cas),
-        Ok((_, cas)) => (None, cas),
-        Err(_) => (None, None),
+read_fields! { Registry { boot: "boot", next: "next", live: "live" } }
+
+impl Registry {
+    pub(crate) fn queue_of(&self, id: u32) -> Option<u32> {
+        self.live.iter().find(|live| live.id == id).map(|live| live.queue)
+    }
+
+    pub(crate) fn lists(&self, live: Live) -> bool {
+        self.live.contains(&live)
     }
 }
 
-fn write<T: Serialize>(key: &str, value: &T, cas: Option<u32>) -> Result<(), Status> {
-    let bytes = serde_json::to_vec(value).map_err(|_| Status::InternalFailure)?;
-    hostcalls::set_shared_data(key, Some(&bytes), cas)
+fn read<T: Read>(key: &str) -> (Option<T>, Option<u32>) {
+    let (bytes, cas) = hostcalls::shared_data(key);
+    let bytes = bytes.filter(|bytes| bytes.len() <= limits::SNAPSHOT_BYTES);
+    (bytes.and_then(|bytes| json::parse(&bytes).ok()), cas)
+}
+
+fn write<T: Serialize>(key: &str, value: &T, cas: Option<u32>) -> Result<(), Failure> {
+    let bytes = serde_json::to_vec(value).unwrap_or_default();
+    hostcalls::set_shared_data(key, &bytes, cas)
 }
 
 pub(crate) fn registry() -> Option<Registry> {
@@ -53,14 +69,16 @@ pub(crate) fn registry() -> Option<Registry> {
 /// One that no instance of this filter would write is none.
 fn read_registry() -> (Option<Registry>, Option<u32>) {
     let (registry, cas) = read::<Registry>(REGISTRY);
-    let possible =
-        |it: &Registry| !it.boot.is_empty() && it.live.len() <= limits::INSTANCES as usize && it.next < u32::MAX;
+    let possible = |it: &Registry| {
+        let few = it.live.len() <= limits::INSTANCES as usize;
+        !it.boot.is_empty() && few && it.live.is_sorted_by(|one, other| one.id < other.id) && it.next < u32::MAX
+    };
     (registry.filter(possible), cas)
 }
 
 /// Adds this instance. `None`: too many others write at once, or there is no room; the next tick
 /// tries again.
-pub(crate) fn register(now_ns: u128, known: Option<(u32, u32)>) -> Option<(u32, u32)> {
+pub(crate) fn register(now_ns: u64, known: Option<Live>) -> Option<Live> {
     for _ in 0..TRIES {
         let (registry, cas) = read_registry();
         let Some(mut registry) = registry else {
@@ -72,20 +90,18 @@ pub(crate) fn register(now_ns: u128, known: Option<(u32, u32)>) -> Option<(u32, 
             continue;
         };
         // It only could not be read a moment ago.
-        if let Some((id, queue)) = known
-            && registry.live.get(&id) == Some(&queue)
-        {
-            return Some((id, listen(&registry.boot, id)?));
+        if let Some(live) = known.filter(|live| registry.lists(*live)) {
+            return Some(Live { queue: listen(&registry.boot, live.id)?, ..live });
         }
         if registry.live.len() >= limits::INSTANCES as usize {
             return None;
         }
         registry.next = registry.next.checked_add(1)?;
         let id = registry.next;
-        let queue = listen(&registry.boot, id)?;
-        registry.live.insert(id, queue);
+        let live = Live { id, queue: listen(&registry.boot, id)? };
+        registry.live.push(live);
         if write(REGISTRY, &registry, cas).is_ok() {
-            return Some((id, queue));
+            return Some(live);
         }
     }
     None
@@ -93,18 +109,20 @@ pub(crate) fn register(now_ns: u128, known: Option<(u32, u32)>) -> Option<(u32, 
 
 /// The queue of an instance. It wakes the plugin that registered last.
 pub(crate) fn listen(boot: &str, id: u32) -> Option<u32> {
-    hostcalls::register_shared_queue(&format!("versionflag.1/{boot}/{id}")).ok()
+    hostcalls::register_queue(&format!("versionflag.1/{boot}/{id}")).ok()
 }
 
 /// Takes this instance away once it has nothing open.
 pub(crate) fn deregister(id: u32) {
     for _ in 0..TRIES {
         let (Some(mut registry), cas) = read::<Registry>(REGISTRY) else { return };
-        if registry.live.remove(&id).is_none() || write(REGISTRY, &registry, cas).is_ok() {
+        let before = registry.live.len();
+        registry.live.retain(|live| live.id != id);
+        if registry.live.len() == before || write(REGISTRY, &registry, cas).is_ok() {
             break;
         }
     }
-    let _ = hostcalls::set_shared_data(&instance_key(id), None, None);
+    let _ = hostcalls::set_shared_data(&instance_key(id), &[], None);
 }
 
 pub(crate) fn lease() -> (Option<Lease>, Option<u32>) {
@@ -121,12 +139,12 @@ pub(crate) fn revision() -> String {
 }
 
 pub(crate) fn snapshot() -> Option<Vec<u8>> {
-    hostcalls::get_shared_data(SNAPSHOT).ok()?.0
+    hostcalls::shared_data(SNAPSHOT).0
 }
 
 /// The revision comes last: who sees it finds the snapshot.
-pub(crate) fn publish(revision: &str, snapshot: &[u8]) -> Result<(), Status> {
-    hostcalls::set_shared_data(SNAPSHOT, Some(snapshot), None)?;
+pub(crate) fn publish(revision: &str, snapshot: &[u8]) -> Result<(), Failure> {
+    hostcalls::set_shared_data(SNAPSHOT, snapshot, None)?;
     write(REVISION, &revision, None)
 }
 
@@ -134,7 +152,7 @@ pub(crate) fn round() -> u64 {
     read(ROUND).0.unwrap_or_default()
 }
 
-pub(crate) fn begin_round(round: u64) -> Result<(), Status> {
+pub(crate) fn begin_round(round: u64) -> Result<(), Failure> {
     write(ROUND, &round, None)
 }
 
@@ -142,7 +160,7 @@ fn instance_key(id: u32) -> String {
     format!("versionflag.1/instance/{id}")
 }
 
-pub(crate) fn write_instance(instance: &Instance) -> Result<(), Status> {
+pub(crate) fn write_instance(instance: &Instance) -> Result<(), Failure> {
     write(&instance_key(instance.id), instance, None)
 }
 
@@ -153,12 +171,12 @@ pub(crate) fn instances<'a>(ids: impl Iterator<Item = &'a u32>) -> Vec<Instance>
 /// Wakes another instance: says who woke it.
 pub(crate) fn wake(queue: u32, from: u32) {
     // A queue that is gone belongs to an instance that is gone; the round shows it as missing.
-    let _ = hostcalls::enqueue_shared_queue(queue, Some(&from.to_le_bytes()));
+    let _ = hostcalls::enqueue(queue, &from.to_le_bytes());
 }
 
 /// Everybody who woke this instance since it looked last.
 pub(crate) fn drain(queue: u32) -> Vec<u32> {
-    std::iter::from_fn(|| hostcalls::dequeue_shared_queue(queue).ok().flatten())
+    std::iter::from_fn(|| hostcalls::dequeue(queue))
         .take(4 * limits::INSTANCES as usize)
         .filter_map(|bytes| Some(u32::from_le_bytes(bytes.as_slice().try_into().ok()?)))
         .collect()

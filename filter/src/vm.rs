@@ -4,20 +4,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::{Duration, UNIX_EPOCH};
 
 use flag::config::FlagService;
 use flag::instance::Instance;
 use flag::record::Record;
 use flag::snapshot::Snapshot;
 use flag::table::{Channel, Table};
-use proxy_wasm::hostcalls;
 use rustc_hash::FxHashMap;
 
+use crate::hostcalls;
 use crate::metrics::Metrics;
 use crate::poller::Poller;
 use crate::request::{Sent, Settings, correct_open, property};
-use crate::store;
+use crate::store::{self, Live};
 
 thread_local! {
     static VM: Vm = Vm::new();
@@ -38,6 +37,12 @@ pub(crate) struct Me {
     pub(crate) queue: u32,
     /// The plugin that its queue wakes.
     plugin: u32,
+}
+
+impl Me {
+    fn live(self) -> Live {
+        Live { id: self.id, queue: self.queue }
+    }
 }
 
 #[derive(Debug)]
@@ -71,20 +76,14 @@ pub(crate) struct Vm {
     seen_ms: Cell<u64>,
 }
 
-/// The proxy's clock.
-fn now() -> Duration {
-    let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
-    time.duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
 /// The metadata of Envoy's node.
 pub(crate) fn node(path: &[&str]) -> Option<String> {
-    property(&[&["xds", "node", "metadata"], path].concat())
+    property(&[&["xds", "node", "metadata"], path].concat().join("\0"))
 }
 
 /// Milliseconds of the proxy's clock.
 pub(crate) fn now_ms() -> u64 {
-    u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
+    hostcalls::now_ns() / 1_000_000
 }
 
 impl Vm {
@@ -210,12 +209,12 @@ impl Vm {
     /// plugin that spoke is gone, its queue has to wake the one that speaks now.
     pub(crate) fn me(&self, plugin: u32) -> Option<Me> {
         let registry = store::registry();
-        let listed = |me: &Me| registry.as_ref().is_some_and(|registry| registry.live.get(&me.id) == Some(&me.queue));
+        let listed = |me: &Me| registry.as_ref().is_some_and(|registry| registry.lists(me.live()));
         let me = match self.me.get().filter(listed) {
             Some(me) if me.plugin == plugin => return Some(me),
             Some(me) => Me { queue: store::listen(&registry?.boot, me.id)?, plugin, ..me },
             None => {
-                let (id, queue) = store::register(now().as_nanos(), self.me.get().map(|me| (me.id, me.queue)))?;
+                let Live { id, queue } = store::register(hostcalls::now_ns(), self.me.get().map(Me::live))?;
                 log::info!("VM instance {id} of versionflag serves");
                 Me { id, queue, plugin }
             }

@@ -1,13 +1,14 @@
 //! What a filter is told at start: its plugin configuration. Pure.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::json::{self, JsonError};
 use crate::record::{Record, RecordError, check_name, check_version};
 use crate::snapshot::{SnapshotError, check_flags};
-use crate::{PROTOCOL, limits, proxy};
+use crate::{PROTOCOL, limits, proxy, read_fields, read_words};
 
 /// Where in the path of a request this filter stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// By the listener's direction and the proxy: inbound observes, a gateway of Istio's is an edge,
@@ -35,8 +36,8 @@ impl Role {
 }
 
 /// The workload that a proxy stands beside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Workload {
     /// Name of the service, as in the flag's members.
     pub service: String,
@@ -45,56 +46,55 @@ pub struct Workload {
 }
 
 /// How to reach the flag service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FlagService {
     /// Envoy cluster.
     pub cluster: String,
     /// `:authority` of the requests.
-    #[serde(default = "default_authority")]
     pub authority: String,
 }
 
-fn default_authority() -> String {
-    "versionflag".to_owned()
-}
-
 /// The plugin configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Config {
     /// See [`PROTOCOL`].
     pub protocol: u32,
     /// Where the filter stands.
-    #[serde(default)]
     pub role: Role,
     /// The routing header.
-    #[serde(default = "default_header")]
     pub header: String,
     /// The workload beside the proxy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
     /// The flag service; without it the flags below are all there is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<FlagService>,
     /// How long a fresh proxy holds requests for its first answer, in milliseconds, at most 10 s.
-    #[serde(default = "default_first_answer")]
     pub first_answer_ms: u32,
     /// The flags as of the writing of this configuration.
-    #[serde(default)]
     pub flags: Vec<Record>,
 }
 
 /// The routing header unless configured otherwise.
 pub const HEADER: &str = "x-versionflag";
 
-fn default_header() -> String {
-    HEADER.to_owned()
-}
+read_words! { Role { "auto": Auto, "caller": Caller, "edge": Edge, "inbound": Inbound } }
 
-fn default_first_answer() -> u32 {
-    500
-}
+read_fields! { Workload { service: "service", version: "version" } }
+
+read_fields! { FlagService { cluster: "cluster", authority: "authority" or "versionflag".to_owned() } }
+
+read_fields! { Config {
+    protocol: "protocol",
+    role: "role" or Role::Auto,
+    header: "header" or HEADER.to_owned(),
+    workload: "workload" or None,
+    service: "service" or None,
+    first_answer_ms: "firstAnswerMs" or 500,
+    flags: "flags" or vec![],
+} }
 
 /// Whether this is a header name as HTTP/2 writes it.
 pub fn is_header(name: &str) -> bool {
@@ -110,18 +110,18 @@ pub enum ConfigError {
     Flags(#[from] SnapshotError),
     /// Not JSON of this shape.
     #[error("not a versionflag configuration: {0}")]
-    Json(serde_json::Error),
+    Json(JsonError),
     /// A name is not valid.
     #[error(transparent)]
     Name(#[from] RecordError),
     /// Not a header name.
-    #[error("header {0:?} is not a lower-case HTTP header name, such as {HEADER:?}")]
+    #[error("header {} is not a lower-case HTTP header name, such as \"{HEADER}\"", crate::quoted(.0))]
     Header(String),
     /// Too long a wait.
     #[error("firstAnswerMs is {0}: at most 10000")]
     FirstAnswer(u32),
     /// A flag holds its gate: a proxy that starts while the controller is away would never open.
-    #[error("flag {0:?} has gate `hold`, which a plugin configuration may not have")]
+    #[error("flag {} has gate `hold`, which a plugin configuration may not have", crate::quoted(.0))]
     Hold(String),
 }
 
@@ -131,7 +131,7 @@ impl Config {
         if bytes.len() > limits::SNAPSHOT_BYTES {
             return Err(SnapshotError::TooLarge { bytes: bytes.len() }.into());
         }
-        let config: Config = serde_json::from_slice(bytes).map_err(ConfigError::Json)?;
+        let config: Config = json::parse(bytes).map_err(ConfigError::Json)?;
         if config.protocol != PROTOCOL {
             return Err(SnapshotError::Protocol { found: config.protocol }.into());
         }

@@ -7,19 +7,21 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::answers::{BUCKETS, bucket};
+use crate::read_fields;
 
 /// Totals of one version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Totals {
     /// Requests ever sent to the version.
     pub started: u64,
     /// Those of them whose stream has ended.
     pub finished: u64,
 }
+
+read_fields! { Totals { started: "started", finished: "finished" } }
 
 impl Totals {
     /// Requests in flight; `None` where the totals contradict themselves.

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::count::Totals;
+use crate::read_fields;
 use crate::record::Gate;
 
 /// What is in effect for one flag, and what was counted.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FlagState {
     /// Epoch in effect; 0 where the instances do not agree on a record.
     pub epoch: u64,
@@ -18,33 +19,31 @@ pub struct FlagState {
     /// Gate in effect.
     pub gate: Gate,
     /// The epoch that plugin configuration alone would give; absent: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub config_epoch: Option<u64>,
     /// Requests by the version they were sent to.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sent: BTreeMap<String, Totals>,
     /// Requests by the version they arrived at.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub arrived: BTreeMap<String, Totals>,
     /// How the versions answered since the record is in effect, while that is asked for: see
     /// [`crate::answers`].
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub answers: BTreeMap<String, Totals>,
     /// Responses from another version than the intended one.
-    #[serde(default)]
     pub unroutable: u64,
     /// Records refused because their epoch was used for other content.
-    #[serde(default)]
     pub conflicts: u64,
     /// Names of the routes that ordinary requests matched last, since the record is in effect: at
     /// most one an instance. See [`crate::route`].
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub routes: BTreeSet<String>,
 }
 
 /// The record that a VM instance keeps in shared data. Replaced as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Instance {
     /// Instance id, never used twice in a process.
     pub id: u32,
@@ -54,20 +53,34 @@ pub struct Instance {
     pub flags: BTreeMap<String, FlagState>,
 }
 
+read_fields! { FlagState {
+    epoch: "epoch",
+    hash: "hash",
+    gate: "gate",
+    config_epoch: "configEpoch" or None,
+    sent: "sent" or BTreeMap::new(),
+    arrived: "arrived" or BTreeMap::new(),
+    answers: "answers" or BTreeMap::new(),
+    unroutable: "unroutable" or 0,
+    conflicts: "conflicts" or 0,
+    routes: "routes" or BTreeSet::new(),
+} }
+
+read_fields! { Instance { id: "id", round: "round", flags: "flags" } }
+
 /// The sum over all live instances: the lowest record in effect, and all totals added up. `None`
 /// while an instance has not answered the round: its share is unknown, not zero.
-pub fn combine(live: &BTreeSet<u32>, round: u64, instances: &[Instance]) -> Option<BTreeMap<String, FlagState>> {
+pub fn combine(live: &[u32], round: u64, instances: &[Instance]) -> Option<BTreeMap<String, FlagState>> {
     let mut sums: BTreeMap<String, FlagState> = BTreeMap::new();
     let answered = || instances.iter().filter(|instance| instance.round >= round && live.contains(&instance.id));
     if live.is_empty() || answered().count() != live.len() {
         return None;
     }
     for (uid, state) in answered().flat_map(|instance| &instance.flags) {
-        let sum = match sums.remove(uid) {
-            Some(sum) => add(sum, state),
-            None => state.clone(),
-        };
-        sums.insert(uid.clone(), sum);
+        match sums.get_mut(uid) {
+            Some(sum) => *sum = add(std::mem::take(sum), state),
+            None => drop(sums.insert(uid.clone(), state.clone())),
+        }
     }
     for (uid, sum) in &mut sums {
         // An instance that does not know a flag has no record of it in effect.

@@ -1,19 +1,22 @@
 //! Which VM instance of a proxy talks to the flag service: a lease in shared data. Pure.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use crate::read_fields;
 
 /// How long a lease lasts without renewal.
 pub const LEASE_MS: u64 = 2_000;
 
 /// The lease as it is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Lease {
     /// Instance id.
     pub holder: u32,
     /// Milliseconds of the proxy's clock.
     pub until_ms: u64,
 }
+
+read_fields! { Lease { holder: "holder", until_ms: "until_ms" } }
 
 /// What an instance does about the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

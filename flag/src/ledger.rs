@@ -105,7 +105,7 @@ impl Fleet {
 /// Totals of one version at one proxy that have not changed, with nothing open, for some reports.
 #[derive(Debug, Clone)]
 struct Run {
-    instances: BTreeSet<u32>,
+    instances: Vec<u32>,
     started: u64,
     since_ms: u64,
     /// When the latest reports of it came; three at most.
@@ -319,7 +319,7 @@ impl Proxy {
         self.received_ms = now_ms;
     }
 
-    fn extend_run(&mut self, now_ms: u64, uid: &str, version: &str, state: &FlagState, instances: &BTreeSet<u32>) {
+    fn extend_run(&mut self, now_ms: u64, uid: &str, version: &str, state: &FlagState, instances: &[u32]) {
         let key = (uid.to_owned(), version.to_owned());
         if open_on(state, version) != Some(0) {
             self.runs.remove(&key);
@@ -327,9 +327,9 @@ impl Proxy {
         }
         let (sent, arrived) = totals_of(state, version);
         let started = sent.started.saturating_add(arrived.started);
-        let same = self.runs.get(&key).is_some_and(|run| run.started == started && run.instances == *instances);
+        let same = self.runs.get(&key).is_some_and(|run| run.started == started && run.instances == instances);
         if !same {
-            let run = Run { instances: instances.clone(), started, since_ms: now_ms, recent: VecDeque::new() };
+            let run = Run { instances: instances.to_vec(), started, since_ms: now_ms, recent: VecDeque::new() };
             self.runs.insert(key.clone(), run);
         }
         if let Some(run) = self.runs.get_mut(&key) {

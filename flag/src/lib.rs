@@ -18,6 +18,7 @@
 //! | [`report`] | what a proxy reports, and which reports are believed |
 //! | [`ledger`] | who acked, who lags, and whether the old version is quiet |
 //! | [`proxy`] | how a proxy is called, and whether it is a gateway |
+//! | [`json`] | how JSON of the other side is read |
 //! | [`lease`] | which VM instance of a proxy talks to the flag service |
 //! | [`answers`] | how a version answers: failures and latencies |
 //! | [`backoff`] | when to try the flag service again |
@@ -29,6 +30,7 @@ pub mod count;
 pub mod epoch;
 pub mod host;
 pub mod instance;
+pub mod json;
 pub mod lease;
 pub mod ledger;
 pub mod limits;
@@ -46,6 +48,12 @@ pub const PROTOCOL: u32 = 1;
 /// Text of unknown origin, short enough for a message.
 pub fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
+}
+
+/// Text of unknown origin, for a message. `Debug` does the same with tables of Unicode, which the
+/// filter has no room for.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.escape_default())
 }
 
 /// A map made one by one. Collecting would sort first, which for every type is a sort of its own

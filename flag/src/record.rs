@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::{host, limits};
+use crate::{host, limits, read_fields, read_words};
 
 /// Whether callers from outside the group may pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
     /// Requests go to the active version.
@@ -20,24 +20,24 @@ pub enum Gate {
 }
 
 /// One service of the group that is switched together.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Member {
     /// The service's name, unique in the group.
     pub service: String,
     /// The hosts by which callers name it.
     pub hosts: BTreeSet<String>,
     /// The labels of its pods, each as `key=value`: by these a proxy knows that it stands beside one.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub selector: BTreeSet<String>,
     /// Envoy clusters by version: tells at the response which version really served.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub clusters: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A way to try a version before it is active: a request header with an exact value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Preview {
     /// Header name, lower case.
     pub header: String,
@@ -48,43 +48,66 @@ pub struct Preview {
 }
 
 /// The record of one flag. `hash` covers everything else in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Record {
     /// Identity: a flag that was deleted and made again is another flag.
     pub uid: String,
     /// For people, `namespace/name`.
     pub name: String,
     /// Where the services are, if they are Kubernetes Services that proxies can know by themselves.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
     /// The label that says which version a pod is of.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub version_label: String,
     /// The higher one always wins.
     pub epoch: u64,
     /// The version that requests go to.
     pub active: String,
     /// Whether callers outside the group may pass.
-    #[serde(default)]
     pub gate: Gate,
     /// The services that move together.
     pub members: Vec<Member>,
     /// Every version that may be asked for, the active one included.
     pub versions: BTreeSet<String>,
     /// Requests that may choose a version themselves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub preview: Option<Preview>,
     /// Content hash, made by [`Record::seal`].
-    #[serde(default)]
     pub hash: String,
 }
+
+read_words! { Gate { "open": Open, "hold": Hold } }
+
+read_fields! { Member {
+    service: "service",
+    hosts: "hosts",
+    selector: "selector" or BTreeSet::new(),
+    clusters: "clusters" or BTreeMap::new(),
+} }
+
+read_fields! { Preview { header: "header", value: "value", version: "version" } }
+
+read_fields! { Record {
+    uid: "uid",
+    name: "name",
+    namespace: "namespace" or String::new(),
+    version_label: "versionLabel" or String::new(),
+    epoch: "epoch",
+    active: "active",
+    gate: "gate" or Gate::Open,
+    members: "members",
+    versions: "versions",
+    preview: "preview" or None,
+    hash: "hash" or String::new(),
+} }
 
 /// Why a record is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// A name is empty, too long or has characters that it may not have.
-    #[error("{field} {value:?} is not a valid name: {rule}")]
+    #[error("{field} {} is not a valid name: {rule}", crate::quoted(.value))]
     Name {
         /// Which field.
         field: &'static str,
@@ -104,7 +127,7 @@ pub enum RecordError {
         max: usize,
     },
     /// A version is used that `versions` does not list.
-    #[error("{field} names version {version:?}, which is not in `versions`")]
+    #[error("{field} names version {}, which is not in `versions`", crate::quoted(.version))]
     UnknownVersion {
         /// Which field.
         field: &'static str,
@@ -112,7 +135,7 @@ pub enum RecordError {
         version: String,
     },
     /// Two members share a name, a host or a cluster.
-    #[error("{field} {value:?} occurs twice")]
+    #[error("{field} {} occurs twice", crate::quoted(.value))]
     Twice {
         /// Which field.
         field: &'static str,
@@ -120,7 +143,7 @@ pub enum RecordError {
         value: String,
     },
     /// The hash is not that of the content.
-    #[error("hash {found:?} is not that of the content, {expected:?}: the record was changed on its way")]
+    #[error("hash {} is not that of the content, \"{expected}\": the record was changed on its way", crate::quoted(.found))]
     Hash {
         /// As computed here.
         expected: String,

@@ -1,6 +1,6 @@
 //! What a proxy reports. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +24,8 @@ pub struct Report {
     /// Revision of the snapshot in effect; empty: none yet.
     #[serde(default)]
     pub revision: String,
-    /// The live VM instances.
-    pub instances: BTreeSet<u32>,
+    /// The live VM instances, by id.
+    pub instances: Vec<u32>,
     /// Whether every one of them answered this round. Without it nothing below counts.
     pub complete: bool,
     /// By uid.

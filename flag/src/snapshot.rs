@@ -1,14 +1,15 @@
 //! What a proxy is sent by the flag service. Pure.
 
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::json::{self, JsonError};
 use crate::record::{Record, RecordError};
-use crate::{PROTOCOL, limits};
+use crate::{PROTOCOL, limits, read_fields};
 
 /// All flags a proxy needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Snapshot {
     /// See [`PROTOCOL`].
     pub protocol: u32,
@@ -17,14 +18,23 @@ pub struct Snapshot {
     /// Milliseconds between two reports.
     pub report_every_ms: u32,
     /// The flags whose routes the proxy is asked to prove, by uid.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub prove_routes: Vec<String>,
     /// The flags whose answers the proxy is asked to measure, by uid. See [`crate::answers`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub measure: Vec<String>,
     /// The flags.
     pub flags: Vec<Record>,
 }
+
+read_fields! { Snapshot {
+    protocol: "protocol",
+    revision: "revision",
+    report_every_ms: "reportEveryMs",
+    prove_routes: "proveRoutes" or vec![],
+    measure: "measure" or vec![],
+    flags: "flags",
+} }
 
 /// Why a snapshot or a list of flags is refused.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +47,7 @@ pub enum SnapshotError {
     },
     /// Not JSON of this shape.
     #[error("not a snapshot: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] JsonError),
     /// Another protocol.
     #[error("protocol {found} is not understood here: {PROTOCOL} is. Upgrade the older side, the controller first")]
     Protocol {
@@ -51,7 +61,7 @@ pub enum SnapshotError {
     #[error("{0} flags are too many: at most {max} are taken", max = limits::FLAGS)]
     Flags(usize),
     /// A flag is not valid.
-    #[error("flag {name:?}: {error}")]
+    #[error("flag {}: {error}", crate::quoted(.name))]
     Record {
         /// The flag's name.
         name: String,
@@ -59,7 +69,7 @@ pub enum SnapshotError {
         error: RecordError,
     },
     /// Two flags claim the same uid or host.
-    #[error("{what} {value:?} belongs to two flags, {first:?} and {second:?}")]
+    #[error("{what} {} belongs to two flags, {} and {}", crate::quoted(.value), crate::quoted(.first), crate::quoted(.second))]
     Conflict {
         /// `uid` or `host`.
         what: &'static str,
@@ -78,7 +88,7 @@ impl Snapshot {
         if bytes.len() > limits::SNAPSHOT_BYTES {
             return Err(SnapshotError::TooLarge { bytes: bytes.len() });
         }
-        let snapshot: Snapshot = serde_json::from_slice(bytes)?;
+        let snapshot: Snapshot = json::parse(bytes)?;
         if snapshot.protocol != PROTOCOL {
             return Err(SnapshotError::Protocol { found: snapshot.protocol });
         }

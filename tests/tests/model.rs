@@ -139,7 +139,7 @@ impl Protocol {
     }
 
     fn report(&self, sent: &Sent) -> Report {
-        let live: BTreeSet<u32> = (0..self.vms as u32).collect();
+        let live: Vec<u32> = (0..self.vms as u32).collect();
         let answered = sent.answers.iter().enumerate().filter_map(|(id, vm)| {
             let vm = (*vm)?;
             let sent_to = Totals { started: vm.started.into(), finished: vm.finished.into() };

@@ -29,7 +29,7 @@ fn report(proxy: &str, seq: u64, state: FlagState) -> Report {
         boot: "b1".to_owned(),
         seq,
         revision: "r".to_owned(),
-        instances: BTreeSet::from([1, 2]),
+        instances: vec![1, 2],
         complete: true,
         flags: BTreeMap::from([("u-1".to_owned(), state)]),
     }
@@ -159,7 +159,7 @@ fn a_restarted_proxy_acks_and_proves_anew() {
 fn another_set_of_instances_proves_anew() {
     let mut story = Story::new();
     story.quiet(1);
-    let report = Report { instances: BTreeSet::from([2, 3]), ..report("b", 4, state(&story.record, 5, 5)) };
+    let report = Report { instances: vec![2, 3], ..report("b", 4, state(&story.record, 5, 5)) };
     story.ledger.accept(story.now_ms, report).expect("believed");
     assert_eq!(story.view().old, Quiet::Busy { open: 0 });
 }
@@ -206,7 +206,7 @@ fn a_version_that_a_proxy_never_counted_is_quiet_there() {
 fn the_sum_is_of_all_instances_or_of_none() {
     let record = record(9, "v2");
     let instance = |id, round, state| Instance { id, round, flags: BTreeMap::from([("u-1".to_owned(), state)]) };
-    let live = BTreeSet::from([1, 2]);
+    let live = [1, 2];
     let one = instance(1, 4, state(&record, 7, 5));
     let two = instance(2, 4, state(&record, 3, 3));
     let sum = combine(&live, 4, &[one.clone(), two.clone()]).expect("complete");
@@ -214,7 +214,7 @@ fn the_sum_is_of_all_instances_or_of_none() {
     assert_eq!((sum["u-1"].epoch, sum["u-1"].config_epoch), (9, Some(9)));
     assert_eq!(combine(&live, 4, std::slice::from_ref(&one)), None, "one is missing");
     assert_eq!(combine(&live, 5, &[one.clone(), two.clone()]), None, "the answers are to an older round");
-    assert_eq!(combine(&BTreeSet::new(), 0, &[]), None, "nobody lives");
+    assert_eq!(combine(&[], 0, &[]), None, "nobody lives");
     let behind = instance(2, 4, FlagState { epoch: 8, config_epoch: None, ..state(&record, 3, 3) });
     let sum = combine(&live, 4, &[one.clone(), behind]).expect("complete");
     assert_eq!((sum["u-1"].epoch, sum["u-1"].config_epoch), (8, None), "the lowest counts");

@@ -6,6 +6,7 @@ mod contract;
 mod decisions;
 mod fleet;
 mod mesh;
+mod json;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
 

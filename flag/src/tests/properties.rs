@@ -86,7 +86,7 @@ proptest! {
                 boot: "b".to_owned(),
                 seq: seq as u64 + 1,
                 revision: String::new(),
-                instances: BTreeSet::from([1]),
+                instances: vec![1],
                 complete: kind != 0,
                 flags: [("u-1".to_owned(), state)].into(),
             };

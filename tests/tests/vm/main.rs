@@ -75,11 +75,11 @@ fn writes_of_shared_data_may_conflict() -> Result<()> {
 /// What another filter of the proxy, or another version of this one, could have written.
 fn garbage() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let far = u64::MAX;
-    let crowd: serde_json::Map<_, _> = (1..600).map(|id: u32| (id.to_string(), json!(id))).collect();
+    let crowd: Vec<_> = (1..600).map(|id: u32| json!({ "id": id, "queue": id })).collect();
     let mut garbage = vec![
         ("a lease for ever", "lease", json!({ "holder": 99, "until_ms": far }).to_string().into_bytes()),
         ("a lease of nobody", "lease", json!({ "holder": 0, "until_ms": 0 }).to_string().into_bytes()),
-        ("the last instance id", "registry", json!({ "boot": "b", "next": u32::MAX, "live": {} }).to_string().into()),
+        ("the last instance id", "registry", json!({ "boot": "b", "next": u32::MAX, "live": [] }).to_string().into()),
         ("a crowd", "registry", json!({ "boot": "b", "next": 600, "live": crowd }).to_string().into()),
         ("the last round", "round", far.to_string().into_bytes()),
         ("another revision", "revision", b"\"none\"".to_vec()),
