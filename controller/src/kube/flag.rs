@@ -154,12 +154,15 @@ impl Flag {
                 continue;
             }
             let before = self.resource.status.clone();
+            // Nobody has acked a record that is about to be written.
+            let new = plan.status.record.as_ref().filter(|record| record.epoch != self.machine.epoch());
+            let fleet = new.map(|new| around.hub.fleet(look.now_ms, new, &look.expected, &plan.status.asked()));
             let status = derive(&Seen {
                 now_ms: look.now_ms,
                 generation: self.resource.metadata.generation,
                 spec: &look.spec,
                 machine: &plan.status,
-                fleet: &look.seen.fleet,
+                fleet: fleet.as_ref().unwrap_or(&look.seen.fleet),
                 versions: &look.seen.versions,
                 checks: &look.seen.checks,
                 workloads: &look.workloads,

@@ -13,7 +13,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::crowd::{Requests, requests};
-use super::{Cluster, Kubelet, story};
+use super::{Cluster, Kubelet, programs, story};
 use crate::local::wasm;
 use crate::process::{Process, program};
 use crate::wait::wait_for;
@@ -132,6 +132,20 @@ impl<'a, 'b> Switch<'a, 'b> {
     pub async fn resource(&self) -> Result<Value> {
         let text = self.cluster.kubectl(&["get", "versionflag", "reviews", "--output", "json"]).await?;
         Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Writes every state of the resource from now on to a log, as JSON.
+    pub async fn watch(&self) -> Result<Process> {
+        let mut command = Command::new(programs()?.join("kubectl"));
+        command.args(["get", "versionflag", "reviews", "--watch", "--output=json"]);
+        command.env("KUBECONFIG", self.cluster.kubeconfig());
+        let watch = Process::start(self.cluster.dir(), "watch", command)?;
+        wait_for("the first state", LIMIT, async || {
+            ensure!(std::fs::read_to_string(watch.log())?.ends_with("}\n"), "nothing yet");
+            Ok(())
+        })
+        .await?;
+        Ok(watch)
     }
 
     /// Waits for a phase with this version active.
