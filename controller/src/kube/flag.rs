@@ -56,6 +56,9 @@ pub(super) enum TurnError {
     Deposed,
 }
 
+/// SHA-256 of a file: the files of many flags are too large to be kept.
+type Hash = [u8; 32];
+
 /// One flag, as its leader remembers it.
 #[derive(Debug)]
 pub(super) struct Flag {
@@ -68,8 +71,8 @@ pub(super) struct Flag {
     spec: Option<Spec>,
     /// Since when each version has been ready.
     ready_since: BTreeMap<String, u64>,
-    /// What is in the ConfigMap.
-    files: BTreeMap<String, String>,
+    /// The hash of each file in the ConfigMap.
+    files: BTreeMap<String, Hash>,
     /// The audit log has what was remembered at the start.
     told: bool,
     /// The proxies that it waits for a report of.
