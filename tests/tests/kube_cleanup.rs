@@ -60,7 +60,7 @@ fn the_old_version_is_deleted_or_kept_as_asked() {
             Ok((resource, message))
         })
         .await?;
-        assert!(message.contains("of 1 schedulable nodes 1 take them, with cpu 7"), "{message}");
+        assert!(message.contains("of 1 schedulable nodes 1 take them, with cpu 6800m"), "{message}");
         assert_eq!(switch.replicas("v2").await?, "0");
         kubectl(&["patch", "deployment", "reviews-v2", "--patch", &large("500m")]).await?;
         switch.reaches("AwaitingPromotion", "v1").await?;

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
+use harness::kube::crowd::writes;
 use harness::kube::switch_story;
 use harness::points::{FAULT, MOST, died_or};
-use harness::{Load, LoadPlan, clock, wait_for};
+use harness::{Load, LoadPlan, Process, clock, wait_for};
+use serde_json::{Deserializer, Value};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -20,9 +22,20 @@ fn a_deployment_moves_to_its_next_version_and_nothing_is_lost() {
         let load = Load::start(envoy.listener("outbound"), plan);
         wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
         assert_eq!(switch.replicas("v2").await?, "0");
+        wait_for("the ack of v1", LIMIT, async || {
+            let summary = switch.resource().await?["status"]["proxies"]["summary"].take();
+            ensure!(summary == "1/1", "{summary}");
+            Ok(())
+        })
+        .await?;
+        let watch = switch.watch().await?;
+        let before = switch.requests().await?;
         switch.ask("v2").await?;
         let resource = switch.reaches("Stable", "v2").await?;
         let removed_us = clock::now_us();
+        let written = writes(&before, &switch.requests().await?);
+        println!("written: {written:?}");
+        only_what_changed_was_written(&statuses(&watch, &resource).await?);
         assert_eq!((switch.replicas("v1").await?, switch.replicas("v2").await?), ("0".to_owned(), "2".to_owned()));
         let before = load.live().answered_by("v2");
         wait_for("traffic after the removal", LIMIT, async || load.live().answered_by("v2") > before + 300).await?;
@@ -47,6 +60,50 @@ fn a_deployment_moves_to_its_next_version_and_nothing_is_lost() {
         assert_eq!(status["proxies"]["summary"], "1/1");
         Ok(())
     });
+}
+
+/// Every status that was written, up to that of this resource.
+async fn statuses(watch: &Process, last: &Value) -> Result<Vec<Value>> {
+    wait_for("the last status", LIMIT, async || {
+        let text = std::fs::read_to_string(watch.log())?;
+        let all: Vec<Value> = Deserializer::from_str(&text).into_iter::<Value>().collect::<Result<_, _>>()?;
+        let version = |resource: &Value| resource["metadata"]["resourceVersion"].clone();
+        ensure!(all.iter().any(|one| version(one) == version(last)), "{} so far", all.len());
+        Ok(all.into_iter().map(|mut one| one["status"].take()).collect())
+    })
+    .await
+}
+
+/// One write for each phase, and no other without something new to say.
+fn only_what_changed_was_written(statuses: &[Value]) {
+    let mut phases: Vec<&Value> = statuses.iter().map(|status| &status["phase"]).collect();
+    phases.dedup();
+    let all = ["Coexisting", "AwaitingPromotion", "ProvingRoutes", "Switching", "Settling", "Retaining", "Removing"];
+    let all: Vec<Value> = ["Stable"].into_iter().chain(all).chain(["Stable"]).map(Value::from).collect();
+    assert_eq!(phases, all.iter().collect::<Vec<_>>());
+    for pair in statuses.windows(2) {
+        let [before, after] = pair else { continue };
+        let known = |status: &Value| (status["epoch"].clone(), status["proxies"]["acked"].clone());
+        if known(before).0 != known(after).0 {
+            assert_eq!(known(after).1, 0, "a record was acked before it was written: {after}");
+        }
+        // The first pair is the edit of the spec.
+        let edited = before["observedGeneration"] == after["observedGeneration"] && before == after;
+        assert!(edited || news(before) != news(after), "written for nothing: {before} {after}");
+    }
+    assert!(statuses.len() <= 2 * all.len(), "{} writes for {} phases", statuses.len(), all.len());
+}
+
+/// What is worth a write: not another wording of the same.
+fn news(status: &Value) -> Value {
+    let mut news = status.clone();
+    news["blockedBy"] = Value::Null;
+    news["machine"]["blocked"] = Value::Null;
+    news["proxies"]["laggards"] = Value::Null;
+    for condition in news["conditions"].as_array_mut().into_iter().flatten() {
+        condition["message"] = Value::Null;
+    }
+    news
 }
 
 /// The controller is killed at its first write, at its second and so on, each time in the switch

@@ -25,6 +25,9 @@ use super::trim::Trim;
 use super::workloads::Objects;
 use crate::service::{Hub, lock};
 
+/// Objects that are read at a time, whole: only then can what is not needed be dropped.
+const PAGE: u32 = 50;
+
 /// What is known of one kind, for whoever asks.
 pub type Shared<K> = Arc<Mutex<Index<K>>>;
 
@@ -101,7 +104,8 @@ impl Watch<'_> {
         let kind = K::plural(&K::DynamicType::default()).into_owned();
         self.tasks.spawn(async move {
             let mut told = Some(told);
-            let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff().modify(Trim::trim));
+            let mut events =
+                pin!(watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff().modify(Trim::trim));
             while let Some(event) = events.next().await {
                 let event = match event {
                     Ok(event) => event,

@@ -65,6 +65,9 @@ pub(super) enum TurnError {
     Deposed,
 }
 
+/// SHA-256 of a file: the files of many flags are too large to be kept.
+type Hash = [u8; 32];
+
 /// One flag, as its leader remembers it.
 #[derive(Debug)]
 pub(super) struct Flag {
@@ -77,8 +80,8 @@ pub(super) struct Flag {
     spec: Option<Spec>,
     /// Since when each version has been ready.
     ready_since: BTreeMap<String, u64>,
-    /// What is in the ConfigMap.
-    files: BTreeMap<String, String>,
+    /// The hash of each file in the ConfigMap.
+    files: BTreeMap<String, Hash>,
     /// The audit log has what was remembered at the start.
     told: bool,
     /// The proxies that it waits for a report of.
@@ -171,12 +174,15 @@ impl Flag {
                 continue;
             }
             let before = self.resource.status.clone();
+            // Nobody has acked a record that is about to be written.
+            let new = plan.status.record.as_ref().filter(|record| record.epoch != self.machine.epoch());
+            let fleet = new.map(|new| around.hub.fleet(look.now_ms, new, &look.expected, &plan.status.asked()));
             let status = derive(&Seen {
                 now_ms: look.now_ms,
                 generation: self.resource.metadata.generation,
                 spec: &look.spec,
                 machine: &plan.status,
-                fleet: &look.seen.fleet,
+                fleet: fleet.as_ref().unwrap_or(&look.seen.fleet),
                 versions: &look.seen.versions,
                 checks: &look.seen.checks,
                 workloads: &look.workloads,

@@ -37,7 +37,7 @@ use serde_json::{Value, json};
 
 pub use self::kubelet::Kubelet;
 pub use self::part::{Part, programs};
-pub use self::switch::{Switch, condition, deployment, flag, switch_story, world};
+pub use self::switch::{Switch, condition, deployment, example_story, flag, switch_story, world};
 
 use self::credentials::Credentials;
 use crate::Signal;

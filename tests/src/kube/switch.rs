@@ -13,7 +13,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::crowd::{Requests, requests};
-use super::{Cluster, Kubelet, story};
+use super::{Cluster, Kubelet, programs, story};
 use crate::local::wasm;
 use crate::process::{Process, program};
 use crate::wait::wait_for;
@@ -91,24 +91,28 @@ pub struct Switch<'a, 'b> {
 /// Tells a story with the pods of `reviews` running, at v1.
 #[track_caller]
 pub fn switch_story(name: &str, tell: impl AsyncFnOnce(&mut Switch<'_, '_>) -> Result<()> + Send) {
+    example_story(name, async |switch| {
+        switch.cluster.install().await?;
+        switch.cluster.apply(&world().to_string()).await?;
+        tell(switch).await
+    });
+}
+
+/// The same without anything in the cluster but a node.
+#[track_caller]
+pub fn example_story(name: &str, tell: impl AsyncFnOnce(&mut Switch<'_, '_>) -> Result<()> + Send) {
     story(name, async |cluster| {
         let mut kubelet = Kubelet::new(cluster.dir(), cluster.client());
-        let told = async { tell(&mut Switch::start(cluster).await?).await };
+        cluster.add_node("one", "8", "16Gi").await?;
+        let mut switch = Switch { cluster };
         tokio::select! {
-            told = told => told,
+            told = tell(&mut switch) => told,
             ended = kubelet.run() => ended.map(|never| match never {}),
         }
     });
 }
 
-impl<'a, 'b> Switch<'a, 'b> {
-    async fn start(cluster: &'a mut Cluster<'b>) -> Result<Switch<'a, 'b>> {
-        cluster.add_node("one", "8", "16Gi").await?;
-        cluster.install().await?;
-        cluster.apply(&world().to_string()).await?;
-        Ok(Switch { cluster })
-    }
-
+impl Switch<'_, '_> {
     /// A controller with the rights of the manifests.
     pub async fn controller(&self, log: &str, environment: &[(&str, &str)]) -> Result<Process> {
         self.replica("one", log, environment).await
@@ -132,6 +136,20 @@ impl<'a, 'b> Switch<'a, 'b> {
     pub async fn resource(&self) -> Result<Value> {
         let text = self.cluster.kubectl(&["get", "versionflag", "reviews", "--output", "json"]).await?;
         Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Writes every state of the resource from now on to a log, as JSON.
+    pub async fn watch(&self) -> Result<Process> {
+        let mut command = Command::new(programs()?.join("kubectl"));
+        command.args(["get", "versionflag", "reviews", "--watch", "--output=json"]);
+        command.env("KUBECONFIG", self.cluster.kubeconfig());
+        let watch = Process::start(self.cluster.dir(), "watch", command)?;
+        wait_for("the first state", LIMIT, async || {
+            ensure!(std::fs::read_to_string(watch.log())?.ends_with("}\n"), "nothing yet");
+            Ok(())
+        })
+        .await?;
+        Ok(watch)
     }
 
     /// Waits for a phase with this version active.
@@ -188,6 +206,12 @@ impl<'a, 'b> Switch<'a, 'b> {
 
     /// The caller's sidecar, with a token of its pod.
     pub async fn envoy(&self) -> Result<Envoy> {
+        let options = EnvoyOptions { name: "caller".to_owned(), concurrency: 2, ..EnvoyOptions::default() };
+        Envoy::start_with(self.cluster.dir(), options, self.bootstrap().await?).await
+    }
+
+    /// What it is started with, once its files are there.
+    pub async fn bootstrap(&self) -> Result<Value> {
         let dir = self.cluster.dir();
         wait_for("the files of the proxies", LIMIT, async || {
             let files = ["filter.json", "routes.json", "versionflag-endpoints.json"];
@@ -224,7 +248,6 @@ impl<'a, 'b> Switch<'a, 'b> {
         bootstrap["node"] = json!({
             "id": "caller.default", "cluster": "caller", "metadata": { "VERSIONFLAG_TOKEN": token.trim() },
         });
-        let options = EnvoyOptions { name: "caller".to_owned(), concurrency: 2, ..EnvoyOptions::default() };
-        Envoy::start_with(dir, options, bootstrap).await
+        Ok(bootstrap)
     }
 }

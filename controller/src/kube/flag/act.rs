@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use ::flag::config::{Role, Workload};
 use kube::ResourceExt;
+use sha2::{Digest, Sha256};
 
-use super::{Flag, Look, Surroundings, TurnError};
+use super::{Flag, Hash, Look, Surroundings, TurnError};
 use crate::checks::Questions;
 use crate::envoy::{self, Filter};
 use crate::fault;
@@ -116,16 +117,20 @@ impl Flag {
         mut files: BTreeMap<String, String>,
         around: &Surroundings<'_>,
     ) -> Result<(), TurnError> {
-        files.retain(|name, text| self.files.get(name) != Some(text));
+        files.retain(|name, text| self.files.get(name) != Some(&hash(text)));
         if files.is_empty() {
             return Ok(());
         }
         let name = format!("versionflag-{}", self.resource.name_any());
         around.writer.files(&self.resource.namespace().unwrap_or_default(), &name, &files).await?;
         fault::point("after the files of the proxies were written");
-        self.files.extend(files);
+        self.files.extend(files.into_iter().map(|(name, text)| (name, hash(&text))));
         Ok(())
     }
+}
+
+fn hash(text: &str) -> Hash {
+    Sha256::digest(text).into()
 }
 
 /// The version whose strength a new one gets.
