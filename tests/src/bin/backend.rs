@@ -95,9 +95,9 @@ async fn main() -> Result<()> {
     });
     let connections = GracefulShutdown::new();
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(_) => continue,
             },
             _ = stop.recv() => break,
@@ -106,7 +106,7 @@ async fn main() -> Result<()> {
         let server = server.clone();
         let service = service_fn(move |request| {
             let server = server.clone();
-            async move { Ok::<_, Infallible>(server.answer(request).await) }
+            async move { Ok::<_, Infallible>(server.answer(request, peer).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new());
@@ -132,7 +132,7 @@ async fn main() -> Result<()> {
 }
 
 impl Server {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Response<Answer> {
         let path = request.uri().path();
         let number = |key: &str| number(request.uri().query(), key);
         match path {
@@ -141,6 +141,7 @@ impl Server {
                 let body = serde_json::to_vec(&self.stats()).unwrap_or_default();
                 self.plain(200, body.into())
             }
+            "/peer" => self.plain(200, peer.ip().to_string().into()),
             "/crash" => std::process::exit(1),
             _ => {
                 let open = Open::new(self.clone());

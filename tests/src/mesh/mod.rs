@@ -46,7 +46,7 @@ use kube::core::discovery::ApiResource;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-pub use self::objects::{Workload, routed_to};
+pub use self::objects::{Workload, flag_config, plugin, routed_by_header, routed_to, routes};
 pub use self::pod::Pod;
 pub use self::sidecar::Sidecar;
 

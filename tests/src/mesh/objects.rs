@@ -1,11 +1,16 @@
 //! The objects of the API that the mesh consists of, as Istio's injection would have written them.
 //! Pure.
 
+use std::collections::BTreeSet;
+
+use flag::PROTOCOL;
+use flag::config::HEADER;
+use flag::record::{Gate, Member, Record};
 use serde_json::{Value, json};
 
 use super::kubelet::LABEL;
 use super::pod::SIDECAR;
-use super::{APP_PORT, DISCOVERY, REGISTRY};
+use super::{APP_PORT, DISCOVERY, REGISTRY, SERVICE_PORT};
 
 /// What to deploy. Its name is `NAME-VERSION`, or the name alone without a version.
 #[derive(Debug, Clone)]
@@ -168,15 +173,15 @@ impl Workload {
             "metadata": { "name": self.name, "namespace": self.namespace, "labels": { "app": self.name } },
             "spec": {
                 "selector": { "app": self.name },
-                "ports": [{ "name": "http", "port": 80, "targetPort": APP_PORT }],
+                "ports": [{ "name": "http", "port": SERVICE_PORT, "targetPort": APP_PORT }],
             },
         })
     }
 }
 
-/// Routes and subsets of a service for a switch by hand: all to one version.
-pub fn routed_to(service: &str, versions: &[&str], active: &str) -> Value {
-    let host = format!("{service}.default.svc.cluster.local");
+/// Subsets of a service by version, and routes to them.
+pub fn routes(service: &str, versions: &[&str], http: Value) -> Value {
+    let host = host(service);
     let subsets: Vec<_> =
         versions.iter().map(|version| json!({ "name": version, "labels": { "version": version } })).collect();
     json!({ "apiVersion": "v1", "kind": "List", "items": [
@@ -185,8 +190,69 @@ pub fn routed_to(service: &str, versions: &[&str], active: &str) -> Value {
           "spec": { "host": host, "subsets": subsets } },
         { "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
           "metadata": { "name": service, "namespace": "default" },
-          "spec": { "hosts": [host], "http": [
-              { "name": "default", "route": [{ "destination": { "host": host, "subset": active } }] },
-          ] } },
+          "spec": { "hosts": [host], "http": http } },
     ] })
+}
+
+/// For a switch by hand: all requests to one version.
+pub fn routed_to(service: &str, versions: &[&str], active: &str) -> Value {
+    routes(service, versions, json!([route(service, active)]))
+}
+
+/// For the filter: by its header, and without one to `default`.
+pub fn routed_by_header(service: &str, versions: &[&str], default: &str) -> Value {
+    let by_header = |version: &&str| {
+        let mut route = route(service, version);
+        route["match"] = json!([{ "headers": { HEADER: { "exact": version } } }]);
+        route
+    };
+    let mut http: Vec<_> = versions.iter().map(by_header).collect();
+    http.push(route(service, default));
+    routes(service, versions, json!(http))
+}
+
+fn route(service: &str, version: &str) -> Value {
+    json!({ "route": [{ "destination": { "host": host(service), "subset": version } }] })
+}
+
+fn host(service: &str) -> String {
+    format!("{service}.default.svc.cluster.local")
+}
+
+/// The filter in every proxy of the namespace `default`, with this configuration.
+pub fn plugin(image: &str, config: &Value) -> Value {
+    json!({
+        "apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin",
+        "metadata": { "name": "versionflag", "namespace": "default" },
+        "spec": {
+            "url": image,
+            "failStrategy": "FAIL_OPEN",
+            "match": [{ "mode": "CLIENT_AND_SERVER" }],
+            "pluginConfig": config,
+        },
+    })
+}
+
+/// A configuration with one flag, of this service, and without the flag service.
+pub fn flag_config(service: &str, versions: &[&str], active: &str, epoch: u64) -> Value {
+    let cluster = |version: &&str| {
+        let name = format!("outbound|{SERVICE_PORT}|{version}|{}", host(service));
+        ((*version).to_owned(), BTreeSet::from([name]))
+    };
+    let record = Record {
+        uid: format!("uid-{service}"),
+        name: format!("default/{service}"),
+        epoch,
+        active: active.to_owned(),
+        gate: Gate::Open,
+        members: vec![Member {
+            service: service.to_owned(),
+            hosts: BTreeSet::from([service.to_owned(), host(service)]),
+            clusters: versions.iter().map(cluster).collect(),
+        }],
+        versions: versions.iter().map(|version| (*version).to_owned()).collect(),
+        preview: None,
+        hash: String::new(),
+    };
+    json!({ "protocol": PROTOCOL, "role": "auto", "flags": [record.seal().expect("a valid flag")] })
 }

@@ -75,8 +75,9 @@ impl Sidecar {
             // Istio knows one folder by its absolute name, in which each pod has its own filters. The
             // redirection knows the proxy by its user, who may read what belongs to the test's.
             .arg(format!(
-                "mount -t tmpfs tmpfs /var/lib && exec setpriv --reuid {PROXY} --regid {PROXY} --clear-groups \
-                 --pdeathsig KILL --inh-caps +dac_override --ambient-caps +dac_override -- \"$@\""
+                "mount -t tmpfs tmpfs /var/lib && mkdir -p /var/lib/istio/data && \
+                 exec setpriv --reuid {PROXY} --regid {PROXY} --clear-groups --pdeathsig KILL \
+                 --inh-caps +dac_override --ambient-caps +dac_override -- \"$@\""
             ))
             .arg("sh")
             .arg(programs.join("pilot-agent"))

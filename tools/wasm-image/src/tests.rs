@@ -26,7 +26,7 @@ fn the_last_layer_has_the_filter() {
     let manifest = ImageManifest::from_reader(blob(dir.path(), &digest).as_slice()).unwrap();
     let layer = manifest.layers().last().unwrap();
     assert_eq!(layer.media_type().to_string(), "application/vnd.oci.image.layer.v1.tar+gzip");
-    let bytes = blob(dir.path(), &layer.digest().to_string());
+    let bytes = blob(dir.path(), layer.digest().as_ref());
     assert_eq!(layer.size(), bytes.len() as u64);
     let mut archive = tar::Archive::new(GzDecoder::new(bytes.as_slice()));
     let mut entries = archive.entries().unwrap();
