@@ -42,6 +42,39 @@ fn objects(yaml: &str) -> Result<BTreeMap<String, Value>> {
 }
 
 #[test]
+fn the_chart_with_istio_has_its_rights_and_knows_the_filter() {
+    let given = |directory: &str| {
+        let path = manifests().join("kubernetes").join(directory);
+        objects(&run("kubectl", &["kustomize", &path.to_string_lossy()]).expect(directory)).expect("objects")
+    };
+    let plain = objects(&template(&[]).expect("the chart")).expect("objects");
+    let url = "istio.plugin.url=oci://registry.example/filter@sha256:00";
+    let with = |more: &[&str]| {
+        let args = [&["--set=istio.enabled=true", "--set", url], more].concat();
+        objects(&template(&args).expect("the chart")).expect("objects")
+    };
+    let (all, fewer) = (with(&[]), with(&["--set=istio.routes=false"]));
+    let mut expected = plain.keys().cloned().collect::<Vec<_>>();
+    for (name, object) in given("istio") {
+        assert_eq!((&all[&name], &fewer[&name]), (&object, &object), "{name}");
+        expected.push(name);
+    }
+    expected.sort();
+    assert_eq!(fewer.keys().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+    for (name, object) in given("istio/routes") {
+        assert_eq!(all[&name], object, "{name}");
+        expected.push(name);
+    }
+    assert_eq!(all.len(), expected.len());
+    let environment = &all["Deployment versionflag"]["spec"]["template"]["spec"]["containers"][0]["env"];
+    let known = environment.as_array().expect("an environment").last().expect("a variable");
+    assert_eq!(known["name"], "VERSIONFLAG_PLUGIN_URL");
+    assert_eq!(known["value"], "oci://registry.example/filter@sha256:00");
+    let without = template(&["--set=istio.enabled=true"]).expect_err("no filter").to_string();
+    assert!(without.contains("istio.plugin.url is needed"), "{without}");
+}
+
+#[test]
 fn the_chart_is_the_base() {
     let base = manifests().join("kubernetes");
     let base = run("kubectl", &["kustomize", &base.to_string_lossy()]).expect("the base");

@@ -385,9 +385,16 @@ fn what_is_missing_in_the_operators_routes_is_given() {
             cluster.apply(&routes.to_string()).await?;
             // It flips. The old version stays while requests without a version go there.
             let wrong = condition(cluster, "reviews", "RoutesReady", "RouteDefault").await?;
-            let held = reaches(cluster, "reviews", "Settling", "v2").await?;
-            let message = held["status"]["blockedBy"].as_str().unwrap_or_default();
-            assert!(message.starts_with("requests to Service reviews without a version do not go to v2"), "{message}");
+            wait_for("the old version to be kept", LIMIT, async || {
+                let held = reaches(cluster, "reviews", "Settling", "v2").await?;
+                let message = held["status"]["blockedBy"].as_str().unwrap_or_default();
+                ensure!(
+                    message.starts_with("requests to Service reviews without a version do not go to v2"),
+                    "{message}"
+                );
+                Ok(())
+            })
+            .await?;
             let (_, yaml) =
                 wrong["message"].as_str().and_then(|it| it.split_once("It needs:\n")).context("a snippet")?;
             let default = serde_saphyr::from_str::<Value>(yaml)?["http"][0].clone();
