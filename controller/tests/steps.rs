@@ -4,7 +4,7 @@
 
 use flag::ledger::Quiet;
 use rstest::rstest;
-use versionflag::observation::{Headroom, Observation, Workload};
+use versionflag::observation::{Action, Headroom, Observation, Request, RouteProblem, Workload};
 use versionflag::spec::Spec;
 use versionflag::status::{Phase, Status, Switch};
 use versionflag::step::{Effect, step};
@@ -83,6 +83,53 @@ fn headroom_comes_before_the_start(#[case] headroom: Headroom, #[case] extra: &s
     plan = step(NOW, &spec(extra), &plan.status, &seen);
     let starts = plan.effects.contains(&Effect::Start { version: "v2".to_owned() });
     assert_eq!(starts, blocked.is_none());
+}
+
+#[rstest]
+#[case::nothing_is_started(Phase::Coexisting, Phase::Coexisting)]
+#[case::nothing_is_switched(Phase::ProvingRoutes, Phase::ProvingRoutes)]
+#[case::nothing_is_settled(Phase::Settling, Phase::Settling)]
+#[case::nothing_is_removed(Phase::Removing, Phase::Settling)]
+// What was flipped is acked all the same.
+#[case::acks_come(Phase::Switching, Phase::Settling)]
+fn routes_that_do_not_fit_hold_everything_up(#[case] from: Phase, #[case] to: Phase) {
+    let mut status = switching(from);
+    if from == Phase::Coexisting {
+        status.switch.as_mut().unwrap().headroom_at = None;
+    }
+    let (message, snippet) = ("a sentence".to_owned(), "yaml".to_owned());
+    let seen = Observation { routes: Some(RouteProblem { reason: "RouteConflict", message, snippet }), ..fine() };
+    let next = step(NOW, &spec(", settle: {timeout: 1s, onTimeout: Proceed}"), &status, &seen).status;
+    assert_eq!(next.phase, to);
+    let next = step(NOW, &spec(""), &next, &seen);
+    assert_eq!(next.status.phase, to);
+    let blocked = next.status.blocked.unwrap();
+    assert_eq!((blocked.reason.as_str(), blocked.message.as_str()), ("RouteConflict", "a sentence"));
+    if from == Phase::Coexisting {
+        assert!(!next.effects.contains(&Effect::Start { version: "v2".to_owned() }));
+    }
+}
+
+#[test]
+fn a_rollback_does_not_wait_for_routes() {
+    let (message, snippet) = (String::new(), String::new());
+    let mut seen = Observation { routes: Some(RouteProblem { reason: "RouteConflict", message, snippet }), ..fine() };
+    seen.request = Some(Request { id: "1".to_owned(), action: Action::Rollback });
+    let next = step(NOW, &spec(""), &switching(Phase::Settling), &seen).status;
+    assert_eq!((next.phase, next.active_version.as_str()), (Phase::Switching, "v1"));
+}
+
+#[test]
+fn a_record_says_where_its_services_are() {
+    let mut seen = fine();
+    seen.place.namespace = "shop".to_owned();
+    seen.place.selectors.insert("reviews".to_owned(), ["app=reviews".to_owned()].into());
+    let next = step(NOW, &spec(", promotion: {mode: Manual}"), &switching(Phase::AwaitingPromotion), &seen).status;
+    let record = next.record.unwrap();
+    assert_eq!((record.namespace.as_str(), record.version_label.as_str()), ("shop", "version"));
+    assert!(record.members[0].selector.contains("app=reviews") && record.check().is_ok());
+    // Other content, so another epoch.
+    assert!(record.epoch > NOW - 1, "{record:?}");
 }
 
 #[test]

@@ -2,12 +2,12 @@
 //!
 //! A library would make header names lower case and refuse what a hostile client sends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 /// A request over HTTP/1.1, on a connection of its own.
@@ -20,6 +20,7 @@ pub struct Call {
     headers: Vec<(String, String)>,
     body: String,
     limit: Duration,
+    from: Option<IpAddr>,
 }
 
 /// What came back.
@@ -44,6 +45,7 @@ impl Call {
             headers: Vec::new(),
             body: String::new(),
             limit: Duration::from_secs(30),
+            from: None,
         }
     }
 
@@ -70,6 +72,12 @@ impl Call {
         self
     }
 
+    /// Comes from this address, which has to be one of this machine's.
+    pub fn from(mut self, address: IpAddr) -> Call {
+        self.from = Some(address);
+        self
+    }
+
     /// Sends it and reads the answer to its end.
     pub async fn send(&self) -> Result<Answer> {
         let what = || format!("{} http://{}{}", self.method, self.to, self.path);
@@ -87,7 +95,11 @@ impl Call {
         }
         request += "\r\n";
         request += &self.body;
-        let mut stream = TcpStream::connect(self.to).await?;
+        let socket = if self.to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        if let Some(from) = self.from {
+            socket.bind((from, 0).into())?;
+        }
+        let mut stream = socket.connect(self.to).await?;
         stream.write_all(request.as_bytes()).await?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await?;

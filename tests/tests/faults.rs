@@ -30,10 +30,17 @@ fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 
 fn record(epoch: u64, active: &str) -> Record {
     let clusters = ["v1", "v2"].map(|version| (version.to_owned(), set([&format!("reviews-{version}")])));
-    let member = Member { service: "reviews".to_owned(), hosts: set(["reviews"]), clusters: BTreeMap::from(clusters) };
+    let member = Member {
+        service: "reviews".to_owned(),
+        hosts: set(["reviews"]),
+        selector: BTreeSet::new(),
+        clusters: BTreeMap::from(clusters),
+    };
     let record = Record {
         uid: UID.to_owned(),
         name: "default/reviews".to_owned(),
+        namespace: String::new(),
+        version_label: String::new(),
         epoch,
         active: active.to_owned(),
         gate: Gate::Open,

@@ -49,6 +49,35 @@ fn kustomize(directory: &str) -> BTreeMap<String, Value> {
 }
 
 #[test]
+fn the_chart_with_istio_has_its_rights_and_knows_the_filter() {
+    let plain = objects(&template(&[]).expect("the chart")).expect("objects");
+    let url = "istio.plugin.url=oci://registry.example/filter@sha256:00";
+    let with = |more: &[&str]| {
+        let args = [&["--set=istio.enabled=true", "--set", url], more].concat();
+        objects(&template(&args).expect("the chart")).expect("objects")
+    };
+    let (all, fewer) = (with(&[]), with(&["--set=istio.routes=false"]));
+    let mut expected = plain.keys().cloned().collect::<Vec<_>>();
+    for (name, object) in kustomize("kubernetes/istio") {
+        assert_eq!((&all[&name], &fewer[&name]), (&object, &object), "{name}");
+        expected.push(name);
+    }
+    expected.sort();
+    assert_eq!(fewer.keys().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+    for (name, object) in kustomize("kubernetes/istio/routes") {
+        assert_eq!(all[&name], object, "{name}");
+        expected.push(name);
+    }
+    assert_eq!(all.len(), expected.len());
+    let environment = &all["Deployment versionflag"]["spec"]["template"]["spec"]["containers"][0]["env"];
+    let known = environment.as_array().expect("an environment").last().expect("a variable");
+    assert_eq!(known["name"], "VERSIONFLAG_PLUGIN_URL");
+    assert_eq!(known["value"], "oci://registry.example/filter@sha256:00");
+    let without = template(&["--set=istio.enabled=true"]).expect_err("no filter").to_string();
+    assert!(without.contains("istio.plugin.url is needed"), "{without}");
+}
+
+#[test]
 fn the_chart_is_the_base() {
     let one = ["--set", "namespace=bookinfo"];
     let delete = ["--set", "deleteWorkloads=true"];

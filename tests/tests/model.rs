@@ -108,12 +108,15 @@ fn record(epoch: u8) -> Record {
     let record = Record {
         uid: "uid".to_owned(),
         name: "reviews".to_owned(),
+        namespace: String::new(),
+        version_label: String::new(),
         epoch: epoch.into(),
         active: if epoch == OLD { "v1" } else { "v2" }.to_owned(),
         gate: Gate::Open,
         members: vec![flag::record::Member {
             service: "reviews".to_owned(),
             hosts: BTreeSet::from(["reviews".to_owned()]),
+            selector: BTreeSet::new(),
             clusters: BTreeMap::new(),
         }],
         versions: BTreeSet::from(["v1".to_owned(), "v2".to_owned()]),

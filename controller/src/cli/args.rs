@@ -144,6 +144,7 @@ pub(super) struct Controller {
 
 /// How Istio delivers the filter.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Plugin {
     /// Where Istio finds the filter: oci://REGISTRY/NAME@sha256:DIGEST
     #[arg(long, env = "VERSIONFLAG_PLUGIN_URL")]
@@ -169,6 +170,20 @@ pub(super) enum Render {
         /// Which of local.proxies it is for; the first one unless given
         #[arg(short, long)]
         proxy: Option<String>,
+    },
+    /// What the controller would write for Istio: routes and plugins
+    Istio {
+        /// The VersionFlag
+        #[arg(short, long)]
+        file: PathBuf,
+        /// Versions that there are besides spec.version
+        #[arg(long, value_delimiter = ',')]
+        versions: Vec<String>,
+        /// Namespace of the controller
+        #[arg(long, default_value = "versionflag")]
+        home: String,
+        #[command(flatten)]
+        plugin: Plugin,
     },
 }
 

@@ -7,6 +7,7 @@ mod commands;
 mod model;
 mod place;
 mod render;
+mod render_istio;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Render { what: Render::Envoy { file, proxy } } => {
             let text = render::envoy(&File::read(&file)?, proxy.as_deref());
             print(&text.map_err(anyhow::Error::msg)?)?;
+        }
+        Command::Render { what: Render::Istio { file, versions, home, plugin } } => {
+            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            let flag =
+                serde_saphyr::from_str(&text).with_context(|| format!("{} is no VersionFlag", file.display()))?;
+            print(&render_istio::istio(&flag, &versions, &image(plugin, &home)).map_err(anyhow::Error::msg)?)?;
         }
         Command::Crd => print(&crate::kube::resource::definition_yaml()?)?,
         Command::Version { output: Output::Text } => print(&format!("versionflag {}\n", env!("CARGO_PKG_VERSION")))?,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flag::ledger::Fleet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::conditions;
 use super::resource::{Event, Held, Laggard, LastRequest, Proxies, ResourceStatus, Role, Switch, Version, time};
@@ -214,7 +215,9 @@ impl ResourceStatus {
             let all = proxies.acked == proxies.expected;
             *proxies = Proxies { expected: proxies.expected, acked: i32::from(all), ..Proxies::default() };
         }
-        for condition in &mut outline.conditions {
+        // What is wrong with routes changes only when somebody edits them, who waits for the next word.
+        let worded = |one: &Condition| one.type_ == "RoutesReady" && !["Laggards", "NotProven"].contains(&&*one.reason);
+        for condition in outline.conditions.iter_mut().filter(|one| !worded(one)) {
             condition.message.clear();
         }
         if let Some(blocked) = outline.machine.as_mut().and_then(|machine| machine.blocked.as_mut()) {

@@ -119,10 +119,12 @@ fn record(service: String, versions: &[&str]) -> Record {
     let record = Record {
         uid: format!("uid-{service}"),
         name: format!("shop/{service}"),
+        namespace: String::new(),
+        version_label: String::new(),
         epoch: 1,
         active: "v1".to_owned(),
         gate: Gate::Open,
-        members: vec![Member { service, hosts, clusters: BTreeMap::new() }],
+        members: vec![Member { service, hosts, selector: BTreeSet::new(), clusters: BTreeMap::new() }],
         versions: versions.iter().map(|version| (*version).to_owned()).collect(),
         preview: None,
         hash: String::new(),

@@ -19,6 +19,7 @@ mod credentials;
 pub mod crowd;
 mod kubelet;
 mod part;
+mod sidecars;
 mod switch;
 
 use std::collections::BTreeMap;
@@ -36,7 +37,8 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 pub use self::kubelet::Kubelet;
-pub use self::part::{Part, programs};
+pub use self::part::{Part, istio_crds, programs};
+pub use self::sidecars::Sidecars;
 pub use self::switch::{Switch, condition, deployment, example_story, flag, switch_story, world};
 
 use self::credentials::Credentials;

@@ -146,3 +146,12 @@ pub fn programs() -> Result<PathBuf> {
     let path = tool("VERSIONFLAG_KUBE", "tools/kube.sh")?;
     Ok(PROGRAMS.get_or_init(|| path).clone())
 }
+
+/// The definitions of Istio's resources: `$VERSIONFLAG_ISTIO_CRDS`, or what `tools/kube.sh --mesh` put
+/// beside the programs.
+pub fn istio_crds() -> Result<PathBuf> {
+    match std::env::var_os("VERSIONFLAG_ISTIO_CRDS") {
+        Some(path) => Ok(path.into()),
+        None => Ok(programs()?.join("istio-crds.yaml")),
+    }
+}

@@ -25,12 +25,15 @@ pub(crate) fn record(epoch: u64, active: &str) -> Record {
     let record = Record {
         uid: "uid".to_owned(),
         name: "reviews".to_owned(),
+        namespace: String::new(),
+        version_label: String::new(),
         epoch,
         active: active.to_owned(),
         gate: Gate::Open,
         members: vec![Member {
             service: "reviews".to_owned(),
             hosts: set("reviews".to_owned()),
+            selector: BTreeSet::new(),
             clusters: BTreeMap::from(clusters),
         }],
         versions: BTreeSet::from(["v1".to_owned(), "v2".to_owned()]),

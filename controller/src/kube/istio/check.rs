@@ -262,7 +262,7 @@ pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem>
         if !known {
             let rule = destination_rule(wanted.namespace, wanted.service, wanted.label, [version.as_str()]);
             let message = format!("no DestinationRule of Service {} has a subset for {version}", wanted.service);
-            return missing(message, &json!({ "host": rule.spec["host"], "subsets": rule.spec["subsets"] }));
+            return missing(message, &rule.spec);
         }
         if let Err(why) = resolves(wanted, &routes, place, version, found) {
             let message = format!(

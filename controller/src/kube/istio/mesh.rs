@@ -45,6 +45,9 @@ struct Written {
     seen: bool,
 }
 
+/// When a plugin was written last, and what went wrong.
+type Tried = (Option<Instant>, Option<String>);
+
 /// Writes to Istio, in the name of this controller.
 pub struct Mesh {
     client: Client,
@@ -56,8 +59,7 @@ pub struct Mesh {
     written: Mutex<BTreeMap<(&'static str, String, String), Written>>,
     /// By uid of the flag.
     parts: Mutex<BTreeMap<String, Part>>,
-    /// When a plugin was written last, and what went wrong.
-    plugins: Mutex<BTreeMap<Target, (Option<Instant>, Option<String>)>>,
+    plugins: Mutex<BTreeMap<Target, Tried>>,
 }
 
 impl std::fmt::Debug for Mesh {

@@ -178,7 +178,7 @@ fn problem<K: Kind>(watched: &Watched<K>) -> Option<(&'static str, String)> {
 async fn exists<K: Kind>(client: &Client) -> Result<bool, kube::Error> {
     match client.list_api_group_resources(&format!("{}/{}", K::GROUP, K::VERSION)).await {
         Ok(list) => Ok(list.resources.iter().any(|resource| resource.kind == K::KIND)),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(error) => Err(error),
     }
 }
