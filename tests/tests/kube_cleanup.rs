@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::kube::{Switch, condition, deployment, switch_story};
+use harness::points::STOP;
 use harness::{Load, LoadPlan, wait_for};
 use serde_json::{Value, json};
 
@@ -33,7 +34,8 @@ fn the_old_version_is_deleted_or_kept_as_asked() {
     switch_story("kube-cleanup", async |switch| {
         switch.cluster.apply_manifests("kubernetes/protect").await?;
         switch.set(json!({ "promotion": { "mode": "Manual" }, "cleanup": { "policy": "Delete" } })).await?;
-        let _controller = switch.controller("controller", &[]).await?;
+        // It dies before it deletes, and the next one after it did.
+        let mut controller = switch.controller("controller", &[(STOP, "before a workload is deleted")]).await?;
         let envoy = switch.envoy().await?;
         switch.reaches("Stable", "v1").await?;
         let load = Load::start(envoy.listener("outbound"), LoadPlan { rate_per_s: 200, ..LoadPlan::default() });
@@ -81,6 +83,9 @@ fn the_old_version_is_deleted_or_kept_as_asked() {
 
         // The controller itself is let through, but without the right to delete.
         switch.request("go", "promote").await?;
+        wait_for("the point", LIMIT, async || controller.is_stopped().unwrap_or(false)).await?;
+        controller.kill();
+        let mut next = switch.controller("next", &[(STOP, "after a workload was deleted")]).await?;
         let (resource, message) = has(switch, "Stalled", "True", "Forbidden").await?;
         assert_eq!((&resource["status"]["phase"], switch.replicas("v1").await?), (&json!("Removing"), "0".to_owned()));
         let words = "cannot delete resource \"deployments\" in API group \"apps\" in the namespace \"default\"";
@@ -88,6 +93,9 @@ fn the_old_version_is_deleted_or_kept_as_asked() {
         assert!(message.contains(words), "{message}");
         assert_eq!(resource["status"]["blockedBy"], json!(message));
         switch.cluster.apply_manifests("kubernetes/delete").await?;
+        wait_for("the other point", LIMIT, async || next.is_stopped().unwrap_or(false)).await?;
+        next.kill();
+        let _last = switch.controller("last", &[]).await?;
         let resource = switch.reaches("Stable", "v2").await?;
         refused(switch.replicas("v1").await, "\"reviews-v1\" not found")?;
         let cleaned_up = condition(&resource, "CleanedUp").context("no condition")?;

@@ -36,6 +36,9 @@ use crate::step::{Effect, Plan, step};
 /// Transitions in a row before the next flag has its turn.
 const PASSES: usize = 32;
 
+/// Between two writes for the words of what blocks alone.
+const REWORD_MS: u64 = 2_000;
+
 /// What a turn works with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Surroundings<'a> {
@@ -88,6 +91,8 @@ pub(super) struct Flag {
     awaited: BTreeSet<String>,
     /// Why its routes are not written.
     unwritten: Option<String>,
+    /// When its status was written here last, in Unix milliseconds.
+    written_ms: u64,
     /// What the API server did not let it do in its last turn.
     refused: Option<Problem>,
 }
@@ -121,6 +126,7 @@ impl Flag {
             told: false,
             awaited: BTreeSet::new(),
             unwritten: None,
+            written_ms: 0,
             refused: None,
         }
     }
@@ -190,7 +196,10 @@ impl Flag {
                 routes: look.seen.routes.as_ref(),
                 before: before.as_ref(),
             });
-            let current = before.as_ref().is_some_and(|before| before.same_but_wording(&status));
+            let reword = look.now_ms.saturating_sub(self.written_ms) >= REWORD_MS;
+            let current = before
+                .as_ref()
+                .is_some_and(|before| before.same_but_wording(&status) && (!reword || before.blocked_alike(&status)));
             if !current && !self.persist(status, around).await? {
                 continue;
             }
@@ -314,6 +323,7 @@ impl Flag {
             Ok(mut written) => {
                 fault::point("after the status was written");
                 written.trim();
+                self.written_ms = now_ms();
                 self.resource = written;
                 Ok(true)
             }

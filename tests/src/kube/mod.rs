@@ -18,6 +18,7 @@
 mod credentials;
 pub mod crowd;
 mod kubelet;
+pub mod measure;
 mod part;
 mod sidecars;
 mod switch;
