@@ -25,7 +25,10 @@
 //! | `kubelet`, `pod`, `sidecar` | the processes of a pod as it comes and goes |
 //! | `services` | kube-proxy, for pods without a sidecar |
 //! | `objects` | what is written to the API |
+//! | [`flips`], [`churn`] | how long ways to move requests take, also while the mesh is busy |
 
+pub mod churn;
+pub mod flips;
 mod kubelet;
 mod network;
 mod objects;
@@ -80,11 +83,17 @@ fn programs() -> Result<PathBuf> {
 /// Tells a test's story in a mesh of its own.
 #[track_caller]
 pub fn story(name: &str, tell: impl AsyncFnOnce(&mut Mesh<'_>) -> Result<()> + Send) {
+    story_within(name, crate::story::LIMIT, tell);
+}
+
+/// The same with another limit.
+#[track_caller]
+pub fn story_within(name: &str, limit: Duration, tell: impl AsyncFnOnce(&mut Mesh<'_>) -> Result<()> + Send) {
     // Inside, nothing could be fetched to build them.
     programs().expect("the programs of a mesh");
     envoy::binary().expect("an Envoy");
     in_namespace(|namespace| {
-        crate::story(name, async |dir| {
+        crate::story::story_within(name, limit, async |dir| {
             let steps = Steps::begin();
             network::prepare()?;
             let registry = plane::registry(dir)?;

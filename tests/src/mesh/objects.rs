@@ -199,6 +199,11 @@ pub fn routed_to(service: &str, versions: &[&str], active: &str) -> Value {
     routes(service, versions, json!([route(service, active)]))
 }
 
+/// What a VirtualService like that is changed by, to move all requests.
+pub(super) fn reroute(service: &str, version: &str) -> Value {
+    json!({ "spec": { "http": [route(service, version)] } })
+}
+
 /// For the filter: by its header, and without one to `default`.
 pub fn routed_by_header(service: &str, versions: &[&str], default: &str) -> Value {
     let by_header = |version: &&str| {
