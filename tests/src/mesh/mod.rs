@@ -39,6 +39,7 @@ mod sidecar;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,7 @@ use crate::envoy;
 use crate::kube::Cluster;
 use crate::load::{Load, LoadPlan};
 use crate::netns::in_namespace;
-use crate::process::Process;
+use crate::process::{Process, program};
 use crate::wait::wait_for;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -71,6 +72,8 @@ const SERVICE_PORT: u16 = 80;
 const DISCOVERY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 128, 3)), 15012);
 /// Where they pull the filter from.
 const REGISTRY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 128, 4)), 5000);
+/// Where the controller has its flag service.
+pub const CONTROLLER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 128, 11)), 7070);
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The directory of the programs, Istio's among them.
@@ -265,6 +268,18 @@ impl<'a> Mesh<'a> {
     /// Pushes the filter as it was built to the registry, and gives its address there by digest.
     pub async fn push_filter(&self) -> Result<String> {
         plane::push(&image()?).await
+    }
+
+    /// A controller with the rights of the manifests, at the address by which sidecars will know it
+    /// once it leads; [`Cluster::install`] comes before. It is a process beside the pods.
+    pub async fn controller(&self, log: &str, args: &[&str]) -> Result<Process> {
+        let mut command = Command::new(program("versionflag")?);
+        command
+            .args(["controller", "--identity", log, "--home", "versionflag"])
+            .args(["--address", &CONTROLLER.ip().to_string(), "--listen", &CONTROLLER.to_string()])
+            .args(args)
+            .env("KUBECONFIG", self.cluster.kubeconfig_as("versionflag", "versionflag").await?);
+        Process::start(self.cluster.dir(), log, command)
     }
 
     /// Its process, to stop it where it stands.
