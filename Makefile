@@ -30,7 +30,7 @@ TEST_ENV = envoy=$$(tools/envoy.sh) && \
 RUN := cargo run --release --package versionflag-tests --bin
 
 .PHONY: help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy \
-	test-kube test-mesh image demo bench bench-kube soak clean
+	test-kube test-mesh image demo bench bench-kube bench-flip soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -107,6 +107,10 @@ bench: filter empty-filter controller ## Measure the hot path and the flip
 bench-kube: controller ## Measure the controller with 1,000 VersionFlags on a real Kubernetes API; needs root
 	@programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
 		cargo run --release --package versionflag-tests --features kube --bin bench-kube
+
+bench-flip: filter controller image ## Measure flips in a real Istio mesh, by ours and other ways; needs root
+	@$(TEST_ENV) programs=$$(tools/kube.sh --mesh) && export VERSIONFLAG_KUBE="$$programs" && \
+		cargo run --release --package versionflag-tests --features kube --bin bench-mesh
 
 soak: filter controller ## Switch versions under load for a long time
 	@$(TEST_ENV) $(RUN) soak

@@ -1,12 +1,12 @@
 //! The lab itself: requests go through sidecars that istiod configures, a switch by hand moves them,
 //! and the filter that a WasmPlugin delivers chooses a version.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use harness::mesh::{Mesh, Workload, flag_config, plugin, routed_by_header, routed_to, story};
+use harness::mesh::{CONTROLLER, Mesh, Workload, flag_config, plugin, routed_by_header, routed_to, story};
 use harness::process::program;
 use harness::{Call, LoadPlan, Process, wait_for};
 use serde_json::json;
@@ -34,6 +34,36 @@ fn a_switch_by_hand_moves_requests_and_loses_none() {
         results.assert_no_failures();
         assert_eq!(results.by_version().keys().collect::<Vec<_>>(), BOTH);
         assert_eq!(results.requests().last().map(|request| request.version()), Some("v2"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_caller_whose_channel_is_frozen_stays_where_it_is() {
+    story("mesh-frozen", async |mesh| {
+        reviews(mesh).await?;
+        let frozen = mesh.caller("caller-b").await?;
+        mesh.apply(&routed_to("reviews", &BOTH, "v1")).await?;
+        only(mesh, "v1").await?;
+
+        let (a, b) = (mesh.load_with("caller-a", "reviews", plan()), mesh.load_with("caller-b", "reviews", plan()));
+        let (a, b) = (a.await?, b.await?);
+        wait_for("load on v1", LIMIT, async || b.live().by_version.get("v1") > Some(&50)).await?;
+        frozen.sidecar()?.freeze_agent()?;
+        mesh.apply(&routed_to("reviews", &BOTH, "v2")).await?;
+        only(mesh, "v2").await?;
+        let before = b.live().done;
+        wait_for("more load", LIMIT, async || b.live().done > before + 200).await?;
+        assert!(!b.live().by_version.contains_key("v2"), "{:?}", b.live());
+        frozen.sidecar()?.thaw_agent()?;
+        wait_for("the other caller", LIMIT, async || b.live().by_version.contains_key("v2")).await?;
+
+        // An Envoy that stands still answers nothing, and all of it when it goes on.
+        frozen.sidecar()?.freeze_envoy()?;
+        wait_for("requests that wait", LIMIT, async || b.live().sent > b.live().done + 50).await?;
+        frozen.sidecar()?.thaw_envoy()?;
+        a.stop().await?.assert_no_failures();
+        b.stop().await?.assert_no_failures();
         Ok(())
     });
 }
@@ -112,17 +142,16 @@ fn pods_are_what_they_are_in_a_cluster() {
         .await?;
 
         // A process beside the API sees who calls it: the controller will be one.
-        let listen = SocketAddr::from((Ipv4Addr::new(198, 19, 128, 11), 7070));
         let mut command = Command::new(program("backend")?);
-        command.args(["--version", "beside", "--listen", &listen.to_string()]);
+        command.args(["--version", "beside", "--listen", &CONTROLLER.to_string()]);
         let _beside = Process::start(mesh.cluster.dir(), "beside", command)?;
         mesh.cluster.install().await?;
         mesh.apply(&json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": { "name": "versionflag", "namespace": "versionflag",
                           "labels": { "kubernetes.io/service-name": "versionflag" } },
-            "ports": [{ "name": "http", "port": listen.port() }],
-            "endpoints": [{ "addresses": [listen.ip()], "conditions": { "ready": true } }],
+            "ports": [{ "name": "http", "port": CONTROLLER.port() }],
+            "endpoints": [{ "addresses": [CONTROLLER.ip()], "conditions": { "ready": true } }],
         }))
         .await?;
         let caller = mesh.pod("caller-a")?;
@@ -133,7 +162,7 @@ fn pods_are_what_they_are_in_a_cluster() {
             "--namespace=versionflag",
             "--output=jsonpath={.spec.clusterIP}",
         ]);
-        let service = SocketAddr::new(service.await?.parse()?, listen.port());
+        let service = SocketAddr::new(service.await?.parse()?, CONTROLLER.port());
         let call = Call::get(service, "/peer").host("versionflag.versionflag.svc.cluster.local");
         wait_for("the flag service's address in the sidecar", LIMIT, async || {
             let answer = caller.call(call.clone()).await?;

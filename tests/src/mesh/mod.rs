@@ -25,7 +25,10 @@
 //! | `kubelet`, `pod`, `sidecar` | the processes of a pod as it comes and goes |
 //! | `services` | kube-proxy, for pods without a sidecar |
 //! | `objects` | what is written to the API |
+//! | [`flips`], [`churn`] | how long ways to move requests take, also while the mesh is busy |
 
+pub mod churn;
+pub mod flips;
 mod kubelet;
 mod network;
 mod objects;
@@ -36,6 +39,7 @@ mod sidecar;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -56,7 +60,7 @@ use crate::envoy;
 use crate::kube::Cluster;
 use crate::load::{Load, LoadPlan};
 use crate::netns::in_namespace;
-use crate::process::Process;
+use crate::process::{Process, program};
 use crate::wait::wait_for;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -68,6 +72,8 @@ const SERVICE_PORT: u16 = 80;
 const DISCOVERY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 128, 3)), 15012);
 /// Where they pull the filter from.
 const REGISTRY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 128, 4)), 5000);
+/// Where the controller has its flag service.
+pub const CONTROLLER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 128, 11)), 7070);
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The directory of the programs, Istio's among them.
@@ -80,11 +86,17 @@ fn programs() -> Result<PathBuf> {
 /// Tells a test's story in a mesh of its own.
 #[track_caller]
 pub fn story(name: &str, tell: impl AsyncFnOnce(&mut Mesh<'_>) -> Result<()> + Send) {
+    story_within(name, crate::story::LIMIT, tell);
+}
+
+/// The same with another limit.
+#[track_caller]
+pub fn story_within(name: &str, limit: Duration, tell: impl AsyncFnOnce(&mut Mesh<'_>) -> Result<()> + Send) {
     // Inside, nothing could be fetched to build them.
     programs().expect("the programs of a mesh");
     envoy::binary().expect("an Envoy");
     in_namespace(|namespace| {
-        crate::story(name, async |dir| {
+        crate::story::story_within(name, limit, async |dir| {
             let steps = Steps::begin();
             network::prepare()?;
             let registry = plane::registry(dir)?;
@@ -256,6 +268,18 @@ impl<'a> Mesh<'a> {
     /// Pushes the filter as it was built to the registry, and gives its address there by digest.
     pub async fn push_filter(&self) -> Result<String> {
         plane::push(&image()?).await
+    }
+
+    /// A controller with the rights of the manifests, at the address by which sidecars will know it
+    /// once it leads; [`Cluster::install`] comes before. It is a process beside the pods.
+    pub async fn controller(&self, log: &str, args: &[&str]) -> Result<Process> {
+        let mut command = Command::new(program("versionflag")?);
+        command
+            .args(["controller", "--identity", log, "--home", "versionflag"])
+            .args(["--address", &CONTROLLER.ip().to_string(), "--listen", &CONTROLLER.to_string()])
+            .args(args)
+            .env("KUBECONFIG", self.cluster.kubeconfig_as("versionflag", "versionflag").await?);
+        Process::start(self.cluster.dir(), log, command)
     }
 
     /// Its process, to stop it where it stands.

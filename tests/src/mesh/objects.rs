@@ -1,11 +1,11 @@
 //! The objects of the API that the mesh consists of, as Istio's injection would have written them.
 //! Pure.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use flag::PROTOCOL;
 use flag::config::HEADER;
-use flag::record::{Gate, Member, Record};
+use flag::record::Record;
 use serde_json::{Value, json};
 
 use super::kubelet::LABEL;
@@ -199,6 +199,11 @@ pub fn routed_to(service: &str, versions: &[&str], active: &str) -> Value {
     routes(service, versions, json!([route(service, active)]))
 }
 
+/// What a VirtualService like that is changed by, to move all requests.
+pub(super) fn reroute(service: &str, version: &str) -> Value {
+    json!({ "spec": { "http": [route(service, version)] } })
+}
+
 /// For the filter: by its header, and without one to `default`.
 pub fn routed_by_header(service: &str, versions: &[&str], default: &str) -> Value {
     let by_header = |version: &&str| {
@@ -235,24 +240,15 @@ pub fn plugin(image: &str, config: &Value) -> Value {
 
 /// A configuration with one flag, of this service, and without the flag service.
 pub fn flag_config(service: &str, versions: &[&str], active: &str, epoch: u64) -> Value {
-    let cluster = |version: &&str| {
-        let name = format!("outbound|{SERVICE_PORT}|{version}|{}", host(service));
-        ((*version).to_owned(), BTreeSet::from([name]))
-    };
-    let record = Record {
-        uid: format!("uid-{service}"),
-        name: format!("default/{service}"),
-        epoch,
-        active: active.to_owned(),
-        gate: Gate::Open,
-        members: vec![Member {
-            service: service.to_owned(),
-            hosts: BTreeSet::from([service.to_owned(), host(service)]),
-            clusters: versions.iter().map(cluster).collect(),
-        }],
-        versions: versions.iter().map(|version| (*version).to_owned()).collect(),
-        preview: None,
-        hash: String::new(),
-    };
+    let clusters: BTreeMap<_, _> = versions
+        .iter()
+        .map(|version| (*version, [format!("outbound|{SERVICE_PORT}|{version}|{}", host(service))]))
+        .collect();
+    let record: Record = serde_json::from_value(json!({
+        "uid": format!("uid-{service}"), "name": format!("default/{service}"), "epoch": epoch, "active": active,
+        "members": [{ "service": service, "hosts": [service, host(service)], "clusters": clusters }],
+        "versions": versions,
+    }))
+    .expect("a record");
     json!({ "protocol": PROTOCOL, "role": "auto", "flags": [record.seal().expect("a valid flag")] })
 }
