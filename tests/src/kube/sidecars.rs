@@ -2,7 +2,7 @@
 //! each polls and reports from the address of its pod, and has the configuration and the routes that the
 //! API holds. I/O: asks the API and the flag service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -110,7 +110,7 @@ impl Sidecars {
             boot: "1".to_owned(),
             seq: *seq,
             revision: snapshot.revision.clone(),
-            instances: BTreeSet::from([1]),
+            instances: vec![1],
             complete: true,
             flags: flags.collect(),
         };
