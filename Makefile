@@ -27,9 +27,12 @@ TEST_ENV = envoy=$$(tools/envoy.sh) && \
 	VERSIONFLAG_IMAGE=$(CURDIR)/target/versionflag-image \
 	VERSIONFLAG_EMPTY_WASM=$(CURDIR)/target/empty-filter.wasm \
 	VERSIONFLAG_EMPTY_TRIMMED_WASM=$(CURDIR)/target/empty-filter-trimmed.wasm &&
-RUN := cargo run --release --package versionflag-tests --bin
+# Every build of a tier chooses the same features, so that dependencies are built once.
+TESTS := --release --package versionflag-tests --features versionflag-tests/kube
+RUN := cargo run $(TESTS) --bin
+TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
-.PHONY: help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy \
+.PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy \
 	test-kube test-mesh image demo bench bench-kube bench-flip soak clean
 
 help: ## Print this list
@@ -85,34 +88,38 @@ test-unit: ## Run the tests that need nothing but Rust
 test-wasm: ## Run the shared crate's tests as wasm, under Node
 	@tools/wasm-test.sh
 
-test-envoy: filter empty-filter controller ## Run the end-to-end tests with a real Envoy
-	@$(TEST_ENV) prometheus=$$(tools/prometheus.sh) && export VERSIONFLAG_PROMETHEUS="$$prometheus" && cargo test --release --package versionflag-tests
+programs: filter
+	@cargo build $(TESTS) --package versionflag --bins
+
+test-envoy: programs empty-filter ## Run the end-to-end tests with a real Envoy
+	@$(TEST_ENV) prometheus=$$(tools/prometheus.sh) && export VERSIONFLAG_PROMETHEUS="$$prometheus" && \
+		cargo test $(TESTS) --lib $(foreach test,$(TEST_ENVOY),--test $(test))
 
 # One cluster at a time: each takes most of a gigabyte.
-test-kube: filter controller ## Run the tests with a real Kubernetes API; needs root
+test-kube: programs ## Run the tests with a real Kubernetes API; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
-		cargo test --release --package versionflag-tests --features kube --test 'kube*' -- --test-threads 1
+		cargo test $(TESTS) --test 'kube*' -- --test-threads 1
 
 # One mesh at a time, too.
-test-mesh: filter controller image ## Run the tests with a real Istio mesh; needs root
+test-mesh: programs image ## Run the tests with a real Istio mesh; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh --mesh) && export VERSIONFLAG_KUBE="$$programs" && \
-		cargo test --release --package versionflag-tests --features kube --test 'mesh*' -- --test-threads 1
+		cargo test $(TESTS) --test 'mesh*' -- --test-threads 1
 
-demo: filter controller ## Watch a version switch; ROLLBACK=1 shows one that is taken back
+demo: programs ## Watch a version switch; ROLLBACK=1 shows one that is taken back
 	@$(TEST_ENV) $(RUN) demo -- $(if $(ROLLBACK),--rollback)
 
-bench: filter empty-filter controller ## Measure the hot path and the flip
+bench: empty-filter programs ## Measure the hot path and the flip
 	@$(TEST_ENV) $(RUN) bench-hot-path && $(RUN) bench-flip
 
-bench-kube: controller ## Measure the controller with 1,000 VersionFlags on a real Kubernetes API; needs root
+bench-kube: programs ## Measure the controller with 1,000 VersionFlags on a real Kubernetes API; needs root
 	@programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
-		cargo run --release --package versionflag-tests --features kube --bin bench-kube
+		$(RUN) bench-kube
 
-bench-flip: filter controller image ## Measure flips in a real Istio mesh, by ours and other ways; needs root
+bench-flip: programs image ## Measure flips in a real Istio mesh, by ours and other ways; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh --mesh) && export VERSIONFLAG_KUBE="$$programs" && \
-		cargo run --release --package versionflag-tests --features kube --bin bench-mesh
+		$(RUN) bench-mesh
 
-soak: filter controller ## Switch versions under load for a long time
+soak: programs ## Switch versions under load for a long time
 	@$(TEST_ENV) $(RUN) soak
 
 clean: ## Remove everything that was built
