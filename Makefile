@@ -10,7 +10,7 @@ FILTER_MAX_BYTES := 150000
 # What Envoy calls without which a filter cannot work at all, ...
 LIFECYCLE := _initialize,proxy_abi_version_0_2_1,malloc
 # ... and the callbacks, which are the filter's own. Each one costs a call into the VM per request.
-FILTER_TRIM := --keep $(LIFECYCLE) $(foreach name,context_create configure request_headers tick \
+FILTER_TRIM := --keep $(LIFECYCLE) $(foreach name,configure request_headers tick \
 	queue_ready http_call_response delete,--rename versionflag_on_$(name)=proxy_on_$(name))
 # The benchmark's yardstick: the least that any filter exports which looks at requests.
 EMPTY_TRIM := --keep $(LIFECYCLE) \

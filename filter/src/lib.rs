@@ -19,6 +19,7 @@
 //! | [`abi`] | what Envoy calls |
 //! | [`hostcalls`] | what Envoy is asked for |
 //! | [`root`] | the plugin: its configuration, ticks, queue and answers |
+//! | [`plugin`] | whose request it is |
 //! | [`request`] | one request: choose, count, correct |
 //! | [`vm`] | state of this VM instance, shared by all its plugins |
 //! | [`store`] | what all VM instances of the proxy share |
@@ -28,6 +29,7 @@
 mod abi;
 mod hostcalls;
 mod metrics;
+mod plugin;
 mod poller;
 mod request;
 mod root;

@@ -5,22 +5,15 @@
 
 use std::rc::Rc;
 
-use flag::config::{Role, Workload};
+use flag::config::Role;
 use flag::count::Counter;
 use flag::limits;
 use flag::table::Flag;
 use proxy_wasm::types::{Action, MapType};
 
 use crate::hostcalls;
+use crate::plugin::{Settings, is_inbound};
 use crate::vm::{Vm, now_ms};
-
-/// What a plugin's requests need of its configuration.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    pub(crate) role: Role,
-    pub(crate) header: String,
-    pub(crate) workload: Option<Workload>,
-}
 
 /// A request that is counted, until its stream ends.
 #[derive(Debug)]
@@ -75,7 +68,7 @@ fn status() -> Option<i64> {
 
 /// Decides for the request in context, and sends it on its way.
 fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
-    if settings.role == Role::Inbound {
+    if settings.role == Role::Inbound || settings.role == Role::Auto && is_inbound() {
         let table = vm.table.borrow();
         let workload = settings.workload.as_ref();
         if let Some((workload, flag)) = workload.and_then(|own| Some((own, table.of_workload(own)?))) {
@@ -162,7 +155,7 @@ pub(crate) fn correct_open(vm: &Vm, plugin: u32) {
 
 /// A request came: its headers are in context.
 pub(crate) fn on_request_headers(vm: &Vm, context: u32) -> Action {
-    let Some(settings) = vm.settings(context) else { return Action::Continue };
+    let Some(settings) = vm.settings() else { return Action::Continue };
     match begin(vm, context, &settings, true) {
         Step::Go => Action::Continue,
         Step::Hold => {
@@ -173,10 +166,10 @@ pub(crate) fn on_request_headers(vm: &Vm, context: u32) -> Action {
     }
 }
 
-/// The stream has ended, however it did.
-pub(crate) fn on_end(vm: &Vm, context: u32) {
+/// The stream has ended, however it did. False where nothing was known of it.
+pub(crate) fn on_end(vm: &Vm, context: u32) -> bool {
     vm.held.borrow_mut().retain(|(id, _)| *id != context);
-    let Some(mut sent) = vm.open.borrow_mut().remove(&context) else { return };
+    let Some(mut sent) = vm.open.borrow_mut().remove(&context) else { return false };
     if sent.unproven
         && let Some(served) = sent.strayed()
         && status().is_some()
@@ -190,4 +183,5 @@ pub(crate) fn on_end(vm: &Vm, context: u32) {
     }
     sent.counter.finish();
     vm.retire();
+    true
 }
