@@ -28,6 +28,7 @@ pub(crate) struct Plugin {
 }
 
 /// Whether the request in context came to a listener for inbound traffic. A plugin is not told.
+#[inline(never)]
 pub(crate) fn is_inbound() -> bool {
     const INBOUND: u8 = 1;
     hostcalls::property("xds\0listener_direction").is_some_and(|bytes| bytes.first() == Some(&INBOUND))
@@ -43,6 +44,7 @@ pub(crate) fn common(plugins: &[(u32, Plugin)]) -> Option<Rc<Settings>> {
 /// The settings of the plugin that the request in context belongs to: by the plugin's name, then by
 /// the listener's direction. Of those that are still alike the newest has replaced the others, or
 /// will have once they have drained; but what one edge takes away from clients is taken away.
+#[cold]
 pub(crate) fn of_request(plugins: &[(u32, Plugin)]) -> Option<Rc<Settings>> {
     let mut alike: Vec<&Rc<Settings>> = plugins.iter().map(|(_, plugin)| &plugin.settings).collect();
     let name = property("plugin_name").unwrap_or_default();

@@ -47,6 +47,7 @@ pub(crate) fn with<T>(id: u32, action: impl FnOnce(&mut Root, &Vm) -> T) -> Opti
 }
 
 /// A plugin is gone, if it was one.
+#[inline(never)]
 pub(crate) fn delete(id: u32) {
     let gone = ROOTS.with_borrow_mut(|roots| {
         let place = roots.iter().position(|root| root.id == id);

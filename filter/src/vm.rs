@@ -141,17 +141,25 @@ impl Vm {
 
     /// Called at the end of a stream too: a retired instance leaves when its last request ends.
     pub(crate) fn retire(&self) {
-        if self.open.borrow().is_empty()
-            && self.plugins.borrow().is_empty()
-            && let Some(me) = self.me.take()
-        {
+        if self.plugins.borrow().is_empty() && self.open.borrow().is_empty() {
+            self.leave();
+        }
+    }
+
+    #[cold]
+    fn leave(&self) {
+        if let Some(me) = self.me.take() {
             store::deregister(me.id);
         }
     }
 
-    /// The settings for the request in context.
-    pub(crate) fn settings(&self) -> Option<Rc<Settings>> {
-        self.common.borrow().clone().or_else(|| plugin::of_request(&self.plugins.borrow()))
+    /// Does something with the settings for the request in context.
+    pub(crate) fn with_settings<T>(&self, action: impl FnOnce(&Rc<Settings>) -> T) -> Option<T> {
+        if let Some(settings) = &*self.common.borrow() {
+            return Some(action(settings));
+        }
+        let settings = plugin::of_request(&self.plugins.borrow())?;
+        Some(action(&settings))
     }
 
     /// Whether this plugin is the one that talks.
