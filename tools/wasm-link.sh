@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The linker for wasm, called by the compiler, without the exports that match $WASM_HIDE (a glob).
+# The linker for wasm, called by the compiler, without the exports that match $WASM_HIDE (globs).
 # The SDK exports a function for every callback there is. Taking an export away after linking leaves
 # behind it what is reached through tables of functions; here the linker never keeps it.
 #
@@ -7,12 +7,21 @@
 set -euo pipefail
 
 : "${WASM_LD:?}"
+hidden() {
+  local glob
+  set -f # the globs are not for files
+  for glob in ${WASM_HIDE:-}; do
+    # shellcheck disable=SC2053 # a glob, on purpose
+    [[ $1 == $glob ]] && return
+  done
+  return 1
+}
+
 args=()
 while [ $# -gt 0 ]; do
   case $1 in
     --export)
-      # shellcheck disable=SC2053 # a glob, on purpose
-      [[ $2 == ${WASM_HIDE:-} ]] || args+=("$1" "$2")
+      hidden "$2" || args+=("$1" "$2")
       shift 2
       ;;
     *)

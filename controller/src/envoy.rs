@@ -38,13 +38,20 @@ pub fn filter(filter: Filter<'_>, record: &Record) -> Result<String, serde_json:
         first_answer_ms: 500,
         flags: vec![record.clone()],
     };
+    // By its name the filter knows whose a request is, where one Envoy has several roles.
+    let name = match filter.role {
+        Role::Auto => "versionflag",
+        Role::Caller => "versionflag-caller",
+        Role::Edge => "versionflag-edge",
+        Role::Inbound => "versionflag-inbound",
+    };
     let resource = json!({
         "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
         "name": "versionflag",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
             "config": {
-                "name": "versionflag",
+                "name": name,
                 "root_id": "versionflag",
                 "failure_policy": "FAIL_OPEN",
                 "vm_config": {

@@ -10,15 +10,8 @@ use crate::vm::Vm;
 use crate::{request, root};
 
 #[unsafe(no_mangle)]
-extern "C" fn versionflag_on_context_create(context: u32, parent: u32) {
-    match parent {
-        0 => root::create(context),
-        plugin => Vm::with(|vm| vm.create(context, plugin)),
-    }
-}
-
-#[unsafe(no_mangle)]
 extern "C" fn versionflag_on_configure(context: u32, size: usize) -> bool {
+    root::create(context);
     root::with(context, |root, vm| root.on_configure(vm, size)).unwrap_or(false)
 }
 
@@ -50,7 +43,7 @@ extern "C" fn versionflag_on_http_call_response(
 
 #[unsafe(no_mangle)]
 extern "C" fn versionflag_on_delete(context: u32) {
-    if !root::delete(context) {
-        Vm::with(|vm| request::on_end(vm, context));
+    if !Vm::with(|vm| request::on_end(vm, context)) {
+        root::delete(context);
     }
 }

@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code, reason = "the host is given addresses in our memory, and is trusted with them")]
 
+use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use proxy_wasm::types::{BufferType, MapType, MetricType, StreamType};
@@ -84,12 +86,30 @@ mod env {
     }
 }
 
+/// Bytes of an answer that needs no allocation: longer than any host that has a flag.
+const SMALL: usize = 288;
+
+thread_local! {
+    /// Where the next answer goes, if it is small.
+    static PLACE: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// The host asks for memory to put an answer into: see `given`.
+#[unsafe(no_mangle)]
+extern "C" fn versionflag_malloc(size: usize) -> *mut u8 {
+    let place = PLACE.replace(ptr::null_mut());
+    if !place.is_null() && size <= SMALL {
+        return place;
+    }
+    Box::into_raw(vec![0_u8; size].into_boxed_slice()).cast()
+}
+
 fn done(status: u32) -> Result<()> {
     if status == 0 { Ok(()) } else { Err(Failure(status)) }
 }
 
-/// Bytes that the host gives: it asks the SDK's `malloc` for their memory, which makes a `Vec` of
-/// exactly that size. `None`: there is nothing.
+/// Bytes that the host gives: it asks `malloc` for their memory, which makes a `Vec` of exactly that
+/// size. `None`: there is nothing.
 fn given(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
     let (mut data, mut size) = (ptr::null_mut(), 0);
     if call(&raw mut data, &raw mut size) != 0 || data.is_null() {
@@ -114,6 +134,26 @@ pub(crate) fn now_ns() -> u64 {
 pub(crate) fn buffer(buffer: BufferType, most: usize) -> Option<Vec<u8>> {
     // SAFETY: see `given`.
     given(|data, size| unsafe { env::proxy_get_buffer_bytes(buffer, 0, most, data, size) })
+}
+
+/// Lends a header to the action, without an allocation where it is short.
+pub(crate) fn with_header<T>(map: MapType, name: &str, action: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    let mut place = MaybeUninit::<[u8; SMALL]>::uninit();
+    let (place, mut data, mut size) = (place.as_mut_ptr().cast(), ptr::null_mut(), 0);
+    PLACE.set(place);
+    // SAFETY: the name is only read, and the host writes an address and a size.
+    let status =
+        unsafe { env::proxy_get_header_map_value(map, name.as_ptr(), name.len(), &raw mut data, &raw mut size) };
+    PLACE.set(ptr::null_mut());
+    if status != 0 || data.is_null() {
+        return None;
+    }
+    if ptr::eq(data, place) {
+        // SAFETY: the host wrote that many bytes there; it had asked for them.
+        return Some(action(unsafe { std::slice::from_raw_parts(data, size) }));
+    }
+    // SAFETY: as in `given`.
+    Some(action(&unsafe { Vec::from_raw_parts(data, size, size) }))
 }
 
 pub(crate) fn header(map: MapType, name: &str) -> Option<Vec<u8>> {

@@ -4,13 +4,14 @@
 //!
 //! | request | calls into the VM | hostcalls |
 //! | --- | --- | --- |
-//! | host without a flag | 3 (create, request headers, delete) | 1: read `:authority` |
-//! | the same at an edge | 3 | 2: also look for a client's routing header |
-//! | host with a flag | 3 | 2: read `:authority`, set the header |
-//! | the same while a switch is under way | 3 | 3: also read the cluster that served |
-//! | inbound | 3 | none |
+//! | host without a flag | 2 (request headers, delete) | 1: read `:authority` |
+//! | the same at an edge | 2 | 2: also look for a client's routing header |
+//! | host with a flag | 2 | 2: read `:authority`, set the header |
+//! | the same while a switch is under way | 2 | 3: also read the cluster that served |
+//! | inbound | 2 | none |
 //!
-//! A hostcall that reads something makes Envoy call `malloc` in the VM too. While a switch is under
+//! The role `auto` costs one more hostcall, and plugins with different settings in one VM one or two:
+//! see [`plugin`]. A hostcall that reads something makes Envoy call `malloc` in the VM too. While a switch is under
 //! way an open request costs one more at each report, until its response has begun, and then another.
 //! Shared data, the clock and metrics are never touched per request.
 //!
@@ -19,6 +20,7 @@
 //! | [`abi`] | what Envoy calls |
 //! | [`hostcalls`] | what Envoy is asked for |
 //! | [`root`] | the plugin: its configuration, ticks, queue and answers |
+//! | [`plugin`] | whose request it is |
 //! | [`request`] | one request: choose, count, correct |
 //! | [`vm`] | state of this VM instance, shared by all its plugins |
 //! | [`store`] | what all VM instances of the proxy share |
@@ -28,6 +30,7 @@
 mod abi;
 mod hostcalls;
 mod metrics;
+mod plugin;
 mod poller;
 mod request;
 mod root;

@@ -5,50 +5,42 @@
 
 use std::rc::Rc;
 
-use flag::config::{Role, Workload};
+use flag::config::Role;
 use flag::count::Counter;
 use flag::limits;
 use flag::table::{Flag, Table};
 use proxy_wasm::types::{Action, MapType};
 
 use crate::hostcalls;
+use crate::plugin::{Settings, is_inbound};
 use crate::vm::{Vm, now_ms};
-
-/// What a plugin's requests need of its configuration.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    pub(crate) role: Role,
-    pub(crate) header: String,
-    pub(crate) workload: Option<Workload>,
-}
 
 /// A request that is counted, until its stream ends.
 #[derive(Debug)]
 pub(crate) struct Sent {
-    flag: Rc<Flag>,
     counter: Rc<Counter>,
-    /// Whether another version may serve it, which is not known yet.
-    unproven: bool,
+    /// Its flag, while another version may serve it than the chosen one.
+    unproven: Option<Rc<Flag>>,
     /// When it began, if its answer is measured.
     began_ms: Option<u64>,
 }
 
 impl Sent {
     /// Counts it for the version that serves it, if that is another one than was chosen.
-    fn correct(&mut self, vm: &Vm, served: Rc<Counter>) {
+    fn correct(&mut self, vm: &Vm, flag: &Flag, served: Rc<Counter>) {
         served.start();
         self.counter.finish();
         self.counter = served;
-        let unroutable = &self.flag.observed.unroutable;
+        let unroutable = &flag.observed.unroutable;
         unroutable.set(unroutable.get().saturating_add(1));
         vm.metrics.unroutable.add(1);
     }
 
     /// The version that serves the request in context, if it is not the chosen one. `None` too
     /// where there is no cluster: the proxy itself answered, and no version served.
-    fn strayed(&self) -> Option<Rc<Counter>> {
+    fn strayed(&self, flag: &Flag) -> Option<Rc<Counter>> {
         let cluster = property("xds\0cluster_name")?;
-        let served = self.flag.served_by(&cluster)?;
+        let served = flag.served_by(&cluster)?;
         (!Rc::ptr_eq(served, &self.counter)).then(|| Rc::clone(served))
     }
 }
@@ -73,28 +65,25 @@ fn status() -> Option<i64> {
     code.filter(|code| *code != CLIENT_LEFT)
 }
 
+#[inline(never)]
 fn find_by_cluster(table: &Table) -> Option<&Rc<Flag>> {
     table.find(flag::host::istio_host(&property("xds\0cluster_name")?)?)
 }
 
 /// Decides for the request in context, and sends it on its way.
 fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
-    if settings.role == Role::Inbound {
-        let table = vm.table.borrow();
-        let configured = settings.workload.as_ref().and_then(|own| Some((table.of_workload(own)?, own)));
-        if let Some((flag, workload)) = configured.or_else(|| table.beside(|| header(":authority"))) {
-            let counter = flag.observed.arrived.of(&workload.version);
-            count(vm, context, Sent { flag: Rc::clone(flag), counter, unproven: false, began_ms: None });
-        }
+    if settings.role == Role::Inbound || settings.role == Role::Auto && is_inbound() {
+        arrive(vm, context, settings);
         return Step::Go;
     }
     let table = vm.table.borrow();
     let edge = settings.role == Role::Edge;
-    let named = header(":authority").and_then(|authority| table.find(&authority));
+    let find = |authority: &[u8]| table.find(str::from_utf8(authority).ok()?);
+    let named = hostcalls::with_header(MapType::HttpRequestHeaders, ":authority", find).flatten();
     // Behind a gateway many services share a host: what tells them apart is where its routes lead.
     let Some(flag) = named.or_else(|| if edge { find_by_cluster(&table) } else { None }) else {
-        if edge && header(&settings.header).is_some() {
-            let _ = hostcalls::remove_header(MapType::HttpRequestHeaders, &settings.header);
+        if edge {
+            take_away(&settings.header);
         }
         return Step::Go;
     };
@@ -104,15 +93,34 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     if vm.prove_routes.get() {
         *flag.observed.route.borrow_mut() = property("xds\0route_name");
     }
-    let counter = Rc::clone(flag.choose(settings.workload.as_ref(), header));
+    let counter = flag.choose(settings.workload.as_ref(), header);
     // Sets the one and removes all other values, and makes Envoy look for the route again.
     let set = hostcalls::set_header(MapType::HttpRequestHeaders, &settings.header, counter.version());
     if set.is_ok() {
-        let unproven = flag.may_misroute();
+        let unproven = flag.may_misroute().then(|| Rc::clone(flag));
         let began_ms = vm.measure.get().then(now_ms);
-        count(vm, context, Sent { flag: Rc::clone(flag), counter, unproven, began_ms });
+        count(vm, context, Sent { counter: Rc::clone(counter), unproven, began_ms });
     }
     Step::Go
+}
+
+/// Counts what arrives at the workload beside the proxy.
+#[inline(never)]
+fn arrive(vm: &Vm, context: u32, settings: &Settings) {
+    let table = vm.table.borrow();
+    let configured = settings.workload.as_ref().and_then(|own| Some((table.of_workload(own)?, own)));
+    if let Some((flag, workload)) = configured.or_else(|| table.beside(|| header(":authority"))) {
+        let counter = flag.observed.arrived.of(&workload.version);
+        count(vm, context, Sent { counter, unproven: None, began_ms: None });
+    }
+}
+
+/// Removes what a client sent, if it did.
+#[inline(never)]
+fn take_away(name: &str) {
+    if hostcalls::with_header(MapType::HttpRequestHeaders, name, |_| ()).is_some() {
+        let _ = hostcalls::remove_header(MapType::HttpRequestHeaders, name);
+    }
 }
 
 fn count(vm: &Vm, context: u32, sent: Sent) {
@@ -150,16 +158,17 @@ pub(crate) fn release(vm: &Vm, plugin: u32) {
 /// the context of the plugin.
 pub(crate) fn correct_open(vm: &Vm, plugin: u32) {
     let mut open = vm.open.borrow_mut();
-    let mut unproven = open.iter_mut().filter(|(_, sent)| sent.unproven).peekable();
+    let mut unproven = open.iter_mut().filter(|(_, sent)| sent.unproven.is_some()).peekable();
     if unproven.peek().is_none() {
         return;
     }
     for (id, sent) in unproven {
-        if hostcalls::set_effective_context(*id).is_ok() && status().is_some() {
-            sent.unproven = false;
-            if let Some(served) = sent.strayed() {
-                sent.correct(vm, served);
-            }
+        if hostcalls::set_effective_context(*id).is_ok()
+            && status().is_some()
+            && let Some(flag) = sent.unproven.take()
+            && let Some(served) = sent.strayed(&flag)
+        {
+            sent.correct(vm, &flag, served);
         }
     }
     if hostcalls::set_effective_context(plugin).is_err() {
@@ -169,32 +178,46 @@ pub(crate) fn correct_open(vm: &Vm, plugin: u32) {
 
 /// A request came: its headers are in context.
 pub(crate) fn on_request_headers(vm: &Vm, context: u32) -> Action {
-    let Some(settings) = vm.settings(context) else { return Action::Continue };
-    match begin(vm, context, &settings, true) {
+    let decide = |settings: &Rc<Settings>| match begin(vm, context, settings, true) {
         Step::Go => Action::Continue,
-        Step::Hold => {
-            vm.held.borrow_mut().push((context, settings));
-            vm.metrics.held.add(1);
-            Action::Pause
-        }
-    }
+        Step::Hold => hold(vm, context, settings),
+    };
+    vm.with_settings(decide).unwrap_or(Action::Continue)
 }
 
-/// The stream has ended, however it did.
-pub(crate) fn on_end(vm: &Vm, context: u32) {
-    vm.held.borrow_mut().retain(|(id, _)| *id != context);
-    let Some(mut sent) = vm.open.borrow_mut().remove(&context) else { return };
-    if sent.unproven
-        && let Some(served) = sent.strayed()
+#[cold]
+fn hold(vm: &Vm, context: u32, settings: &Rc<Settings>) -> Action {
+    vm.held.borrow_mut().push((context, Rc::clone(settings)));
+    vm.metrics.held.add(1);
+    Action::Pause
+}
+
+/// The stream has ended, however it did. False where nothing was known of it.
+pub(crate) fn on_end(vm: &Vm, context: u32) -> bool {
+    if !vm.held.borrow().is_empty() {
+        vm.held.borrow_mut().retain(|(id, _)| *id != context);
+    }
+    let Some(mut sent) = vm.open.borrow_mut().remove(&context) else { return false };
+    if sent.unproven.is_some() || sent.began_ms.is_some() {
+        look_back(vm, &mut sent);
+    }
+    sent.counter.finish();
+    vm.retire();
+    true
+}
+
+/// What is still to be learned of a request whose stream has ended.
+#[inline(never)]
+fn look_back(vm: &Vm, sent: &mut Sent) {
+    if let Some(flag) = sent.unproven.take()
+        && let Some(served) = sent.strayed(&flag)
         && status().is_some()
     {
-        sent.correct(vm, served);
+        sent.correct(vm, &flag, served);
     }
     if let Some(began_ms) = sent.began_ms
         && let Some(status) = status()
     {
         sent.counter.answered(now_ms().saturating_sub(began_ms), status >= 500);
     }
-    sent.counter.finish();
-    vm.retire();
 }

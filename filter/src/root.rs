@@ -3,14 +3,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use flag::config::{Config, Role};
+use flag::config::Config;
 use proxy_wasm::types::BufferType;
 
 use crate::hostcalls;
+use crate::plugin::{Plugin, Settings};
 use crate::poller;
-use crate::request::{Settings, property, release};
+use crate::request::{property, release};
 use crate::store;
-use crate::vm::{Plugin, Vm, now_ms};
+use crate::vm::{Vm, now_ms};
 
 /// Until the first answer every millisecond counts; later a tick is only a safety net.
 const STARTING_MS: u32 = 10;
@@ -27,9 +28,14 @@ pub(crate) struct Root {
     tick_ms: u32,
 }
 
-/// Envoy created a plugin.
+/// Envoy configures a plugin, which may be a new one. It would say so when it creates one, if there
+/// were a callback for that; but it would then call that for every request too.
 pub(crate) fn create(id: u32) {
-    ROOTS.with_borrow_mut(|roots| roots.push(Root { id, tick_ms: 0 }));
+    ROOTS.with_borrow_mut(|roots| {
+        if !roots.iter().any(|root| root.id == id) {
+            roots.push(Root { id, tick_ms: 0 });
+        }
+    });
 }
 
 /// Lets a plugin do something, if it is one.
@@ -40,8 +46,9 @@ pub(crate) fn with<T>(id: u32, action: impl FnOnce(&mut Root, &Vm) -> T) -> Opti
     })
 }
 
-/// A plugin is gone. False where there was none: it is a request.
-pub(crate) fn delete(id: u32) -> bool {
+/// A plugin is gone, if it was one.
+#[inline(never)]
+pub(crate) fn delete(id: u32) {
     let gone = ROOTS.with_borrow_mut(|roots| {
         let place = roots.iter().position(|root| root.id == id);
         place.map(|place| roots.swap_remove(place)).is_some()
@@ -49,7 +56,6 @@ pub(crate) fn delete(id: u32) -> bool {
     if gone {
         Vm::with(|vm| vm.forget(id));
     }
-    gone
 }
 
 impl Root {
@@ -57,14 +63,6 @@ impl Root {
         if self.tick_ms != tick_ms && hostcalls::set_tick_period_ms(tick_ms).is_ok() {
             self.tick_ms = tick_ms;
         }
-    }
-
-    /// The role, where the configuration leaves it to the listener and the proxy.
-    fn role(configured: Role) -> Role {
-        const INBOUND: u8 = 1;
-        let direction = hostcalls::property("xds\0listener_direction");
-        let inbound = direction.and_then(|bytes| bytes.first().copied()) == Some(INBOUND);
-        configured.at(inbound, &property("xds\0node\0id").unwrap_or_default())
     }
 
     fn end_wait(&self, vm: &Vm) {
@@ -92,9 +90,11 @@ impl Root {
                 false
             }
             Ok(config) => {
-                let role = Root::role(config.role);
-                let settings = Rc::new(Settings { role, header: config.header, workload: config.workload });
-                let plugin = Plugin { settings, flags: config.flags, service: config.service };
+                let name = property("plugin_name").unwrap_or_default();
+                let role = config.role.in_proxy(&property("xds\0node\0id").unwrap_or_default());
+                let settings =
+                    Rc::new(Settings { role, header: config.header, workload: config.workload });
+                let plugin = Plugin { name, settings, flags: config.flags, service: config.service };
                 vm.configure(self.id, plugin, config.first_answer_ms);
                 self.set_tick(STARTING_MS);
                 true

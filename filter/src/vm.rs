@@ -14,20 +14,13 @@ use rustc_hash::FxHashMap;
 
 use crate::hostcalls;
 use crate::metrics::Metrics;
+use crate::plugin::{self, Plugin, Settings};
 use crate::poller::Poller;
-use crate::request::{Sent, Settings, correct_open, property};
+use crate::request::{Sent, correct_open, property};
 use crate::store::{self, Live};
 
 thread_local! {
     static VM: Vm = Vm::new();
-}
-
-/// One plugin's part in the VM.
-#[derive(Debug)]
-pub(crate) struct Plugin {
-    pub(crate) settings: Rc<Settings>,
-    pub(crate) flags: Vec<Record>,
-    pub(crate) service: Option<FlagService>,
 }
 
 /// This instance in the registry.
@@ -62,8 +55,8 @@ pub(crate) struct Vm {
     pub(crate) held: RefCell<Vec<(u32, Rc<Settings>)>>,
     /// Counted requests whose stream has not ended, by context id.
     pub(crate) open: RefCell<FxHashMap<u32, Sent>>,
-    /// The stream that was created last, and its plugin: nothing more is known of most.
-    created: Cell<(u32, u32)>,
+    /// What all plugins have in common, so that nobody has to ask whose a request is.
+    common: RefCell<Option<Rc<Settings>>>,
     /// Whether routes are to be proven.
     pub(crate) prove_routes: Cell<bool>,
     /// Whether answers are to be measured.
@@ -103,7 +96,7 @@ impl Vm {
             waits_until_ms: Cell::default(),
             held: RefCell::default(),
             open: RefCell::default(),
-            created: Cell::default(),
+            common: RefCell::default(),
             prove_routes: Cell::default(),
             measure: Cell::default(),
             round: Cell::default(),
@@ -123,6 +116,7 @@ impl Vm {
         let mut plugins = self.plugins.borrow_mut();
         plugins.retain(|(id, _)| *id != context);
         plugins.push((context, plugin));
+        plugin::warn_of_twins(&plugins);
         drop(plugins);
         self.apply_plugins();
     }
@@ -138,6 +132,7 @@ impl Vm {
     }
 
     fn apply_plugins(&self) {
+        *self.common.borrow_mut() = plugin::common(&self.plugins.borrow());
         let mut records: Vec<Record> = Vec::new();
         for record in self.plugins.borrow().iter().flat_map(|(_, plugin)| &plugin.flags) {
             match records.iter_mut().find(|known| known.uid == record.uid) {
@@ -151,25 +146,25 @@ impl Vm {
 
     /// Called at the end of a stream too: a retired instance leaves when its last request ends.
     pub(crate) fn retire(&self) {
-        if self.open.borrow().is_empty()
-            && self.plugins.borrow().is_empty()
-            && let Some(me) = self.me.take()
-        {
+        if self.plugins.borrow().is_empty() && self.open.borrow().is_empty() {
+            self.leave();
+        }
+    }
+
+    #[cold]
+    fn leave(&self) {
+        if let Some(me) = self.me.take() {
             store::deregister(me.id);
         }
     }
 
-    /// Envoy created a stream. Its request headers come next, before anything else.
-    pub(crate) fn create(&self, context: u32, plugin: u32) {
-        self.created.set((context, plugin));
-    }
-
-    /// The settings of the plugin that the stream created last belongs to.
-    pub(crate) fn settings(&self, context: u32) -> Option<Rc<Settings>> {
-        let (created, plugin) = self.created.get();
-        let plugins = self.plugins.borrow();
-        let (_, plugin) = plugins.iter().find(|(id, _)| created == context && *id == plugin)?;
-        Some(Rc::clone(&plugin.settings))
+    /// Does something with the settings for the request in context.
+    pub(crate) fn with_settings<T>(&self, action: impl FnOnce(&Rc<Settings>) -> T) -> Option<T> {
+        if let Some(settings) = &*self.common.borrow() {
+            return Some(action(settings));
+        }
+        let settings = plugin::of_request(&self.plugins.borrow())?;
+        Some(action(&settings))
     }
 
     /// Whether this plugin is the one that talks.

@@ -24,14 +24,10 @@ pub enum Role {
 }
 
 impl Role {
-    /// The role of a filter that is configured like this, at a listener of this proxy.
-    pub fn at(self, inbound: bool, node_id: &str) -> Role {
-        match self {
-            Role::Auto if inbound => Role::Inbound,
-            Role::Auto if proxy::is_gateway(node_id) => Role::Edge,
-            Role::Auto => Role::Caller,
-            role => role,
-        }
+    /// The role of a filter that is configured like this in a proxy; what is left to the listener's
+    /// direction stays `Auto`.
+    pub fn in_proxy(self, node_id: &str) -> Role {
+        if self == Role::Auto && proxy::is_gateway(node_id) { Role::Edge } else { self }
     }
 }
 

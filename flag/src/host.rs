@@ -4,6 +4,16 @@ use std::borrow::Cow;
 
 /// The comparable form of an authority. Borrows unless it has upper-case letters.
 pub fn normalize(authority: &str) -> Cow<'_, str> {
+    // Most are in that form already, and this is done for every request.
+    let other = |byte: u8| byte.is_ascii_uppercase() || byte == b':';
+    if !authority.ends_with('.') && !authority.bytes().any(other) {
+        return Cow::Borrowed(authority);
+    }
+    normalized(authority)
+}
+
+#[cold]
+fn normalized(authority: &str) -> Cow<'_, str> {
     let host = without_port(authority);
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {

@@ -196,6 +196,8 @@ pub struct Wasm<'a> {
     pub code: &'a Path,
     /// Its plugin configuration.
     pub configuration: Value,
+    /// By which requests of filters in one VM are told apart.
+    pub name: &'a str,
     /// Filters of one id and the same code share a VM and shared data.
     pub vm_id: &'a str,
     /// Whether requests pass when the VM has failed.
@@ -205,7 +207,7 @@ pub struct Wasm<'a> {
 impl<'a> Wasm<'a> {
     /// One that fails open, in the VM without an id, as Istio sets it up.
     pub fn new(code: &'a Path, configuration: Value) -> Wasm<'a> {
-        Wasm { code, configuration, vm_id: "", fail_open: true }
+        Wasm { code, configuration, name: "versionflag", vm_id: "", fail_open: true }
     }
 
     /// Its configuration alone, as a file for [`ecds_filter`] needs it.
@@ -217,7 +219,7 @@ impl<'a> Wasm<'a> {
         json!({
             "@type": WASM_TYPE,
             "config": {
-                "name": "versionflag",
+                "name": self.name,
                 "root_id": "versionflag",
                 "failure_policy": if self.fail_open { "FAIL_OPEN" } else { "FAIL_CLOSED" },
                 "configuration": {

@@ -482,28 +482,3 @@ fn a_member_stays_in_its_own_version() {
         Ok(())
     });
 }
-
-#[test]
-fn plugins_of_one_vm_keep_their_own_settings() {
-    story("two-plugins", async |dir| {
-        let code = wasm()?;
-        let listener = |name: &str, role: &str| {
-            let plugin = json!({ "protocol": flag::PROTOCOL, "role": role, "flags": [record(5, "v1")] });
-            let routes = [config::route_of_version("/proof", "v1"), config::direct_response(200, "none")];
-            config::listener(name, [config::Wasm::new(&code, plugin).filter()], config::routes(routes))
-        };
-        let config = config::bootstrap([listener("outside", "edge"), listener("inside", "caller")], []);
-        let envoy = Envoy::start_with(dir, EnvoyOptions { name: "both".to_owned(), ..EnvoyOptions::default() }, config);
-        let envoy = envoy.await?;
-        let call = async |listener: &str, host: &str| {
-            Call::get(envoy.listener(listener), "/proof").host(host).header("x-versionflag", "v1").send().await
-        };
-        for _ in 0..3 {
-            let calls = (call("outside", "ratings"), call("inside", "ratings"), call("outside", "reviews"));
-            let (outside, inside, flagged) = tokio::try_join!(calls.0, calls.1, calls.2)?;
-            // Only the edge takes away what a client sends to a host without a flag.
-            assert_eq!([outside.body, inside.body, flagged.body], ["none", "v1", "v1"]);
-        }
-        Ok(())
-    });
-}

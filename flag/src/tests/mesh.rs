@@ -28,14 +28,13 @@ fn a_node_id_names_the_proxy() {
 }
 
 #[test]
-fn the_listener_and_the_node_give_the_role() {
+fn a_gateway_is_an_edge_and_says_nothing_of_a_given_role() {
     let (sidecar, gateway) = ("sidecar~1~web.shop~x", "router~1~gateway.shop~x");
-    assert_eq!(Role::Auto.at(true, sidecar), Role::Inbound);
-    assert_eq!(Role::Auto.at(false, sidecar), Role::Caller);
-    assert_eq!(Role::Auto.at(false, gateway), Role::Edge);
-    assert_eq!(Role::Auto.at(false, "plain"), Role::Caller);
+    assert_eq!(Role::Auto.in_proxy(sidecar), Role::Auto);
+    assert_eq!(Role::Auto.in_proxy(gateway), Role::Edge);
+    assert_eq!(Role::Auto.in_proxy("plain"), Role::Auto);
     for role in [Role::Caller, Role::Edge, Role::Inbound] {
-        assert_eq!(role.at(true, gateway), role);
+        assert_eq!(role.in_proxy(gateway), role);
     }
 }
 
