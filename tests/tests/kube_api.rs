@@ -1,5 +1,6 @@
 //! The manifests and the custom resource, as a real API server takes them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -45,6 +46,10 @@ fn what_is_installed_runs_with_the_least_rights() {
     story("install", async |cluster| {
         cluster.add_node("one", "4", "8Gi").await?;
         install(cluster).await?;
+        for directory in ["kubernetes", "kubernetes/delete", "kubernetes/protect"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(directory);
+            cluster.kubectl(&["apply", "--dry-run=server", "--kustomize", &path.to_string_lossy()]).await?;
+        }
         // Again: an upgrade.
         let again = cluster.apply_manifests("kubernetes").await?;
         assert!(!again.contains("created"), "{again}");
@@ -77,6 +82,10 @@ fn what_is_installed_runs_with_the_least_rights() {
             ("patch", "endpointslices.discovery.k8s.io/versionflag", "shop", false),
         ] {
             assert_eq!(can(cluster, verb, resource, namespace).await, may, "{verb} {resource} in {namespace}");
+        }
+        cluster.apply_manifests("kubernetes/delete").await?;
+        for (resource, may) in [("deployments.apps", true), ("statefulsets.apps", true), ("pods", false)] {
+            wait_for(resource, LIMIT, async || can(cluster, "delete", resource, "shop").await == may).await?;
         }
         Ok(())
     });

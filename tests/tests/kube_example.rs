@@ -2,12 +2,12 @@
 //! Kubernetes API, with the Envoy of the example under load.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::kube::{Cluster, Switch, example_story, programs};
-use harness::process::program;
+use harness::process::{Process, program};
 use harness::{Envoy, EnvoyOptions, Load, LoadPlan, wait_for};
 use serde_json::{Value, json};
 
@@ -78,6 +78,18 @@ fn the_quick_start_goes_as_it_is_written() {
         let load = Load::start(envoy.listener("outbound"), LoadPlan { rate_per_s: 100, ..LoadPlan::default() });
         next("wait versionflag/reviews --for=condition=Ready").await?;
         wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
+        let mut watch = Command::new(program("versionflag")?);
+        watch.args(["status", "-w", "reviews"]).env("KUBECONFIG", switch.cluster.kubeconfig());
+        let watch = Process::start(switch.cluster.dir(), "status", watch)?;
+        let shown = async |words: &str| {
+            wait_for(words, LIMIT, async || {
+                let text = std::fs::read_to_string(watch.log())?;
+                ensure!(text.contains(words), "{text}");
+                Ok(())
+            })
+            .await
+        };
+        shown("reviews  v1  Stable  epoch").await?;
         next("patch versionflag reviews").await?;
         next("wait versionflag/reviews --for=condition=Settled").await?;
         let tree = next("versionflag status reviews").await?;
@@ -87,6 +99,9 @@ fn the_quick_start_goes_as_it_is_written() {
         next("wait versionflag/reviews --for=jsonpath").await?;
         next("versionflag retry reviews").await?;
         next("wait versionflag/reviews --for=condition=CleanedUp").await?;
+        for words in ["v1→v2  Coexisting", "v1→v2  Retaining", "v2→v1  S", "reviews  v2  Stable  epoch"] {
+            shown(words).await?;
+        }
         let table = next("get versionflags").await?;
         let row: Vec<_> = table.lines().nth(1).context("a row")?.split_whitespace().collect();
         assert_eq!(row[..6], ["reviews", "v2", "v2", "Stable", "1/1", "True"]);
