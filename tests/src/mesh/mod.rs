@@ -44,8 +44,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::Service;
-use kube::api::{DynamicObject, PostParams};
+use k8s_openapi::api::core::v1::{Pod as Object, Service};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::discovery::ApiResource;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -273,6 +273,7 @@ impl<'a> Mesh<'a> {
     /// A controller with the rights of the manifests, at the address by which sidecars will know it
     /// once it leads; [`Cluster::install`] comes before. It is a process beside the pods.
     pub async fn controller(&self, log: &str, args: &[&str]) -> Result<Process> {
+        self.claim_pod(log).await?;
         let mut command = Command::new(program("versionflag")?);
         command
             .args(["controller", "--identity", log, "--home", "versionflag"])
@@ -280,6 +281,33 @@ impl<'a> Mesh<'a> {
             .args(args)
             .env("KUBECONFIG", self.cluster.kubeconfig_as("versionflag", "versionflag").await?);
         Process::start(self.cluster.dir(), log, command)
+    }
+
+    /// A record of the pod that the controller says it is: istiod takes no endpoint of a pod that does
+    /// not exist. It is never scheduled, so that nobody else gives it an address.
+    async fn claim_pod(&self, name: &str) -> Result<()> {
+        let pod: Object = serde_json::from_value(json!({
+            "metadata": { "name": name, "namespace": "versionflag", "labels": { "app": "versionflag" } },
+            "spec": {
+                "schedulerName": "none",
+                "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
+                "containers": [{
+                    "name": "versionflag", "image": "versionflag",
+                    "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
+                }],
+            },
+        }))?;
+        let pods = self.cluster.api::<Object>("versionflag");
+        if pods.get_opt(name).await?.is_some() {
+            return Ok(());
+        }
+        pods.create(&PostParams::default(), &pod).await?;
+        let status = json!({ "status": {
+            "phase": "Running", "podIP": CONTROLLER.ip(), "podIPs": [{ "ip": CONTROLLER.ip() }],
+            "conditions": [{ "type": "Ready", "status": "True" }],
+        } });
+        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
     }
 
     /// Its process, to stop it where it stands.

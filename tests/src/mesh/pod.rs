@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -37,7 +38,7 @@ pub struct Pod {
     ip: Ipv4Addr,
     network: Network,
     app: Option<RefCell<Process>>,
-    sidecar: Option<RefCell<Sidecar>>,
+    sidecar: Option<RefCell<Rc<Sidecar>>>,
     container: sidecar::Container,
     command: Vec<String>,
 }
@@ -73,7 +74,7 @@ impl Pod {
             pod.app = Some(RefCell::new(pod.start_app(dir)?));
         }
         if proxy.is_some() {
-            pod.sidecar = Some(RefCell::new(Sidecar::start(dir, &pod.network, &pod.container)?));
+            pod.sidecar = Some(RefCell::new(Rc::new(Sidecar::start(dir, &pod.network, &pod.container)?)));
         }
         Ok(pod)
     }
@@ -99,9 +100,9 @@ impl Pod {
         &self.network
     }
 
-    /// Its sidecar, or the proxy that it is.
-    pub fn sidecar(&self) -> Result<std::cell::Ref<'_, Sidecar>> {
-        Ok(self.sidecar.as_ref().with_context(|| format!("{} has no sidecar", self.name))?.borrow())
+    /// Its sidecar, or the proxy that it is, as it runs now.
+    pub fn sidecar(&self) -> Result<Rc<Sidecar>> {
+        Ok(self.sidecar.as_ref().with_context(|| format!("{} has no sidecar", self.name))?.borrow().clone())
     }
 
     /// A request that its app sends.
@@ -137,9 +138,9 @@ impl Pod {
             revived = true;
         }
         if let Some(sidecar) = &self.sidecar
-            && !sidecar.borrow_mut().is_running()
+            && !sidecar.borrow().is_running()
         {
-            sidecar.replace(Sidecar::start(dir, &self.network, &self.container)?);
+            sidecar.replace(Rc::new(Sidecar::start(dir, &self.network, &self.container)?));
             revived = true;
         }
         Ok(revived)
@@ -156,7 +157,7 @@ impl Pod {
         // What is still there after that is killed when this is dropped.
         let ended = async || {
             let app = self.app.as_ref().is_some_and(|app| app.borrow_mut().is_running());
-            let sidecar = self.sidecar.as_ref().is_some_and(|sidecar| sidecar.borrow_mut().is_running());
+            let sidecar = self.sidecar.as_ref().is_some_and(|sidecar| sidecar.borrow().is_running());
             !app && !sidecar
         };
         let _ = wait_for(&format!("the end of {}", self.name), GRACE, ended).await;

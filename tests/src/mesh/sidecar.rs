@@ -4,6 +4,7 @@
 //! They run in a process namespace of their own, as in a container: when pilot-agent has ended, or
 //! the test has, so has Envoy.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -44,7 +45,7 @@ pub(super) struct Container {
 #[derive(Debug)]
 pub struct Sidecar {
     network: Network,
-    process: Process,
+    process: RefCell<Process>,
 }
 
 /// Leads all connections of the pod through Envoy, by Istio's own rules, as the container
@@ -87,12 +88,12 @@ impl Sidecar {
             .current_dir(&root)
             .envs(&container.environment);
         let process = Process::start(dir, &format!("{}.istio-proxy", container.name), command)?;
-        Ok(Sidecar { network: network.clone(), process })
+        Ok(Sidecar { network: network.clone(), process: process.into() })
     }
 
     /// pilot-agent: the channel to istiod, and who starts Envoy.
     pub fn agent(&self) -> Result<Pid> {
-        children(self.process.pid())?.first().copied().context("pilot-agent does not run")
+        children(self.process.borrow().pid())?.first().copied().context("pilot-agent does not run")
     }
 
     /// The Envoy that serves.
@@ -130,8 +131,8 @@ impl Sidecar {
         Ok(kill(self.agent()?, Signal::SIGTERM)?)
     }
 
-    pub(super) fn is_running(&mut self) -> bool {
-        self.process.is_running()
+    pub(super) fn is_running(&self) -> bool {
+        self.process.borrow_mut().is_running()
     }
 
     /// Asks Envoy's admin interface.
