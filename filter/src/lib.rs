@@ -5,7 +5,7 @@
 //! | request | calls into the VM | hostcalls |
 //! | --- | --- | --- |
 //! | host without a flag | 3 (create, request headers, delete) | 1: read `:authority` |
-//! | the same at an edge | 3 | 2: also look for a client's routing header |
+//! | the same at an edge | 3 | 3: also read the cluster of the route, and look for a client's routing header |
 //! | host with a flag | 3 | 2: read `:authority`, set the header |
 //! | the same while a switch is under way | 3 | 3: also read the cluster that served |
 //! | inbound | 3 | none |
