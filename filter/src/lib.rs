@@ -5,7 +5,7 @@
 //! | request | calls into the VM | hostcalls |
 //! | --- | --- | --- |
 //! | host without a flag | 2 (request headers, delete) | 1: read `:authority` |
-//! | the same at an edge | 2 | 2: also look for a client's routing header |
+//! | the same at an edge | 2 | 3: also read the cluster of the route, and look for a client's routing header |
 //! | host with a flag | 2 | 2: read `:authority`, set the header |
 //! | the same while a switch is under way | 2 | 3: also read the cluster that served |
 //! | inbound | 2 | none |

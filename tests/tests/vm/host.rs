@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) calls: Vec<Dispatched>,
     pub(crate) log: Vec<String>,
     pub(crate) faults: Faults,
+    /// Properties of the proxy, besides those that every one here has.
+    pub(crate) properties: BTreeMap<String, Vec<u8>>,
     counter: u32,
 }
 
@@ -251,7 +253,12 @@ fn hostcall(caller: &mut Caller<'_, Scope>, name: &str, a: &[i32]) -> Result<Sta
             }
         }
         ("proxy_get_property", [path, path_size, to, size]) => {
-            let value = match text(caller, *path, *path_size)?.replace('\0', ".").as_str() {
+            let path = text(caller, *path, *path_size)?.replace('\0', ".");
+            let known = lock(&shared).properties.get(&path).cloned();
+            if let Some(value) = known {
+                return give(caller, &value, *to, *size);
+            }
+            let value = match path.as_str() {
                 "xds.node.id" => "edge".to_owned(),
                 "xds.cluster_name" => caller.data().cluster.clone(),
                 _ => return Ok(Status::NotFound),

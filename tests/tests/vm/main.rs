@@ -2,6 +2,7 @@
 //! be made to show: whatever the host does, no instance traps and none loses its flag.
 
 mod host;
+mod istio;
 mod proxy;
 
 use anyhow::{Context, Result, ensure};

@@ -15,6 +15,8 @@ use super::host::{Common, Dispatched, Vm, lock};
 /// The plugin's context in every instance.
 const PLUGIN: i32 = 1;
 const CONTINUE: i32 = 0;
+/// What every client says that the version is.
+pub(crate) const CLAIMED: &str = "v9";
 /// The first moment of every proxy, in Unix milliseconds.
 const BEGIN_MS: u64 = 1_700_000_000_000;
 const STEP_MS: u64 = 10;
@@ -74,22 +76,26 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Its configuration says v1 at epoch 5, the service v2 at epoch 10.
     pub(crate) fn start(filter: &Filter, workers: usize) -> Result<Proxy> {
+        Proxy::start_with(filter, workers, BTreeMap::new(), [record(5, "v1"), record(10, "v2")])
+    }
+
+    /// One with these properties, the record of its configuration and that of the service.
+    pub(crate) fn start_with(
+        filter: &Filter,
+        workers: usize,
+        properties: BTreeMap<String, Vec<u8>>,
+        [configured, record]: [Record; 2],
+    ) -> Result<Proxy> {
         let shared = Common::default();
         lock(&shared).now_ms = BEGIN_MS;
-        let mut proxy = Proxy {
-            shared,
-            workers: vec![],
-            frozen: None,
-            away: false,
-            record: record(10, "v2"),
-            reports: vec![],
-            contexts: PLUGIN,
-        };
+        lock(&shared).properties = properties;
+        let mut proxy =
+            Proxy { shared, workers: vec![], frozen: None, away: false, record, reports: vec![], contexts: PLUGIN };
         let configuration = json!({
             "protocol": flag::PROTOCOL,
             "service": { "cluster": "versionflag" },
             "firstAnswerMs": 500,
-            "flags": [record(5, "v1")],
+            "flags": [configured],
         });
         let configuration = serde_json::to_vec(&configuration)?;
         for worker in 0..workers {
@@ -203,17 +209,28 @@ impl Proxy {
     /// The version that a whole request at this worker is sent to; `None`: it is held, and its
     /// client goes away.
     pub(crate) fn request(&mut self, worker: usize) -> Result<Option<String>> {
+        self.request_to(worker, "reviews", "reviews-v1")
+    }
+
+    /// The same to a host, where routes lead to a cluster as long as no version is chosen.
+    pub(crate) fn request_to(&mut self, worker: usize, host: &str, cluster: &str) -> Result<Option<String>> {
         self.contexts += 1;
         let context = self.contexts;
         let vm = &mut self.workers[worker].0;
-        let headers = BTreeMap::from([(":authority".to_owned(), "reviews".to_owned())]);
+        let headers = BTreeMap::from([
+            (":authority".to_owned(), host.to_owned()),
+            ("x-versionflag".to_owned(), CLAIMED.to_owned()),
+        ]);
         vm.store.data_mut().headers.insert(context, headers);
+        vm.store.data_mut().cluster = cluster.to_owned();
         vm.call("proxy_on_context_create", context, &[context, PLUGIN])?;
         let action = vm.call("proxy_on_request_headers", context, &[context, 1, 1])?;
         let mut version = None;
         if action == Some(CONTINUE) {
             let marked = vm.store.data().headers[&context].get("x-versionflag").cloned();
-            vm.store.data_mut().cluster = format!("reviews-{}", marked.as_deref().unwrap_or("v1"));
+            if let Some(version) = &marked {
+                vm.store.data_mut().cluster = format!("reviews-{version}");
+            }
             vm.call("proxy_on_response_headers", context, &[context, 1, 0])?;
             version = Some(marked.unwrap_or_else(|| "unmarked".to_owned()));
         }
