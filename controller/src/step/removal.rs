@@ -43,7 +43,8 @@ fn unsettle(now_ms: u64, status: &mut Status, switch: Switch) -> Wait {
 
 pub(super) fn removing(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, mut switch: Switch) -> Wait {
     let (left, deletes) = (seen.workload(&switch.from), deletes(spec, &switch));
-    if !(left.running || deletes && left.exists) {
+    let gone = !left.exists || !deletes;
+    if gone && !left.running {
         let how = if deletes { "deleted" } else { "stopped" };
         status.note(now_ms, "Removed", format!("{} is {how}", switch.from));
         switch.removed_at = Some(now_ms);
