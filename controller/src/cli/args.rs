@@ -155,6 +155,9 @@ pub(super) struct Plugin {
     /// Secret to pull the filter with, in the namespace of the proxies
     #[arg(long, env = "VERSIONFLAG_PLUGIN_PULL_SECRET")]
     pub(super) plugin_pull_secret: Option<String>,
+    /// Istio's root namespace
+    #[arg(long, default_value = "istio-system")]
+    pub(super) istio_root_namespace: String,
     /// Port of the Service of the flag service
     #[arg(long, default_value_t = 7070)]
     pub(super) service_port: u16,

@@ -122,6 +122,7 @@ fn image(plugin: Plugin, home: &str) -> Image {
         sha256: plugin.plugin_sha256,
         pull_secret: plugin.plugin_pull_secret,
         cluster: format!("outbound|{}||{}", plugin.service_port, full_host(MANAGER, home)),
+        root: plugin.istio_root_namespace,
     }
 }
 

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::args::{Cli, called};
 use super::model::Model;
-use super::show;
+use super::{render_istio, show};
+use crate::kube::istio::plugin::Image;
 use crate::kube::resource::VersionFlag;
 use crate::observation::Workload;
 use crate::service::FlagView;
@@ -194,4 +195,37 @@ fn the_name_is_how_people_call_it(#[case] path: &str, #[case] expected: &str) {
 #[test]
 fn the_command_line_is_sound() {
     Cli::command().debug_assert();
+}
+
+#[test]
+fn what_would_be_written_for_istio_is_printed() {
+    let yaml = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, metadata: {name: reviews, namespace: shop}, \
+                spec: {version: v1, services: [{name: reviews}], \
+                callers: {gateways: [{namespace: edge, matchLabels: {istio: ingress}}]}}}";
+    let flag: VersionFlag = serde_saphyr::from_str(yaml).unwrap();
+    let (url, cluster) =
+        (Some("oci://registry.example/filter@sha256:00".to_owned()), "outbound|7070||versionflag".to_owned());
+    let image = Image { url, cluster, ..Image::default() };
+    let text = render_istio::istio(&flag, &["v2".to_owned()], &image).unwrap();
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let named: Vec<String> = documents
+        .iter()
+        .map(|one| {
+            format!("{} {}/{}", one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]).replace('"', "")
+        })
+        .collect();
+    assert!(named[3].starts_with("WasmPlugin edge/versionflag-gateway-"), "{named:?}");
+    assert_eq!(named[4], "WasmPlugin shop/versionflag");
+    assert_eq!(
+        named[..3],
+        [
+            "DestinationRule shop/versionflag-reviews",
+            "VirtualService shop/versionflag-reviews",
+            "VirtualService shop/versionflag-reviews-delegate",
+        ]
+    );
+    assert_eq!(named.len(), 5, "{named:?}");
+    assert_eq!(documents[1]["spec"]["http"].as_array().map(Vec::len), Some(3));
+    let config = documents[4]["spec"]["pluginConfig"].to_string();
+    assert_eq!(flag::config::Config::parse(config.as_bytes()).unwrap().flags[0].name, "shop/reviews");
 }

@@ -10,7 +10,7 @@ use super::{Flag, Look, Surroundings, TurnError};
 use crate::fault;
 use crate::kube::istio::check::{self, Wanted};
 use crate::kube::istio::object::{DestinationRule, Object, Rule};
-use crate::kube::istio::plugin::{Part, namespaces, targets};
+use crate::kube::istio::plugin::{Part, namespaces, targets, too_wide};
 use crate::kube::istio::routes;
 use crate::kube::status::Problem;
 use crate::observation::RouteProblem;
@@ -28,6 +28,8 @@ pub(super) fn problem(name: &str, namespace: &str, spec: &Spec, around: &Surroun
     let (istio, image) = (&around.mesh.istio, &around.mesh.image);
     let unknown = istio.routes_problem().or_else(|| istio.plugins_problem());
     let unknown = unknown.or_else(|| image.problem().map(|message| ("PluginUnknown", message)));
+    let unknown =
+        unknown.or_else(|| too_wide(namespace, &spec.callers, &image.root).map(|message| ("TooWide", message)));
     if let Some((reason, message)) = unknown {
         return Some(Problem { reason, message });
     }
@@ -120,7 +122,7 @@ impl Flag {
 
     /// Says what has to be in the plugins.
     pub(super) fn configure(&self, look: &Look, record: Record, around: &Surroundings<'_>) {
-        if look.problem.as_ref().is_some_and(|problem| problem.reason == "HeaderTaken") {
+        if look.problem.as_ref().is_some_and(|problem| ["HeaderTaken", "TooWide"].contains(&problem.reason)) {
             return;
         }
         let metadata = &self.resource.metadata;

@@ -25,6 +25,8 @@ pub struct Image {
     pub pull_secret: Option<String>,
     /// The Envoy cluster of the flag service.
     pub cluster: String,
+    /// Istio's root namespace.
+    pub root: String,
 }
 
 impl Image {
@@ -78,6 +80,14 @@ pub fn targets(namespace: &str, callers: &Callers) -> BTreeSet<Target> {
 /// those of the callers.
 pub fn namespaces(namespace: &str, callers: &Callers) -> BTreeSet<String> {
     callers.namespaces.iter().cloned().chain([namespace.to_owned()]).collect()
+}
+
+/// Why a flag may have no plugin where it asks for one: in Istio's root namespace that would be one for
+/// all pods of all namespaces, who are not asked.
+pub fn too_wide(namespace: &str, callers: &Callers, root: &str) -> Option<String> {
+    namespaces(namespace, callers).contains(root).then(|| {
+        format!("a plugin in {root}, Istio's root namespace, is for all namespaces: name gateways there in spec.callers.gateways")
+    })
 }
 
 /// What one flag has in its plugins.

@@ -4,7 +4,7 @@ use flag::config::Config;
 use rstest::rstest;
 use serde_json::{Value, json};
 use versionflag::kube::istio::object::{Object, TrafficExtension, WasmPlugin, contains};
-use versionflag::kube::istio::plugin::{Image, Part, Target, config, records, spec, targets};
+use versionflag::kube::istio::plugin::{Image, Part, Target, config, records, spec, targets, too_wide};
 use versionflag::kube::istio::routes::metadata;
 
 use super::record;
@@ -30,7 +30,7 @@ fn names(config: &Config) -> Vec<&str> {
 
 fn image() -> Image {
     let url = Some("oci://registry.example/versionflag@sha256:00".to_owned());
-    Image { url, sha256: None, pull_secret: None, cluster: CLUSTER.to_owned() }
+    Image { url, sha256: None, pull_secret: None, cluster: CLUSTER.to_owned(), root: "istio-system".to_owned() }
 }
 
 #[rstest]
@@ -52,6 +52,16 @@ fn a_flag_has_a_part_in_the_plugin_of_each_namespace(#[case] callers: &str, #[ca
     let found: Vec<(&str, String)> = found.iter().map(|target| (target.namespace.as_str(), target.name())).collect();
     let expected: Vec<(&str, String)> = expected.iter().map(|(place, name)| (*place, (*name).to_owned())).collect();
     assert_eq!(found, expected);
+}
+
+#[rstest]
+#[case("shop", "", false)]
+#[case("shop", "gateways: [{namespace: istio-system, matchLabels: {istio: ingressgateway}}]", false)]
+#[case("shop", "namespaces: [istio-system]", true)]
+#[case("istio-system", "", true)]
+fn a_plugin_for_all_namespaces_is_refused(#[case] namespace: &str, #[case] callers: &str, #[case] refused: bool) {
+    let callers = crate::objects::parse(&format!("{{{callers}}}"));
+    assert_eq!(too_wide(namespace, &callers, "istio-system").is_some(), refused);
 }
 
 #[test]
