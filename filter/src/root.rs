@@ -92,8 +92,7 @@ impl Root {
             Ok(config) => {
                 let name = property("plugin_name").unwrap_or_default();
                 let role = config.role.in_proxy(&property("xds\0node\0id").unwrap_or_default());
-                let settings =
-                    Rc::new(Settings { role, header: config.header, workload: config.workload });
+                let settings = Rc::new(Settings { role, header: config.header, workload: config.workload });
                 let plugin = Plugin { name, settings, flags: config.flags, service: config.service };
                 vm.configure(self.id, plugin, config.first_answer_ms);
                 self.set_tick(STARTING_MS);

@@ -5,8 +5,8 @@ mod answers;
 mod contract;
 mod decisions;
 mod fleet;
-mod mesh;
 mod json;
+mod mesh;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
 
