@@ -33,7 +33,7 @@ TESTS := --release --package versionflag-tests --features versionflag-tests/kube
 RUN := cargo run $(TESTS) --bin
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
-.PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy \
+.PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy test-old-envoy \
 	test-kube test-mesh image demo bench bench-kube bench-flip soak clean
 
 help: ## Print this list
@@ -95,6 +95,12 @@ programs: filter
 test-envoy: programs empty-filter ## Run the end-to-end tests with a real Envoy
 	@$(TEST_ENV) prometheus=$$(tools/prometheus.sh) && export VERSIONFLAG_PROMETHEUS="$$prometheus" && \
 		cargo test $(TESTS) --lib $(foreach test,$(TEST_ENVOY),--test $(test))
+
+# The oldest Envoy that is supported. It may only be PyPI's: the one on this machine is tested above.
+OLD_ENVOY := 1.36.2
+test-old-envoy: programs ## Run some of the end-to-end tests with the oldest supported Envoy
+	@$(TEST_ENV) envoy=$$(tools/envoy.sh $(OLD_ENVOY)) && export VERSIONFLAG_ENVOY="$$envoy" && \
+		cargo test $(TESTS) --test switch --test faults --test plugins
 
 # One cluster at a time: each takes most of a gigabyte.
 test-kube: programs ## Run the tests with a real Kubernetes API; needs root

@@ -31,6 +31,7 @@ tier() {
 tier "unit tests" test-unit
 tier "the shared crate as wasm, under Node" test-wasm "tools/wasm-test.sh --check"
 tier "the filter and the controller with real Envoy" test-envoy "tools/wasm-build.sh --check" tools/envoy.sh
+tier "an older Envoy" test-old-envoy "tools/wasm-build.sh --check" tools/envoy.sh
 tier "a real Kubernetes API, in a network namespace" test-kube "tools/kube.sh --check" "tools/wasm-build.sh --check" tools/envoy.sh
 tier "a real Istio mesh, with a network namespace for each pod" test-mesh "tools/kube.sh --check --mesh" "tools/wasm-build.sh --check" tools/envoy.sh
 

@@ -169,9 +169,10 @@ fn the_example_serves_as_it_is() {
         .await?;
         let mut command = Command::new(harness::envoy::binary()?);
         command.args(["-c", "envoy.yaml", "--concurrency", "2", "--disable-hot-restart"]).current_dir(dir.path());
-        let _envoy = Process::start(dir, "envoy", command)?;
-        let serves = async |version: &str| {
+        let mut envoy = Process::start(dir, "envoy", command)?;
+        let mut serves = async |version: &str| {
             wait_for(version, LIMIT, async || {
+                envoy.check_running()?;
                 let answer = Call::get((ip, 10_000).into(), "/").host("reviews.example").send().await?;
                 ensure!((answer.status, answer.body.trim()) == (200, version), "{} {}", answer.status, answer.body);
                 Ok(())
