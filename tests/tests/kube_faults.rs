@@ -93,6 +93,8 @@ fn a_switch_outlives_the_api() {
         switch.ask("v2").await?;
         switch.reaches("Coexisting", "v1").await?;
         switch.cluster.restart(Part::Etcd).await?;
+        // It gives a pod up whose change failed, which no kubelet does.
+        switch.cluster.restart(Part::Kwok).await?;
         let settling = switch.reaches("Settling", "v2").await?;
         switch.cluster.restart(Part::ApiServer).await?;
         let stable = switch.reaches("Stable", "v2").await?;
