@@ -105,6 +105,18 @@ pub struct RouteProblem {
     pub snippet: String,
 }
 
+impl RouteProblem {
+    /// There are no routes yet that hold anything back.
+    pub const PENDING: &'static str = "RoutesPending";
+    /// What is there holds back what has no route yet.
+    pub const WARMING: &'static str = "RoutesWarming";
+
+    /// It passes by itself in a moment.
+    pub fn passes(&self) -> bool {
+        [RouteProblem::PENDING, RouteProblem::WARMING].contains(&self.reason)
+    }
+}
+
 /// Everything that is seen in one pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {

@@ -200,3 +200,18 @@ fn what_is_not_supported_is_refused(#[case] extra: &str, #[case] why: &str) {
     let wrong = spec(&format!(", {extra}")).validate();
     assert!(wrong.iter().any(|one| one.contains(why)), "{wrong:?}");
 }
+
+#[test]
+fn routes_that_are_about_to_be_written_are_waited_for_and_block_nothing() {
+    let problem = |reason| RouteProblem { reason, message: "a sentence".to_owned(), snippet: String::new() };
+    let seen = |reason| Observation { routes: Some(problem(reason)), ..fine() };
+    let proving = step(NOW, &spec(""), &switching(Phase::ProvingRoutes), &seen(RouteProblem::WARMING));
+    assert_eq!((proving.status.phase, proving.status.blocked), (Phase::ProvingRoutes, None));
+    assert_eq!(proving.waiting, "a sentence");
+    // A new version may start beside one that has its routes, and not before.
+    let mut status = switching(Phase::Coexisting);
+    status.switch.as_mut().unwrap().headroom_at = None;
+    let starts = |reason| step(NOW, &spec(""), &status, &seen(reason)).status.switch.unwrap().headroom_at.is_some();
+    assert!(starts(RouteProblem::WARMING));
+    assert!(!starts(RouteProblem::PENDING));
+}

@@ -36,6 +36,8 @@ pub type Shared<K> = Arc<Mutex<Index<K>>>;
 pub struct Changes {
     /// A VersionFlag came, changed or went.
     pub flags: bool,
+    /// Something that any flag may wait for.
+    pub all: bool,
     /// Something else did, in these namespaces.
     pub namespaces: BTreeSet<String>,
 }

@@ -182,13 +182,13 @@ impl Driver {
             return TICK;
         }
         self.lead().await;
-        let Changes { flags, mut namespaces } = self.cache.changes();
+        let Changes { flags, all, mut namespaces } = self.cache.changes();
         let now = Instant::now();
         if flags || self.flags.is_empty() {
             self.refresh(now, &mut namespaces);
         }
         let (reported, asked) = (self.hub.take_reported(), self.hub.asked());
-        let news = News { now, namespaces: &namespaces, reported: &reported, asked: &asked };
+        let news = News { now, all, namespaces: &namespaces, reported: &reported, asked: &asked };
         let mut due: Vec<&mut Kept> =
             self.flags.values_mut().filter_map(|kept| kept.is_due(&news).then_some(kept)).collect();
         due.sort_by_key(|kept| kept.order());

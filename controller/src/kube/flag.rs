@@ -91,6 +91,10 @@ pub(super) struct Flag {
     awaited: BTreeSet<String>,
     /// Why its routes are not written.
     unwritten: Option<String>,
+    /// When more routes may be written, in Unix milliseconds.
+    warm_ms: Option<u64>,
+    /// What was remembered when its news were told last, if it has moved since.
+    untold: Option<Status>,
     /// When its status was written here last, in Unix milliseconds.
     written_ms: u64,
     /// What the API server did not let it do in its last turn.
@@ -126,6 +130,8 @@ impl Flag {
             told: false,
             awaited: BTreeSet::new(),
             unwritten: None,
+            warm_ms: None,
+            untold: None,
             written_ms: 0,
             refused: None,
         }
@@ -165,6 +171,25 @@ impl Flag {
         if !std::mem::replace(&mut self.told, true) {
             around.audit.tell(now_ms(), None, &self.machine);
         }
+        let done = self.passes(claimed, around).await;
+        // Nobody waits for that, and the proxies did for what was done. What is not written has not happened.
+        if self.is_written()
+            && let Some(before) = self.untold.take()
+        {
+            self.tell(&before, around).await;
+        }
+        done
+    }
+
+    /// Whether what is remembered now is what was written last.
+    fn is_written(&self) -> bool {
+        let written = self.resource.status.as_ref().and_then(|status| status.machine.as_ref());
+        written.is_some_and(|written| written.same_but_wording(&self.machine))
+    }
+
+    /// What changes the record is written at once. What does not has no effect before it is acted on, so that
+    /// a status that is only passed through is never written.
+    async fn passes(&mut self, claimed: Option<&str>, around: &Surroundings<'_>) -> Result<Option<u64>, TurnError> {
         for _ in 0..PASSES {
             let look = self.look(claimed, around);
             // Without a spec that was ever valid here, or anything to go on with.
@@ -177,6 +202,10 @@ impl Flag {
             let moved = plan.status != self.machine && !plan.status.same_but_wording(&self.machine);
             if plan.status != self.machine && !moved {
                 self.machine = plan.status;
+                continue;
+            }
+            if moved && plan.status.epoch() == self.machine.epoch() {
+                self.move_to(plan.status, around);
                 continue;
             }
             let before = self.resource.status.clone();
@@ -204,11 +233,7 @@ impl Flag {
                 continue;
             }
             if moved {
-                if let Some(seconds) = plan.status.flipped_since(&self.machine) {
-                    around.hub.flipped(seconds);
-                }
-                self.tell(&plan.status, around).await;
-                self.machine = plan.status;
+                self.move_to(plan.status, around);
                 continue;
             }
             self.awaited = awaited(&self.machine, &look);
@@ -224,9 +249,18 @@ impl Flag {
             if self.refused.take().is_some() {
                 continue;
             }
-            return Ok(plan.requeue_ms);
+            let warm_ms = self.warm_ms.map(|warm| warm.saturating_sub(look.now_ms));
+            return Ok(plan.requeue_ms.into_iter().chain(warm_ms).min());
         }
         Ok(Some(1))
+    }
+
+    fn move_to(&mut self, status: Status, around: &Surroundings<'_>) {
+        if let Some(seconds) = status.flipped_since(&self.machine) {
+            around.hub.flipped(seconds);
+        }
+        let before = std::mem::replace(&mut self.machine, status);
+        self.untold.get_or_insert(before);
     }
 
     fn look(&mut self, claimed: Option<&str>, around: &Surroundings<'_>) -> Look {
@@ -351,15 +385,16 @@ impl Flag {
     }
 
     /// One line and one Event for each thing that happened.
-    async fn tell(&self, status: &Status, around: &Surroundings<'_>) {
-        around.audit.tell(now_ms(), Some(&self.machine), status);
-        for event in news(&self.machine.history, &status.history) {
+    async fn tell(&self, before: &Status, around: &Surroundings<'_>) {
+        let status = &self.machine;
+        around.audit.tell(now_ms(), Some(before), status);
+        for event in news(&before.history, &status.history) {
             tracing::info!(flag = self.name, event = event.event, epoch = event.epoch, "{}", event.message);
             let warning = matches!(event.event.as_str(), "RolledBack" | "WithoutProof" | "WithoutAcks" | "GivenUp");
             around.writer.event(&self.resource, warning, &event.event, &event.message).await;
         }
         if let Some(blocked) = &status.blocked
-            && self.machine.blocked.as_ref().is_none_or(|old| old.reason != blocked.reason)
+            && before.blocked.as_ref().is_none_or(|old| old.reason != blocked.reason)
         {
             tracing::warn!(flag = self.name, reason = blocked.reason, "{}", blocked.message);
             around.writer.event(&self.resource, true, &blocked.reason, &blocked.message).await;

@@ -36,6 +36,8 @@ pub(super) struct Kept {
 #[derive(Debug)]
 pub(super) struct News<'a> {
     pub(super) now: Instant,
+    /// Something has changed that any flag may wait for.
+    pub(super) all: bool,
     /// Where something has changed.
     pub(super) namespaces: &'a BTreeSet<String>,
     /// The proxies that have reported.
@@ -75,7 +77,8 @@ impl Kept {
     /// Whether it has to be looked at.
     pub(super) fn is_due(&mut self, news: &News<'_>) -> bool {
         let told = || {
-            news.namespaces.contains(&self.namespace())
+            news.all
+                || news.namespaces.contains(&self.namespace())
                 || news.asked.contains(&self.name)
                 || self.flag.as_ref().is_some_and(|flag| flag.concerns(news.namespaces, news.reported))
         };

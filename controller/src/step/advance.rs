@@ -3,7 +3,7 @@
 use super::removal::{removing, retaining};
 use super::settle::{Proof, all_acked, missing_acks, names, settled};
 use super::{Wait, checks, request, suspended, wanted};
-use crate::observation::{Headroom, Observation};
+use crate::observation::{Headroom, Observation, RouteProblem};
 use crate::spec::{self, CleanupPolicy, Laggards, OnTargetFailure, OnTimeout, PromotionMode, Spec};
 use crate::status::{Phase, Status, Switch};
 
@@ -191,8 +191,8 @@ fn coexisting(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation,
     let target = seen.workload(&switch.to);
     let Some(headroom_at) = switch.headroom_at else {
         // Without routes that hold them back, its pods would be sent requests as soon as they are ready.
-        if let Some(problem) = &seen.routes {
-            return Wait::blocked(problem.reason, problem.message.clone());
+        if let Some(problem) = seen.routes.as_ref().filter(|problem| problem.reason != RouteProblem::WARMING) {
+            return held_up(problem);
         }
         let needed = !target.running && spec.coexistence.headroom == spec::Headroom::Require;
         let warn = !target.running && spec.coexistence.headroom == spec::Headroom::Warn;
@@ -264,12 +264,17 @@ fn awaiting(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
     Wait::moved()
 }
 
+fn held_up(problem: &RouteProblem) -> Wait {
+    let message = problem.message.clone();
+    if problem.passes() { Wait::on(message) } else { Wait::blocked(problem.reason, message) }
+}
+
 fn proving(now_ms: u64, status: &mut Status, seen: &Observation, switch: Switch) -> Wait {
     if lost_ready(now_ms, status, seen, &switch) {
         return Wait::moved();
     }
     if let Some(problem) = &seen.routes {
-        return Wait::blocked(problem.reason, problem.message.clone());
+        return held_up(problem);
     }
     let laggards = &seen.fleet.route_laggards;
     if !laggards.is_empty() {

@@ -68,7 +68,8 @@ fn proved(now_ms: u64, spec: &Spec, switch: &Switch, seen: &Observation) -> Resu
         return Err(NotSettled::new(What::Proof, "ConfigLaggards", message));
     }
     if let Some(problem) = &seen.routes {
-        return Err(NotSettled::new(What::Proof, problem.reason, problem.message.clone()).blocks());
+        let missing = NotSettled::new(What::Proof, problem.reason, problem.message.clone());
+        return Err(if problem.passes() { missing } else { missing.blocks() });
     }
     if !fleet.route_laggards.is_empty() {
         let message = format!("routes are not current: {}", names(&fleet.route_laggards));

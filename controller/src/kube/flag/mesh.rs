@@ -14,6 +14,7 @@ use crate::kube::istio::plugin::{Part, namespaces, targets, too_wide};
 use crate::kube::istio::routes;
 use crate::kube::status::Problem;
 use crate::observation::RouteProblem;
+use crate::span::Span;
 use crate::spec::{Management, Provider, Spec};
 use crate::status::{Phase, Status};
 
@@ -82,31 +83,63 @@ pub(super) fn routes(
             callers: &callers,
         };
         match spec.routing.management {
-            Management::Managed => check::managed(&wanted, &found),
+            Management::Managed => check::managed(&wanted, &found).or_else(|| {
+                machine.record.as_ref()?;
+                unrouted(&wanted, around)
+            }),
             Management::UserProvided => check::user_provided(&wanted, &found),
         }
     })
 }
 
+/// The versions that have no route yet.
+fn unrouted(wanted: &Wanted<'_>, around: &Surroundings<'_>) -> Option<RouteProblem> {
+    let name = routes::name(wanted.service);
+    let found = around.mesh.istio.services.get(wanted.namespace, &name);
+    let routed = found.map(|found| routes::routed(&found, wanted.header)).unwrap_or_default();
+    let missing: Vec<&str> = wanted.versions.difference(&routed).map(String::as_str).collect();
+    let reason = if routed.contains(wanted.active) { RouteProblem::WARMING } else { RouteProblem::PENDING };
+    let message = || {
+        let (versions, wait) = (missing.join(" and "), Span(routes::WARM_MS));
+        let service = wanted.service;
+        format!("routes to {versions} of Service {service} are written {wait} after the subsets, so that none fails")
+    };
+    (!missing.is_empty()).then(|| RouteProblem { reason, message: message(), snippet: String::new() })
+}
+
 impl Flag {
     /// Writes the routes of every service, if they are the controller's.
-    pub(super) async fn route(&self, look: &Look, record: &Record, around: &Surroundings<'_>) -> Result<(), TurnError> {
+    pub(super) async fn route(
+        &mut self,
+        look: &Look,
+        record: &Record,
+        around: &Surroundings<'_>,
+    ) -> Result<(), TurnError> {
         let managed = look.spec.routing.management == Management::Managed;
         if !managed || look.problem.is_some() || around.mesh.istio.routes_problem().is_some() {
             return Ok(());
         }
         let (mesh, namespace) = (around.mesh, self.resource.namespace().unwrap_or_default());
         let header = &look.spec.routing.header;
+        self.warm_ms = None;
         for service in look.spec.services.iter().map(|service| &service.name) {
             let name = routes::name(service);
             let written = mesh.istio.rules.get(&namespace, &name).map(|rule| recorded(&rule, &look.spec.version_label));
             // A subset may be used as long as a route to it may be left somewhere.
             let kept = written.unwrap_or_default().into_iter().filter(|_| self.machine.phase == Phase::Removing);
             let versions: BTreeSet<String> = record.versions.iter().cloned().chain(kept).collect();
-            let versions = versions.iter().map(String::as_str);
-            let rule = routes::destination_rule(&namespace, service, &look.spec.version_label, versions);
+            let listed = versions.iter().map(String::as_str);
+            let rule = routes::destination_rule(&namespace, service, &look.spec.version_label, listed);
             // Before the routes that need it.
             let mut wrote = mesh.keep(&mesh.istio.rules, rule).await?;
+            let since = mesh.subsets(&namespace, &name, &versions, look.now_ms);
+            let routed = mesh.istio.services.get(&namespace, &name).map(|found| routes::routed(&found, header));
+            let (warm, next) = routes::warm(&record.versions, &routed.unwrap_or_default(), &since, look.now_ms);
+            self.warm_ms = self.warm_ms.into_iter().chain(next).min();
+            if !warm.contains(&record.active) {
+                continue;
+            }
+            let record = &Record { versions: warm, ..record.clone() };
             if !look.spec.callers.gateways.is_empty() {
                 let delegate = routes::delegate(&namespace, service, header, record);
                 wrote |= mesh.keep(&mesh.istio.services, delegate).await?;

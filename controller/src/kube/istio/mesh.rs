@@ -48,6 +48,9 @@ struct Written {
 /// When a plugin was written last, and what went wrong.
 type Tried = (Option<Instant>, Option<String>);
 
+/// Since when each version of a rule has its subset, in Unix milliseconds.
+type Since = BTreeMap<String, u64>;
+
 /// Writes to Istio, in the name of this controller.
 pub struct Mesh {
     client: Client,
@@ -60,6 +63,7 @@ pub struct Mesh {
     /// By uid of the flag.
     parts: Mutex<BTreeMap<String, Part>>,
     plugins: Mutex<BTreeMap<Target, Tried>>,
+    subsets: Mutex<BTreeMap<(String, String), Since>>,
 }
 
 impl std::fmt::Debug for Mesh {
@@ -75,7 +79,15 @@ fn version<K: Kind>(object: &Object<K>) -> u64 {
 impl Mesh {
     /// Nothing is written yet.
     pub fn new(client: Client, istio: Istio, image: Image) -> Mesh {
-        Mesh { client, istio, image, written: Mutex::default(), parts: Mutex::default(), plugins: Mutex::default() }
+        Mesh {
+            client,
+            istio,
+            image,
+            written: Mutex::default(),
+            parts: Mutex::default(),
+            plugins: Mutex::default(),
+            subsets: Mutex::default(),
+        }
     }
 
     /// Another replica acts: what was written here says nothing any more.
@@ -83,6 +95,19 @@ impl Mesh {
         lock(&self.written).clear();
         lock(&self.parts).clear();
         lock(&self.plugins).clear();
+        lock(&self.subsets).clear();
+    }
+
+    /// Takes in which versions the rule of a Service has now. Since when each has been in there, as far as
+    /// this replica has seen it.
+    pub fn subsets(&self, namespace: &str, name: &str, versions: &BTreeSet<String>, now_ms: u64) -> Since {
+        let mut all = lock(&self.subsets);
+        let since = all.entry((namespace.to_owned(), name.to_owned())).or_default();
+        since.retain(|version, _| versions.contains(version));
+        for version in versions {
+            since.entry(version.clone()).or_insert(now_ms);
+        }
+        since.clone()
     }
 
     /// Writes an object, unless it is like that. Whether it was written.

@@ -9,7 +9,7 @@ use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::object::{DestinationRule, Object, VirtualService};
+use super::object::{DestinationRule, Object, Routes, VirtualService};
 use super::{MANAGED_BY, ours};
 use crate::kube::resource::MANAGER;
 
@@ -107,6 +107,33 @@ fn http(namespace: &str, service: &str, header: &str, record: &Record) -> Vec<Va
         })
     });
     marked.chain([json!({ "name": name, "route": to(&record.active) })]).collect()
+}
+
+/// How long a subset is there before a route leads to it. A route that reaches a proxy before the endpoints
+/// of its subset fails requests, and a proxy says nothing of the endpoints that it has.
+pub const WARM_MS: u64 = 2_000;
+
+/// The versions that routes may lead to now: those they lead to already, and those whose subset has been
+/// there for a while. And when there will be more.
+pub fn warm(
+    versions: &BTreeSet<String>,
+    routed: &BTreeSet<String>,
+    since: &BTreeMap<String, u64>,
+    now_ms: u64,
+) -> (BTreeSet<String>, Option<u64>) {
+    let due = |version: &String| since.get(version).map_or(now_ms, |since| *since).saturating_add(WARM_MS);
+    let is_warm = |version: &&String| routed.contains(*version) || due(version) <= now_ms;
+    let warm: BTreeSet<String> = versions.iter().filter(is_warm).cloned().collect();
+    let next = versions.iter().filter(|version| !warm.contains(*version)).map(due).min();
+    (warm, next)
+}
+
+/// The versions that a VirtualService written here leads to by the header.
+pub fn routed(found: &Object<VirtualService>, header: &str) -> BTreeSet<String> {
+    let routes = found.read::<Routes>().http;
+    let conditions = routes.iter().flat_map(|route| &route.r#match);
+    let values = conditions.filter_map(|one| one.headers.get(header)?.get("exact")?.as_str());
+    values.map(str::to_owned).collect()
 }
 
 /// The subsets of one Service.

@@ -195,7 +195,7 @@ where
         if changed {
             tracing::info!(kind = K::KIND, ?state, "Istio");
             // Any flag may wait for it.
-            lock(&place.changes).flags = true;
+            lock(&place.changes).all = true;
             place.hub.wake.notify_one();
         }
     };

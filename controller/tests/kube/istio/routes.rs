@@ -2,7 +2,9 @@
 
 use rstest::rstest;
 use serde_json::json;
-use versionflag::kube::istio::routes::{clusters, delegate, destination_rule, means, subset, virtual_service};
+use versionflag::kube::istio::routes::{
+    WARM_MS, clusters, delegate, destination_rule, means, routed, subset, virtual_service, warm,
+};
 
 use super::record;
 
@@ -87,4 +89,24 @@ fn proxies_are_told_the_clusters_of_renamed_versions() {
 #[case("ratings", "shop", false)]
 fn a_service_has_many_names(#[case] host: &str, #[case] place: &str, #[case] is: bool) {
     assert_eq!(means(host, place, "reviews", "shop"), is);
+}
+
+#[test]
+fn a_route_leads_to_a_subset_that_was_there_before() {
+    let set = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<std::collections::BTreeSet<String>>();
+    let since = [("v1".to_owned(), 1_000), ("v2".to_owned(), 5_000)].into();
+    let warm = |routed: &[&str], now_ms| warm(&set(&["v1", "v2"]), &set(routed), &since, now_ms);
+    assert_eq!(warm(&[], 1_000), (set(&[]), Some(1_000 + WARM_MS)));
+    assert_eq!(warm(&[], 5_000), (set(&["v1"]), Some(5_000 + WARM_MS)));
+    assert_eq!(warm(&[], 5_000 + WARM_MS), (set(&["v1", "v2"]), None));
+    // A controller that has just begun leaves the routes that there are.
+    assert_eq!(warm(&["v1", "v2"], 1_000), (set(&["v1", "v2"]), None));
+}
+
+#[test]
+fn routes_say_where_they_lead() {
+    let record = record("reviews", 5, "v1", &["v1", "v2"]);
+    let found = virtual_service("shop", "reviews", "x-flag", &record);
+    assert_eq!(routed(&found, "x-flag"), record.versions);
+    assert!(routed(&found, "x-other").is_empty());
 }
