@@ -71,9 +71,6 @@ provide() {
   ln -sfn "$built/$program" "$dir/$program"
 }
 
-# Where Go has unpacked a module that Istio needs.
-unpacked() { go -C "$modules/istio" list -m -f '{{.Dir}}' "$1"; }
-
 if [ ! -e "$complete" ]; then
   mkdir -p "$dir"
   exec 9>"$store/lock"
@@ -87,18 +84,16 @@ if [ ! -e "$complete" ]; then
   done
   provide kwok kwok sigs.k8s.io/kwok/cmd/kwok
   provide helm helm helm.sh/helm/v3/cmd/helm
+  go -C "$modules/istio" mod download istio.io/istio >&2
+  istio=$(go -C "$modules/istio" list -m -f '{{.Dir}}' istio.io/istio)
+  cat "$istio/manifests/charts/base/files/crd-all.gen.yaml" >"$dir/istio-crds.yaml"
   if [ -n "$mesh" ]; then
     provide crane registry github.com/google/go-containerregistry/cmd/crane
     # The tags are those of Istio's own build. The second leaves code out that nothing here calls.
     for program in pilot-agent pilot-discovery; do
       provide "$program" istio "istio.io/istio/pilot/cmd/$program" vtprotobuf,disable_pgv
     done
-    istio=$(unpacked istio.io/istio) gateway=$(unpacked sigs.k8s.io/gateway-api)
-    cat "$istio/manifests/charts/base/files/crd-all.gen.yaml" >"$dir/istio-crds.yaml"
     cat "$istio/tools/packaging/common/envoy_bootstrap.json" >"$dir/envoy_bootstrap.json"
-    for file in "$gateway"/config/crd/standard/*.yaml; do
-      printf -- '---\n' && cat "$file"
-    done >"$dir/gateway-api-crds.yaml"
   fi
   touch "$complete"
 fi
