@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::mesh::{Mesh, Workload, story};
-use harness::{Load, LoadPlan, Process, wait_for};
+use harness::{Load, LoadPlan, Process, Signal, wait_for};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -14,17 +14,14 @@ fn plan() -> LoadPlan {
     LoadPlan { rate_per_s: 100, ..LoadPlan::default() }
 }
 
-/// Rights, the image, and pods: v1 of every service runs, v2 does not.
+/// The controller, and pods: v1 of every service runs, v2 does not.
 async fn start(mesh: &Mesh<'_>, services: &[&str]) -> Result<Process> {
-    mesh.cluster.install().await?;
-    mesh.cluster.apply_manifests("kubernetes/istio").await?;
-    mesh.cluster.apply_manifests("kubernetes/istio/routes").await?;
-    let image = mesh.push_filter().await?;
+    let controller = mesh.install().await?;
     let versions = |name: &&str| [Workload::of(name, "v1", 2), Workload::of(name, "v2", 0)];
     let mut all: Vec<Workload> = services.iter().flat_map(versions).collect();
     all.extend(["caller-a", "caller-b"].map(Workload::named));
     mesh.deploy_all(&all).await?;
-    mesh.controller("one", &["--plugin-url", &image]).await
+    Ok(controller)
 }
 
 /// A flag with short times, of these services.
@@ -187,6 +184,85 @@ fn a_proxy_that_stands_still_keeps_the_old_version() {
         controller.check_running()?;
         a.stop().await?.assert_no_failures();
         b.stop().await?.assert_no_failures();
+        Ok(())
+    });
+}
+
+#[test]
+fn who_is_late_or_goes_past_the_flag_keeps_the_old_version() {
+    story("mesh-switch-late", async |mesh| {
+        let mut controller = start(mesh, &["reviews"]).await?;
+        mesh.deploy_all(&[Workload { sidecar: false, ..Workload::named("plain") }]).await?;
+        adopt(mesh, &["reviews"]).await?;
+        mesh.patch("versionflag", "reviews", &json!({ "spec": { "promotion": { "mode": "Manual" } } })).await?;
+        adopted(mesh, 4).await?;
+        let a = mesh.load_with("caller-a", "reviews", plan()).await?;
+        // It has no sidecar, and none of its requests has a version.
+        let plain = mesh.load_with("plain", "reviews", plan()).await?;
+        ask(mesh, "v2").await?;
+        shows(mesh, "v2 is ready", |status| {
+            status["phase"] == "AwaitingPromotion" && status["proxies"]["summary"] == "6/6"
+        })
+        .await?;
+
+        // Without istiod the flag still reaches everybody; what starts anew would not have it.
+        mesh.istiod().signal(Signal::SIGSTOP)?;
+        let promote = r#"versionflag.io/request={"id":"1","action":"promote"}"#;
+        mesh.cluster.kubectl(&["annotate", "versionflag", "reviews", promote]).await?;
+        reaches(mesh, "Settling", "v2").await?;
+        let flipped = a.live().done;
+        goes_on(&a, 300).await?;
+        let now = status(mesh).await?;
+        assert_eq!((&now["phase"], strength(mesh, "v1").await?.as_str()), (&json!("Settling"), "2"), "{now}");
+        mesh.istiod().signal(Signal::SIGCONT)?;
+
+        // A sidecar that joins now goes with the flag, and is waited for.
+        mesh.caller("caller-c").await?;
+        let c = mesh.load_with("caller-c", "reviews", plan()).await?;
+        shows(mesh, "the sidecar that joined", |status| status["proxies"]["summary"] == "7/7").await?;
+        goes_on(&c, 300).await?;
+        let now = status(mesh).await?;
+        assert_eq!((&now["phase"], strength(mesh, "v1").await?.as_str()), (&json!("Settling"), "2"), "{now}");
+        assert!(plain.live().by_version.contains_key("v1"), "the plain caller does not reach v1");
+
+        // When nothing arrives at v1 any more, it goes.
+        plain.stop().await?.assert_no_failures();
+        reaches(mesh, "Stable", "v2").await?;
+        assert_eq!(strength(mesh, "v1").await?, "0");
+        goes_on(&c, 100).await?;
+        controller.check_running()?;
+        let (a, c) = (a.stop().await?, c.stop().await?);
+        a.assert_no_failures();
+        c.assert_no_failures();
+        let late = a.requests().iter().skip(usize::try_from(flipped)?).filter(|one| one.version() == "v1").count();
+        assert!(late < 20, "{late} requests of caller-a went to v1 after all had acked");
+        assert_eq!(c.by_version().keys().collect::<Vec<_>>(), ["v2"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn calls_inside_a_group_never_mix_versions() {
+    story("mesh-switch-group", async |mesh| {
+        let group = ["reviews", "ratings"];
+        let mut controller = start(mesh, &group).await?;
+        adopt(mesh, &group).await?;
+        adopted(mesh, 6).await?;
+        // reviews calls ratings for each of them.
+        let path = format!("/call?to={}&host=ratings", mesh.service("ratings").await?);
+        let plan = || LoadPlan { path: path.clone(), rate_per_s: 60, ..LoadPlan::default() };
+        let a = mesh.load_with("caller-a", "reviews", plan()).await?;
+        let b = mesh.load_with("caller-b", "reviews", plan()).await?;
+        goes_on(&b, 50).await?;
+        ask(mesh, "v2").await?;
+        reaches(mesh, "Stable", "v2").await?;
+        goes_on(&b, 100).await?;
+        controller.check_running()?;
+        for load in [a, b] {
+            let results = load.stop().await?;
+            results.assert_no_failures();
+            assert_eq!(results.by_version().keys().collect::<Vec<_>>(), ["v1+v1", "v2+v2"]);
+        }
         Ok(())
     });
 }

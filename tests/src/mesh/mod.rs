@@ -283,6 +283,29 @@ impl<'a> Mesh<'a> {
         Process::start(self.cluster.dir(), log, command)
     }
 
+    /// The controller with everything that an operator applies for Istio, and the filter in the registry.
+    pub async fn install(&self) -> Result<Process> {
+        self.cluster.install().await?;
+        self.cluster.apply_manifests("kubernetes/istio").await?;
+        self.cluster.apply_manifests("kubernetes/istio/routes").await?;
+        let image = self.push_filter().await?;
+        self.controller("one", &["--plugin-url", &image]).await
+    }
+
+    /// Lets nothing through between the pods and the flag service, or everything again.
+    pub async fn cut_flag_service(&self, cut: bool) -> Result<()> {
+        let (address, port) = (CONTROLLER.ip().to_string(), CONTROLLER.port().to_string());
+        let ways = [["INPUT", "--destination", "--dport"], ["OUTPUT", "--source", "--sport"]];
+        for [chain, address_of, port_of] in ways {
+            let mut command = tokio::process::Command::new("iptables");
+            command.args([if cut { "--insert" } else { "--delete" }, chain, "--protocol", "tcp"]);
+            command.args([address_of, &address, port_of, &port, "--jump", "DROP"]);
+            let output = command.output().await?;
+            ensure!(output.status.success(), "iptables: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
     /// A record of the pod that the controller says it is: istiod takes no endpoint of a pod that does
     /// not exist. It is never scheduled, so that nobody else gives it an address.
     async fn claim_pod(&self, name: &str) -> Result<()> {
