@@ -238,8 +238,13 @@ fn a_switch_writes_routes_and_one_plugin_for_the_namespace() {
             // A switch: first routes for both, then the flip, at last routes without the old version.
             patch(cluster, "reviews", json!({ "promotion": { "mode": "Manual" }, "version": "v2" })).await?;
             reaches(cluster, "reviews", "AwaitingPromotion", "v1").await?;
-            assert_eq!(routes(cluster, "reviews").await?, (vec![json!("v1"), json!("v2")], json!("v1")));
-            assert_eq!(subsets(cluster, "reviews").await?, [json!("v1"), json!("v2")]);
+            wait_for("routes for both, after the subsets", LIMIT, async || {
+                let (routes, subsets) = (routes(cluster, "reviews").await?, subsets(cluster, "reviews").await?);
+                ensure!(routes == (vec![json!("v1"), json!("v2")], json!("v1")), "{routes:?}");
+                assert_eq!(subsets, [json!("v1"), json!("v2")]);
+                Ok(())
+            })
+            .await?;
             patch(
                 cluster,
                 "reviews",

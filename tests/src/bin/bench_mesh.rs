@@ -42,6 +42,7 @@ async fn run(mesh: &mut Mesh<'_>, options: &Options) -> Result<()> {
     let mut workloads = vec![Workload::of(APP, "v1", 2), Workload::of(APP, "v2", 2)];
     workloads.extend(callers.iter().map(|name| Workload::named(name)));
     mesh.deploy_all(&workloads).await?;
+    let mut controller = mesh.install().await?;
     for way in Way::ALL {
         way.prepare(mesh, "v1").await?;
     }
@@ -57,6 +58,8 @@ async fn run(mesh: &mut Mesh<'_>, options: &Options) -> Result<()> {
         measure(mesh, options, &callers[..*count], "busy", &mut out).await?;
     }
     churning.stop().await?;
+
+    controller.check_running()?;
 
     let mut out = Value::Object(out);
     // What most is compared with: one caller.

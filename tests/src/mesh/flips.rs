@@ -28,6 +28,10 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// Who moves the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
+    /// A VersionFlag's new version, which is ready and waits to be let in, is.
+    Ours,
+    /// The same while the proxies cannot reach the flag service: by their configuration alone.
+    OursConfigOnly,
     /// The subset of a VirtualService is edited.
     VirtualService,
     /// The selector of the Service is changed, as Argo Rollouts' blue-green does.
@@ -51,11 +55,13 @@ pub struct Flip {
 
 impl Way {
     /// All of them.
-    pub const ALL: [Way; 2] = [Way::VirtualService, Way::Selector];
+    pub const ALL: [Way; 4] = [Way::Ours, Way::OursConfigOnly, Way::VirtualService, Way::Selector];
 
     /// As in the results; the name of the Service, too.
     pub fn name(self) -> &'static str {
         match self {
+            Way::Ours => "ours",
+            Way::OursConfigOnly => "ours-config-only",
             Way::VirtualService => "virtualservice",
             Way::Selector => "selector",
         }
@@ -65,7 +71,7 @@ impl Way {
     pub async fn prepare(self, mesh: &Mesh<'_>, version: &str) -> Result<()> {
         let selector = match self {
             Way::Selector => json!({ "app": APP, "version": version }),
-            Way::VirtualService => json!({ "app": APP }),
+            _ => json!({ "app": APP }),
         };
         mesh.apply(&json!({
             "apiVersion": "v1", "kind": "Service", "metadata": { "name": self.name(), "namespace": "default" },
@@ -78,7 +84,55 @@ impl Way {
         match self {
             Way::VirtualService => mesh.apply(&routed_to(self.name(), &VERSIONS, version)).await,
             Way::Selector => Ok(()),
+            Way::Ours | Way::OursConfigOnly => {
+                mesh.apply(&self.flag(version)).await?;
+                self.stands("Stable", version, mesh).await
+            }
         }
+    }
+
+    /// A switch of both versions that stay, and that are let in by hand.
+    fn flag(self, version: &str) -> Value {
+        json!({
+            "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag",
+            "metadata": { "name": self.name(), "namespace": "default" },
+            "spec": {
+                "version": version, "services": [{ "name": self.name() }],
+                "coexistence": { "minReady": "0s", "replicas": "AsDeclared", "headroom": "Ignore" },
+                "promotion": { "mode": "Manual" }, "settle": { "quietPeriod": "0s" },
+                "cleanup": { "policy": "Retain" },
+            },
+        })
+    }
+
+    /// Waits for a phase on the way to a version, with every proxy and all routes.
+    async fn stands(self, phase: &str, version: &str, mesh: &Mesh<'_>) -> Result<()> {
+        wait_for(&format!("{} in {phase} with {version}", self.name()), LIMIT, async || {
+            let text = mesh.cluster.kubectl(&["get", "versionflag", self.name(), "--output=json"]).await?;
+            let status = serde_json::from_str::<Value>(&text)?["status"].take();
+            let conditions = status["conditions"].as_array();
+            let routed = |one: &Value| one["type"] == "RoutesReady" && one["status"] == "True";
+            let (target, active) = (&status["targetVersion"], &status["activeVersion"]);
+            let there = status["phase"] == phase && (target == version || target.is_null() && active == version);
+            let acked = status["proxies"]["expected"] == status["proxies"]["acked"];
+            ensure!(there && acked && conditions.into_iter().flatten().any(routed), "{status}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Everything that comes before the one write: the new version is ready.
+    async fn arm(self, mesh: &Mesh<'_>, version: &str) -> Result<()> {
+        if !matches!(self, Way::Ours | Way::OursConfigOnly) {
+            return Ok(());
+        }
+        mesh.patch("versionflag", self.name(), &json!({ "spec": { "version": version } })).await?;
+        self.stands("AwaitingPromotion", version, mesh).await?;
+        if self == Way::OursConfigOnly { mesh.cut_flag_service(true).await } else { Ok(()) }
+    }
+
+    async fn disarm(self, mesh: &Mesh<'_>) -> Result<()> {
+        if self == Way::OursConfigOnly { mesh.cut_flag_service(false).await } else { Ok(()) }
     }
 
     /// The one write that moves all requests.
@@ -89,6 +143,13 @@ impl Way {
                 let kind = GroupVersionKind::gvk("networking.istio.io", "v1", "VirtualService");
                 let api: Api<DynamicObject> = Api::namespaced_with(client, "default", &ApiResource::from_gvk(&kind));
                 api.patch(self.name(), &merge, &Patch::Merge(reroute(self.name(), version))).await?;
+            }
+            Way::Ours | Way::OursConfigOnly => {
+                let request = json!({ "id": now_us().to_string(), "action": "promote" }).to_string();
+                let patch = json!({ "metadata": { "annotations": { "versionflag.io/request": request } } });
+                let kind = GroupVersionKind::gvk("versionflag.io", "v1alpha1", "VersionFlag");
+                let api: Api<DynamicObject> = Api::namespaced_with(client, "default", &ApiResource::from_gvk(&kind));
+                api.patch(self.name(), &merge, &Patch::Merge(patch)).await?;
             }
             Way::Selector => {
                 let patch = json!({ "spec": { "selector": { "app": APP, "version": version } } });
@@ -109,11 +170,14 @@ pub async fn measure(mesh: &Mesh<'_>, way: Way, callers: &[String], plan: &LoadP
     for load in &loads {
         wait_for(&format!("load on {from}"), LIMIT, async || load.live().by_version.get(from) > Some(&20)).await?;
     }
+    // Under load, or no proxy could show its routes.
+    way.arm(mesh, to).await?;
     let written = now_us();
     way.flip(mesh, to).await?;
     for load in &loads {
         has_moved(load, from, to).await.with_context(|| way.name())?;
     }
+    way.disarm(mesh).await?;
     let mut results = Results::default();
     for load in loads {
         results = results.and(load.stop().await?);
