@@ -93,7 +93,8 @@ fn only_what_changed_was_written(statuses: &[Value]) {
         let edited = before["observedGeneration"] == after["observedGeneration"] && before == after;
         assert!(edited || news(before) != news(after), "written for nothing: {before} {after}");
     }
-    assert!(statuses.len() <= 3 * all.len(), "{} writes for {} phases", statuses.len(), all.len());
+    // Two for each of eight phases, of which some are only passed through.
+    assert!(statuses.len() <= 16, "{} writes, {} phases of them seen", statuses.len(), all.len());
 }
 
 /// What is worth a write: not another wording of the same.
