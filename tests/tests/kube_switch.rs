@@ -93,8 +93,8 @@ fn only_what_changed_was_written(statuses: &[Value]) {
         let edited = before["observedGeneration"] == after["observedGeneration"] && before == after;
         assert!(edited || news(before) != news(after), "written for nothing: {before} {after}");
     }
-    // Two for each of eight phases, of which some are only passed through.
-    assert!(statuses.len() <= 16, "{} writes, {} phases of them seen", statuses.len(), all.len());
+    // One to enter a phase, and few for what is seen in it.
+    assert!(statuses.len() <= 3 * all.len(), "{} writes for {} phases", statuses.len(), all.len());
 }
 
 /// What is worth a write: not another wording of the same.
