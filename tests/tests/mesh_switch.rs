@@ -102,6 +102,13 @@ fn a_switch_there_and_back_loses_no_request() {
         goes_on(&b, 50).await?;
         adopt(mesh, &["reviews"]).await?;
         adopted(mesh, 4).await?;
+        // Connections from before the plugin drain past it, and show no routes.
+        for load in [a, b] {
+            load.stop().await?.assert_no_failures();
+        }
+        let a = mesh.load_with("caller-a", "reviews", plan()).await?;
+        let b = mesh.load_with("caller-b", "reviews", plan()).await?;
+        goes_on(&b, 50).await?;
         for (old, new) in [("v1", "v2"), ("v2", "v1")] {
             ask(mesh, new).await?;
             let status = reaches(mesh, "Stable", new).await?;
