@@ -349,7 +349,7 @@ impl Spec {
             self.services.iter().flat_map(|service| service.clusters.keys().cloned()).collect();
         versions.insert(self.version.clone());
         if versions.iter().all(|version| check_version("version", version).is_ok()) {
-            check(crate::step::record_of("spec", "spec", 1, &self.version, &versions, None, self).map(|_| ()));
+            check(crate::step::record_of("spec", "spec", 1, &self.version, &versions, None, self).seal().map(|_| ()));
         }
         check(check_name("spec.versionLabel", &self.version_label));
         let headers =

@@ -153,7 +153,7 @@ fn at(phase: Phase, spec: &Spec, rollback: bool) -> Status {
     });
     let versions = ["v1".to_owned(), "v2".to_owned()].into();
     let active = status.active_version.clone();
-    status.record = Some(record_of("uid", "reviews", NOW - 60_000, &active, &versions, None, spec).unwrap());
+    status.record = Some(record_of("uid", "reviews", NOW - 60_000, &active, &versions, None, spec).seal().unwrap());
     status
 }
 

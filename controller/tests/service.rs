@@ -109,7 +109,7 @@ fn post(name: &str, report_every_ms: u32) -> Post {
     let yaml = format!("{{version: v1, services: [{{name: {name}}}]}}");
     let spec = serde_saphyr::from_str(&yaml).unwrap();
     let versions = BTreeSet::from(["v1".to_owned()]);
-    let record = versionflag::step::record_of(name, name, 1, "v1", &versions, None, &spec).unwrap();
+    let record = versionflag::step::record_of(name, name, 1, "v1", &versions, None, &spec).seal().unwrap();
     Post { record, report_every_ms, prove_routes: false, measure: false, audience: None }
 }
 

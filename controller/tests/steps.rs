@@ -44,7 +44,8 @@ fn switching(phase: Phase) -> Status {
     // The first pass writes the record; what follows is about what comes after.
     let first = step(NOW - 1, &Spec { suspend: true, ..spec("") }, &status, &fine()).status;
     let all = ["v1".to_owned(), "v2".to_owned()].into();
-    let record = versionflag::step::record_of("uid", "reviews", NOW - 1, &status.active_version, &all, None, &spec(""));
+    let record =
+        versionflag::step::record_of("uid", "reviews", NOW - 1, &status.active_version, &all, None, &spec("")).seal();
     Status { record: Some(record.unwrap()), blocked: None, ..first }
 }
 

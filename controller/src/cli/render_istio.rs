@@ -23,7 +23,8 @@ pub(super) fn istio(flag: &VersionFlag, versions: &[String], image: &Image) -> R
     let versions: BTreeSet<String> = versions.iter().chain([active]).cloned().collect();
     let wanted = place::complete(&namespace, &flag.spec, &[], &versions, None);
     let name = format!("{namespace}/{}", flag.name_any());
-    let record = record_of("example", &name, 1, active, &versions, None, &wanted).map_err(|error| error.to_string())?;
+    let record =
+        record_of("example", &name, 1, active, &versions, None, &wanted).seal().map_err(|error| error.to_string())?;
     let header = &flag.spec.routing.header;
     let mut documents = vec![];
     for service in flag.spec.services.iter().map(|service| &service.name) {

@@ -16,6 +16,7 @@ pub(super) use self::mesh::Headers;
 use super::cache::Cache;
 use super::istio::mesh::{Mesh, MeshError};
 use super::istio::place;
+use super::istio::routes::long_hosts;
 use super::lease::Leadership;
 use super::resource::{REQUEST, ResourceStatus, VersionFlag};
 use super::status::{Problem, Seen, cannot_begin, derive, unsupported};
@@ -442,9 +443,8 @@ fn with_hosts(spec: &Spec, namespace: &str) -> Spec {
     let mut spec = spec.clone();
     for service in spec.services.iter_mut().filter(|service| service.hosts.is_empty()) {
         let name = &service.name;
-        let long = ["", ".svc", ".svc.cluster.local"].map(|end| format!("{name}.{namespace}{end}"));
         let near = spec.callers.namespaces.is_empty().then(|| name.clone());
-        service.hosts = long.into_iter().chain(near).collect();
+        service.hosts = long_hosts(name, namespace).into_iter().chain(near).collect();
     }
     spec
 }

@@ -27,20 +27,8 @@ impl Error {
     }
 }
 
-/// The sealed record of a spec; `preview` is the version that the spec's preview leads to.
+/// The record of a spec, which is not sealed yet; `preview` is the version that the spec's preview leads to.
 pub fn record_of(
-    uid: &str,
-    name: &str,
-    epoch: u64,
-    active: &str,
-    versions: &BTreeSet<String>,
-    preview: Option<&str>,
-    spec: &Spec,
-) -> Result<Record, RecordError> {
-    draft(uid, name, epoch, active, versions, preview, spec).seal()
-}
-
-fn draft(
     uid: &str,
     name: &str,
     epoch: u64,
@@ -122,8 +110,8 @@ pub(super) fn refresh(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Obse
     let waits = matches!(status.phase, Phase::AwaitingPromotion | Phase::ProvingRoutes);
     let preview = status.target_version.as_deref().filter(|_| waits);
     let active = &status.active_version;
-    let draft = |epoch| draft(&status.uid, &status.name, epoch, active, &versions(status), preview, spec);
-    let seal = |epoch| placed(draft(epoch), &seen.place, spec).seal();
+    let record = |epoch| record_of(&status.uid, &status.name, epoch, active, &versions(status), preview, spec);
+    let seal = |epoch| placed(record(epoch), &seen.place, spec).seal();
     let written = status.epoch();
     let same = match &status.record {
         Some(record) => seal(written)?.hash == record.hash,

@@ -51,7 +51,8 @@ fn world(machine: &str) -> World {
         versions.extend(machine.target_version.clone());
         versions.extend(machine.switch.iter().filter(|one| one.removed_at.is_none()).map(|one| one.from.clone()));
         let active = machine.active_version.clone();
-        machine.record = versionflag::step::record_of("u", "shop/reviews", 7, &active, &versions, None, &spec).ok();
+        machine.record =
+            versionflag::step::record_of("u", "shop/reviews", 7, &active, &versions, None, &spec).seal().ok();
     }
     let fleet = Fleet { acked: 2, ..Fleet::unknown(2) };
     let workloads = Workloads::find("shop", &spec, &cluster.objects);

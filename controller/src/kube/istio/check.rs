@@ -121,17 +121,14 @@ fn is_whole(condition: &Match) -> bool {
 
 /// What keeps the controller's own routes of a Service from deciding alone.
 pub fn managed(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
-    let own = |namespace: &str, object: Option<&String>, ours: bool| {
-        ours && namespace == wanted.namespace && object.is_some_and(|object| is_own_name(wanted.service, object))
-    };
     for object in &found.services {
-        let (place, is_ours) = (object.namespace(), ours(object));
-        if own(place, object.metadata.name.as_ref(), is_ours) {
-            continue;
-        }
+        let place = object.namespace();
         if place == wanted.namespace
             && object.metadata.name.as_deref().is_some_and(|it| is_own_name(wanted.service, it))
         {
+            if ours(object) {
+                continue;
+            }
             let message = format!("VirtualService {} has a name that the controller needs: rename it", object.name());
             return Some(conflict(message, String::new()));
         }
