@@ -216,3 +216,18 @@ fn routes_that_are_about_to_be_written_are_waited_for_and_block_nothing() {
     assert!(starts(RouteProblem::WARMING));
     assert!(!starts(RouteProblem::PENDING));
 }
+
+#[test]
+fn what_blocked_a_phase_is_not_said_of_the_next() {
+    let mut status = switching(Phase::AwaitingPromotion);
+    status.switch.as_mut().unwrap().promoted_at = None;
+    let manual = spec(", promotion: {mode: Manual}");
+    let waits = step(NOW, &manual, &status, &fine()).status;
+    assert_eq!(waits.blocked.as_ref().unwrap().reason, "AwaitingPromotion");
+    let request = Some(Request { id: "1".to_owned(), action: Action::Promote });
+    let mut next = waits;
+    for _ in 0..3 {
+        next = step(NOW, &manual, &next, &Observation { request: request.clone(), ..fine() }).status;
+    }
+    assert_eq!((next.phase, next.blocked), (Phase::Switching, None));
+}

@@ -240,7 +240,7 @@ impl Vm {
         }
         correct_open(self, self.running.get());
         let table = self.table.borrow();
-        let flags = flag::insert_all(table.flags().map(|(uid, flag)| (uid.clone(), flag.state())));
+        let flags = flag::insert_all(table.flags().map(|(uid, flag)| (uid.clone(), flag.state(self.seen_ms.get()))));
         let instance = Instance { id: me.id, round, flags };
         self.round.set(round);
         if store::write_instance(&instance).is_err() {

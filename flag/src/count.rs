@@ -93,6 +93,11 @@ impl Counters {
         counter
     }
 
+    /// Requests ever sent, to any version.
+    pub fn started(&self) -> u64 {
+        self.0.borrow().iter().fold(0, |sum, counter| sum.saturating_add(counter.totals.get().started))
+    }
+
     /// The totals of all versions.
     pub fn totals(&self) -> BTreeMap<String, Totals> {
         let counters = self.0.borrow();

@@ -35,7 +35,7 @@ pub struct FlagState {
     pub unroutable: u64,
     /// Records refused because their epoch was used for other content.
     pub conflicts: u64,
-    /// Names of the routes that ordinary requests matched last, since the record is in effect: at
+    /// Names of the routes that ordinary requests matched lately, since the record is in effect: at
     /// most one an instance. See [`crate::route`].
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub routes: BTreeSet<String>,

@@ -14,6 +14,9 @@ use crate::instance::FlagState;
 use crate::merge::{Verdict, judge};
 use crate::record::Record;
 
+/// How long a route that was matched says something, if no request comes, in milliseconds.
+pub const ROUTE_STAYS_MS: u64 = 10_000;
+
 /// What a VM instance counts of one flag, whichever record is in effect.
 #[derive(Debug, Default)]
 pub struct Observed {
@@ -28,6 +31,23 @@ pub struct Observed {
     /// Name of the route that an ordinary request matched before the filter changed it, since the
     /// record is in effect: what was seen earlier says nothing about the routes for this one.
     pub route: RefCell<Option<String>>,
+    /// How many requests had been sent when that grew last, and when it was seen to.
+    last_sent: Cell<(u64, u64)>,
+}
+
+impl Observed {
+    /// The route that was matched lately. One that was matched before traffic stopped, or went where
+    /// this filter does not see it, would say the same for ever, whatever the routes are by now.
+    fn route(&self, now_ms: u64) -> Option<String> {
+        let (known, since_ms) = self.last_sent.get();
+        let sent = self.sent.started();
+        if sent != known {
+            self.last_sent.set((sent, now_ms));
+        } else if now_ms.saturating_sub(since_ms) > ROUTE_STAYS_MS {
+            self.route.take();
+        }
+        self.route.borrow().clone()
+    }
 }
 
 /// One flag in effect.
@@ -105,10 +125,10 @@ impl Flag {
     }
 
     /// This instance's part of the next report.
-    pub fn state(&self) -> FlagState {
+    pub fn state(&self, now_ms: u64) -> FlagState {
         // Collecting would sort first: see `insert_all`.
         let mut routes = BTreeSet::new();
-        routes.extend(self.observed.route.borrow().clone());
+        routes.extend(self.observed.route(now_ms));
         FlagState {
             epoch: self.record.epoch,
             hash: self.record.hash.clone(),

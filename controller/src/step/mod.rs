@@ -109,6 +109,9 @@ pub fn step(now_ms: u64, spec: &Spec, status: &Status, seen: &Observation) -> Pl
             reason: reason.to_owned(),
             message,
         });
+    } else if next.phase != status.phase {
+        // Or it would take one more write, before a flip is published.
+        next.blocked = None;
     }
     let effects = if next == *status { effects::effects(now_ms, spec, status, seen) } else { vec![] };
     let requeue_ms = if next == *status { wait.wake_ms.map(|wake| wake.saturating_sub(now_ms)) } else { Some(0) };

@@ -63,7 +63,7 @@ fn a_new_record_starts_from_nothing() {
     let count = |table: &Table| {
         let flag = table.find("reviews").expect("a flag");
         flag.observed.sent.of("v1").answered(1, false);
-        flag.state().answers.values().map(|totals| totals.started).sum::<u64>()
+        flag.state(0).answers.values().map(|totals| totals.started).sum::<u64>()
     };
     assert_eq!((count(&table), count(&table)), (1, 2));
     table.apply(Channel::Service, &[record(9, "v1")], &nowhere);
@@ -71,6 +71,6 @@ fn a_new_record_starts_from_nothing() {
     table.apply(Channel::Service, &[record(10, "v2")], &nowhere);
     assert_eq!(count(&table), 1);
     let totals = |finished| Totals { started: 1, finished };
-    let state = table.find("reviews").expect("a flag").state();
+    let state = table.find("reviews").expect("a flag").state(0);
     assert_eq!(state.answers, BTreeMap::from([("v1/1".to_owned(), totals(1))]));
 }

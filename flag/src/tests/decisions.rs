@@ -9,7 +9,7 @@ use crate::config::Workload;
 use crate::lease::{Claim, LEASE_MS, Lease, claim};
 use crate::merge::{Verdict, judge};
 use crate::record::Preview;
-use crate::table::{Channel, Table};
+use crate::table::{Channel, ROUTE_STAYS_MS, Table};
 use crate::{epoch, host};
 
 #[test]
@@ -92,10 +92,29 @@ fn counts_outlive_the_record() {
     let old = table.find("reviews").expect("has a flag").choose(None, |_| None).clone();
     old.start();
     table.apply(Channel::Service, &[record(6, "v2")], &nowhere);
-    let open = |table: &Table| table.find("reviews").expect("has a flag").state().sent["v1"].open();
+    let open = |table: &Table| table.find("reviews").expect("has a flag").state(0).sent["v1"].open();
     assert_eq!(open(&table), Some(1));
     old.finish();
     assert_eq!(open(&table), Some(0));
+}
+
+#[test]
+fn a_route_counts_while_requests_come() {
+    let table = table("v1");
+    let flag = table.find("reviews").expect("has a flag");
+    let request = |route: &str| {
+        flag.observed.route.replace(Some(route.to_owned()));
+        flag.choose(None, |_| None).start();
+    };
+    let shown = |now_ms| flag.state(now_ms).routes.into_iter().next();
+    request("old");
+    assert_eq!(shown(1_000).as_deref(), Some("old"));
+    request("old");
+    assert_eq!(shown(10_500).as_deref(), Some("old"));
+    assert_eq!(shown(10_500 + ROUTE_STAYS_MS).as_deref(), Some("old"));
+    assert_eq!(shown(10_501 + ROUTE_STAYS_MS), None, "what was matched long ago may have changed unseen");
+    request("new");
+    assert_eq!(shown(40_000).as_deref(), Some("new"));
 }
 
 #[test]
@@ -103,7 +122,7 @@ fn configuration_and_service_never_fight() {
     let mut table = Table::default();
     let state = |table: &Table| {
         let flag = table.find("reviews").expect("has a flag");
-        (flag.record.epoch, flag.state().config_epoch)
+        (flag.record.epoch, flag.state(0).config_epoch)
     };
     table.apply(Channel::Config, &[record(5, "v1")], &nowhere);
     assert_eq!(state(&table), (5, Some(5)));
@@ -115,7 +134,7 @@ fn configuration_and_service_never_fight() {
     assert_eq!(state(&table), (7, Some(7)));
     table.apply(Channel::Config, &[record(7, "v1")], &nowhere);
     assert_eq!(state(&table), (7, None), "other content under the same epoch counts for nothing");
-    assert_eq!(table.find("reviews").expect("has a flag").state().conflicts, 1);
+    assert_eq!(table.find("reviews").expect("has a flag").state(0).conflicts, 1);
     table.apply(Channel::Service, &[], &nowhere);
     assert_eq!(state(&table).0, 7, "a deleted flag stays where it is");
 }
