@@ -40,6 +40,7 @@ pub mod record;
 pub mod report;
 pub mod route;
 pub mod snapshot;
+pub mod stranger;
 pub mod table;
 
 /// Version of everything in this crate that crosses the wire. There has been one so far.

@@ -58,10 +58,8 @@ pub(super) struct Version {
 pub(super) struct Proxies {
     pub(super) expected: usize,
     pub(super) acked: usize,
-    /// Those that did not, or the first of them.
+    /// Those that hold the flag up, or the first of them.
     pub(super) laggards: Vec<Laggard>,
-    /// Those that would start with an earlier record.
-    pub(super) config_laggards: Vec<Laggard>,
 }
 
 impl Model {
@@ -103,8 +101,7 @@ impl Model {
             proxies: Proxies {
                 expected: fleet.expected,
                 acked: fleet.acked,
-                laggards: fleet.laggards.clone(),
-                config_laggards: fleet.config_laggards.clone(),
+                laggards: status.phase.laggards(fleet),
             },
             old: Some(fleet.old),
             waiting: view.waiting.clone(),
@@ -129,7 +126,6 @@ impl Model {
                 .iter()
                 .map(|one| Laggard { proxy: one.proxy.clone(), why: one.why.clone() })
                 .collect(),
-            config_laggards: vec![],
         });
         let versions = status.versions.iter().filter(|version| version.role != Role::Other || version.replicas > 0);
         let versions = versions.map(|version| Version {

@@ -111,7 +111,7 @@ pub(super) fn why(model: &Model, program: &str) -> String {
         None => format!("{} is {}, waiting for {}\n", model.name, status.phase.name(), model.waiting),
     };
     let proxies = &model.proxies;
-    for one in proxies.laggards.iter().chain(&proxies.config_laggards).take(SHOWN) {
+    for one in proxies.laggards.iter().take(SHOWN) {
         let _ = writeln!(text, "  {}: {}", one.proxy, one.why);
     }
     if let Some(old) = model.old.as_ref().filter(|_| status.phase == Phase::Settling) {

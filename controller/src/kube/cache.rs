@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
+use ::flag::stranger::Stranger;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::index::Index;
+use super::proxies;
 use super::reading::Reading;
 use super::trim::Trim;
 use super::workloads::Objects;
@@ -203,6 +205,13 @@ impl Cache {
             quotas: of(&self.quotas, namespace),
             autoscalers: of(&self.autoscalers, namespace),
             nodes: None,
+        }
+    }
+
+    /// Says of each address which pod has it.
+    pub fn name_strangers(&self, strangers: &mut [Stranger]) {
+        if !strangers.is_empty() {
+            proxies::name_strangers(strangers, lock(&self.pods).all());
         }
     }
 
