@@ -171,6 +171,20 @@ fn who_goes_past_the_flag_is_named(#[case] known: &[(&str, &str, u64)], #[case] 
 }
 
 #[rstest]
+#[case::just_now(NOW - 100, None)]
+#[case::for_long(NOW - 5_000, Some("ConfigLaggards"))]
+fn who_has_an_old_configuration_is_named_after_a_while(#[case] since: u64, #[case] reason: Option<&str>) {
+    let late = flag::ledger::Laggard { proxy: "web.shop".to_owned(), why: "an old epoch".to_owned() };
+    let fleet = flag::ledger::Fleet { config_laggards: vec![late], ..fine().fleet };
+    let status = Status { phase_since: since, ..switching(Phase::Settling) };
+    let plan = step(NOW, &spec(""), &status, &Observation { fleet, ..fine() });
+    assert_eq!(plan.status.phase, Phase::Settling);
+    assert_eq!(plan.status.blocked.map(|blocked| blocked.reason).as_deref(), reason);
+    assert!(plan.waiting.contains("web.shop"), "{}", plan.waiting);
+    assert_eq!(plan.requeue_ms.filter(|_| reason.is_none()), reason.is_none().then_some(4_900));
+}
+
+#[rstest]
 #[case::routes_are_proved(Phase::ProvingRoutes, &["late", "both", "route"])]
 #[case::only_acks_are_missing(Phase::Switching, &["late", "both"])]
 #[case::all_is_proved(Phase::Settling, &["late", "both", "config", "route"])]

@@ -53,9 +53,8 @@ impl Flows {
 
     /// Who came lately.
     pub(crate) fn lately(&self, now_ms: u64, uid: &str, at: &str) -> impl Iterator<Item = Stranger> {
-        let flows = self.0.iter().filter(move |((of, _), flow)| {
-            of == uid && now_ms.saturating_sub(flow.grew_ms) <= STAYS_MS
-        });
+        let flows =
+            self.0.iter().filter(move |((of, _), flow)| of == uid && now_ms.saturating_sub(flow.grew_ms) <= STAYS_MS);
         flows.map(move |((_, address), flow)| Stranger {
             at: at.to_owned(),
             from: address.clone(),

@@ -98,11 +98,7 @@ impl Model {
                 since: Some(blocked.since),
             }),
             versions: versions.collect(),
-            proxies: Proxies {
-                expected: fleet.expected,
-                acked: fleet.acked,
-                laggards: status.phase.laggards(fleet),
-            },
+            proxies: Proxies { expected: fleet.expected, acked: fleet.acked, laggards: status.phase.laggards(fleet) },
             old: Some(fleet.old),
             waiting: view.waiting.clone(),
             ready: if ready { "True" } else { "False" }.to_owned(),
