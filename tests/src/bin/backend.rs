@@ -24,7 +24,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Interval, interval, sleep};
 
@@ -37,6 +37,9 @@ struct Options {
     /// Port 0 is any free one
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Another address that it listens on
+    #[arg(long)]
+    also_listen: Option<SocketAddr>,
     /// Gets the address that it listens on
     #[arg(long)]
     addr_file: Option<PathBuf>,
@@ -74,11 +77,20 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(16_384)
 }
 
+/// The next connection; never one where nobody listens.
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let options = Options::parse();
     let mut stop = signal(SignalKind::terminate())?;
     let listener = listen(options.listen)?;
+    let other = options.also_listen.map(listen).transpose()?;
     let addr = listener.local_addr()?;
     if let Some(file) = &options.addr_file {
         let new = file.with_extension("new");
@@ -97,13 +109,12 @@ async fn main() -> Result<()> {
     });
     let connections = GracefulShutdown::new();
     loop {
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(_) => continue,
-            },
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            accepted = accept(other.as_ref()) => accepted,
             _ = stop.recv() => break,
         };
+        let Ok((stream, peer)) = accepted else { continue };
         let _ = stream.set_nodelay(true);
         let server = server.clone();
         let service = service_fn(move |request| {
@@ -119,7 +130,7 @@ async fn main() -> Result<()> {
         });
     }
 
-    drop(listener);
+    drop((listener, other));
     tokio::select! {
         () = connections.shutdown() => {}
         () = sleep(Duration::from_millis(server.options.grace_ms)) => {}

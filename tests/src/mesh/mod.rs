@@ -75,6 +75,8 @@ const APP_PORT: u16 = 8080;
 const SERVICE_PORT: u16 = 80;
 /// Where those listen that speak gRPC too.
 const GRPC_PORT: u16 = 81;
+/// Where their apps listen for it: a proxy speaks one protocol with a port.
+const GRPC_APP_PORT: u16 = 8081;
 /// Where proxies find istiod. Its certificate has a name.
 const DISCOVERY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 128, 3)), 15012);
 /// Where they pull the filter from.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::kubelet::LABEL;
 use super::pod::SIDECAR;
-use super::{APP_PORT, DISCOVERY, GRPC_PORT, REGISTRY, SERVICE_PORT};
+use super::{APP_PORT, DISCOVERY, GRPC_APP_PORT, GRPC_PORT, REGISTRY, SERVICE_PORT};
 
 /// What to deploy. Its name is `NAME-VERSION`, or the name alone without a version.
 #[derive(Debug, Clone)]
@@ -84,9 +84,14 @@ impl Workload {
     /// The Deployment.
     pub(super) fn deployment(&self, envoy: &str) -> Value {
         let version = self.version.as_deref().unwrap_or("latest");
+        let mut args = vec!["--version".to_owned(), version.to_owned(), "--listen".to_owned()];
+        args.push(format!("0.0.0.0:{APP_PORT}"));
+        if self.grpc {
+            args.push(format!("--also-listen=0.0.0.0:{GRPC_APP_PORT}"));
+        }
         let mut containers = vec![json!({
             "name": "app", "image": format!("app.example/{}:{version}", self.name),
-            "args": ["--version", version, "--listen", format!("0.0.0.0:{APP_PORT}")],
+            "args": args,
             "ports": [{ "name": "http", "containerPort": APP_PORT }],
             "readinessProbe": { "httpGet": { "path": "/healthz", "port": "http" } },
             "resources": { "requests": { "cpu": "100m", "memory": "64Mi" } },
@@ -177,7 +182,7 @@ impl Workload {
     pub(super) fn service(&self) -> Value {
         let mut ports = vec![json!({ "name": "http", "port": SERVICE_PORT, "targetPort": APP_PORT })];
         if self.grpc {
-            ports.push(json!({ "name": "grpc", "port": GRPC_PORT, "targetPort": APP_PORT }));
+            ports.push(json!({ "name": "grpc", "port": GRPC_PORT, "targetPort": GRPC_APP_PORT }));
         }
         json!({
             "apiVersion": "v1", "kind": "Service",
