@@ -25,8 +25,7 @@ fn streams_outlive_plugins_and_end_where_they_began() {
         let load = mesh.load_with("caller-b", "reviews", plan).await?;
         goes_on(&load, 50).await?;
         let old = one_of_each(mesh, "v1").await?;
-        let (mut started, open) = counted().await?;
-        ensure!(open >= 3, "{open} requests are open");
+        let mut started = 0;
 
         // Another host makes another record, and another plugin.
         let caller = mesh.pod("caller-a")?.sidecar()?;
@@ -42,9 +41,12 @@ fn streams_outlive_plugins_and_end_where_they_began() {
                 talk.goes_on().await?;
             }
             goes_on(&load, 50).await?;
-            let (now, open) = counted().await?;
-            ensure!(open >= 3 && now > started, "{open} requests are open of {now}, before of {started}");
-            started = now;
+            started = wait_for("the counts", LIMIT, async || {
+                let (now, open) = counted().await?;
+                ensure!(open >= 3 && now > started, "{open} requests are open of {now}, before of {started}");
+                Ok(now)
+            })
+            .await?;
             mesh.step(&format!("a plugin with {host}"));
         }
         shows(mesh, "all have the plugin", |status| status["proxies"]["summary"] == "4/4").await?;
