@@ -22,6 +22,7 @@ pub mod measure;
 mod part;
 mod sidecars;
 mod switch;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -41,6 +42,7 @@ pub use self::kubelet::Kubelet;
 pub use self::part::{Part, istio_crds, programs};
 pub use self::sidecars::Sidecars;
 pub use self::switch::{Switch, condition, deployment, example_story, flag, switch_story, world};
+pub use self::walk::Walk;
 
 use self::credentials::Credentials;
 use crate::Signal;
