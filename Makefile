@@ -105,6 +105,7 @@ test-old-envoy: programs ## Run some of the end-to-end tests with the oldest sup
 # One cluster at a time: each takes most of a gigabyte.
 test-kube: programs ## Run the tests with a real Kubernetes API; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
+		prometheus=$$(tools/prometheus.sh) && export VERSIONFLAG_PROMETHEUS="$$prometheus" && \
 		cargo test $(TESTS) --test 'kube*' -- --test-threads 1
 
 # One mesh at a time, too.

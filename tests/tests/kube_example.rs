@@ -63,7 +63,7 @@ fn the_quick_start_goes_as_it_is_written() {
         walk.next("wait versionflag/reviews --for=condition=Settled").await?;
         let tree = walk.next("versionflag status reviews").await?;
         assert!(tree.starts_with("reviews  v1→v2  Retaining"), "{tree}");
-        assert!(tree.contains("you can: kubectl versionflag rollback reviews"), "{tree}");
+        assert!(tree.contains("undo: kubectl versionflag rollback reviews"), "{tree}");
         walk.next("versionflag rollback reviews").await?;
         walk.next("wait versionflag/reviews --for=jsonpath").await?;
         walk.next("versionflag retry reviews").await?;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod headroom;
+mod hosts;
 mod identity;
 mod index;
 mod istio;

@@ -17,6 +17,7 @@
 
 mod credentials;
 pub mod crowd;
+pub mod image;
 mod kubelet;
 pub mod measure;
 mod part;
@@ -155,14 +156,24 @@ impl<'a> Cluster<'a> {
         Ok(self.dir.write(&format!("{namespace}.{account}.kubeconfig"), content.to_string()))
     }
 
+    /// A token of an account, and the certificate by which to know the API server.
+    pub async fn token(&self, namespace: &str, account: &str) -> Result<(String, String)> {
+        let token = self.issue(namespace, account).await?;
+        Ok((token, self.credentials.authority()?))
+    }
+
     async fn account(&self, namespace: &str, account: &str) -> Result<Value> {
+        let token = self.issue(namespace, account).await?;
+        Ok(self.credentials.kubeconfig(&format!("https://{API}"), &token))
+    }
+
+    async fn issue(&self, namespace: &str, account: &str) -> Result<String> {
         let accounts: Api<ServiceAccount> = self.api(namespace);
         let answer: TokenRequest = accounts
             .create_subresource("token", account, &PostParams::default(), &TokenRequest::default())
             .await
             .with_context(|| format!("a token for {namespace}/{account}"))?;
-        let token = answer.status.context("an answer without a token")?.token;
-        Ok(self.credentials.kubeconfig(&format!("https://{API}"), &token))
+        Ok(answer.status.context("an answer without a token")?.token)
     }
 
     /// Runs kubectl as the administrator, and gives what it prints.
