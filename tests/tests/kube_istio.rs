@@ -67,10 +67,7 @@ fn world() -> Value {
 }
 
 async fn install_istio(cluster: &Cluster<'_>) -> Result<()> {
-    let crds = istio_crds()?;
-    cluster.kubectl(&["apply", "--server-side", "--filename", &crds.to_string_lossy()]).await?;
-    let established = ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"];
-    cluster.kubectl(&established).await.map(drop)
+    cluster.install_crds(&istio_crds()?).await
 }
 
 /// Everything but the flags.
