@@ -175,19 +175,24 @@ pub(super) enum Render {
         proxy: Option<String>,
     },
     /// What the controller would write for Istio: routes and plugins
-    Istio {
-        /// The VersionFlag
-        #[arg(short, long)]
-        file: PathBuf,
-        /// Versions that there are besides spec.version
-        #[arg(long, value_delimiter = ',')]
-        versions: Vec<String>,
-        /// Namespace of the controller
-        #[arg(long, default_value = "versionflag")]
-        home: String,
-        #[command(flatten)]
-        plugin: Plugin,
-    },
+    Istio(Rendered),
+    /// The same with routes of the Gateway API; the file has the Services as well
+    GatewayApi(Rendered),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rendered {
+    /// The VersionFlag
+    #[arg(short, long)]
+    pub(super) file: PathBuf,
+    /// Versions that there are besides spec.version
+    #[arg(long, value_delimiter = ',')]
+    pub(super) versions: Vec<String>,
+    /// Namespace of the controller
+    #[arg(long, default_value = "versionflag")]
+    pub(super) home: String,
+    #[command(flatten)]
+    pub(super) plugin: Plugin,
 }
 
 #[derive(Debug, Args)]

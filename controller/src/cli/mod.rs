@@ -26,7 +26,8 @@ use crate::kube::istio::routes::full_host;
 use crate::kube::resource::MANAGER;
 use crate::local::file::File;
 use crate::observation::Action;
-use args::{Command, Controller, Output, Plugin, Render};
+use crate::spec::Provider;
+use args::{Command, Controller, Output, Plugin, Render, Rendered};
 
 pub use args::Cli;
 
@@ -57,12 +58,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let text = render::envoy(&File::read(&file)?, proxy.as_deref());
             print(&text.map_err(anyhow::Error::msg)?)?;
         }
-        Command::Render { what: Render::Istio { file, versions, home, plugin } } => {
-            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-            let flag =
-                serde_saphyr::from_str(&text).with_context(|| format!("{} is no VersionFlag", file.display()))?;
-            print(&render_istio::istio(&flag, &versions, &image(plugin, &home)).map_err(anyhow::Error::msg)?)?;
-        }
+        Command::Render { what: Render::Istio(options) } => rendered(options, Provider::Istio)?,
+        Command::Render { what: Render::GatewayApi(options) } => rendered(options, Provider::GatewayAPI)?,
         Command::Crd => print(&crate::kube::resource::definition_yaml()?)?,
         Command::Version { output: Output::Text } => print(&format!("versionflag {}\n", env!("CARGO_PKG_VERSION")))?,
         Command::Version { output: Output::Json } => {
@@ -70,6 +67,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn rendered(options: Rendered, provider: Provider) -> anyhow::Result<()> {
+    let Rendered { file, versions, home, plugin } = options;
+    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let input = render_istio::read(&text).map_err(anyhow::Error::msg);
+    let input = input.with_context(|| format!("{} cannot be rendered", file.display()))?;
+    print(&render_istio::render(input, provider, &versions, &image(plugin, &home)).map_err(anyhow::Error::msg)?)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@
 
 mod credentials;
 pub mod crowd;
+pub mod istio;
 mod kubelet;
 pub mod measure;
 mod part;
