@@ -93,6 +93,8 @@ pub(super) enum Command {
     Resume(At),
     /// Show what happened lately
     History(At),
+    /// Find what would keep VersionFlags of a namespace from working; exit code 1 says that something does
+    Doctor(Doctor),
     /// Print configuration for others
     Render {
         #[command(subcommand)]
@@ -140,6 +142,28 @@ pub(super) struct Controller {
     /// Log one JSON object per line on stderr
     #[arg(long)]
     pub(super) log_json: bool,
+}
+
+/// What the doctor looks at.
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    pub(super) cluster: Where,
+    /// Namespace of the controller
+    #[arg(long, default_value = "versionflag")]
+    pub(super) home: String,
+    /// Its account there
+    #[arg(long, default_value = "versionflag")]
+    pub(super) account: String,
+    /// Istio's root namespace
+    #[arg(long, default_value = "istio-system")]
+    pub(super) istio_root_namespace: String,
+    /// Port of the flag service
+    #[arg(long, default_value_t = 7070)]
+    pub(super) port: u16,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: Output,
 }
 
 /// How Istio delivers the filter.

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod cluster;
 mod commands;
+mod doctor;
 mod model;
 mod place;
 mod render;
@@ -54,6 +55,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Suspend(at) => commands::request(&at, Action::Suspend, program).await?,
         Command::Resume(at) => commands::request(&at, Action::Resume, program).await?,
         Command::History(at) => commands::history(&at).await?,
+        Command::Doctor(options) => return doctor::run(&options).await,
         Command::Render { what: Render::Envoy { file, proxy } } => {
             let text = render::envoy(&File::read(&file)?, proxy.as_deref());
             print(&text.map_err(anyhow::Error::msg)?)?;

@@ -55,6 +55,18 @@ kind! {
     DestinationRule, "networking.istio.io", "v1", "destinationrules"
 }
 kind! {
+    /// What the proxies of a namespace see.
+    Sidecar, "networking.istio.io", "v1", "sidecars"
+}
+kind! {
+    /// Who may reach pods.
+    AuthorizationPolicy, "security.istio.io", "v1", "authorizationpolicies"
+}
+kind! {
+    /// Whether pods take plain text.
+    PeerAuthentication, "security.istio.io", "v1", "peerauthentications"
+}
+kind! {
     /// Routes of the Gateway API.
     HTTPRoute, "gateway.networking.k8s.io", "v1", "httproutes"
 }
