@@ -95,6 +95,19 @@ pub(super) enum Command {
     History(At),
     /// Find what would keep VersionFlags of a namespace from working; exit code 1 says that something does
     Doctor(Doctor),
+    /// Print a VersionFlag for a Service of a cluster
+    Init(Init),
+    /// Print how a request reaches a version before it is active
+    Preview(Preview),
+    /// Find what is wrong with a file before it is applied; exit code 1 says that something is
+    Lint {
+        /// YAML documents with a VersionFlag, and what belongs to it
+        #[arg(short, long)]
+        file: PathBuf,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Print configuration for others
     Render {
         #[command(subcommand)]
@@ -142,6 +155,46 @@ pub(super) struct Controller {
     /// Log one JSON object per line on stderr
     #[arg(long)]
     pub(super) log_json: bool,
+}
+
+/// What is to be switched.
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// The Service
+    pub(super) service: String,
+    /// The version that serves now
+    #[arg(long)]
+    pub(super) version: String,
+    /// The routes are yours: print some to begin with as well
+    #[arg(long)]
+    pub(super) user_provided: bool,
+    #[command(flatten)]
+    pub(super) cluster: Where,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: Manifest,
+}
+
+/// The only way to print what is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Manifest {
+    /// YAML documents.
+    #[default]
+    Yaml,
+}
+
+/// Which version of a flag.
+#[derive(Debug, Args)]
+pub(super) struct Preview {
+    /// The VersionFlag
+    pub(super) name: String,
+    /// The version
+    pub(super) version: String,
+    #[command(flatten)]
+    pub(super) cluster: Where,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: Output,
 }
 
 /// What the doctor looks at.

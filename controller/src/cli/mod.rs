@@ -5,8 +5,11 @@ mod client;
 mod cluster;
 mod commands;
 mod doctor;
+mod init;
+mod lint;
 mod model;
 mod place;
+mod preview;
 mod render;
 mod render_istio;
 mod show;
@@ -56,6 +59,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(at) => commands::request(&at, Action::Resume, program).await?,
         Command::History(at) => commands::history(&at).await?,
         Command::Doctor(options) => return doctor::run(&options).await,
+        Command::Init(options) => print(&init::run(&options).await?)?,
+        Command::Preview(options) => preview::run(&options).await?,
+        Command::Lint { file, output } => return linted(&file, output),
         Command::Render { what: Render::Envoy { file, proxy } } => {
             let text = render::envoy(&File::read(&file)?, proxy.as_deref());
             print(&text.map_err(anyhow::Error::msg)?)?;
@@ -69,6 +75,17 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn linted(file: &Path, output: Output) -> anyhow::Result<ExitCode> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let wrong = lint::lint(&text).map_err(anyhow::Error::msg).with_context(|| file.display().to_string())?;
+    match output {
+        Output::Json => print_json(&wrong)?,
+        Output::Text => print(&lint::text(&wrong))?,
+    }
+    let failed = wrong.iter().any(|one| one.error);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn rendered(options: Rendered, provider: Provider) -> anyhow::Result<()> {

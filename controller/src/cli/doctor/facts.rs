@@ -10,10 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::kube::istio::PROXY_CONTAINER;
 use crate::kube::istio::object::{
     AuthorizationPolicy, DestinationRule, Object, PeerAuthentication, Sidecar, TrafficExtension, WasmPlugin,
 };
+use crate::kube::pods::has_sidecar;
 use crate::kube::resource::VersionFlag;
 
 /// Labels of an object.
@@ -105,14 +105,6 @@ impl Facts {
     pub(super) fn controller_has_sidecar(&self) -> bool {
         self.controllers.iter().any(has_sidecar)
     }
-}
-
-/// Whether a pod has Istio's proxy.
-pub(super) fn has_sidecar(pod: &Pod) -> bool {
-    pod.spec.iter().any(|spec| {
-        let init = spec.init_containers.iter().flatten();
-        spec.containers.iter().chain(init).any(|container| container.name == PROXY_CONTAINER)
-    })
 }
 
 /// The labels of a pod.

@@ -7,10 +7,11 @@ use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::facts::{Facts, Labels, Leader, has_sidecar};
+use super::facts::{Facts, Labels, Leader};
 use super::paths::{authorization, encryption, network, sidecars};
 use crate::kube::istio::object::{Kind, TrafficExtension, WasmPlugin};
 use crate::kube::istio::ours;
+use crate::kube::pods::has_sidecar;
 use crate::kube::resource::MANAGER;
 
 /// Pods that are named.

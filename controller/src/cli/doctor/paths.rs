@@ -8,12 +8,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use super::facts::{
-    Authentication, Authorization, AuthorizationRule, Destination, Facts, Labels, Selected, SidecarSpec, has_sidecar,
-    labels, selects,
+    Authentication, Authorization, AuthorizationRule, Destination, Facts, Labels, Selected, SidecarSpec, labels,
+    selects,
 };
 use super::judge::{Finding, error, some};
 use crate::kube::istio::object::{Object, Sidecar};
 use crate::kube::istio::routes::full_host;
+use crate::kube::pods::has_sidecar;
 use crate::kube::resource::MANAGER;
 
 /// Sidecars whose egress hides the flag service.
