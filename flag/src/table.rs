@@ -172,6 +172,8 @@ pub enum Channel {
 pub struct Table {
     flags: BTreeMap<String, Rc<Flag>>,
     hosts: FxHashMap<Box<str>, Rc<Flag>>,
+    /// By each cluster that a record names.
+    clusters: FxHashMap<Box<str>, Rc<Flag>>,
     /// Those whose group the proxy stands beside.
     own: Vec<Rc<Flag>>,
 }
@@ -183,6 +185,11 @@ impl Table {
             return None;
         }
         self.hosts.get(host::normalize(authority).as_ref())
+    }
+
+    /// The flag of the Service, or of the version of one, that a cluster of Istio's stands for.
+    pub fn of_cluster(&self, cluster: &str) -> Option<&Rc<Flag>> {
+        self.find(host::istio_host(cluster)?).or_else(|| self.clusters.get(cluster))
     }
 
     /// The flag whose group a workload belongs to.
@@ -266,6 +273,7 @@ impl Table {
     /// Where two flags claim a host, the one with the higher epoch has it: it was written last.
     fn index(&mut self) {
         self.hosts.clear();
+        self.clusters.clear();
         self.own = self.flags.values().filter(|flag| flag.own.is_some()).map(Rc::clone).collect();
         for flag in self.flags.values() {
             let short = flag.record.members.iter().filter(|_| flag.near).map(|member| &member.service);
@@ -274,6 +282,9 @@ impl Table {
                 if newer {
                     self.hosts.insert(host.as_str().into(), Rc::clone(flag));
                 }
+            }
+            for cluster in flag.clusters.keys() {
+                self.clusters.insert(cluster.clone(), Rc::clone(flag));
             }
         }
     }

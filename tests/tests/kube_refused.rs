@@ -97,9 +97,9 @@ fn cases() -> Vec<(Value, &'static str, &'static str)> {
             "\"b.example\" occurs twice",
         ),
         (
-            flag("istio", json!({ "routing": { "provider": "GatewayAPI" } })),
+            flag("mine", json!({ "routing": { "provider": "External", "management": "UserProvided" } })),
             "NotSupported",
-            "spec.routing.provider GatewayAPI is not supported yet",
+            "spec.routing.management UserProvided is not supported yet with provider External",
         ),
         (
             flag("often", json!({ "checks": [{ "name": "a", "webhook": { "url": "http://a" }, "interval": "10ms" }] })),

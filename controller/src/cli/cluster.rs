@@ -96,6 +96,21 @@ impl Cluster {
         Ok(Cluster { client: Client::try_from(config)?, url, namespace, options, home: at.home.clone() })
     }
 
+    /// Says whether anything answers there.
+    pub(super) async fn reach(&self) -> anyhow::Result<()> {
+        self.call(self.client.apiserver_version()).await.map(drop)
+    }
+
+    /// For other kinds than VersionFlags.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Its namespace; the context's unless one was given.
+    pub(super) fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("default")
+    }
+
     /// What follows the name of a command that is about this flag.
     pub(super) fn at(&self, flag: &VersionFlag) -> String {
         format!("{} -n {}{}", flag.name_any(), flag.namespace().unwrap_or_default(), self.options)

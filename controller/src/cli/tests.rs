@@ -17,7 +17,7 @@ use crate::kube::istio::plugin::Image;
 use crate::kube::resource::VersionFlag;
 use crate::observation::Workload;
 use crate::service::FlagView;
-use crate::spec::Spec;
+use crate::spec::{Provider, Spec};
 use crate::status::{Blocked, Override, Phase, Status, Switch};
 use crate::step::upcoming;
 
@@ -270,23 +270,30 @@ fn the_command_line_is_sound() {
     Cli::command().debug_assert();
 }
 
-#[test]
-fn what_would_be_written_for_istio_is_printed() {
-    let yaml = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, metadata: {name: reviews, namespace: shop}, \
-                spec: {version: v1, services: [{name: reviews}], \
-                callers: {gateways: [{namespace: edge, matchLabels: {istio: ingress}}]}}}";
-    let flag: VersionFlag = serde_saphyr::from_str(yaml).unwrap();
+const FLAG: &str = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, metadata: {name: reviews, namespace: shop}, \
+     spec: {version: v1, services: [{name: reviews}], \
+     callers: {gateways: [{namespace: edge, matchLabels: {istio: ingress}}]}}}\n";
+const SERVICE: &str = "---\n{apiVersion: v1, kind: Service, metadata: {name: reviews}, \
+     spec: {selector: {app: reviews}, ports: [{port: 80, name: http}, {port: 81, name: grpc}]}}\n";
+
+/// What is rendered, and `KIND NAMESPACE/NAME` of each document.
+fn rendered(file: &str, provider: Provider) -> (Vec<serde_json::Value>, Vec<String>) {
     let (url, cluster) =
         (Some("oci://registry.example/filter@sha256:00".to_owned()), "outbound|7070||versionflag".to_owned());
     let image = Image { url, cluster, ..Image::default() };
-    let text = render_istio::istio(&flag, &["v2".to_owned()], &image).unwrap();
+    let input = render_istio::read(file).unwrap();
+    let text = render_istio::render(input, provider, &["v2".to_owned()], &image).unwrap();
     let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
-    let named: Vec<String> = documents
-        .iter()
-        .map(|one| {
-            format!("{} {}/{}", one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]).replace('"', "")
-        })
-        .collect();
+    let name = |one: &serde_json::Value| {
+        format!("{} {}/{}", one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]).replace('"', "")
+    };
+    let named = documents.iter().map(name).collect();
+    (documents, named)
+}
+
+#[test]
+fn what_would_be_written_for_istio_is_printed() {
+    let (documents, named) = rendered(FLAG, Provider::Istio);
     assert!(named[3].starts_with("WasmPlugin edge/versionflag-gateway-"), "{named:?}");
     assert_eq!(named[4], "WasmPlugin shop/versionflag");
     assert_eq!(
@@ -301,4 +308,28 @@ fn what_would_be_written_for_istio_is_printed() {
     assert_eq!(documents[1]["spec"]["http"].as_array().map(Vec::len), Some(3));
     let config = documents[4]["spec"]["pluginConfig"].to_string();
     assert_eq!(flag::config::Config::parse(config.as_bytes()).unwrap().flags[0].name, "shop/reviews");
+}
+
+#[test]
+fn what_would_be_written_for_the_gateway_api_is_printed() {
+    let (documents, named) = rendered(&format!("{FLAG}{SERVICE}"), Provider::GatewayAPI);
+    assert_eq!(
+        named[..4],
+        [
+            "Service shop/reviews-v1",
+            "Service shop/reviews-v2",
+            "HTTPRoute shop/versionflag-reviews-80",
+            "HTTPRoute shop/versionflag-reviews-81",
+        ]
+    );
+    assert_eq!(named.len(), 6, "{named:?}");
+    let config = documents[5]["spec"]["pluginConfig"].to_string();
+    let clusters = &flag::config::Config::parse(config.as_bytes()).unwrap().flags[0].members[0].clusters;
+    assert!(clusters["v2"].contains("outbound|81||reviews-v2.shop.svc.cluster.local"), "{clusters:?}");
+    let image = Image::default();
+    let missing = render_istio::render(render_istio::read(FLAG).unwrap(), Provider::GatewayAPI, &[], &image);
+    assert!(missing.unwrap_err().starts_with("Service reviews is not in the file"));
+    for (text, count) in [(SERVICE, 0), (&*format!("{FLAG}---\n{FLAG}"), 2)] {
+        assert_eq!(render_istio::read(text).unwrap_err(), format!("it has {count} VersionFlags, not one"));
+    }
 }

@@ -206,6 +206,16 @@ impl Cache {
         }
     }
 
+    /// The Services of one namespace.
+    pub fn services(&self, namespace: &str) -> Vec<Arc<Service>> {
+        of(&self.services, namespace)
+    }
+
+    /// Their endpoints.
+    pub fn slices(&self, namespace: &str) -> Vec<Arc<EndpointSlice>> {
+        of(&self.slices, namespace)
+    }
+
     /// What decides whether there is room: the nodes, the pods on them, and the quotas of a namespace.
     pub fn room(&self, namespace: &str) -> Objects {
         Objects {

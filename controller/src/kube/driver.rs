@@ -27,7 +27,6 @@ use super::{identity, leader, requests};
 use crate::audit::Audit;
 use crate::checks::runner::Runner;
 use crate::service::{ApiRequests, Hub};
-use crate::spec::Provider;
 
 /// Flags that are looked at before anything else is taken in.
 const AT_A_TURN: usize = 128;
@@ -122,15 +121,13 @@ pub async fn run(
     if let Some(cache) = cache {
         let writer = Writer::new(client.clone(), &options.identity);
         let istio = Istio::new(&watching, options.namespace.as_deref(), &hub, &changes);
-        if cache
-            .flags()
-            .iter()
-            .filter_map(|reading| reading.flag())
-            .any(|flag| flag.spec.routing.provider == Provider::Istio)
-        {
-            // Or each of them would say for a moment that nothing is known.
-            let _ = tokio::time::timeout(ANSWER, istio.known()).await;
+        for routing in cache.flags().iter().filter_map(|reading| Some(&reading.flag()?.spec.routing)) {
+            if routing.in_mesh() {
+                istio.want(routing.provider);
+            }
         }
+        // Or each of them would say for a moment that nothing is known.
+        let _ = tokio::time::timeout(ANSWER, istio.known()).await;
         let mesh = Mesh::new(client, istio, options.image.clone());
         let headers = Headers::new();
         hub.looked.store(true, Ordering::Relaxed);
@@ -280,7 +277,7 @@ impl Driver {
 
 /// The routing header of the oldest flag in each namespace that has Istio's filter, and its name.
 fn headers<'a>(flags: impl Iterator<Item = &'a VersionFlag>) -> Headers {
-    let mut flags: Vec<&VersionFlag> = flags.filter(|flag| flag.spec.routing.provider == Provider::Istio).collect();
+    let mut flags: Vec<&VersionFlag> = flags.filter(|flag| flag.spec.routing.in_mesh()).collect();
     let age =
         |flag: &VersionFlag| (flag.metadata.creation_timestamp.as_ref().map(|time| time.0), flag.metadata.uid.clone());
     flags.sort_by_key(|flag| age(flag));

@@ -2,6 +2,7 @@
 //! I/O: through the writer and the flag service.
 
 mod act;
+mod gateway;
 mod look;
 mod mesh;
 

@@ -19,12 +19,14 @@
 //! | [`driver`], `kept`, `flag` | observe, step, persist, act, where something may have changed | API |
 //! | [`identity`] | which pod a request comes from | API |
 //! | [`istio`] | routes and plugins of Istio | in part |
+//! | [`gateway`] | routes of the Gateway API | none |
 //! | [`leader`] | where proxies find the controller that leads | none |
 
 pub mod cache;
 mod conditions;
 pub mod driver;
 mod flag;
+pub mod gateway;
 pub mod headroom;
 pub mod hosts;
 pub mod identity;

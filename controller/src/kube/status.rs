@@ -54,14 +54,11 @@ pub struct Seen<'a> {
 
 /// What a spec asks for and the controller cannot do yet.
 pub fn unsupported(spec: &Spec) -> Option<Problem> {
-    use crate::spec::{Management, Provider};
-    let message = match (spec.routing.provider, spec.routing.management) {
-        (Provider::External, Management::Managed) | (Provider::Istio, _) => return None,
-        (Provider::External, Management::UserProvided) => {
-            "spec.routing.management UserProvided is not supported yet with provider External: use Managed"
-        }
-        (Provider::GatewayAPI, _) => "spec.routing.provider GatewayAPI is not supported yet: use Istio or External",
+    use crate::spec::{Management, Provider, Routing};
+    let Routing { provider: Provider::External, management: Management::UserProvided, .. } = spec.routing else {
+        return None;
     };
+    let message = "spec.routing.management UserProvided is not supported yet with provider External: use Managed";
     Some(Problem { reason: "NotSupported", message: message.to_owned() })
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod gateway;
 mod headroom;
 mod hosts;
 mod identity;

@@ -18,6 +18,7 @@
 mod credentials;
 pub mod crowd;
 pub mod image;
+pub mod istio;
 mod kubelet;
 pub mod measure;
 mod part;
@@ -40,7 +41,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 pub use self::kubelet::Kubelet;
-pub use self::part::{Part, istio_crds, programs};
+pub use self::part::{Part, gateway_api_crds, istio_crds, programs};
 pub use self::sidecars::Sidecars;
 pub use self::switch::{Switch, condition, deployment, example_story, flag, switch_story, world};
 pub use self::walk::Walk;
@@ -209,6 +210,13 @@ impl<'a> Cluster<'a> {
     pub async fn install(&self) -> Result<()> {
         self.apply_manifests("kubernetes").await?;
         let established = ["wait", "--for=condition=Established", "crd/versionflags.versionflag.io", "--timeout=30s"];
+        self.kubectl(&established).await.map(drop)
+    }
+
+    /// Installs definitions of resources, and waits until the API server knows them.
+    pub async fn install_crds(&self, file: &Path) -> Result<()> {
+        self.kubectl(&["apply", "--server-side", "--filename", &file.to_string_lossy()]).await?;
+        let established = ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"];
         self.kubectl(&established).await.map(drop)
     }
 

@@ -14,7 +14,7 @@ use crate::fault;
 use crate::kube::resource::KEPT_AT;
 use crate::kube::workloads::Object;
 use crate::service::Post;
-use crate::spec::{Provider, Replicas, Spec};
+use crate::spec::{Replicas, Spec};
 use crate::status::{Phase, Status};
 use crate::step::Effect;
 
@@ -36,12 +36,12 @@ impl Flag {
                     fault::point("after the record was published");
                 }
             }
-            Effect::Route(record) if look.spec.routing.provider == Provider::Istio => {
+            Effect::Route(record) if look.spec.routing.in_mesh() => {
                 let done = self.route(look, &record, around).await;
                 self.unwritten = done.as_ref().err().map(ToString::to_string);
                 done?;
             }
-            Effect::Configure(record) if look.spec.routing.provider == Provider::Istio => {
+            Effect::Configure(record) if look.spec.routing.in_mesh() => {
                 self.configure(look, *record, around);
             }
             Effect::Route(record) => {

@@ -18,7 +18,7 @@ use crate::kube::workloads::Workloads;
 use crate::kube::{headroom, proxies};
 use crate::observation::{Headroom, Observation, Place, Request};
 use crate::service::{Hub, Post, now_ms};
-use crate::spec::{Provider, Spec};
+use crate::spec::Spec;
 use crate::status::{Phase, Status};
 
 /// One look at everything that concerns the flag.
@@ -50,8 +50,8 @@ impl Flag {
         let objects = around.cache.near(&namespace, others);
         let workloads = Workloads::find(&namespace, &spec, &objects);
         let before = self.machine.record.as_ref();
-        let (spec, place, expected, audience) = if spec.routing.provider == Provider::Istio {
-            around.mesh.istio.want();
+        let (spec, place, expected, audience) = if spec.routing.in_mesh() {
+            around.mesh.istio.want(spec.routing.provider);
             let versions = known_versions(&self.machine, &workloads, &spec.version);
             let expected = proxies::expected_in_mesh(&namespace, &spec, &workloads, &objects.pods);
             let mut audience = proxies::audience_in_mesh(&namespace, &spec, &objects.pods);
@@ -73,6 +73,7 @@ impl Flag {
         let found = found.or_else(|| workloads.errors.first().map(|message| problem("Workloads", message.clone())));
         let versions = self.versions(now_ms, &workloads);
         let status = &self.machine;
+        let routes = mesh::routes(&namespace, &spec, status, &versions, self.unwritten.as_ref(), around);
         let found = found.or_else(|| cannot_begin(&spec, status, &versions)).or_else(|| self.refused.clone());
         let asked = status.asked();
         let fleet = status.record.as_ref().map(|record| around.hub.fleet(now_ms, record, &expected, &asked));
@@ -85,7 +86,7 @@ impl Flag {
             request: self.request(around.hub),
             spec_error,
             place,
-            routes: mesh::routes(&namespace, &spec, &self.machine, self.unwritten.as_ref(), around),
+            routes,
         };
         Look { now_ms, spec, workloads, expected, audience, problem: found, seen }
     }
