@@ -13,6 +13,7 @@ use crate::instance::FlagState;
 use crate::record::Record;
 use crate::report::{Report, ReportError};
 use crate::route;
+use crate::stranger::{Flows, Stranger};
 use crate::traffic::{Move, Overlap, Sum, Tracks, Traffic};
 
 /// Boots of a proxy that are remembered, so that a late report of an old one is not believed.
@@ -74,6 +75,9 @@ pub struct Fleet {
     pub route_laggards: Vec<Laggard>,
     /// Requests to the old version.
     pub old: Quiet,
+    /// Who reaches the old version past all filters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<Stranger>,
     /// Responses that came from another version than the intended one.
     pub unroutable: u64,
     /// The highest epoch that any proxy reported.
@@ -98,6 +102,7 @@ impl Fleet {
             config_laggards: vec![],
             route_laggards: vec![],
             old: Quiet::Unknown,
+            strangers: vec![],
             unroutable: 0,
             highest_epoch: 0,
             sent: BTreeMap::new(),
@@ -126,6 +131,7 @@ struct Proxy {
     runs: BTreeMap<(String, String), Run>,
     /// By uid: the record in effect, and since when.
     effective: BTreeMap<String, (u64, String, u64)>,
+    strangers: Flows,
     tracks: Tracks,
 }
 
@@ -226,9 +232,11 @@ impl Ledger {
                     }
                 }
             }
-            let Some(state) = self.proxies.get(name).and_then(|proxy| proxy.report.flags.get(&record.uid)) else {
-                continue;
-            };
+            let Some(proxy) = self.proxies.get(name) else { continue };
+            let Some(state) = proxy.report.flags.get(&record.uid) else { continue };
+            if state.arrived.contains_key(&asked.old) {
+                fleet.strangers.extend(proxy.strangers.lately(now_ms, &record.uid, name));
+            }
             if state.config_epoch.is_none_or(|epoch| epoch < asked.config_epoch) {
                 let has = state.config_epoch.map_or("no such flag".to_owned(), |epoch| format!("epoch {epoch}"));
                 let why = format!("its configuration has {has}, not yet epoch {}", asked.config_epoch);
@@ -313,6 +321,7 @@ impl Proxy {
             old_boots: VecDeque::new(),
             runs: BTreeMap::new(),
             effective: BTreeMap::new(),
+            strangers: Flows::default(),
             tracks: Tracks::default(),
         }
     }
@@ -338,6 +347,7 @@ impl Proxy {
             self.tracks.clear();
         }
         if report.complete {
+            self.strangers.take(now_ms, &report.flags);
             let states = report.flags.iter();
             self.effective = states
                 .map(|(uid, state)| {

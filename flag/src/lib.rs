@@ -41,6 +41,7 @@ pub mod record;
 pub mod report;
 pub mod route;
 pub mod snapshot;
+pub mod stranger;
 pub mod table;
 pub mod traffic;
 

@@ -1,130 +1,101 @@
-//! The whole system in a real mesh by routes of the Gateway API: the controller writes an HTTPRoute and a
-//! Service for each version, istiod brings them to sidecars, and a flag moves all requests under load. Every
-//! request is checked.
+//! Clients from outside the mesh, who come by the ingress gateway: what they send chooses no version, unless
+//! it is a preview, and the gateway has to ack like everybody.
 
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use harness::kube::gateway_api_crds;
+use harness::mesh::switch::{
+    LIMIT, adopt_with, adopted, ask, awaits_promotion, ended_unused, goes_on, held_up_by, plan, reaches, request,
+};
 use harness::mesh::{Mesh, Workload, story};
-use harness::{Load, LoadPlan, wait_for};
-use serde_json::{Value, json};
+use harness::{Call, Load, LoadPlan, wait_for};
+use serde_json::json;
 
-const LIMIT: Duration = Duration::from_secs(60);
-
-async fn status(mesh: &Mesh<'_>) -> Result<Value> {
-    let text = mesh.cluster.kubectl(&["get", "versionflag", "reviews", "--output=json"]).await?;
-    Ok(serde_json::from_str::<Value>(&text)?["status"].take())
-}
-
-/// Waits until the status is so.
-async fn shows(mesh: &Mesh<'_>, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
-    let found = wait_for(what, LIMIT, async || {
-        let status = status(mesh).await?;
-        ensure!(holds(&status), "{status}");
-        Ok(status)
-    })
-    .await?;
-    mesh.step(what);
-    Ok(found)
-}
-
-/// Waits until so many more requests were answered.
-async fn goes_on(load: &Load, more: u64) -> Result<()> {
-    let before = load.live().done;
-    wait_for("more answers", LIMIT, async || load.live().done >= before + more).await
-}
-
-/// The routes to a Service in a sidecar: by name, the version that the header has to have, and the cluster.
-async fn routes(mesh: &Mesh<'_>, pod: &str) -> Result<Vec<(String, String, String)>> {
-    let config = mesh.pod(pod)?.sidecar()?.config().await?;
-    let mut hosts = Vec::new();
-    collect(&config, &mut hosts);
-    let routes = hosts.iter().flat_map(|host| host["routes"].as_array().into_iter().flatten()).map(|route| {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let header = &route["match"]["headers"][0]["string_match"]["exact"];
-        (text(&route["name"]), text(header), text(&route["route"]["cluster"]))
-    });
-    Ok(routes.collect())
-}
-
-/// The virtual hosts of reviews.
-fn collect<'a>(value: &'a Value, hosts: &mut Vec<&'a Value>) {
-    match value {
-        Value::Object(object)
-            if object.get("name").is_some_and(|name| *name == "reviews.default.svc.cluster.local:80") =>
-        {
-            hosts.push(value);
-        }
-        Value::Object(object) => object.values().for_each(|value| collect(value, hosts)),
-        Value::Array(all) => all.iter().for_each(|value| collect(value, hosts)),
-        _ => {}
-    }
-}
+const HOST: &str = "reviews.example";
 
 #[test]
-fn a_switch_by_routes_of_the_gateway_api_loses_no_request() {
+fn a_gateway_takes_part_and_believes_no_client() {
     story("mesh-gateway", async |mesh| {
-        mesh.cluster.install_crds(&gateway_api_crds()?).await?;
         let mut controller = mesh.install().await?;
-        mesh.cluster.apply_manifests("kubernetes/istio/gateway-api").await?;
-        let mut all = vec![Workload::of("reviews", "v1", 2), Workload::of("reviews", "v2", 0)];
-        all.extend(["caller-a", "caller-b"].map(Workload::named));
-        mesh.deploy_all(&all).await?;
-        let plan = || LoadPlan { rate_per_s: 100, ..LoadPlan::default() };
-        let early = mesh.load_with("caller-a", "reviews", plan()).await?;
-        goes_on(&early, 50).await?;
-        mesh.apply(&json!({
-            "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag",
-            "metadata": { "name": "reviews", "namespace": "default" },
-            "spec": {
-                "version": "v1", "services": [{ "name": "reviews" }], "routing": { "provider": "GatewayAPI" },
-                "coexistence": { "minReady": "200ms" }, "settle": { "quietPeriod": "1s" },
-                "cleanup": { "retainFor": "0s" },
-            },
-        }))
-        .await?;
-        shows(mesh, "adopted", |status| {
-            let conditions = status["conditions"].as_array();
-            let ready =
-                conditions.into_iter().flatten().any(|one| one["type"] == "RoutesReady" && one["status"] == "True");
-            status["phase"] == "Stable" && status["proxies"]["summary"] == "4/4" && ready
-        })
-        .await?;
-        // Connections from before the plugin drain past it, and show no routes.
-        early.stop().await?.assert_no_failures();
-        let a = mesh.load_with("caller-a", "reviews", plan()).await?;
-        let b = mesh.load_with("caller-b", "reviews", plan()).await?;
-        goes_on(&b, 50).await?;
-        for (old, new) in [("v1", "v2"), ("v2", "v1")] {
-            mesh.patch("versionflag", "reviews", &json!({ "spec": { "version": new } })).await?;
-            let status = shows(mesh, &format!("Stable at {new}"), |status| {
-                status["phase"] == "Stable" && status["activeVersion"] == new
-            })
-            .await?;
-            println!("overlap {} ms, {}", status["switch"]["overlapMs"], status["proxies"]["summary"]);
-            let replicas = ["get", "deployment", &format!("reviews-{old}"), "--output=jsonpath={.spec.replicas}"];
-            assert_eq!(mesh.cluster.kubectl(&replicas).await?, "0");
-            goes_on(&b, 100).await?;
-            // The name of the rule is that of the route, which is what proves it.
-            wait_for("routes without the old version", LIMIT, async || {
-                let found = routes(mesh, "caller-a").await?;
-                let cluster = format!("outbound|80||reviews-{new}.default.svc.cluster.local");
-                let expected = [(0, new), (1, "")].map(|(rule, header)| {
-                    (format!("versionflag.{rule}.{new}.{new}"), header.to_owned(), cluster.clone())
-                });
-                ensure!(found == expected, "{found:?}");
-                Ok(())
-            })
-            .await?;
+        let versions = [Workload::of("reviews", "v1", 2), Workload::of("reviews", "v2", 0)];
+        mesh.deploy_all(&[versions.as_slice(), &[Workload::named("front")]].concat()).await?;
+        let gateway = mesh.gateway("gateway").await?;
+        let edge = SocketAddr::new(gateway.ip().into(), 8080);
+        let spec = json!({
+            "callers": { "gateways": [{ "matchLabels": { "app": "gateway" } }] },
+            "preview": { "header": "x-preview", "value": "yes" },
+            "promotion": { "mode": "Manual" },
+        });
+        adopt_with(mesh, &["reviews"], spec).await?;
+        adopted(mesh, 4).await?;
+        lead_in(mesh, edge).await?;
+
+        // Every request says that it is for v2, and none is.
+        let forged = |version: &str| LoadPlan {
+            authority: HOST.to_owned(),
+            headers: vec![("x-versionflag".to_owned(), version.to_owned())],
+            ..plan()
+        };
+        let to_v2 = Load::start(edge, forged("v2"));
+        let to_v1 = Load::start(edge, forged("v1"));
+        goes_on(&to_v2, 100).await?;
+        ask(mesh, "v2").await?;
+        awaits_promotion(mesh, 6).await?;
+
+        // A preview reaches v2 before the flip, also if the app in between hands its condition on.
+        let through = format!("/call?to={}&host=reviews&pass=", mesh.service("reviews").await?);
+        for (path, header, value, version) in [
+            ("/".to_owned(), "x-preview", "yes", "v2"),
+            ("/".to_owned(), "x-preview", "no", "v1"),
+            ("/".to_owned(), "x-versionflag", "v2", "v1"),
+            (format!("{through}x-preview"), "x-preview", "yes", "latest+v2"),
+            (format!("{through}x-preview"), "x-preview", "no", "latest+v1"),
+            (format!("{through}nothing"), "x-preview", "yes", "latest+v1"),
+            (format!("{through}x-versionflag"), "x-versionflag", "v2", "latest+v1"),
+        ] {
+            let answer = Call::get(edge, &path).host(HOST).header(header, value).send().await?;
+            ensure!((answer.status, answer.version()) == (200, version), "{header}: {value} at {path}: {answer:?}");
         }
+        goes_on(&to_v2, 100).await?;
+        ensure!(to_v2.live().answered_by("v2") == 0, "a client has chosen v2: {:?}", to_v2.live());
+
+        gateway.sidecar()?.freeze_envoy()?;
+        request(mesh, "promote").await?;
+        held_up_by(mesh, "Switching", &[gateway.name()]).await?;
+        gateway.sidecar()?.thaw_envoy()?;
+        reaches(mesh, "Stable", "v2").await?;
+        ended_unused(mesh, "v1").await?;
+        goes_on(&to_v1, 100).await?;
         controller.check_running()?;
-        for load in [a, b] {
+        for load in [to_v2, to_v1] {
             let results = load.stop().await?;
             results.assert_no_failures();
             assert_eq!(results.by_version().keys().collect::<Vec<_>>(), ["v1", "v2"]);
-            assert_eq!(results.requests().last().map(|request| request.version()), Some("v1"));
+            assert_eq!(results.requests().last().map(|request| request.version()), Some("v2"));
         }
         Ok(())
     });
+}
+
+/// Routes of the gateway, as an operator would write them; waits until they are there.
+async fn lead_in(mesh: &Mesh<'_>, edge: SocketAddr) -> Result<()> {
+    let front = json!({ "destination": { "host": "front.default.svc.cluster.local" } });
+    mesh.apply(&json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+        "metadata": { "name": "edge", "namespace": "default" },
+        "spec": { "hosts": [HOST], "gateways": ["gateway"], "http": [
+            { "match": [{ "uri": { "prefix": "/call" } }], "route": [front] },
+            { "match": [{ "uri": { "prefix": "/" } }], "delegate": { "name": "versionflag-reviews-delegate" } },
+        ] },
+    }))
+    .await?;
+    wait_for("the routes of the gateway", LIMIT, async || {
+        for path in ["/", "/call"] {
+            let answer = Call::get(edge, path).host(HOST).send().await?;
+            // The app behind /call is asked for nothing, and says so.
+            ensure!(answer.version() != "-", "{} at {path}", answer.status);
+        }
+        Ok(())
+    })
+    .await
 }

@@ -68,12 +68,8 @@ pub(super) struct Version {
 pub(super) struct Proxies {
     pub(super) expected: usize,
     pub(super) acked: usize,
-    /// Those that did not, or the first of them.
+    /// Those that hold the flag up, or the first of them.
     pub(super) laggards: Vec<Laggard>,
-    /// Those that would start with an earlier record.
-    pub(super) config_laggards: Vec<Laggard>,
-    /// Those whose routes do not fit.
-    pub(super) route_laggards: Vec<Laggard>,
 }
 
 /// One check.
@@ -148,7 +144,6 @@ impl Model {
                 .iter()
                 .map(|one| Laggard { proxy: one.proxy.clone(), why: one.why.clone() })
                 .collect(),
-            ..Proxies::default()
         });
         let versions = status.versions.iter().filter(|version| version.role != Role::Other || version.replicas > 0);
         let versions = versions.map(|version| Version {
@@ -222,13 +217,7 @@ fn requests(view: &FlagView, version: &str) -> String {
 
 fn proxies(view: &FlagView) -> Proxies {
     let fleet = &view.fleet;
-    Proxies {
-        expected: fleet.expected,
-        acked: fleet.acked,
-        laggards: fleet.laggards.clone(),
-        config_laggards: fleet.config_laggards.clone(),
-        route_laggards: if view.status.proves_routes() { fleet.route_laggards.clone() } else { vec![] },
-    }
+    Proxies { expected: fleet.expected, acked: fleet.acked, laggards: view.status.phase.laggards(fleet) }
 }
 
 fn checks(answers: &Answers) -> Vec<Checked> {

@@ -46,18 +46,15 @@ fn command(program: &str, model: &Model) -> Option<String> {
 fn proxies(text: &mut String, model: &Model) {
     let proxies = &model.proxies;
     let _ = writeln!(text, "├─ proxies {}/{} acked", proxies.acked, proxies.expected);
-    let all = || proxies.laggards.iter().chain(&proxies.config_laggards).chain(&proxies.route_laggards);
     // A resource names the first laggards only.
-    let others = proxies.config_laggards.len() + proxies.route_laggards.len();
     let lagging = proxies.expected.saturating_sub(proxies.acked).max(proxies.laggards.len());
-    let lagging = if proxies.laggards.is_empty() { 0 } else { lagging };
-    let more = (lagging + others).saturating_sub(all().take(SHOWN).count());
-    let mut shown = all().take(SHOWN).peekable();
+    let more = if proxies.laggards.is_empty() { 0 } else { lagging - proxies.laggards.len().min(SHOWN) };
+    let mut shown = proxies.laggards.iter().take(SHOWN).peekable();
     while let Some(one) = shown.next() {
         let branch = if shown.peek().is_none() && more == 0 { "└─" } else { "├─" };
         let _ = writeln!(text, "│  {branch} {}  {}", one.proxy, one.why);
     }
-    if more > 0 && lagging + others > 0 {
+    if more > 0 {
         let _ = writeln!(text, "│  └─ and {more} more");
     }
 }
@@ -138,7 +135,7 @@ pub(super) fn why(model: &Model, program: &str) -> String {
         None => format!("{} is {}, waiting for {}\n", model.name, status.phase.name(), model.waiting),
     };
     let proxies = &model.proxies;
-    for one in proxies.laggards.iter().chain(&proxies.config_laggards).chain(&proxies.route_laggards).take(SHOWN) {
+    for one in proxies.laggards.iter().take(SHOWN) {
         let _ = writeln!(text, "  {}: {}", one.proxy, one.why);
     }
     if let Some(old) = model.old.as_ref().filter(|_| status.phase == Phase::Settling) {

@@ -95,7 +95,7 @@ pub fn derive(seen: &Seen<'_>) -> ResourceStatus {
             at: time(held.at),
         }),
         versions: versions(seen),
-        proxies: Some(proxies(seen.fleet)),
+        proxies: Some(proxies(machine.phase, seen.fleet)),
         protected_workloads: protected(seen),
         switch: machine.switch.as_ref().map(switch),
         last_request: machine.last_request.as_ref().map(|last| LastRequest {
@@ -157,14 +157,14 @@ fn autoscalers(workloads: &Workloads, version: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-fn proxies(fleet: &Fleet) -> Proxies {
+fn proxies(phase: Phase, fleet: &Fleet) -> Proxies {
     let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let laggard = |one: &flag::ledger::Laggard| Laggard { proxy: one.proxy.clone(), why: one.why.clone() };
     Proxies {
         expected: count(fleet.expected),
         acked: count(fleet.acked),
         summary: format!("{}/{}", fleet.acked, fleet.expected),
-        laggards: fleet.laggards.iter().take(NAMED).map(laggard).collect(),
+        laggards: phase.laggards(fleet).iter().take(NAMED).map(laggard).collect(),
     }
 }
 

@@ -77,7 +77,8 @@ impl Flag {
         let found = found.or_else(|| cannot_begin(&spec, status, &versions)).or_else(|| self.refused.clone());
         let asked = status.asked();
         let fleet = status.record.as_ref().map(|record| around.hub.fleet(now_ms, record, &expected, &asked));
-        let fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
+        let mut fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
+        around.cache.name_strangers(&mut fleet.strangers);
         let seen = Observation {
             checks: around.checks.look(now_ms, &self.name, Questions::of(&spec, status), &fleet),
             headroom: self.headroom(&namespace, &spec, &workloads, around.cache),
