@@ -53,10 +53,11 @@ pub fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// Text of unknown origin, for a message. `Debug` does the same with tables of Unicode, which the
-/// filter has no room for.
-pub(crate) fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.escape_default())
+/// Text of unknown origin, for a message, where nothing of it can be taken for another one. `Debug` has
+/// tables of Unicode for that, which the filter has no room for.
+pub fn quoted(text: &str) -> String {
+    let shown = |letter| if matches!(letter, ' ' | '!' | '#'..='~') { letter } else { '?' };
+    format!("\"{}\"", text.chars().map(shown).collect::<String>())
 }
 
 /// A map made one by one. Collecting would sort first, which for every type is a sort of its own
