@@ -35,15 +35,15 @@ fn who_starts_with_a_stale_configuration_goes_by_the_flag() {
         second.keep_stale(true)?;
         request(mesh, "promote").await?;
         reaches(mesh, "Settling", "v2").await?;
-        let caller = mesh.pod("caller-b")?;
-        held_up_by(mesh, "Settling", &[caller.name()]).await?;
+        let caller = mesh.pod("caller-b")?.name().to_owned();
+        held_up_by(mesh, "Settling", &[&caller]).await?;
         b.stop().await?.assert_no_failures();
         restart(mesh, "caller-b").await?;
         ensure!(is_told(mesh, "caller-b", "v1").await?, "its configuration is not stale");
         let b = mesh.load_with("caller-b", "reviews", plan()).await?;
         goes_on(&b, 200).await?;
         goes_on(&a, 100).await?;
-        held_up_by(mesh, "Settling", &[caller.name()]).await?;
+        held_up_by(mesh, "Settling", &[&caller]).await?;
         ensure!(strength(mesh, "v1").await? == "2", "v1 was removed");
         second.keep_stale(false)?;
         reaches(mesh, "Stable", "v2").await?;

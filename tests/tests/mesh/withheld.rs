@@ -36,7 +36,8 @@ fn routes_that_do_not_come_hold_the_flip_and_a_filter_that_does_not_the_removal(
         ended_unused(mesh, "v1").await?;
 
         // One that cannot pull the filter goes by the default route, and nobody believes that it knows the flag.
-        let environment = vec![("WASM_INSECURE_REGISTRIES".to_owned(), String::new())];
+        // Its way to the registry leads nowhere.
+        let environment = vec![("HTTP_PROXY".to_owned(), "http://127.0.0.1:9".to_owned())];
         mesh.deploy_all(&[Workload { environment, ..Workload::named("broken") }]).await?;
         let broken = mesh.pod("broken")?;
         let b = mesh.load_with("broken", "reviews", plan()).await?;
