@@ -72,15 +72,19 @@ fn a_cluster_is_examined() {
         let directory = cluster.dir().path();
         std::os::unix::fs::symlink(program("versionflag")?, directory.join("kubectl-versionflag"))?;
         let mut command = tokio::process::Command::new(programs()?.join("kubectl"));
-        command
-            .args(["versionflag", "doctor", "-n", "shop", "-o", "json"])
-            .env("KUBECONFIG", admin)
-            .env("PATH", directory);
+        command.args(["versionflag", "doctor", "-n", "shop"]).env("KUBECONFIG", admin).env("PATH", directory);
         let output = command.output().await?;
-        let json = String::from_utf8_lossy(&output.stdout);
+        let text = String::from_utf8_lossy(&output.stdout);
+        println!("{text}");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            text.contains("✗ sidecar: Sidecar shop/narrow hides the flag service from its pods\n    add "),
+            "{text}"
+        );
+        let (code, json) = versionflag(admin, "doctor -n shop -o json").await?;
         let expected =
             ["error rights", "error network", "error sidecar", "error tls", "error plugin", "warning workloads"];
-        assert_eq!((output.status.code(), checks(&json)?), (Some(1), expected.map(String::from).into()), "{json}");
+        assert_eq!((code, checks(&json)?), (Some(1), expected.map(String::from).into()), "{json}");
         assert!(json.contains("patch virtualservices.networking.istio.io"), "{json}");
         assert!(json.contains("kubectl apply -k manifests/kubernetes/istio/routes"), "{json}");
         cluster.apply_manifests("kubernetes/istio/routes").await?;

@@ -97,7 +97,8 @@ impl Reader {
 
     fn refused(&mut self, what: &'static str, error: kube::Error) {
         let why = match error {
-            kube::Error::Api(status) if status.is_not_found() => return,
+            // A kind that is not there is a page that is not found, without a reason.
+            kube::Error::Api(status) if status.code == 404 => return,
             kube::Error::Api(status) => status.message,
             error => error.to_string(),
         };
