@@ -105,12 +105,13 @@ test-old-envoy: programs ## Run some of the end-to-end tests with the oldest sup
 # One cluster at a time: each takes most of a gigabyte.
 test-kube: programs ## Run the tests with a real Kubernetes API; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
-		cargo test $(TESTS) --test 'kube*' -- --test-threads 1
+		prometheus=$$(tools/prometheus.sh) && export VERSIONFLAG_PROMETHEUS="$$prometheus" && \
+		cargo test $(TESTS) --test kube -- --test-threads 1
 
 # One mesh at a time, too.
 test-mesh: programs image ## Run the tests with a real Istio mesh; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh --mesh) && export VERSIONFLAG_KUBE="$$programs" && \
-		cargo test $(TESTS) --test 'mesh*' -- --test-threads 1
+		cargo test $(TESTS) --test mesh -- --test-threads 1
 
 demo: programs ## Watch a version switch; ROLLBACK=1 shows one that is taken back
 	@$(TEST_ENV) $(RUN) demo -- $(if $(ROLLBACK),--rollback)

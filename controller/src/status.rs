@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use flag::ledger::Asked;
+use flag::ledger::{Asked, Fleet, Laggard};
 use flag::record::Record;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,17 @@ impl Phase {
     /// Whether a switch is under way that has not been flipped yet.
     pub fn before_flip(self) -> bool {
         matches!(self, Phase::Coexisting | Phase::AwaitingPromotion | Phase::ProvingRoutes)
+    }
+
+    /// The proxies that hold it up, each once: those that have not acked, then those whose routes or
+    /// configuration are behind what it needs.
+    pub fn laggards(self, fleet: &Fleet) -> Vec<Laggard> {
+        let proves = matches!(self, Phase::Settling | Phase::Retaining | Phase::Removing);
+        let configs = fleet.config_laggards.iter().filter(|_| proves);
+        let routes = fleet.route_laggards.iter().filter(|_| proves || self == Phase::ProvingRoutes);
+        let mut named = BTreeSet::new();
+        let all = fleet.laggards.iter().chain(configs).chain(routes);
+        all.filter(|one| named.insert(one.proxy.as_str())).cloned().collect()
     }
 
     /// Its name.
@@ -134,6 +145,9 @@ pub struct Switch {
     /// Traffic had moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at: Option<u64>,
+    /// For how long both versions got new requests, if that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap_ms: Option<u64>,
     /// Until when `from` stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain_until: Option<u64>,

@@ -145,6 +145,64 @@ fn a_version_that_dies_after_the_flip_is_left_again_if_asked_for() {
     assert!(back.r#override.is_some());
 }
 
+#[rstest]
+#[case::nobody_is_known(&[], None)]
+#[case::one(&[("v1-a.shop", "plain.shop (10.0.0.7)", 40), ("v1-b.shop", "plain.shop (10.0.0.7)", 2)], Some("requests (42 a second) still reach v1 at v1-a.shop, v1-b.shop from plain.shop (10.0.0.7) that"))]
+#[case::one_of_many(&[("v1-a.shop", "", 0)], Some("requests still reach v1 at v1-a.shop that"))]
+#[case::many(&[("v1-a.shop", "1", 0), ("v1-a.shop", "2", 0), ("v1-a.shop", "3", 0), ("v1-a.shop", "4", 0)], Some("v1-a.shop from 1, 2, 3 and 1 more that"))]
+fn who_goes_past_the_flag_is_named(#[case] known: &[(&str, &str, u64)], #[case] named: Option<&str>) {
+    let stranger = |(at, from, per_second): &(&str, &str, u64)| flag::stranger::Stranger {
+        at: (*at).to_owned(),
+        from: (*from).to_owned(),
+        per_second: *per_second,
+    };
+    let strangers: Vec<_> = known.iter().map(stranger).collect();
+    let fleet = |old| flag::ledger::Fleet { old, strangers: strangers.clone(), ..fine().fleet };
+    let busy = Observation { fleet: fleet(Quiet::Busy { open: 0 }), ..fine() };
+    let status = step(NOW, &spec(""), &switching(Phase::Settling), &busy).status;
+    let blocked = status.blocked.map(|blocked| (blocked.reason, blocked.message));
+    assert_eq!((status.phase, blocked.is_some()), (Phase::Settling, named.is_some()));
+    if let (Some((reason, message)), Some(named)) = (blocked, named) {
+        assert!(reason == "CallersWithoutFilter" && message.contains(named), "{message}");
+    }
+    // They hold up nothing once they stay away.
+    let quiet = Observation { fleet: fleet(fine().fleet.old), ..fine() };
+    assert_eq!(step(NOW, &spec(""), &switching(Phase::Settling), &quiet).status.phase, Phase::Retaining);
+}
+
+#[rstest]
+#[case::just_now(NOW - 100, None)]
+#[case::for_long(NOW - 5_000, Some("ConfigLaggards"))]
+fn who_has_an_old_configuration_is_named_after_a_while(#[case] since: u64, #[case] reason: Option<&str>) {
+    let late = flag::ledger::Laggard { proxy: "web.shop".to_owned(), why: "an old epoch".to_owned() };
+    let fleet = flag::ledger::Fleet { config_laggards: vec![late], ..fine().fleet };
+    let status = Status { phase_since: since, ..switching(Phase::Settling) };
+    let plan = step(NOW, &spec(""), &status, &Observation { fleet, ..fine() });
+    assert_eq!(plan.status.phase, Phase::Settling);
+    assert_eq!(plan.status.blocked.map(|blocked| blocked.reason).as_deref(), reason);
+    assert!(plan.waiting.contains("web.shop"), "{}", plan.waiting);
+    assert_eq!(plan.requeue_ms.filter(|_| reason.is_none()), reason.is_none().then_some(4_900));
+}
+
+#[rstest]
+#[case::routes_are_proved(Phase::ProvingRoutes, &["late", "both", "route"])]
+#[case::only_acks_are_missing(Phase::Switching, &["late", "both"])]
+#[case::all_is_proved(Phase::Settling, &["late", "both", "config", "route"])]
+fn who_holds_a_phase_up_is_named_once(#[case] phase: Phase, #[case] names: &[&str]) {
+    let all = |names: &[&str]| {
+        let one = |name: &&str| flag::ledger::Laggard { proxy: (*name).to_owned(), why: "late".to_owned() };
+        names.iter().map(one).collect::<Vec<_>>()
+    };
+    let fleet = flag::ledger::Fleet {
+        laggards: all(&["late", "both"]),
+        config_laggards: all(&["both", "config"]),
+        route_laggards: all(&["config", "route"][if phase == Phase::ProvingRoutes { 1 } else { 0 }..]),
+        ..fine().fleet
+    };
+    let found = phase.laggards(&fleet);
+    assert_eq!(found.iter().map(|one| one.proxy.as_str()).collect::<Vec<_>>(), names);
+}
+
 #[test]
 fn going_on_without_proof_is_remembered() {
     let seen = Observation { fleet: flag::ledger::Fleet { old: Quiet::Unknown, ..fine().fleet }, ..fine() };

@@ -110,8 +110,23 @@ fn arrive(vm: &Vm, context: u32, settings: &Settings) {
     let table = vm.table.borrow();
     let configured = settings.workload.as_ref().and_then(|own| Some((table.of_workload(own)?, own)));
     if let Some((flag, workload)) = configured.or_else(|| table.beside(|| header(":authority"))) {
+        if vm.prove_routes.get() && workload.version != flag.record.active {
+            meet(flag, &workload.version, &settings.header);
+        }
         let counter = flag.observed.arrived.of(&workload.version);
         count(vm, context, Sent { counter, unproven: None, began_ms: None });
+    }
+}
+
+/// Notes who sent a request to a version that nobody ought to go to any more, unless a filter did, which
+/// says so in the header.
+#[inline(never)]
+fn meet(flag: &Flag, version: &str, marked: &str) {
+    let chosen = hostcalls::with_header(MapType::HttpRequestHeaders, marked, |value| value == version.as_bytes());
+    if chosen != Some(true) {
+        let address = property("source\0address").unwrap_or_default();
+        // Without its port.
+        flag.observed.stranger(address.rsplit_once(':').map_or("", |(address, _)| address));
     }
 }
 

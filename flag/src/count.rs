@@ -93,6 +93,19 @@ impl Counters {
         counter
     }
 
+    /// The same where anybody may come: whoever does when there are so many counters shares one.
+    pub fn of_some(&self, name: &str, most: usize) -> Rc<Counter> {
+        let counters = self.0.borrow();
+        let room = counters.len() < most || counters.iter().any(|counter| counter.version() == name);
+        drop(counters);
+        self.of(if room { name } else { "" })
+    }
+
+    /// Begins anew.
+    pub fn forget(&self) {
+        self.0.borrow_mut().clear();
+    }
+
     /// Requests ever sent, to any version.
     pub fn started(&self) -> u64 {
         self.0.borrow().iter().fold(0, |sum, counter| sum.saturating_add(counter.totals.get().started))

@@ -27,6 +27,11 @@ pub struct FlagState {
     /// Requests by the version they arrived at.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub arrived: BTreeMap<String, Totals>,
+    /// Requests that arrived at a version that is not active and that no filter sent there, by the address
+    /// that they came from, since the record is in effect and while a switch is under way. Under the
+    /// empty address are those for which there was no room. When they ended is not counted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub strangers: BTreeMap<String, Totals>,
     /// How the versions answered since the record is in effect, while that is asked for: see
     /// [`crate::answers`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -60,6 +65,7 @@ read_fields! { FlagState {
     config_epoch: "configEpoch" or None,
     sent: "sent" or BTreeMap::new(),
     arrived: "arrived" or BTreeMap::new(),
+    strangers: "strangers" or BTreeMap::new(),
     answers: "answers" or BTreeMap::new(),
     unroutable: "unroutable" or 0,
     conflicts: "conflicts" or 0,
@@ -105,6 +111,7 @@ fn add(sum: FlagState, state: &FlagState) -> FlagState {
         config_epoch: sum.config_epoch.zip(state.config_epoch).map(|(one, other)| one.min(other)),
         sent: add_totals(sum.sent, &state.sent),
         arrived: add_totals(sum.arrived, &state.arrived),
+        strangers: add_totals(sum.strangers, &state.strangers),
         answers: add_totals(sum.answers, &state.answers),
         unroutable: sum.unroutable.saturating_add(state.unroutable),
         conflicts: sum.conflicts.saturating_add(state.conflicts),

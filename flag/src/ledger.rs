@@ -13,6 +13,8 @@ use crate::instance::FlagState;
 use crate::record::Record;
 use crate::report::{Report, ReportError};
 use crate::route;
+use crate::stranger::{Flows, Stranger};
+use crate::traffic::{Move, Overlap, Sum, Tracks, Traffic};
 
 /// Boots of a proxy that are remembered, so that a late report of an old one is not believed.
 const OLD_BOOTS: usize = 8;
@@ -73,6 +75,9 @@ pub struct Fleet {
     pub route_laggards: Vec<Laggard>,
     /// Requests to the old version.
     pub old: Quiet,
+    /// Who reaches the old version past all filters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<Stranger>,
     /// Responses that came from another version than the intended one.
     pub unroutable: u64,
     /// The highest epoch that any proxy reported.
@@ -82,6 +87,9 @@ pub struct Fleet {
     /// Sum of the answers of those that acked, by version.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub answers: BTreeMap<String, Answers>,
+    /// For how long both versions of the last flip got new requests; absent: that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<Overlap>,
 }
 
 impl Fleet {
@@ -94,10 +102,12 @@ impl Fleet {
             config_laggards: vec![],
             route_laggards: vec![],
             old: Quiet::Unknown,
+            strangers: vec![],
             unroutable: 0,
             highest_epoch: 0,
             sent: BTreeMap::new(),
             answers: BTreeMap::new(),
+            overlap: None,
         }
     }
 }
@@ -121,6 +131,8 @@ struct Proxy {
     runs: BTreeMap<(String, String), Run>,
     /// By uid: the record in effect, and since when.
     effective: BTreeMap<String, (u64, String, u64)>,
+    strangers: Flows,
+    tracks: Tracks,
 }
 
 /// All that was reported.
@@ -128,12 +140,14 @@ struct Proxy {
 pub struct Ledger {
     proxies: BTreeMap<String, Proxy>,
     stale_ms: u64,
+    /// The last flip of each flag, by uid.
+    moves: BTreeMap<String, Move>,
 }
 
 impl Ledger {
     /// A report older than `stale_ms` says nothing any more.
     pub fn new(stale_ms: u64) -> Ledger {
-        Ledger { proxies: BTreeMap::new(), stale_ms }
+        Ledger { proxies: BTreeMap::new(), stale_ms, moves: BTreeMap::new() }
     }
 
     /// Takes in a report whose sender has been checked.
@@ -156,11 +170,43 @@ impl Ledger {
         };
         let error = ReportError::Stale { proxy: report.proxy.clone(), boot: report.boot.clone(), seq: report.seq };
         if !stale {
+            let counted = report.flags.iter().filter(|_| report.complete);
+            for (uid, state) in counted {
+                if let Some(flip) = self.moves.get_mut(uid) {
+                    flip.take(now_ms, &report.proxy, &report.boot, state);
+                }
+            }
             let gap = now_ms.saturating_sub(proxy.received_ms) > self.stale_ms;
             proxy.take(now_ms, gap, report);
         }
         self.proxies.insert(proxy.report.proxy.clone(), proxy);
         if stale { Err(error) } else { Ok(()) }
+    }
+
+    /// A flag is about to be flipped, and was not before.
+    pub fn flips(&mut self, uid: &str, from: &str, to: &str) {
+        let mut flip = Move::new(from, to);
+        for (name, proxy) in &self.proxies {
+            if let Some(state) = proxy.report.flags.get(uid) {
+                flip.before(name, &proxy.report.boot, state);
+            }
+        }
+        self.moves.insert(uid.to_owned(), flip);
+    }
+
+    /// A flag is gone.
+    pub fn forget(&mut self, uid: &str) {
+        self.moves.remove(uid);
+    }
+
+    /// The requests of one flag at the expected proxies.
+    pub fn traffic(&self, now_ms: u64, uid: &str, expected: &BTreeSet<String>) -> Traffic {
+        let mut sum = Sum::default();
+        let current = expected.iter().filter_map(|name| self.current(now_ms, name).ok());
+        for (proxy, state) in current.filter_map(|proxy| Some((proxy, proxy.report.flags.get(uid)?))) {
+            sum.add(proxy.received_ms, uid, state, &proxy.tracks);
+        }
+        sum.end(expected.len())
     }
 
     /// What the expected proxies say of `record`.
@@ -186,9 +232,11 @@ impl Ledger {
                     }
                 }
             }
-            let Some(state) = self.proxies.get(name).and_then(|proxy| proxy.report.flags.get(&record.uid)) else {
-                continue;
-            };
+            let Some(proxy) = self.proxies.get(name) else { continue };
+            let Some(state) = proxy.report.flags.get(&record.uid) else { continue };
+            if state.arrived.contains_key(&asked.old) {
+                fleet.strangers.extend(proxy.strangers.lately(now_ms, &record.uid, name));
+            }
             if state.config_epoch.is_none_or(|epoch| epoch < asked.config_epoch) {
                 let has = state.config_epoch.map_or("no such flag".to_owned(), |epoch| format!("epoch {epoch}"));
                 let why = format!("its configuration has {has}, not yet epoch {}", asked.config_epoch);
@@ -204,6 +252,7 @@ impl Ledger {
             }
         }
         let all_acked = fleet.acked == fleet.expected && fleet.expected > 0;
+        fleet.overlap = self.moves.get(&record.uid).and_then(Move::overlap);
         fleet.old = self.quiet(now_ms, &record.uid, expected, &asked.old, all_acked.then_some(last_ack_ms));
         fleet
     }
@@ -272,6 +321,8 @@ impl Proxy {
             old_boots: VecDeque::new(),
             runs: BTreeMap::new(),
             effective: BTreeMap::new(),
+            strangers: Flows::default(),
+            tracks: Tracks::default(),
         }
     }
 
@@ -293,8 +344,10 @@ impl Proxy {
             // Something was not seen: what was quiet before may not have stayed so.
             self.runs.clear();
             self.effective.clear();
+            self.tracks.clear();
         }
         if report.complete {
+            self.strangers.take(now_ms, &report.flags);
             let states = report.flags.iter();
             self.effective = states
                 .map(|(uid, state)| {
@@ -308,9 +361,13 @@ impl Proxy {
                 .into_iter()
                 .filter(|((uid, _), _)| report.flags.contains_key(uid))
                 .collect();
+            self.tracks.retain(|uid| report.flags.contains_key(uid));
             for (uid, state) in &report.flags {
                 let counted = state.sent.keys().chain(state.arrived.keys()).map(String::as_str);
                 for version in counted.chain([NEVER_COUNTED]).collect::<BTreeSet<&str>>() {
+                    if version != NEVER_COUNTED {
+                        self.tracks.take(now_ms, uid, version, state);
+                    }
                     self.extend_run(now_ms, uid, version, state, &report.instances);
                 }
             }

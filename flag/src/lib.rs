@@ -17,6 +17,7 @@
 //! | [`route`] | what the name of a route says about a proxy's routes |
 //! | [`report`] | what a proxy reports, and which reports are believed |
 //! | [`ledger`] | who acked, who lags, and whether the old version is quiet |
+//! | [`traffic`] | how many requests a version gets lately, and for how long two got new ones |
 //! | [`proxy`] | how a proxy is called, and whether it is a gateway |
 //! | [`json`] | how JSON of the other side is read |
 //! | [`lease`] | which VM instance of a proxy talks to the flag service |
@@ -40,7 +41,9 @@ pub mod record;
 pub mod report;
 pub mod route;
 pub mod snapshot;
+pub mod stranger;
 pub mod table;
+pub mod traffic;
 
 /// Version of everything in this crate that crosses the wire. There has been one so far.
 pub const PROTOCOL: u32 = 1;

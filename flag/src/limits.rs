@@ -24,6 +24,8 @@ pub const NAME_BYTES: usize = 253;
 pub const INSTANCES: u32 = 512;
 /// Requests that one VM instance holds at a time.
 pub const HELD: usize = 1_024;
+/// Addresses of callers without a filter that one VM instance tells apart.
+pub const STRANGERS: usize = 8;
 /// How far an epoch may be ahead of the clock, in milliseconds: a day.
 pub const EPOCH_AHEAD_MS: u64 = 86_400_000;
 /// Milliseconds that a proxy may be asked to wait between two reports.

@@ -108,6 +108,7 @@ impl Report {
         for (uid, state) in &self.flags {
             check_totals(&state.sent, limits::VERSIONS * 4)
                 .and_then(|()| check_totals(&state.arrived, limits::VERSIONS * 4))
+                .and_then(|()| check_strangers(&state.strangers))
                 .and_then(|()| check_answers(&state.answers))
                 .map_err(|why| format!("flag {uid:?}: {why}"))?;
         }
@@ -119,6 +120,14 @@ fn check_answers(answers: &BTreeMap<String, Totals>) -> Result<(), String> {
     match answers.keys().find(|key| answers::split(key).is_none()) {
         Some(key) => Err(format!("answers of {key:?}")),
         None => check_totals(answers, limits::VERSIONS * 4 * answers::BUCKETS),
+    }
+}
+
+fn check_strangers(strangers: &BTreeMap<String, Totals>) -> Result<(), String> {
+    let long = strangers.keys().find(|address| address.len() > limits::NAME_BYTES);
+    match long {
+        Some(address) => Err(format!("{} bytes of an address", address.len())),
+        None => check_totals(strangers, (limits::STRANGERS + 1) * limits::INSTANCES as usize),
     }
 }
 

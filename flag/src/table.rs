@@ -11,6 +11,7 @@ use crate::config::Workload;
 use crate::count::{Counter, Counters};
 use crate::host;
 use crate::instance::FlagState;
+use crate::limits;
 use crate::merge::{Verdict, judge};
 use crate::record::Record;
 
@@ -24,6 +25,9 @@ pub struct Observed {
     pub sent: Counters,
     /// Requests by the version they arrived at, on the inbound side.
     pub arrived: Counters,
+    /// Those of them that arrived at a version that is not active and that no filter sent there, by the
+    /// address that they came from, since the record is in effect.
+    strangers: Counters,
     /// Responses that came from another version than the intended one.
     pub unroutable: Cell<u64>,
     /// Records refused because their epoch was used for other content.
@@ -36,6 +40,11 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Counts a request that no filter sent. Whoever comes when there is no more room has no address.
+    pub fn stranger(&self, address: &str) {
+        self.strangers.of_some(address, limits::STRANGERS).start();
+    }
+
     /// The route that was matched lately. One that was matched before traffic stopped, or went where
     /// this filter does not see it, would say the same for ever, whatever the routes are by now.
     fn route(&self, now_ms: u64) -> Option<String> {
@@ -136,6 +145,7 @@ impl Flag {
             config_epoch: self.config_epoch,
             sent: self.observed.sent.totals(),
             arrived: self.observed.arrived.totals(),
+            strangers: self.observed.strangers.totals(),
             answers: self.observed.sent.answers(),
             unroutable: self.observed.unroutable.get(),
             conflicts: self.observed.conflicts.get(),
@@ -248,6 +258,7 @@ impl Table {
             (Verdict::Adopt, _) | (_, None) => {
                 observed.route.take();
                 observed.sent.forget_answers();
+                observed.strangers.forget();
                 record.clone()
             }
             (_, Some(_)) if config_epoch == known => return verdict == Verdict::Conflict,

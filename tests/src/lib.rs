@@ -33,10 +33,12 @@
 //! | [`config`] | pieces of Envoy configuration |
 //! | [`envoy`] | a real Envoy |
 //! | [`backend`] | one version of a service |
+//! | [`checks`] | what checks ask: a webhook, a real Prometheus |
 //! | [`fake`] | a flag service that answers as the test says |
 //! | [`flips`] | many flips under load |
 //! | [`local`] | the whole system on this machine |
 //! | [`load`] | open-loop load in which every request is recorded |
+//! | [`talk`] | streams that stay open: gRPC, WebSockets, downloads |
 //! | [`netns`] | a network of a test's own, with the feature `kube` |
 //! | [`kube`] | a real Kubernetes control plane, with the feature `kube` |
 //! | [`mesh`] | a real Istio mesh on top of it, with the feature `kube` |
@@ -44,6 +46,7 @@
 
 pub mod backend;
 pub mod bench;
+pub mod checks;
 pub mod client;
 pub mod clock;
 pub mod config;
@@ -62,6 +65,7 @@ pub mod netns;
 pub mod points;
 pub mod process;
 pub mod story;
+pub mod talk;
 pub mod wait;
 
 pub use backend::{Backend, BackendOptions};
@@ -72,4 +76,5 @@ pub use load::{Kind, Load, LoadPlan, Results};
 pub use nix::sys::signal::Signal;
 pub use process::Process;
 pub use story::story;
+pub use talk::Talk;
 pub use wait::wait_for;

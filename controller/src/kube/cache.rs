@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
+use ::flag::stranger::Stranger;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::index::Index;
+use super::proxies;
 use super::reading::Reading;
 use super::trim::Trim;
 use super::workloads::Objects;
@@ -214,6 +216,13 @@ impl Cache {
     /// Their endpoints.
     pub fn slices(&self, namespace: &str) -> Vec<Arc<EndpointSlice>> {
         of(&self.slices, namespace)
+    }
+
+    /// Says of each address which pod has it.
+    pub fn name_strangers(&self, strangers: &mut [Stranger]) {
+        if !strangers.is_empty() {
+            proxies::name_strangers(strangers, lock(&self.pods).all());
+        }
     }
 
     /// What decides whether there is room: the nodes, the pods on them, and the quotas of a namespace.

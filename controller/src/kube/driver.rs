@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::cache::{Cache, Changes, Shared};
 use super::flag::{Headers, Surroundings};
+use super::hosts::{Taken, claims, taken};
 use super::istio::mesh::Mesh;
 use super::istio::plugin::{Image, namespaces};
 use super::istio::watch::Istio;
@@ -31,7 +32,8 @@ use crate::service::{ApiRequests, Hub};
 const AT_A_TURN: usize = 128;
 /// Flags that are written at the same time.
 const AT_ONCE: usize = 16;
-const LEASE: &str = "versionflag";
+/// The Lease by which one replica acts, in the controller's namespace.
+pub const LEASE: &str = "versionflag";
 /// The longest wait for one answer, watches excepted: less than another replica waits before it acts.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -131,8 +133,9 @@ pub async fn run(
         hub.looked.store(true, Ordering::Relaxed);
         let hub = Arc::clone(&hub);
         let flags = BTreeMap::new();
+        let (taken, leads) = (Taken::new(), false);
         let mut driver =
-            Driver { options, port, cache, writer, mesh, headers, hub, checks, leadership, leads: false, flags };
+            Driver { options, port, cache, writer, mesh, headers, taken, hub, checks, leadership, leads, flags };
         loop {
             let wait = driver.turn().await;
             tokio::select! {
@@ -157,6 +160,7 @@ struct Driver {
     writer: Writer,
     mesh: Mesh,
     headers: Headers,
+    taken: Taken,
     hub: Arc<Hub>,
     checks: Arc<Runner>,
     leadership: Leadership,
@@ -202,6 +206,7 @@ impl Driver {
             flag_service_cluster: &self.options.flag_service_cluster,
             mesh: &self.mesh,
             headers: &self.headers,
+            taken: &self.taken,
         };
         stream::iter(due).for_each_concurrent(AT_ONCE, |kept| kept.turn(&around)).await;
         self.hub.watch_reports(self.flags.values().any(Kept::awaits_reports));
@@ -228,6 +233,7 @@ impl Driver {
         let found = self.cache.flags();
         let found: BTreeMap<&str, &Arc<Reading>> =
             found.iter().filter_map(|reading| Some((reading.meta().uid.as_deref()?, reading))).collect();
+        let mut other = self.flags.len() != found.len();
         self.flags.retain(|uid, kept| {
             let there = found.contains_key(uid.as_str());
             if !there {
@@ -237,6 +243,11 @@ impl Driver {
             there
         });
         self.headers = headers(found.values().filter_map(|reading| reading.flag()));
+        let known = |uid: &str| self.flags.get(uid).map(|kept| claims(kept.reading()));
+        other |= found.iter().any(|(uid, reading)| known(uid) != Some(claims(reading)));
+        if other {
+            self.taken = taken(found.values().map(|reading| reading.as_ref()));
+        }
         for (uid, reading) in found {
             match self.flags.get_mut(uid) {
                 Some(kept) => {

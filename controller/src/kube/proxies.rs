@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ::flag::stranger::Stranger;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
@@ -55,6 +56,21 @@ fn has_labels(pod: &Pod, wanted: &BTreeMap<String, String>) -> bool {
 /// The name by which a pod's proxy reports: `POD.NAMESPACE`.
 pub fn name(pod: &Pod) -> Option<String> {
     Some(format!("{}.{}", pod.metadata.name.as_ref()?, pod.metadata.namespace.as_ref()?))
+}
+
+/// Says of each address of a caller without a filter which pod has it.
+pub fn name_strangers<'a>(strangers: &mut [Stranger], pods: impl Iterator<Item = &'a Arc<Pod>>) {
+    for pod in pods {
+        // What has got its name is no address any more.
+        for from in strangers.iter_mut().map(|stranger| &mut stranger.from) {
+            if let Ok(address) = from.trim_matches(['[', ']']).parse()
+                && pods::is_not_at(pod, address).is_none()
+                && let Some(name) = name(pod)
+            {
+                *from = format!("{name} ({from})");
+            }
+        }
+    }
 }
 
 fn calls(namespace: &str, spec: &Spec, pod: &Pod) -> bool {

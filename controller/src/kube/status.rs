@@ -95,7 +95,7 @@ pub fn derive(seen: &Seen<'_>) -> ResourceStatus {
             at: time(held.at),
         }),
         versions: versions(seen),
-        proxies: Some(proxies(seen.fleet)),
+        proxies: Some(proxies(machine.phase, seen.fleet)),
         protected_workloads: protected(seen),
         switch: machine.switch.as_ref().map(switch),
         last_request: machine.last_request.as_ref().map(|last| LastRequest {
@@ -157,14 +157,14 @@ fn autoscalers(workloads: &Workloads, version: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-fn proxies(fleet: &Fleet) -> Proxies {
+fn proxies(phase: Phase, fleet: &Fleet) -> Proxies {
     let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let laggard = |one: &flag::ledger::Laggard| Laggard { proxy: one.proxy.clone(), why: one.why.clone() };
     Proxies {
         expected: count(fleet.expected),
         acked: count(fleet.acked),
         summary: format!("{}/{}", fleet.acked, fleet.expected),
-        laggards: fleet.laggards.iter().take(NAMED).map(laggard).collect(),
+        laggards: phase.laggards(fleet).iter().take(NAMED).map(laggard).collect(),
     }
 }
 
@@ -189,6 +189,7 @@ fn switch(switch: &crate::status::Switch) -> Switch {
         flipped_at: switch.flipped_at.map(time),
         acked_at: switch.acked_at.map(time),
         settled_at: switch.settled_at.map(time),
+        overlap_ms: switch.overlap_ms.map(int),
         retain_until: switch.retain_until.map(time),
         removed_at: switch.removed_at.map(time),
     }
@@ -203,6 +204,22 @@ impl ResourceStatus {
     /// every report, and neither is worth a write.
     pub fn same_but_wording(&self, other: &ResourceStatus) -> bool {
         self.outline() == other.outline()
+    }
+
+    /// Whether the same was decided: nothing else has to be written before it is acted on. When the next
+    /// version fitted, got ready and was let in is seen again by whoever forgets it.
+    pub fn same_decisions(&self, other: &ResourceStatus) -> bool {
+        let decided = |status: &ResourceStatus| {
+            let mut machine = status.machine.clone();
+            if let Some(machine) = &mut machine {
+                machine.blocked = None;
+                if let Some(switch) = &mut machine.switch {
+                    (switch.headroom_at, switch.ready_at, switch.promoted_at) = (None, None, None);
+                }
+            }
+            machine
+        };
+        decided(self) == decided(other) && self.protected_workloads == other.protected_workloads
     }
 
     /// Whether what blocks is the same but for its numbers, such as how many have acked.

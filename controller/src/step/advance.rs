@@ -1,7 +1,7 @@
 //! Which phase comes next. Pure.
 
 use super::removal::{removing, retaining};
-use super::settle::{Proof, all_acked, missing_acks, names, settled};
+use super::settle::{Proof, What, all_acked, missing_acks, names, settled};
 use super::{Wait, checks, request, suspended, wanted};
 use crate::observation::{Headroom, Observation, RouteProblem};
 use crate::spec::{self, CleanupPolicy, Laggards, OnTargetFailure, OnTimeout, PromotionMode, Spec};
@@ -9,6 +9,9 @@ use crate::status::{Phase, Status, Switch};
 
 /// More than any healthy proxy takes to ack a record, and to report twice after it.
 pub(super) const ACKS_MS: u64 = 2_000;
+
+/// More than it takes to bring a configuration to every proxy, unless something is in its way.
+const CONFIGURED_MS: u64 = 5_000;
 
 /// At most one transition.
 pub(super) fn advance(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation) -> Wait {
@@ -339,6 +342,15 @@ fn settling(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
             return Wait::moved();
         }
         Err(missing) if missing.blocks || overdue => return Wait::blocked(missing.reason, missing.message),
+        Err(missing) if missing.what == What::Proof => {
+            let named = status.phase_since.saturating_add(CONFIGURED_MS);
+            let late = now_ms >= named;
+            return if late {
+                Wait::blocked(missing.reason, missing.message)
+            } else {
+                Wait::until(missing.message, named)
+            };
+        }
         Err(missing) => return Wait { wake_ms: missing.wake_ms, ..Wait::on(missing.message) },
     };
     let baked = acked_at.saturating_add(spec.settle.bake.0);
@@ -363,6 +375,9 @@ fn settling(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
     } else {
         status.note(now_ms, "Settled", format!("{} is quiet", switch.from));
         switch.settled_at = Some(now_ms);
+        let seen = seen.fleet.overlap.as_ref();
+        let seen = seen.filter(|overlap| overlap.from == switch.from && overlap.to == switch.to);
+        switch.overlap_ms = seen.map(|overlap| overlap.ms).or(switch.overlap_ms);
         let until = now_ms.saturating_add(spec.cleanup.retain_for.0);
         switch.retain_until = switch.retain_until.or(Some(until));
         status.enter(now_ms, Phase::Retaining);

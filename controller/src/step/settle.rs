@@ -1,6 +1,9 @@
 //! When the old version may be removed. Pure.
 
+use std::collections::BTreeSet;
+
 use flag::ledger::{Fleet, Laggard, Quiet};
+use flag::stranger::Stranger;
 
 use crate::observation::Observation;
 use crate::spec::{CleanupPolicy, Laggards, OnTimeout, Spec};
@@ -22,6 +25,24 @@ pub(super) fn names(laggards: &[Laggard]) -> String {
     let shown: Vec<String> = laggards.iter().take(3).map(|one| format!("{} ({})", one.proxy, one.why)).collect();
     let more = laggards.len().saturating_sub(3);
     if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
+/// Who goes past the flag, in words.
+fn past_the_flag(old: &str, strangers: &[Stranger]) -> String {
+    let listed = |names: BTreeSet<&str>| {
+        let shown: Vec<&str> = names.iter().take(3).copied().collect();
+        let more = names.len().saturating_sub(3);
+        if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+    };
+    let per_second = strangers.iter().fold(0_u64, |sum, one| sum.saturating_add(one.per_second));
+    let often = if per_second == 0 { String::new() } else { format!(" ({per_second} a second)") };
+    let at = listed(strangers.iter().map(|one| one.at.as_str()).collect());
+    let from = listed(strangers.iter().map(|one| one.from.as_str()).filter(|from| !from.is_empty()).collect());
+    let from = if from.is_empty() { String::new() } else { format!(" from {from}") };
+    format!(
+        "requests{often} still reach {old} at {at}{from} that no filter sent there: such callers have no sidecar, or no \
+         plugin, and {old} stays as long as they come"
+    )
 }
 
 /// Proxies that have not acked, in words.
@@ -79,6 +100,10 @@ fn proved(now_ms: u64, spec: &Spec, switch: &Switch, seen: &Observation) -> Resu
         Quiet::Unknown => {
             let message = format!("it is not known whether {from} is still used");
             return Err(NotSettled::new(What::Proof, "QuietUnknown", message).blocks());
+        }
+        Quiet::Busy { .. } if !fleet.strangers.is_empty() => {
+            let message = past_the_flag(from, &fleet.strangers);
+            return Err(NotSettled::new(What::Silence, "CallersWithoutFilter", message).blocks());
         }
         Quiet::Busy { open } => {
             let message = format!("{open} requests are open on {from}, or some were sent lately");

@@ -4,6 +4,7 @@
 
 mod gateway;
 mod headroom;
+mod hosts;
 mod identity;
 mod index;
 mod istio;

@@ -1,7 +1,7 @@
 //! Which pods' proxies have to ack.
 
 use rstest::rstest;
-use versionflag::kube::proxies::{audience_in_mesh, expected, expected_in_mesh};
+use versionflag::kube::proxies::{audience_in_mesh, expected, expected_in_mesh, name_strangers};
 use versionflag::kube::workloads::Workloads;
 
 use crate::objects::{Cluster, spec};
@@ -138,4 +138,16 @@ fn a_sidecar_has_to_ack(
     let name = |there: bool| if there { vec![format!("web-0.{namespace}")] } else { vec![] };
     assert_eq!(expected_in_mesh("shop", &spec, &workloads, pods).into_iter().collect::<Vec<_>>(), name(acks));
     assert_eq!(audience_in_mesh("shop", &spec, pods).into_iter().collect::<Vec<_>>(), name(told));
+}
+
+#[test]
+fn a_caller_without_a_filter_is_called_by_its_pod() {
+    let mut cluster = Cluster::default();
+    cluster.pod_in("shop", "plain", "labels: {}", "{phase: Running, podIP: 10.0.0.7, podIPs: [{ip: 'fd00::7'}]}");
+    let stranger =
+        |from: &str| flag::stranger::Stranger { at: "v1-a".to_owned(), from: from.to_owned(), per_second: 1 };
+    let mut strangers = ["10.0.0.7", "[fd00::7]", "10.0.0.8", "", "no address"].map(stranger);
+    name_strangers(&mut strangers, cluster.objects.pods.iter());
+    let named = strangers.each_ref().map(|stranger| stranger.from.as_str());
+    assert_eq!(named, ["plain.shop (10.0.0.7)", "plain.shop ([fd00::7])", "10.0.0.8", "", "no address"]);
 }

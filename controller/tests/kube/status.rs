@@ -240,6 +240,15 @@ fn laggards_are_named_up_to_ten() {
 }
 
 #[test]
+fn a_proxy_that_holds_routes_up_is_named_like_one_that_has_not_acked() {
+    let mut world = world(SETTLING);
+    let late = flag::ledger::Laggard { proxy: "web.shop".to_owned(), why: "an old route".to_owned() };
+    world.fleet = Fleet { acked: 3, route_laggards: vec![late], ..Fleet::unknown(3) };
+    let proxies = world.status(1_000_000).proxies.unwrap();
+    assert_eq!((proxies.summary.as_str(), proxies.laggards[0].proxy.as_str()), ("3/3", "web.shop"));
+}
+
+#[test]
 fn only_what_matters_is_worth_a_write() {
     let mut world = world(SPREADING);
     world.fleet = Fleet { acked: 1, ..Fleet::unknown(3) };

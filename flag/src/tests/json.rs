@@ -39,6 +39,7 @@ fn what_is_written_is_read() {
         config_epoch: Some(6),
         sent: totals(3),
         arrived: totals(4),
+        strangers: totals(6),
         answers: totals(5),
         unroutable: 8,
         conflicts: 9,

@@ -9,6 +9,8 @@ mod json;
 mod mesh;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
+mod strangers;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 

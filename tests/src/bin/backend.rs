@@ -14,15 +14,17 @@ use clap::Parser;
 use harness::Call;
 use harness::backend::BackendStats;
 use harness::dir::PID_ENV;
+use harness::talk;
 use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Interval, interval, sleep};
 
@@ -35,6 +37,9 @@ struct Options {
     /// Port 0 is any free one
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Another address that it listens on
+    #[arg(long)]
+    also_listen: Option<SocketAddr>,
     /// Gets the address that it listens on
     #[arg(long)]
     addr_file: Option<PathBuf>,
@@ -72,11 +77,20 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(16_384)
 }
 
+/// The next connection; never one where nobody listens.
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let options = Options::parse();
     let mut stop = signal(SignalKind::terminate())?;
     let listener = listen(options.listen)?;
+    let other = options.also_listen.map(listen).transpose()?;
     let addr = listener.local_addr()?;
     if let Some(file) = &options.addr_file {
         let new = file.with_extension("new");
@@ -95,13 +109,12 @@ async fn main() -> Result<()> {
     });
     let connections = GracefulShutdown::new();
     loop {
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(_) => continue,
-            },
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            accepted = accept(other.as_ref()) => accepted,
             _ = stop.recv() => break,
         };
+        let Ok((stream, peer)) = accepted else { continue };
         let _ = stream.set_nodelay(true);
         let server = server.clone();
         let service = service_fn(move |request| {
@@ -110,14 +123,14 @@ async fn main() -> Result<()> {
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             let _ = connection.await;
         });
     }
 
-    drop(listener);
+    drop((listener, other));
     tokio::select! {
         () = connections.shutdown() => {}
         () = sleep(Duration::from_millis(server.options.grace_ms)) => {}
@@ -143,6 +156,7 @@ impl Server {
             }
             "/peer" => self.plain(200, peer.ip().to_string().into()),
             "/crash" => std::process::exit(1),
+            talk::PATH => self.talk(request, Open::new(self.clone())),
             _ => {
                 let open = Open::new(self.clone());
                 let every = self.options.fail_every;
@@ -164,6 +178,27 @@ impl Server {
                 self.respond(status, &request, body)
             }
         }
+    }
+
+    /// Says again what it hears, over gRPC or a WebSocket.
+    fn talk(&self, request: Request<Incoming>, open: Open) -> Response<Answer> {
+        if let Some(key) = talk::server::accept(&request) {
+            let body = Answer::Plain { body: None, _open: None };
+            let mut response = self.respond(101, &request, body);
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, "upgrade".parse().expect("a valid header value"));
+            headers.insert(UPGRADE, "websocket".parse().expect("a valid header value"));
+            headers.insert("sec-websocket-accept", key.parse().expect("a valid header value"));
+            talk::server::talk(request, open);
+            return response;
+        }
+        if request.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != talk::GRPC) {
+            return self.plain(StatusCode::BAD_REQUEST.as_u16(), Bytes::new());
+        }
+        let mut response = self.respond(200, &request, Answer::Plain { body: None, _open: None });
+        response.headers_mut().insert(CONTENT_TYPE, talk::GRPC.parse().expect("a valid header value"));
+        *response.body_mut() = Answer::Talk { echo: talk::server::Echo::of(request.into_body()), _open: open };
+        response
     }
 
     /// Calls the service at `to` as `host`, hands the header `pass` on, and answers as both: the
@@ -254,6 +289,7 @@ impl Drop for Open {
 enum Answer {
     Plain { body: Option<Bytes>, _open: Option<Open> },
     Stream { left: u64, every: Interval, _open: Open },
+    Talk { echo: talk::server::Echo, _open: Open },
 }
 
 impl Body for Answer {
@@ -263,6 +299,7 @@ impl Body for Answer {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Answer::Plain { body, .. } => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Answer::Talk { echo, .. } => echo.poll(context).map(|frame| frame.map(Ok)),
             Answer::Stream { left: 0, .. } => Poll::Ready(None),
             Answer::Stream { left, every, .. } => {
                 ready!(every.poll_tick(context));
@@ -279,7 +316,7 @@ impl Body for Answer {
     fn size_hint(&self) -> hyper::body::SizeHint {
         match self {
             Answer::Plain { body, .. } => hyper::body::SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
-            Answer::Stream { .. } => hyper::body::SizeHint::default(),
+            Answer::Stream { .. } | Answer::Talk { .. } => hyper::body::SizeHint::default(),
         }
     }
 }

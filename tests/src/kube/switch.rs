@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use super::crowd::{Requests, requests};
@@ -130,6 +130,31 @@ impl Switch<'_, '_> {
             .env("KUBECONFIG", self.cluster.kubeconfig_as("versionflag", "versionflag").await?)
             .envs(environment.iter().copied());
         Process::start(self.cluster.dir(), log, command)
+    }
+
+    /// A Pod with the name and the address of this replica, which is a process here: the API server asks
+    /// it there. Nobody schedules it.
+    pub async fn stands_for(&self, identity: &str) -> Result<()> {
+        let address = REPLICAS.iter().find(|(name, _)| *name == identity).context("no such replica")?.1;
+        let container = json!({ "name": "versionflag", "image": "versionflag", "ports": [{ "containerPort": PORT }] });
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": identity, "namespace": "versionflag" },
+            "spec": { "schedulerName": "nobody", "containers": [container] },
+        });
+        self.cluster.apply(&pod.to_string()).await?;
+        let pods: Api<Pod> = self.cluster.api("versionflag");
+        let status = json!({ "status": { "podIP": address, "podIPs": [{ "ip": address }] } });
+        pods.patch_status(identity, &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
+    }
+
+    /// What `versionflag status` shows of the resource.
+    pub async fn tree(&self) -> Result<String> {
+        let mut command = tokio::process::Command::new(program("versionflag")?);
+        command.args(["status", "reviews"]).env("KUBECONFIG", self.cluster.kubeconfig()).kill_on_drop(true);
+        let output = command.output().await?;
+        ensure!(matches!(output.status.code(), Some(0 | 3)), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// The resource as it is now.

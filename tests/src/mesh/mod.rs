@@ -25,6 +25,8 @@
 //! | `kubelet`, `pod`, `sidecar` | the processes of a pod as it comes and goes |
 //! | `services` | kube-proxy, for pods without a sidecar |
 //! | `objects` | what is written to the API |
+//! | [`replica`] | another istiod, which can be kept from seeing what changes |
+//! | [`switch`] | one VersionFlag: what is asked of it, and what it shows |
 //! | [`flips`], [`churn`] | how long ways to move requests take, also while the mesh is busy |
 
 pub mod churn;
@@ -34,8 +36,10 @@ mod network;
 mod objects;
 mod plane;
 mod pod;
+pub mod replica;
 mod services;
 mod sidecar;
+pub mod switch;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -61,6 +65,7 @@ use crate::kube::Cluster;
 use crate::load::{Load, LoadPlan};
 use crate::netns::in_namespace;
 use crate::process::{Process, program};
+use crate::talk::{self, Talk};
 use crate::wait::wait_for;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -68,6 +73,10 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const APP_PORT: u16 = 8080;
 /// Where Services do.
 const SERVICE_PORT: u16 = 80;
+/// Where those listen that speak gRPC too.
+const GRPC_PORT: u16 = 81;
+/// Where their apps listen for it: a proxy speaks one protocol with a port.
+const GRPC_APP_PORT: u16 = 8081;
 /// Where proxies find istiod. Its certificate has a name.
 const DISCOVERY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 128, 3)), 15012);
 /// Where they pull the filter from.
@@ -237,6 +246,15 @@ impl<'a> Mesh<'a> {
     pub async fn load_with(&self, from: &str, service: &str, plan: LoadPlan) -> Result<Load> {
         let plan = LoadPlan { authority: service.to_owned(), ..plan };
         Ok(self.pod(from)?.load(self.service(service).await?, plan))
+    }
+
+    /// A stream from a pod to a service.
+    pub async fn talk(&self, from: &str, service: &str, kind: talk::Kind) -> Result<Talk> {
+        let mut to = self.service(service).await?;
+        if kind == talk::Kind::Grpc {
+            to.set_port(GRPC_PORT);
+        }
+        Talk::open(self.pod(from)?.network(), kind, to, service).await
     }
 
     /// One request from a pod to a service.

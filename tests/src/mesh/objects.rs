@@ -2,6 +2,7 @@
 //! Pure.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use flag::PROTOCOL;
 use flag::config::HEADER;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::kubelet::LABEL;
 use super::pod::SIDECAR;
-use super::{APP_PORT, DISCOVERY, REGISTRY, SERVICE_PORT};
+use super::{APP_PORT, DISCOVERY, GRPC_APP_PORT, GRPC_PORT, REGISTRY, SERVICE_PORT};
 
 /// What to deploy. Its name is `NAME-VERSION`, or the name alone without a version.
 #[derive(Debug, Clone)]
@@ -27,6 +28,10 @@ pub struct Workload {
     pub sidecar: bool,
     /// Worker threads of the sidecar.
     pub workers: u32,
+    /// Whether its Service has a port for gRPC too.
+    pub grpc: bool,
+    /// The replica of istiod that the sidecar asks.
+    pub istiod: SocketAddr,
     /// More variables of the sidecar.
     pub environment: Vec<(String, String)>,
     /// More annotations of its pods.
@@ -42,6 +47,8 @@ impl Default for Workload {
             namespace: "default".to_owned(),
             sidecar: true,
             workers: 1,
+            grpc: false,
+            istiod: DISCOVERY,
             environment: Vec::new(),
             annotations: Vec::new(),
         }
@@ -77,9 +84,14 @@ impl Workload {
     /// The Deployment.
     pub(super) fn deployment(&self, envoy: &str) -> Value {
         let version = self.version.as_deref().unwrap_or("latest");
+        let mut args = vec!["--version".to_owned(), version.to_owned(), "--listen".to_owned()];
+        args.push(format!("0.0.0.0:{APP_PORT}"));
+        if self.grpc {
+            args.push(format!("--also-listen=0.0.0.0:{GRPC_APP_PORT}"));
+        }
         let mut containers = vec![json!({
             "name": "app", "image": format!("app.example/{}:{version}", self.name),
-            "args": ["--version", version, "--listen", format!("0.0.0.0:{APP_PORT}")],
+            "args": args,
             "ports": [{ "name": "http", "containerPort": APP_PORT }],
             "readinessProbe": { "httpGet": { "path": "/healthz", "port": "http" } },
             "resources": { "requests": { "cpu": "100m", "memory": "64Mi" } },
@@ -126,7 +138,7 @@ impl Workload {
         let config = json!({
             "binaryPath": envoy,
             "concurrency": self.workers,
-            "discoveryAddress": DISCOVERY.to_string(),
+            "discoveryAddress": self.istiod.to_string(),
             "statusPort": 15020,
             // As long as a test would want to wait for it.
             "terminationDrainDuration": "1s",
@@ -168,13 +180,14 @@ impl Workload {
 
     /// Its Service, of all versions.
     pub(super) fn service(&self) -> Value {
+        let mut ports = vec![json!({ "name": "http", "port": SERVICE_PORT, "targetPort": APP_PORT })];
+        if self.grpc {
+            ports.push(json!({ "name": "grpc", "port": GRPC_PORT, "targetPort": GRPC_APP_PORT }));
+        }
         json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": { "name": self.name, "namespace": self.namespace, "labels": { "app": self.name } },
-            "spec": {
-                "selector": { "app": self.name },
-                "ports": [{ "name": "http", "port": SERVICE_PORT, "targetPort": APP_PORT }],
-            },
+            "spec": { "selector": { "app": self.name }, "ports": ports },
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Istio's control plane and the registry of the filter. I/O: runs and asks them.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,6 +20,17 @@ const HTTP: SocketAddr = SocketAddr::new(LOOPBACK, 8080);
 
 /// istiod as it runs in a cluster, with the rights of an administrator.
 pub(super) fn istiod(cluster: &Cluster<'_>) -> Result<Process> {
+    replica(cluster, "istiod", cluster.kubeconfig(), HTTP.port(), &[])
+}
+
+/// The same with a name, a way to the API, and ports of its own.
+pub(super) fn replica(
+    cluster: &Cluster<'_>,
+    name: &str,
+    kubeconfig: &Path,
+    http_port: u16,
+    ports: &[String],
+) -> Result<Process> {
     let mesh = json!({
         "defaultConfig": { "discoveryAddress": DISCOVERY.to_string() },
         // Statistics and tracing of Istio's own Envoy.
@@ -26,29 +38,37 @@ pub(super) fn istiod(cluster: &Cluster<'_>) -> Result<Process> {
         "accessLogFile": "",
         "trustDomain": "cluster.local",
     });
-    let root = cluster.dir().file("istiod");
+    let root = cluster.dir().file(name);
     std::fs::create_dir_all(&root)?;
     let mut command = Command::new(programs()?.join("pilot-discovery"));
     command
-        .args(["discovery", "--httpAddr", ":8080", "--ctrlz_port", "0", "--kubeconfig"])
-        .arg(cluster.kubeconfig())
+        .args(["discovery", "--httpAddr", &format!(":{http_port}"), "--ctrlz_port", "0"])
+        .args(ports)
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
         .arg("--meshConfig")
         .arg(cluster.dir().write("mesh.json", mesh.to_string()))
         .current_dir(root)
-        .env("POD_NAME", "istiod")
+        .env("POD_NAME", name)
         .env("POD_NAMESPACE", "istio-system")
         .env("SERVICE_ACCOUNT", "istiod")
         // Both need extensions of Istio's own build of Envoy.
         .env("PILOT_ENABLE_ALPN_FILTER", "false")
         .env("PILOT_ENABLE_METADATA_EXCHANGE", "false");
-    Process::start(cluster.dir(), "istiod", command)
+    Process::start(cluster.dir(), name, command)
 }
 
 /// Waits until it serves proxies.
 pub(super) async fn istiod_is_ready(process: &mut Process) -> Result<()> {
+    replica_is_ready(process, HTTP.port()).await
+}
+
+/// The same of a replica.
+pub(super) async fn replica_is_ready(process: &mut Process, http_port: u16) -> Result<()> {
     wait_for("istiod", LIMIT, async || {
         process.check_running()?;
-        let answer = Call::get(HTTP, "/ready").limit(Duration::from_secs(5)).send().await?;
+        let answer =
+            Call::get(SocketAddr::new(LOOPBACK, http_port), "/ready").limit(Duration::from_secs(5)).send().await?;
         ensure!(answer.status == 200, "not ready: {}", answer.body.trim());
         Ok(())
     })

@@ -116,7 +116,7 @@ impl Pod {
     }
 
     /// Whether the probes of all containers pass.
-    pub(super) async fn is_ready(&self) -> Result<()> {
+    pub async fn is_ready(&self) -> Result<()> {
         if self.app.is_some() {
             // Not by the pod's address: the kubelet's probes are no traffic for the sidecar.
             let answer = self.call(Call::get(APP, "/healthz")).await?;
