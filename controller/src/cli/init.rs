@@ -58,33 +58,25 @@ pub(super) fn flag(namespace: &str, options: &Init, in_mesh: bool, objects: &Obj
             .map(|spec| Workloads::find(namespace, &spec, objects))
             .map_err(|error| error.to_string())
     };
-    let mut known = BTreeSet::new();
-    let mut problem = None;
-    let mut label = None;
-    for one in LABELS {
-        let found = look(one)?;
-        if found.versions().contains(version.as_str()) {
-            label = Some(one);
-            problem = found.errors.first().cloned();
-            break;
-        }
-        known.extend(found.versions().into_iter().map(str::to_owned));
-        problem = problem.or_else(|| found.errors.first().cloned());
-    }
-    if let Some(problem) = problem {
-        return Err(problem);
-    }
-    let Some(label) = label else {
-        let known = known.into_iter().collect::<Vec<_>>().join(", ");
-        let there = if known.is_empty() {
-            format!("no workload has the label {}: give each version a Deployment of its own with it", LABELS[0])
-        } else {
-            format!("there are {known}")
-        };
-        return Err(format!("Service {service} selects no workload of version {version}; {there}"));
+    let looks = LABELS.map(|label| look(label).map(|found| (label, found)));
+    let [usual, recommended] = looks;
+    let (usual, recommended) = (usual?, recommended?);
+    let fits = |(_, found): &&(&str, Workloads)| found.versions().contains(version.as_str());
+    let Some((label, found)) = [&usual, &recommended].into_iter().find(fits) else {
+        let versions =
+            [&usual, &recommended].map(|(_, found)| found.versions()).into_iter().find(|all| !all.is_empty());
+        let known = versions.map(|all| all.into_iter().collect::<Vec<_>>().join(", "));
+        let none =
+            || usual.1.errors.first().cloned().unwrap_or_else(|| format!("Service {service} selects no workload"));
+        return Err(known.map_or_else(none, |known| {
+            format!("Service {service} selects no workload of version {version}; there are {known}")
+        }));
     };
+    if let Some(problem) = found.errors.first() {
+        return Err(problem.clone());
+    }
     let mut spec = json!({ "version": version, "services": [{ "name": service }] });
-    if label != LABELS[0] {
+    if *label != LABELS[0] {
         spec["versionLabel"] = json!(label);
     }
     let routing = match (in_mesh, *user_provided) {

@@ -1,5 +1,7 @@
 //! What is drawn of a flag, from the flag service and from the resource.
 
+mod start;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::CommandFactory;

@@ -61,6 +61,12 @@ async fn snippet(cluster: &Cluster<'_>, reason: &str, words: &str) -> Result<Val
     .await
 }
 
+/// Whether the controller may do this.
+async fn can(cluster: &Cluster<'_>, verb: &str, resource: &str) -> bool {
+    let account = "system:serviceaccount:versionflag:versionflag";
+    cluster.kubectl(&["auth", "can-i", verb, resource, "--as", account, "--namespace=shop"]).await.is_ok()
+}
+
 async fn replicas(cluster: &Cluster<'_>, version: &str) -> Result<Value> {
     Ok(get(cluster, "deployment", &format!("reviews-{version}")).await?["spec"]["replicas"].clone())
 }
@@ -80,7 +86,26 @@ fn a_switch_writes_a_route_and_a_service_for_each_version() {
         beside(cluster, async {
             let refused = condition(cluster, "reviews", "RoutesReady", "RoutesNotWritten").await?;
             assert!(refused["message"].as_str().is_some_and(|it| it.contains("services")), "{refused}");
+            let route = "httproutes.gateway.networking.k8s.io";
+            for (verb, resource, may) in [
+                ("watch", route, true),
+                ("list", "grpcroutes.gateway.networking.k8s.io", true),
+                ("patch", route, false),
+                ("create", "services", false),
+            ] {
+                assert_eq!(can(cluster, verb, resource).await, may, "{verb} {resource}");
+            }
             cluster.apply_manifests("kubernetes/istio/gateway-api").await?;
+            for (verb, resource, may) in [
+                ("create", route, true),
+                ("patch", route, true),
+                ("create", "services", true),
+                ("patch", "services", true),
+                ("delete", route, false),
+                ("delete", "services", false),
+            ] {
+                assert_eq!(can(cluster, verb, resource).await, may, "{verb} {resource}");
+            }
             reaches(cluster, "reviews", "Stable", "v1").await?;
             waits_for_routes(cluster, &["v1"], "v1").await?;
             condition(cluster, "reviews", "RoutesReady", "Written").await?;
@@ -202,35 +227,5 @@ fn what_is_missing_in_the_operators_routes_is_given() {
             Ok(())
         })
         .await
-    });
-}
-
-#[test]
-fn the_rights_for_the_gateway_api_are_apart() {
-    story("gateway-rights", async |cluster| {
-        cluster.install().await?;
-        cluster.install_crds(&gateway_api_crds()?).await?;
-        let can = async |verb: &str, resource: &str| {
-            let account = "system:serviceaccount:versionflag:versionflag";
-            cluster.kubectl(&["auth", "can-i", verb, resource, "--as", account]).await.is_ok()
-        };
-        let routes = "httproutes.gateway.networking.k8s.io";
-        assert!(!can("watch", routes).await);
-        cluster.apply_manifests("kubernetes/istio").await?;
-        cluster.apply_manifests("kubernetes/istio/routes").await?;
-        assert!(can("watch", routes).await && can("list", "grpcroutes.gateway.networking.k8s.io").await);
-        assert!(!can("patch", routes).await && !can("create", "services").await);
-        cluster.apply_manifests("kubernetes/istio/gateway-api").await?;
-        for (verb, resource, may) in [
-            ("create", routes, true),
-            ("patch", routes, true),
-            ("create", "services", true),
-            ("patch", "services", true),
-            ("delete", routes, false),
-            ("delete", "services", false),
-        ] {
-            assert_eq!(can(verb, resource).await, may, "{verb} {resource}");
-        }
-        Ok(())
     });
 }

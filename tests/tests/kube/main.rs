@@ -5,6 +5,7 @@ mod checks;
 mod cleanup;
 mod cli;
 mod control_plane;
+mod doctor;
 mod example;
 mod faults;
 mod gateway;

@@ -55,8 +55,15 @@ fn text(findings: &[Finding], namespace: &str) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(text, "{mark} {check}: {message}\n    {fix}");
     }
-    if !findings.iter().any(|finding| finding.severity == Severity::Error) {
-        let _ = writeln!(text, "✓ nothing keeps VersionFlags in {namespace} from working");
+    let any = |severity, check: Option<&str>| {
+        findings.iter().any(|one| one.severity == severity && check.is_none_or(|check| one.check == check))
+    };
+    if !any(Severity::Error, None) {
+        let _ = if any(Severity::Warning, Some("rights")) {
+            writeln!(text, "✓ nothing was found in what could be read")
+        } else {
+            writeln!(text, "✓ nothing keeps VersionFlags in {namespace} from working")
+        };
     }
     text
 }
@@ -90,7 +97,8 @@ impl Reader {
 
     fn refused(&mut self, what: &'static str, error: kube::Error) {
         let why = match error {
-            kube::Error::Api(status) if status.is_not_found() => return,
+            // A kind that is not there is a page that is not found, without a reason.
+            kube::Error::Api(status) if status.code == 404 => return,
             kube::Error::Api(status) => status.message,
             error => error.to_string(),
         };

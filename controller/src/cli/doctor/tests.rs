@@ -249,11 +249,11 @@ fn what_keeps_flags_from_working_is_named(#[case] yaml: &str, #[case] expected: 
     ""
 )]
 #[case::plain_is_refused(
-    "{kind: PeerAuthentication, metadata: {name: strict, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}\n---\n{kind: DestinationRule, metadata: {name: off, namespace: shop}, spec: {host: versionflag.versionflag, trafficPolicy: {tls: {mode: DISABLE}}}}",
-    "tls: DestinationRule shop/off has callers speak to the flag service in plain text"
+    "{kind: PeerAuthentication, metadata: {name: strict, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}\n---\n{kind: DestinationRule, metadata: {name: plain, namespace: shop}, spec: {host: versionflag.versionflag, trafficPolicy: {tls: {mode: DISABLE}}}}",
+    "tls: DestinationRule shop/plain has callers speak to the flag service in plain text"
 )]
 #[case::plain_is_taken(
-    "{kind: PeerAuthentication, metadata: {name: strict, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}\n---\n{kind: PeerAuthentication, metadata: {name: here, namespace: versionflag}, spec: {mtls: {mode: STRICT}, portLevelMtls: {'7070': {mode: PERMISSIVE}}}}\n---\n{kind: DestinationRule, metadata: {name: off, namespace: shop}, spec: {host: versionflag.versionflag, trafficPolicy: {tls: {mode: DISABLE}}}}",
+    "{kind: PeerAuthentication, metadata: {name: strict, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}\n---\n{kind: PeerAuthentication, metadata: {name: here, namespace: versionflag}, spec: {mtls: {mode: STRICT}, portLevelMtls: {'7070': {mode: PERMISSIVE}}}}\n---\n{kind: DestinationRule, metadata: {name: plain, namespace: shop}, spec: {host: versionflag.versionflag, trafficPolicy: {tls: {mode: DISABLE}}}}",
     ""
 )]
 #[case::strict_alone(
