@@ -101,7 +101,9 @@ pub(super) fn status(model: &Model, program: &str) -> String {
             || "not all acked".to_owned(),
             |at| format!("all acked after {} ms", at.saturating_sub(flipped)),
         );
-        let overlap = model.overlap.map(|ms| format!(", overlap {}", ago(ms, 0))).unwrap_or_default();
+        // Reports are no closer than that.
+        let long = |ms: u64| if ms < 100 { "<0.1s".to_owned() } else { ago(ms, 0) };
+        let overlap = model.overlap.map(|ms| format!(", overlap {}", long(ms))).unwrap_or_default();
         let _ = writeln!(text, "├─ flipped {} ago, {acked}{overlap}", ago(now, flipped));
     }
     if let Some(held) = status.r#override.as_ref().filter(|held| held.for_spec_version == model.spec_version) {

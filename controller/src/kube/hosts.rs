@@ -26,49 +26,45 @@ struct Claim<'a> {
 }
 
 /// The flags whose hosts others have already. Those that no proxy is sent together may have the same.
-pub fn taken<'a>(flags: impl Iterator<Item = &'a Reading>) -> Taken {
-    let mut claims: BTreeMap<(String, String), Claim<'_>> = BTreeMap::new();
+pub fn taken<'a>(flags: impl Iterator<Item = &'a Reading> + Clone) -> Taken {
+    let mut holders: BTreeMap<(String, String), Claim<'_>> = BTreeMap::new();
+    for (place, host, claim) in flags.clone().flat_map(claimed) {
+        match holders.entry((place, host)) {
+            Entry::Vacant(free) => drop(free.insert(claim)),
+            Entry::Occupied(mut held) if held.get().rank > claim.rank => drop(held.insert(claim)),
+            Entry::Occupied(_) => {}
+        }
+    }
     let mut taken = Taken::new();
-    for reading in flags {
-        let Some(flag) = reading.flag() else { continue };
-        let recorded = recorded(flag);
-        let (created, uid) = reading.age();
-        for (service, host) in hosts(flag) {
-            for place in places(flag) {
-                let rank = (!recorded.contains(host.as_str()), created, uid);
-                let claim = Claim { rank, flag, service };
-                match claims.entry((place, host.clone())) {
-                    Entry::Vacant(free) => drop(free.insert(claim)),
-                    Entry::Occupied(mut held) => {
-                        let held = held.get_mut();
-                        if held.rank > claim.rank {
-                            refuse(&mut taken, &host, held, &claim);
-                            *held = claim;
-                        } else {
-                            refuse(&mut taken, &host, &claim, held);
-                        }
-                    }
-                }
-            }
+    for (place, host, claim) in flags.flat_map(claimed) {
+        let at = (place, host);
+        let uid = claim.flag.uid().unwrap_or_default();
+        // Within one flag the spec itself is not valid.
+        if let Some(holder) = holders.get(&at).filter(|holder| holder.flag.uid().as_ref() != Some(&uid)) {
+            let (host, name) = (&at.1, holder.flag.name_any());
+            let (place, theirs, ours) = (holder.flag.namespace().unwrap_or_default(), holder.service, claim.service);
+            taken.entry(uid).or_insert_with(|| {
+                format!(
+                    "host {host} of Service {ours} belongs to VersionFlag {place}/{name} already, for Service {theirs}: \
+                     take it out of spec.services[].hosts of one of both, or put both Services into one VersionFlag"
+                )
+            });
         }
     }
     taken
 }
 
-fn refuse(taken: &mut Taken, host: &str, refused: &Claim<'_>, holder: &Claim<'_>) {
-    let uid = |claim: &Claim<'_>| claim.flag.uid().unwrap_or_default();
-    // Within one flag the spec itself is not valid.
-    if uid(refused) == uid(holder) {
-        return;
-    }
-    let (place, name) = (holder.flag.namespace().unwrap_or_default(), holder.flag.name_any());
-    let (theirs, ours) = (holder.service, refused.service);
-    taken.entry(uid(refused)).or_insert_with(|| {
-        format!(
-            "host {host} of Service {ours} belongs to VersionFlag {place}/{name} already, for Service {theirs}: take it \
-             out of spec.services[].hosts of one of both, or put both Services into one VersionFlag"
-        )
-    });
+/// Every place and host that a flag claims.
+fn claimed(reading: &Reading) -> impl Iterator<Item = (String, String, Claim<'_>)> {
+    let (created, uid) = reading.age();
+    reading.flag().into_iter().flat_map(move |flag| {
+        let (recorded, places) = (recorded(flag), places(flag));
+        hosts(flag).into_iter().flat_map(move |(service, host)| {
+            let rank = (!recorded.contains(host.as_str()), created, uid);
+            let at = move |place: String| (place, host.clone(), Claim { rank, flag, service });
+            places.clone().into_iter().map(at)
+        })
+    })
 }
 
 /// The hosts of a flag's Services, each with its Service.

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
 
 use super::{API, Cluster};
 use crate::process::{Process, program};
@@ -18,8 +21,8 @@ use crate::process::{Process, program};
 const LIBRARIES: [&str; 5] = ["ld-linux-x86-64.so", "libc.so", "libgcc_s.so", "libm.so", "libstdc++.so"];
 const ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
 /// In a mount namespace of its own, so that nothing has to be undone.
-const RUN: &str = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec setpriv --no-new-privs \
-                   --bounding-set=-all -- chroot --userspec=\"$1\" --groups= \"$0\" \"${@:2}\"";
+const RUN: &str = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec setpriv --no-new-privs -- \
+                   chroot --userspec=\"$1\" --groups= \"$0\" \"${@:2}\"";
 
 fn repository(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)
@@ -59,12 +62,26 @@ fn fill(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The container of the Deployment.
-fn container() -> Result<Value> {
+/// The pods of the Deployment.
+fn pod_spec() -> Result<Value> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(&fs::read_to_string(repository("manifests/kubernetes/controller.yaml"))?)?;
     let deployment = documents.iter().find(|one| one["kind"] == "Deployment").context("a Deployment")?;
-    Ok(deployment["spec"]["template"]["spec"]["containers"][0].clone())
+    Ok(deployment["spec"]["template"]["spec"].clone())
+}
+
+/// A Pod of the Deployment, with the name and the address of a replica that is a process here: there the
+/// API server asks it. Nobody schedules it.
+pub async fn stands_for(cluster: &Cluster<'_>, identity: &str, address: &str) -> Result<()> {
+    let mut spec = pod_spec()?;
+    spec["schedulerName"] = json!("nobody");
+    let metadata = json!({ "name": identity, "namespace": "versionflag" });
+    let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec });
+    cluster.apply(&pod.to_string()).await?;
+    let pods: Api<Pod> = cluster.api("versionflag");
+    let status = json!({ "status": { "podIP": address, "podIPs": [{ "ip": address }] } });
+    pods.patch_status(identity, &PatchParams::default(), &Patch::Merge(status)).await?;
+    Ok(())
 }
 
 /// Starts the controller as the Pod of this name and address, with the account of the manifests.
@@ -79,7 +96,7 @@ pub async fn controller(cluster: &Cluster<'_>, pod: &str, address: &str) -> Resu
     for (name, text) in [("token", token.as_str()), ("ca.crt", &authority), ("namespace", "versionflag")] {
         fs::write(root.join(ACCOUNT).join(name), text)?;
     }
-    let container = container()?;
+    let container = pod_spec()?["containers"][0].take();
     let known = [("metadata.name", pod), ("metadata.namespace", "versionflag"), ("status.podIP", address)];
     let variables = container["env"].as_array().context("an environment")?.iter().map(|variable| {
         let path = variable["valueFrom"]["fieldRef"]["fieldPath"].as_str().context("a field")?;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::crowd::{Requests, requests};
-use super::{Cluster, Kubelet, programs, story};
+use super::{Cluster, Kubelet, image, programs, story};
 use crate::local::wasm;
 use crate::process::{Process, program};
 use crate::wait::wait_for;
@@ -132,20 +132,10 @@ impl Switch<'_, '_> {
         Process::start(self.cluster.dir(), log, command)
     }
 
-    /// A Pod with the name and the address of this replica, which is a process here: the API server asks
-    /// it there. Nobody schedules it.
+    /// Lets the API server reach this replica as a pod.
     pub async fn stands_for(&self, identity: &str) -> Result<()> {
         let address = REPLICAS.iter().find(|(name, _)| *name == identity).context("no such replica")?.1;
-        let container = json!({ "name": "versionflag", "image": "versionflag", "ports": [{ "containerPort": PORT }] });
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": identity, "namespace": "versionflag" },
-            "spec": { "schedulerName": "nobody", "containers": [container] },
-        });
-        self.cluster.apply(&pod.to_string()).await?;
-        let pods: Api<Pod> = self.cluster.api("versionflag");
-        let status = json!({ "status": { "podIP": address, "podIPs": [{ "ip": address }] } });
-        pods.patch_status(identity, &PatchParams::default(), &Patch::Merge(status)).await?;
-        Ok(())
+        image::stands_for(self.cluster, identity, &address.to_string()).await
     }
 
     /// What `versionflag status` shows of the resource.

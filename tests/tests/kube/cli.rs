@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::kube::{Cluster, programs, story};
+use harness::kube::{Cluster, image, programs, story};
 use harness::local::wasm;
 use harness::process::{Process, program};
 use harness::wait_for;
@@ -141,15 +141,7 @@ async fn requests_are_shown_to_who_may_ask(cluster: &Cluster<'_>) -> Result<()> 
     let live = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/kubernetes/live");
     cluster.kubectl(&["apply", "--kustomize", &live.to_string_lossy()]).await?;
     bind("versionflag", "versionflag-live").await?;
-    let container = json!({ "name": "versionflag", "image": "versionflag", "ports": [{ "containerPort": 7070 }] });
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "one", "namespace": "versionflag" },
-        "spec": { "schedulerName": "nobody", "containers": [container] },
-    });
-    cluster.apply(&pod.to_string()).await?;
-    let at = json!({ "status": { "podIP": "198.19.128.11", "podIPs": [{ "ip": "198.19.128.11" }] } }).to_string();
-    let patch = ["patch", "pod", "one", "--namespace=versionflag", "--subresource=status", "--patch", &at];
-    cluster.kubectl(&patch).await?;
+    image::stands_for(cluster, "one", "198.19.128.11").await?;
     // No proxy counts, so that nothing is known: that is not zero.
     let known = wait_for("what may be asked", LIMIT, async || {
         let said = status().await?;
