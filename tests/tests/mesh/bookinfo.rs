@@ -36,10 +36,15 @@ fn bookinfo_goes_as_it_is_written() {
         let load =
             mesh.load_with("productpage", "reviews", LoadPlan { rate_per_s: 100, ..LoadPlan::default() }).await?;
         wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
-        let answer = mesh.call_with("productpage", "reviews", "/", &[("x-preview", "reviews-v2")]).await?;
-        println!("preview: {:?}", answer.header("x-version"));
-
         walk.next("patch versionflag reviews").await?;
+        walk.next("wait versionflag/reviews --for=jsonpath").await?;
+        let preview = walk.next("versionflag preview reviews v2").await?;
+        assert!(preview.contains("x-preview: reviews-v2"), "{preview}");
+        let answer = mesh.call_with("productpage", "reviews", "/", &[("x-preview", "reviews-v2")]).await?;
+        assert_eq!(answer.version(), "v2");
+        assert_eq!(load.live().answered_by("v2"), 0);
+
+        walk.next("versionflag promote reviews").await?;
         walk.next("wait versionflag/reviews --for=condition=Settled").await?;
         let tree = walk.next("versionflag status reviews").await?;
         assert!(tree.starts_with("reviews  v1→v2  Retaining"), "{tree}");
@@ -50,6 +55,8 @@ fn bookinfo_goes_as_it_is_written() {
         let why = walk.next("versionflag why reviews").await?;
         assert!(why.contains("kubectl versionflag retry reviews"), "{why}");
         walk.next("versionflag retry reviews").await?;
+        walk.next("wait versionflag/reviews --for=jsonpath").await?;
+        walk.next("versionflag promote reviews").await?;
         walk.next("wait versionflag/reviews --for=condition=CleanedUp").await?;
         walk.next("versionflag history reviews").await?;
         let deployments = walk.next("get deployments").await?;
