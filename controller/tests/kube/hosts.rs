@@ -15,18 +15,16 @@ fn flag(name: &str, second: u8, spec: Value, recorded: &[&str]) -> Reading {
         "members": [{ "service": name, "hosts": recorded }],
     });
     status.record = (!recorded.is_empty()).then(|| serde_json::from_value(record).unwrap());
-    let mut value = json!({
+    let own = json!({ "version": "v1", "services": [{ "name": name }], "routing": { "provider": "External" } });
+    let value = json!({
         "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag",
         "metadata": {
             "name": name, "namespace": namespace, "uid": name,
             "creationTimestamp": format!("2027-01-15T08:00:{second:02}Z"),
         },
-        "spec": { "version": "v1", "services": [{ "name": name }], "routing": { "provider": "External" } },
+        "spec": merged(own, spec),
         "status": { "machine": status },
     });
-    for (field, given) in spec.as_object().into_iter().flatten() {
-        value["spec"][field] = given.clone();
-    }
     Reading::of(value).unwrap()
 }
 
@@ -34,12 +32,10 @@ fn hosts(service: &str, hosts: &[&str]) -> Value {
     json!({ "services": [{ "name": service, "hosts": hosts }] })
 }
 
-fn merged(one: Value, other: Value) -> Value {
-    let mut all = one;
-    for (field, value) in other.as_object().into_iter().flatten() {
-        all[field] = value.clone();
-    }
-    all
+fn merged(mut one: Value, other: Value) -> Value {
+    let all = one.as_object_mut().unwrap();
+    all.extend(other.as_object().unwrap().clone());
+    one
 }
 
 fn refused(flags: &[Reading]) -> Vec<String> {

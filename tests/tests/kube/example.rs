@@ -43,6 +43,7 @@ fn the_quick_start_goes_as_it_is_written() {
         walk.next("create configmap versionflag-filter").await?;
         walk.next("apply -k manifests/kubernetes/example").await?;
         let _controller = switch.controller("controller", &[]).await?;
+        switch.stands_for("one").await?;
         let envoy = envoy(switch).await?;
         let load = Load::start(envoy.listener("outbound"), LoadPlan { rate_per_s: 100, ..LoadPlan::default() });
         walk.next("wait versionflag/reviews --for=condition=Ready").await?;
@@ -59,11 +60,20 @@ fn the_quick_start_goes_as_it_is_written() {
             .await
         };
         shown("reviews  v1  Stable  epoch").await?;
+        // Nothing but the requests changes meanwhile.
+        wait_for("three trees", LIMIT, async || {
+            let text = std::fs::read_to_string(watch.log())?;
+            let rates = text.lines().filter(|line| line.contains("v1 ● active") && line.contains(" rps  in flight "));
+            ensure!(rates.count() >= 3, "{text}");
+            Ok(())
+        })
+        .await?;
         walk.next("patch versionflag reviews").await?;
         walk.next("wait versionflag/reviews --for=condition=Settled").await?;
         let tree = walk.next("versionflag status reviews").await?;
         assert!(tree.starts_with("reviews  v1→v2  Retaining"), "{tree}");
         assert!(tree.contains("undo: kubectl versionflag rollback reviews"), "{tree}");
+        assert!(tree.lines().any(|line| line.contains("v2 ● active") && line.contains(" rps  in flight ")), "{tree}");
         walk.next("versionflag rollback reviews").await?;
         walk.next("wait versionflag/reviews --for=jsonpath").await?;
         walk.next("versionflag retry reviews").await?;

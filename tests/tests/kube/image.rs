@@ -28,7 +28,7 @@ fn the_controller_needs_nothing_but_what_its_image_has() {
         }
         assert_eq!(field("NoNewPrivs")?, ["1"]);
         let mounts = of("mountinfo")?;
-        let root = mounts.lines().filter(|line| line.split(' ').nth(4) == Some("/")).next_back().context("a root")?;
+        let root = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/")).context("a root")?;
         let options: Vec<&str> = root.split(' ').nth(5).context("options")?.split(',').collect();
         assert!(options.contains(&"ro"), "{root}");
 
