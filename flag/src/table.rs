@@ -181,9 +181,8 @@ pub enum Channel {
 #[derive(Debug, Default)]
 pub struct Table {
     flags: BTreeMap<String, Rc<Flag>>,
+    /// Also by clusters of Istio's that records name: none of these is a host.
     hosts: FxHashMap<Box<str>, Rc<Flag>>,
-    /// By each cluster that a record names.
-    clusters: FxHashMap<Box<str>, Rc<Flag>>,
     /// Those whose group the proxy stands beside.
     own: Vec<Rc<Flag>>,
 }
@@ -199,7 +198,7 @@ impl Table {
 
     /// The flag of the Service, or of the version of one, that a cluster of Istio's stands for.
     pub fn of_cluster(&self, cluster: &str) -> Option<&Rc<Flag>> {
-        self.find(host::istio_host(cluster)?).or_else(|| self.clusters.get(cluster))
+        self.hosts.get(host::istio_host(cluster)?).or_else(|| self.hosts.get(cluster))
     }
 
     /// The flag whose group a workload belongs to.
@@ -284,7 +283,6 @@ impl Table {
     /// Where two flags claim a host, the one with the higher epoch has it: it was written last.
     fn index(&mut self) {
         self.hosts.clear();
-        self.clusters.clear();
         self.own = self.flags.values().filter(|flag| flag.own.is_some()).map(Rc::clone).collect();
         for flag in self.flags.values() {
             let short = flag.record.members.iter().filter(|_| flag.near).map(|member| &member.service);
@@ -294,8 +292,8 @@ impl Table {
                     self.hosts.insert(host.as_str().into(), Rc::clone(flag));
                 }
             }
-            for cluster in flag.clusters.keys() {
-                self.clusters.insert(cluster.clone(), Rc::clone(flag));
+            for cluster in flag.clusters.keys().filter(|cluster| host::istio_host(cluster).is_some()) {
+                self.hosts.insert(cluster.clone(), Rc::clone(flag));
             }
         }
     }

@@ -202,10 +202,7 @@ pub(super) struct Preview {
 pub(super) struct Doctor {
     #[command(flatten)]
     pub(super) cluster: Where,
-    /// Namespace of the controller
-    #[arg(long, default_value = "versionflag")]
-    pub(super) home: String,
-    /// Its account there
+    /// Account of the controller in its namespace
     #[arg(long, default_value = "versionflag")]
     pub(super) account: String,
     /// Istio's root namespace

@@ -106,6 +106,11 @@ impl Cluster {
         self.client.clone()
     }
 
+    /// The controller's namespace.
+    pub(super) fn home(&self) -> &str {
+        &self.home
+    }
+
     /// Its namespace; the context's unless one was given.
     pub(super) fn namespace(&self) -> &str {
         self.namespace.as_deref().unwrap_or("default")

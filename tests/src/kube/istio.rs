@@ -120,6 +120,19 @@ pub async fn reaches(cluster: &Cluster<'_>, flag: &str, phase: &str, version: &s
     .await
 }
 
+/// Waits until a flag is in this phase with this version active, and says that this keeps it there.
+pub async fn held(cluster: &Cluster<'_>, flag: &str, phase: &str, version: &str, why: &Value) -> Result<()> {
+    wait_for(&format!("{flag} is held in {phase}"), LIMIT, async || {
+        let status = &get(cluster, "versionflag", flag).await?["status"];
+        ensure!(
+            status["phase"] == phase && status["activeVersion"] == version && status["blockedBy"] == *why,
+            "{status}"
+        );
+        Ok(())
+    })
+    .await
+}
+
 /// Waits until a condition has this reason.
 pub async fn condition(cluster: &Cluster<'_>, flag: &str, kind: &str, reason: &str) -> Result<Value> {
     wait_for(&format!("{flag}: {kind} {reason}"), LIMIT, async || {

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use harness::kube::istio::{
-    LIMIT, PLUGIN, beside, condition, controller, flag, get, install_istio, patch, reaches, start,
+    LIMIT, PLUGIN, beside, condition, controller, flag, get, held, install_istio, patch, reaches, start,
 };
 use harness::kube::{Cluster, gateway_api_crds, story};
 use harness::wait_for;
@@ -155,8 +155,7 @@ fn a_switch_writes_a_route_and_a_service_for_each_version() {
             let conflict = condition(cluster, "reviews", "RoutesReady", "RouteConflict").await?;
             let message = conflict["message"].as_str().unwrap_or_default();
             assert!(message.starts_with("HTTPRoute shop/theirs has routes for Service reviews too"), "{message}");
-            let held = reaches(cluster, "reviews", "Coexisting", "v2").await?;
-            assert_eq!(held["status"]["blockedBy"], conflict["message"]);
+            held(cluster, "reviews", "Coexisting", "v2", &conflict["message"]).await?;
             assert_eq!(replicas(cluster, "v1").await?, 0, "nothing is started");
             let first = json!({
                 "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use harness::client::Call;
 use harness::kube::istio::{
-    LIMIT, PLUGIN, SERVICE, beside, condition, controller, flag, get, install_istio, patch, reaches, start,
+    LIMIT, PLUGIN, SERVICE, beside, condition, controller, flag, get, held, install_istio, patch, reaches, start,
 };
 use harness::kube::{Cluster, story};
 use harness::wait_for;
@@ -195,8 +195,7 @@ fn other_routes_hold_a_switch_up_and_are_named() {
                 message.starts_with("VirtualService default/theirs has routes for Service reviews too"),
                 "{message}"
             );
-            let held = reaches(cluster, "reviews", "Coexisting", "v1").await?;
-            assert_eq!(held["status"]["blockedBy"], conflict["message"]);
+            held(cluster, "reviews", "Coexisting", "v1", &conflict["message"]).await?;
             assert_eq!(get(cluster, "deployment", "reviews-v2").await?["spec"]["replicas"], 0, "nothing is started");
 
             cluster.apply(&theirs("shop.example.com").to_string()).await?;

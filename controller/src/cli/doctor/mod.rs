@@ -129,7 +129,7 @@ impl Reader {
 async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
     let client = cluster.client();
     let mut reader = Reader { client: client.clone(), unread: vec![] };
-    let (namespace, home, root) = (cluster.namespace(), options.home.as_str(), options.istio_root_namespace.as_str());
+    let (namespace, home, root) = (cluster.namespace(), cluster.home(), options.istio_root_namespace.as_str());
     let leases: Api<Lease> = Api::namespaced(client.clone(), home);
     let before = leases.get_opt(MANAGER).await;
     let all = ListParams::default();
