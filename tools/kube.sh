@@ -43,8 +43,9 @@ fi
 version=$(sed -n 's/^\tk8s.io\/kubernetes v//p' "$modules/go.mod")
 key() { cat "$modules/$1"/go.{mod,sum} | sha256sum | head -c 12; }
 store=$cache/kube
+# The word at the end changes when this script puts something else there.
 dir=$store/programs-$({ key . && key kwok && key helm && key istio && key registry; } |
-  cat - <(printf '%s' "${KUBEBUILDER_ASSETS:-}") | sha256sum | head -c 12)
+  cat - <(printf '%s' "${KUBEBUILDER_ASSETS:-}" gateway-api) | sha256sum | head -c 12)
 complete=$dir/complete${mesh:+-mesh}
 
 # provide PROGRAM MODULE PACKAGE [TAGS]
@@ -87,6 +88,13 @@ if [ ! -e "$complete" ]; then
   go -C "$modules/istio" mod download istio.io/istio >&2
   istio=$(go -C "$modules/istio" list -m -f '{{.Dir}}' istio.io/istio)
   cat "$istio/manifests/charts/base/files/crd-all.gen.yaml" >"$dir/istio-crds.yaml"
+  # Of the version that this Istio was built for.
+  go -C "$modules/istio" mod download sigs.k8s.io/gateway-api >&2
+  gateway=$(go -C "$modules/istio" list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)
+  for file in "$gateway"/config/crd/standard/gateway.networking.k8s.io_{gateway,http,grpc,tls,reference}*.yaml; do
+    printf -- '---\n'
+    cat "$file"
+  done >"$dir/gateway-api-crds.yaml"
   if [ -n "$mesh" ]; then
     provide crane registry github.com/google/go-containerregistry/cmd/crane
     # The tags are those of Istio's own build. The second leaves code out that nothing here calls.

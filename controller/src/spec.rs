@@ -322,6 +322,13 @@ impl Default for Routing {
     }
 }
 
+impl Routing {
+    /// Whether the proxies are Istio's.
+    pub fn in_mesh(&self) -> bool {
+        matches!(self.provider, Provider::Istio | Provider::GatewayAPI)
+    }
+}
+
 impl Service {
     /// The cluster of a version that `clusters` does not list.
     pub fn default_cluster(&self, version: &str) -> String {

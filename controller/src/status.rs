@@ -145,6 +145,9 @@ pub struct Switch {
     /// Traffic had moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at: Option<u64>,
+    /// For how long both versions got new requests, if that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap_ms: Option<u64>,
     /// Until when `from` stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain_until: Option<u64>,

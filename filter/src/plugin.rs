@@ -69,9 +69,9 @@ pub(crate) fn warn_of_twins(plugins: &[(u32, Plugin)]) {
     };
     if others.iter().any(|other| twin(&other)) {
         log::warn!(
-            "another plugin named \"{}\" has another role, header or workload: until it is gone its requests are \
+            "another plugin named {} has another role, header or workload: until it is gone its requests are \
              treated like those of this one. Plugins that are to stay need names of their own",
-            newest.name.escape_default()
+            flag::quoted(&newest.name)
         );
     }
 }

@@ -67,7 +67,7 @@ fn status() -> Option<i64> {
 
 #[inline(never)]
 fn find_by_cluster(table: &Table) -> Option<&Rc<Flag>> {
-    table.find(flag::host::istio_host(&property("xds\0cluster_name")?)?)
+    table.of_cluster(&property("xds\0cluster_name")?)
 }
 
 /// Decides for the request in context, and sends it on its way.

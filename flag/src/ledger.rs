@@ -14,6 +14,7 @@ use crate::record::Record;
 use crate::report::{Report, ReportError};
 use crate::route;
 use crate::stranger::{Flows, Stranger};
+use crate::traffic::{Move, Overlap, Sum, Tracks, Traffic};
 
 /// Boots of a proxy that are remembered, so that a late report of an old one is not believed.
 const OLD_BOOTS: usize = 8;
@@ -86,6 +87,9 @@ pub struct Fleet {
     /// Sum of the answers of those that acked, by version.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub answers: BTreeMap<String, Answers>,
+    /// For how long both versions of the last flip got new requests; absent: that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<Overlap>,
 }
 
 impl Fleet {
@@ -103,6 +107,7 @@ impl Fleet {
             highest_epoch: 0,
             sent: BTreeMap::new(),
             answers: BTreeMap::new(),
+            overlap: None,
         }
     }
 }
@@ -127,6 +132,7 @@ struct Proxy {
     /// By uid: the record in effect, and since when.
     effective: BTreeMap<String, (u64, String, u64)>,
     strangers: Flows,
+    tracks: Tracks,
 }
 
 /// All that was reported.
@@ -134,12 +140,14 @@ struct Proxy {
 pub struct Ledger {
     proxies: BTreeMap<String, Proxy>,
     stale_ms: u64,
+    /// The last flip of each flag, by uid.
+    moves: BTreeMap<String, Move>,
 }
 
 impl Ledger {
     /// A report older than `stale_ms` says nothing any more.
     pub fn new(stale_ms: u64) -> Ledger {
-        Ledger { proxies: BTreeMap::new(), stale_ms }
+        Ledger { proxies: BTreeMap::new(), stale_ms, moves: BTreeMap::new() }
     }
 
     /// Takes in a report whose sender has been checked.
@@ -162,11 +170,43 @@ impl Ledger {
         };
         let error = ReportError::Stale { proxy: report.proxy.clone(), boot: report.boot.clone(), seq: report.seq };
         if !stale {
+            let counted = report.flags.iter().filter(|_| report.complete);
+            for (uid, state) in counted {
+                if let Some(flip) = self.moves.get_mut(uid) {
+                    flip.take(now_ms, &report.proxy, &report.boot, state);
+                }
+            }
             let gap = now_ms.saturating_sub(proxy.received_ms) > self.stale_ms;
             proxy.take(now_ms, gap, report);
         }
         self.proxies.insert(proxy.report.proxy.clone(), proxy);
         if stale { Err(error) } else { Ok(()) }
+    }
+
+    /// A flag is about to be flipped, and was not before.
+    pub fn flips(&mut self, uid: &str, from: &str, to: &str) {
+        let mut flip = Move::new(from, to);
+        for (name, proxy) in &self.proxies {
+            if let Some(state) = proxy.report.flags.get(uid) {
+                flip.before(name, &proxy.report.boot, state);
+            }
+        }
+        self.moves.insert(uid.to_owned(), flip);
+    }
+
+    /// A flag is gone.
+    pub fn forget(&mut self, uid: &str) {
+        self.moves.remove(uid);
+    }
+
+    /// The requests of one flag at the expected proxies.
+    pub fn traffic(&self, now_ms: u64, uid: &str, expected: &BTreeSet<String>) -> Traffic {
+        let mut sum = Sum::default();
+        let current = expected.iter().filter_map(|name| self.current(now_ms, name).ok());
+        for (proxy, state) in current.filter_map(|proxy| Some((proxy, proxy.report.flags.get(uid)?))) {
+            sum.add(proxy.received_ms, uid, state, &proxy.tracks);
+        }
+        sum.end(expected.len())
     }
 
     /// What the expected proxies say of `record`.
@@ -212,6 +252,7 @@ impl Ledger {
             }
         }
         let all_acked = fleet.acked == fleet.expected && fleet.expected > 0;
+        fleet.overlap = self.moves.get(&record.uid).and_then(Move::overlap);
         fleet.old = self.quiet(now_ms, &record.uid, expected, &asked.old, all_acked.then_some(last_ack_ms));
         fleet
     }
@@ -281,6 +322,7 @@ impl Proxy {
             runs: BTreeMap::new(),
             effective: BTreeMap::new(),
             strangers: Flows::default(),
+            tracks: Tracks::default(),
         }
     }
 
@@ -302,6 +344,7 @@ impl Proxy {
             // Something was not seen: what was quiet before may not have stayed so.
             self.runs.clear();
             self.effective.clear();
+            self.tracks.clear();
         }
         if report.complete {
             self.strangers.take(now_ms, &report.flags);
@@ -318,9 +361,13 @@ impl Proxy {
                 .into_iter()
                 .filter(|((uid, _), _)| report.flags.contains_key(uid))
                 .collect();
+            self.tracks.retain(|uid| report.flags.contains_key(uid));
             for (uid, state) in &report.flags {
                 let counted = state.sent.keys().chain(state.arrived.keys()).map(String::as_str);
                 for version in counted.chain([NEVER_COUNTED]).collect::<BTreeSet<&str>>() {
+                    if version != NEVER_COUNTED {
+                        self.tracks.take(now_ms, uid, version, state);
+                    }
                     self.extend_run(now_ms, uid, version, state, &report.instances);
                 }
             }

@@ -17,6 +17,7 @@
 //! | [`route`] | what the name of a route says about a proxy's routes |
 //! | [`report`] | what a proxy reports, and which reports are believed |
 //! | [`ledger`] | who acked, who lags, and whether the old version is quiet |
+//! | [`traffic`] | how many requests a version gets lately, and for how long two got new ones |
 //! | [`proxy`] | how a proxy is called, and whether it is a gateway |
 //! | [`json`] | how JSON of the other side is read |
 //! | [`lease`] | which VM instance of a proxy talks to the flag service |
@@ -42,6 +43,7 @@ pub mod route;
 pub mod snapshot;
 pub mod stranger;
 pub mod table;
+pub mod traffic;
 
 /// Version of everything in this crate that crosses the wire. There has been one so far.
 pub const PROTOCOL: u32 = 1;
@@ -51,10 +53,11 @@ pub fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// Text of unknown origin, for a message. `Debug` does the same with tables of Unicode, which the
-/// filter has no room for.
-pub(crate) fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.escape_default())
+/// Text of unknown origin, for a message, where nothing of it can be taken for another one. `Debug` has
+/// tables of Unicode for that, which the filter has no room for.
+pub fn quoted(text: &str) -> String {
+    let shown = |letter| if matches!(letter, ' ' | '!' | '#'..='~') { letter } else { '?' };
+    format!("\"{}\"", text.chars().map(shown).collect::<String>())
 }
 
 /// A map made one by one. Collecting would sort first, which for every type is a sort of its own

@@ -5,12 +5,21 @@
 //! controller writes have this form. Istio puts the name of a VirtualService that delegates before
 //! it. A route of any other name is not ours to judge; but `default` is Istio's own, where it has no
 //! VirtualService.
+//!
+//! A rule of the Gateway API has a name that is unique in its route, and made of DNS labels. There
+//! `versionflag.RULE.v1.v1.v2` says the same: the number of the rule, the default, all versions; or
+//! `versionflag.RULE.HASH` where that would be too long.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use sha2::{Digest, Sha256};
+
+use crate::limits;
 use crate::record::Record;
 
 const PREFIX: &str = "versionflag:";
+const RULE_PREFIX: &str = "versionflag.";
 const NO_VIRTUAL_SERVICE: &str = "default";
 
 /// The name of the routes for a record.
@@ -25,17 +34,83 @@ pub fn name_of_versions<'a>(name: &str, versions: impl IntoIterator<Item = &'a s
     format!("{PREFIX}{name}:{}", versions.join(","))
 }
 
-/// What keeps a route in use from serving the record, and `wanted` besides.
-pub fn lacks(route: &str, record: &Record, wanted: &str) -> Option<String> {
-    if route == NO_VIRTUAL_SERVICE && !record.namespace.is_empty() {
-        return Some("no VirtualService reached it yet".to_owned());
+/// The name of one rule of the Gateway API for a record.
+pub fn rule_name(record: &Record, rule: usize) -> String {
+    let name = format!("{RULE_PREFIX}{rule}.{}", words(record));
+    if name.len() <= limits::NAME_BYTES { name } else { format!("{RULE_PREFIX}{rule}.{}", words_hash(record)) }
+}
+
+fn words(record: &Record) -> String {
+    let words: Vec<String> =
+        [&record.active].into_iter().chain(&record.versions).map(|version| word(version)).collect();
+    words.join(".")
+}
+
+fn words_hash(record: &Record) -> String {
+    Sha256::digest(words(record)).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A version as a DNS label. What that may not have is `z` and two digits.
+fn word(version: &str) -> String {
+    let letter = |byte: u8| match byte {
+        b'z' => "zz".to_owned(),
+        b'a'..=b'y' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
+        other => format!("z{other:02x}"),
+    };
+    version.bytes().map(letter).collect()
+}
+
+/// The version that a word stands for. One that is no word stands for itself.
+fn version(word: &str) -> Cow<'_, str> {
+    if !word.contains('z') {
+        return word.into();
+    }
+    let (mut version, mut rest) = (String::new(), word);
+    while let Some((plain, coded)) = rest.split_once('z') {
+        version.push_str(plain);
+        let byte = coded.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let (letter, length) = match byte {
+            _ if coded.starts_with('z') => ('z', 1),
+            Some(byte) => (char::from(byte), 2),
+            None => return word.into(),
+        };
+        version.push(letter);
+        rest = coded.get(length..).unwrap_or_default();
+    }
+    version.push_str(rest);
+    version.into()
+}
+
+/// What the name of a route says: the versions that it lists, and the default.
+struct Says<'a> {
+    versions: BTreeSet<Cow<'a, str>>,
+    default: Option<Cow<'a, str>>,
+}
+
+fn read(route: &str) -> Option<Says<'_>> {
+    if let Some(rule) = route.strip_prefix(RULE_PREFIX) {
+        let mut words = rule.split('.').skip(1).map(version);
+        let default = words.next()?;
+        return Some(Says { versions: words.collect(), default: Some(default) });
     }
     let (_, rest) = route.split_once(PREFIX)?.1.split_once(':')?;
     let (versions, default) = match rest.split_once(':') {
-        Some((versions, default)) => (versions, Some(default)),
+        Some((versions, default)) => (versions, Some(default.into())),
         None => (rest, None),
     };
-    let versions: BTreeSet<&str> = versions.split(',').collect();
+    Some(Says { versions: versions.split(',').map(Cow::from).collect(), default })
+}
+
+/// What keeps a route in use from serving the record, and `wanted` besides.
+pub fn lacks(route: &str, record: &Record, wanted: &str) -> Option<String> {
+    if route == NO_VIRTUAL_SERVICE && !record.namespace.is_empty() {
+        return Some("no route of the flag reached it yet".to_owned());
+    }
+    let Says { versions, default } = read(route)?;
+    if versions.is_empty() {
+        let same = default.is_some_and(|hash| hash == words_hash(record)) && record.versions.contains(wanted);
+        return (!same).then(|| format!("its route {route:?} is not the one for these versions"));
+    }
     if !versions.contains(wanted) {
         return Some(format!("its route {route:?} does not list {wanted}"));
     }
@@ -43,6 +118,6 @@ pub fn lacks(route: &str, record: &Record, wanted: &str) -> Option<String> {
     if default != record.active {
         return Some(format!("requests without a version still go to {default} there (route {route:?})"));
     }
-    let gone = versions.into_iter().find(|version| !record.versions.contains(*version))?;
+    let gone = versions.into_iter().find(|version| !record.versions.contains(version.as_ref()))?;
     Some(format!("its route {route:?} still leads to {gone}"))
 }

@@ -181,6 +181,7 @@ pub enum Channel {
 #[derive(Debug, Default)]
 pub struct Table {
     flags: BTreeMap<String, Rc<Flag>>,
+    /// Also by clusters of Istio's that records name: none of these is a host.
     hosts: FxHashMap<Box<str>, Rc<Flag>>,
     /// Those whose group the proxy stands beside.
     own: Vec<Rc<Flag>>,
@@ -193,6 +194,11 @@ impl Table {
             return None;
         }
         self.hosts.get(host::normalize(authority).as_ref())
+    }
+
+    /// The flag of the Service, or of the version of one, that a cluster of Istio's stands for.
+    pub fn of_cluster(&self, cluster: &str) -> Option<&Rc<Flag>> {
+        self.hosts.get(host::istio_host(cluster)?).or_else(|| self.hosts.get(cluster))
     }
 
     /// The flag whose group a workload belongs to.
@@ -285,6 +291,9 @@ impl Table {
                 if newer {
                     self.hosts.insert(host.as_str().into(), Rc::clone(flag));
                 }
+            }
+            for cluster in flag.clusters.keys().filter(|cluster| host::istio_host(cluster).is_some()) {
+                self.hosts.insert(cluster.clone(), Rc::clone(flag));
             }
         }
     }

@@ -18,7 +18,9 @@ use crate::process::{Process, tool};
 use crate::wait::wait_for;
 
 const START_LIMIT: Duration = Duration::from_secs(60);
-const ADMIN_LIMIT: Duration = Duration::from_secs(5);
+const READY_LIMIT: Duration = Duration::from_secs(5);
+/// Its main thread has been seen not to answer for some seconds, right after its start.
+const ADMIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// How an Envoy is run.
 #[derive(Debug, Clone)]
@@ -93,9 +95,9 @@ impl Envoy {
         (self.admin, self.listeners) = wait_for(&self.options.name, START_LIMIT, async || {
             process.check_running()?;
             let admin = std::fs::read_to_string(admin_file)?.trim().parse()?;
-            let ready = Call::get(admin, "/ready").limit(ADMIN_LIMIT).send().await?;
+            let ready = Call::get(admin, "/ready").limit(READY_LIMIT).send().await?;
             ensure!(ready.status == 200, "not ready: {}", ready.body.trim());
-            let answer = Call::get(admin, "/listeners?format=json").limit(ADMIN_LIMIT).send().await?;
+            let answer = Call::get(admin, "/listeners?format=json").limit(READY_LIMIT).send().await?;
             Ok((admin, bound_listeners(&answer)?))
         })
         .await?;
@@ -120,7 +122,9 @@ impl Envoy {
     /// Counters and gauges whose names start like this.
     pub async fn stats(&self, prefix: &str) -> Result<BTreeMap<String, u64>> {
         let filter = prefix.replace('.', "%5C.");
-        let answer = Call::get(self.admin, &format!("/stats?filter=^{filter}")).limit(ADMIN_LIMIT).send().await?;
+        let asked = Call::get(self.admin, &format!("/stats?filter=^{filter}")).limit(ADMIN_LIMIT).send().await;
+        let threads = || self.process.as_ref().map(Process::threads).unwrap_or_default();
+        let answer = asked.with_context(|| format!("{}: its threads: {}", self.options.name, threads()))?;
         let parse = |line: &str| {
             let (name, value) = line.rsplit_once(": ")?;
             Some((name.to_owned(), value.parse().ok()?))

@@ -33,6 +33,7 @@
 //! | [`config`] | pieces of Envoy configuration |
 //! | [`envoy`] | a real Envoy |
 //! | [`backend`] | one version of a service |
+//! | [`checks`] | what checks ask: a webhook, a real Prometheus |
 //! | [`fake`] | a flag service that answers as the test says |
 //! | [`flips`] | many flips under load |
 //! | [`local`] | the whole system on this machine |
@@ -45,6 +46,7 @@
 
 pub mod backend;
 pub mod bench;
+pub mod checks;
 pub mod client;
 pub mod clock;
 pub mod config;

@@ -126,6 +126,18 @@ impl Process {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
+    /// What each of its threads does: its name, its state, and where in the kernel it waits.
+    pub fn threads(&self) -> String {
+        let about = |task: &Path| {
+            let read = |name: &str| fs::read_to_string(task.join(name)).unwrap_or_default().trim().to_owned();
+            let stat = read("stat");
+            let state = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned();
+            format!("{} {state} {}", read("comm"), read("wchan"))
+        };
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        tasks.map(|task| about(&task.path())).collect::<Vec<_>>().join(", ")
+    }
+
     /// Where its output goes.
     pub fn log(&self) -> &Path {
         &self.log

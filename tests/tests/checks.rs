@@ -1,25 +1,14 @@
 //! Checks before and after a flip: what the proxies measure, a real Prometheus, a webhook. On real
 //! parts, under load, every request checked.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::checks::{Hook, prometheus};
 use harness::local::{Local, own_address};
-use harness::process::{Process, tool};
-use harness::{Call, Envoy, Load, LoadPlan, TestDir, clock, story, wait_for};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use harness::{Envoy, Load, LoadPlan, TestDir, clock, story, wait_for};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -137,47 +126,6 @@ fn without_traffic_nothing_is_proved() {
     });
 }
 
-/// A service of the operator's.
-struct Hook {
-    address: SocketAddr,
-    status: Arc<AtomicU16>,
-    bodies: Arc<Mutex<Vec<Value>>>,
-    task: JoinHandle<()>,
-}
-
-impl Hook {
-    async fn start() -> Result<Hook> {
-        let listener = TcpListener::bind((own_address(), 0)).await?;
-        let address = listener.local_addr()?;
-        let (status, bodies) = (Arc::new(AtomicU16::new(503)), Arc::new(Mutex::new(vec![])));
-        let (answer, seen) = (Arc::clone(&status), Arc::clone(&bodies));
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
-                    async move {
-                        let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                        seen.lock().expect("a lock").push(serde_json::from_slice(&body).unwrap_or_default());
-                        let response = Response::builder().status(answer.load(Ordering::Relaxed));
-                        Ok::<_, Infallible>(response.body(Full::new(Bytes::new())).expect("a response"))
-                    }
-                });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-                );
-            }
-        });
-        Ok(Hook { address, status, bodies, task })
-    }
-}
-
-impl Drop for Hook {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 #[test]
 fn a_webhook_is_asked_before_the_flip_and_after_it() {
     story("webhook", async |dir| {
@@ -192,10 +140,10 @@ fn a_webhook_is_asked_before_the_flip_and_after_it() {
         let load = load(&envoy).await?;
         local.ask("v2");
         // 503 is no answer, 404 is one.
-        hook.status.store(404, Ordering::Relaxed);
+        hook.answers(404);
         is_blocked(&local, "CheckFailed", "check smoke failed for v2: the webhook answered 404").await?;
         assert_eq!(local.phase().await?, ("AwaitingPromotion".to_owned(), "v1".to_owned()));
-        hook.status.store(200, Ordering::Relaxed);
+        hook.answers(200);
         local.reaches("Retaining", "v2").await?;
         let asked = hook.bodies.lock().expect("a lock").clone();
         for (name, when) in [("smoke", "BeforeFlip"), ("soak", "AfterFlip")] {
@@ -203,7 +151,7 @@ fn a_webhook_is_asked_before_the_flip_and_after_it() {
             assert_eq!((&body["from"], &body["to"], &body["when"]), (&json!("v1"), &json!("v2"), &json!(when)));
         }
         // Long after the flip it is still asked, and still counts.
-        hook.status.store(500, Ordering::Relaxed);
+        hook.answers(500);
         wait_for("v1 again", LIMIT, async || {
             let view = local.view().await?;
             let reason = view["status"]["override"]["reason"].as_str().unwrap_or_default();
@@ -235,31 +183,6 @@ fn what_cannot_be_reached_neither_passes_nor_fails() {
         assert!(results.all_served_by("v1"), "{:?}", results.by_version());
         Ok(())
     });
-}
-
-/// A Prometheus that looks at an Envoy every second.
-async fn prometheus(dir: &TestDir, envoy: &Envoy) -> Result<(Process, SocketAddr)> {
-    let at = SocketAddr::from((own_address(), 9090));
-    let config = json!({
-        "global": { "scrape_interval": "1s" },
-        "scrape_configs": [{
-            "job_name": "envoy", "metrics_path": "/stats/prometheus",
-            "static_configs": [{ "targets": [envoy.admin().to_string()] }],
-        }],
-    });
-    let file = dir.write("prometheus.yaml", config.to_string());
-    let mut command = Command::new(tool("VERSIONFLAG_PROMETHEUS", "tools/prometheus.sh")?);
-    command.arg(format!("--config.file={}", file.display()));
-    command.arg(format!("--storage.tsdb.path={}", dir.file("prometheus").display()));
-    command.arg(format!("--web.listen-address={at}"));
-    let process = Process::start(dir, "prometheus", command)?;
-    wait_for("Prometheus", LIMIT, async || {
-        let answer = Call::get(at, "/-/ready").send().await?;
-        ensure!(answer.status == 200, "{}", answer.body);
-        Ok(())
-    })
-    .await?;
-    Ok((process, at))
 }
 
 #[test]

@@ -93,6 +93,21 @@ pub(super) enum Command {
     Resume(At),
     /// Show what happened lately
     History(At),
+    /// Find what would keep VersionFlags of a namespace from working; exit code 1 says that something does
+    Doctor(Doctor),
+    /// Print a VersionFlag for a Service of a cluster
+    Init(Init),
+    /// Print how a request reaches a version before it is active
+    Preview(Preview),
+    /// Find what is wrong with a file before it is applied; exit code 1 says that something is
+    Lint {
+        /// YAML documents with a VersionFlag, and what belongs to it
+        #[arg(short, long)]
+        file: PathBuf,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Print configuration for others
     Render {
         #[command(subcommand)]
@@ -142,6 +157,65 @@ pub(super) struct Controller {
     pub(super) log_json: bool,
 }
 
+/// What is to be switched.
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// The Service
+    pub(super) service: String,
+    /// The version that serves now
+    #[arg(long)]
+    pub(super) version: String,
+    /// The routes are yours: print some to begin with as well
+    #[arg(long)]
+    pub(super) user_provided: bool,
+    #[command(flatten)]
+    pub(super) cluster: Where,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: Manifest,
+}
+
+/// The only way to print what is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Manifest {
+    /// YAML documents.
+    #[default]
+    Yaml,
+}
+
+/// Which version of a flag.
+#[derive(Debug, Args)]
+pub(super) struct Preview {
+    /// The VersionFlag
+    pub(super) name: String,
+    /// The version
+    pub(super) version: String,
+    #[command(flatten)]
+    pub(super) cluster: Where,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: Output,
+}
+
+/// What the doctor looks at.
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    pub(super) cluster: Where,
+    /// Account of the controller in its namespace
+    #[arg(long, default_value = "versionflag")]
+    pub(super) account: String,
+    /// Istio's root namespace
+    #[arg(long, default_value = "istio-system")]
+    pub(super) istio_root_namespace: String,
+    /// Port of the flag service
+    #[arg(long, default_value_t = 7070)]
+    pub(super) port: u16,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: Output,
+}
+
 /// How Istio delivers the filter.
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -175,19 +249,24 @@ pub(super) enum Render {
         proxy: Option<String>,
     },
     /// What the controller would write for Istio: routes and plugins
-    Istio {
-        /// The VersionFlag
-        #[arg(short, long)]
-        file: PathBuf,
-        /// Versions that there are besides spec.version
-        #[arg(long, value_delimiter = ',')]
-        versions: Vec<String>,
-        /// Namespace of the controller
-        #[arg(long, default_value = "versionflag")]
-        home: String,
-        #[command(flatten)]
-        plugin: Plugin,
-    },
+    Istio(Rendered),
+    /// The same with routes of the Gateway API; the file has the Services as well
+    GatewayApi(Rendered),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rendered {
+    /// The VersionFlag
+    #[arg(short, long)]
+    pub(super) file: PathBuf,
+    /// Versions that there are besides spec.version
+    #[arg(long, value_delimiter = ',')]
+    pub(super) versions: Vec<String>,
+    /// Namespace of the controller
+    #[arg(long, default_value = "versionflag")]
+    pub(super) home: String,
+    #[command(flatten)]
+    pub(super) plugin: Plugin,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::await_condition;
@@ -16,13 +17,17 @@ use kube::{Api, Client, Config, ResourceExt};
 use serde_json::json;
 
 use super::ANSWER;
+use crate::kube::driver::LEASE;
 use crate::kube::resource::{REQUEST, VersionFlag};
 use crate::kube::write::is_conflict;
 use crate::local::unique;
 use crate::observation::{Action, Request};
+use crate::service::FlagView;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// For what can be done without.
+const LIVE: Duration = Duration::from_secs(3);
 /// Writes of the controller in between that a request may meet.
 const TRIES: usize = 8;
 /// Field manager of the annotation.
@@ -42,6 +47,9 @@ pub(super) struct Where {
     /// The kubeconfig; $KUBECONFIG or ~/.kube/config unless given
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     kubeconfig: Option<PathBuf>,
+    /// Namespace of the controller
+    #[arg(long, value_name = "NAMESPACE", default_value = "versionflag", help_heading = HEADING)]
+    home: String,
 }
 
 impl Where {
@@ -68,6 +76,8 @@ pub(super) struct Cluster {
     namespace: Option<String>,
     /// What leads a command to the same cluster.
     options: String,
+    /// Namespace of the controller.
+    home: String,
 }
 
 impl Cluster {
@@ -83,7 +93,27 @@ impl Cluster {
             + &quoted("--kubeconfig", at.kubeconfig.as_ref().map(|path| path.display().to_string()));
         let url = config.cluster_url.to_string();
         let namespace = Some(namespace).filter(|_| !all);
-        Ok(Cluster { client: Client::try_from(config)?, url, namespace, options })
+        Ok(Cluster { client: Client::try_from(config)?, url, namespace, options, home: at.home.clone() })
+    }
+
+    /// Says whether anything answers there.
+    pub(super) async fn reach(&self) -> anyhow::Result<()> {
+        self.call(self.client.apiserver_version()).await.map(drop)
+    }
+
+    /// For other kinds than VersionFlags.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The controller's namespace.
+    pub(super) fn home(&self) -> &str {
+        &self.home
+    }
+
+    /// Its namespace; the context's unless one was given.
+    pub(super) fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("default")
     }
 
     /// What follows the name of a command that is about this flag.
@@ -151,6 +181,29 @@ impl Cluster {
             });
             let event = event.with_context(|| format!("the watch at {} was cut", self.url));
             std::future::ready(event.transpose())
+        })
+    }
+
+    /// What the flag service knows of the one with this name, or of all: it is asked through the API
+    /// server, at the pod that holds the Lease, with the rights of whoever asks.
+    pub(super) async fn live(&self, name: Option<&str>) -> anyhow::Result<Vec<FlagView>> {
+        let ask = async {
+            let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.home);
+            let holder = leases.get(LEASE).await?.spec.and_then(|spec| spec.holder_identity);
+            let holder = holder.filter(|holder| !holder.is_empty()).context("no controller acts")?;
+            let flag = self.namespace.as_deref().zip(name);
+            let query = flag.map(|(namespace, name)| format!("?flag={namespace}/{name}")).unwrap_or_default();
+            let path = format!("/api/v1/namespaces/{}/pods/{holder}/proxy/v1/status{query}", self.home);
+            let body = self.client.request_text(hyper::Request::get(path).body(vec![])?).await?;
+            anyhow::Ok(serde_json::from_str(&body).context("the answer is not that of a flag service")?)
+        };
+        let answer = tokio::time::timeout(LIVE, ask).await;
+        answer.with_context(|| format!("no answer within {} s", LIVE.as_secs())).flatten().map_err(|error| {
+            match error.downcast::<kube::Error>() {
+                Ok(kube::Error::Api(status)) => anyhow::anyhow!("{}", status.message),
+                Ok(error) => error.into(),
+                Err(error) => error,
+            }
         })
     }
 

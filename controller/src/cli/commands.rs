@@ -23,6 +23,8 @@ use crate::service::{FlagView, now_ms};
 
 /// Between two looks at a flag service.
 const LOOK: Duration = Duration::from_millis(500);
+/// Between two of the same through the API server of a cluster.
+const LIVE: Duration = Duration::from_secs(1);
 
 /// Where flags are found.
 enum Source {
@@ -51,7 +53,8 @@ impl Source {
         Ok(Source::Cluster { cluster: Cluster::connect(&at.cluster, all).await?, name })
     }
 
-    async fn look(&self) -> anyhow::Result<Vec<Shown>> {
+    /// `live`: with what the flag service of a cluster knows, if it can be asked.
+    async fn look(&self, live: Option<&mut Live>) -> anyhow::Result<Vec<Shown>> {
         match self {
             Source::Service { client, at } => client.status().await?.iter().map(|view| of_view(view, at)).collect(),
             Source::Cluster { cluster, name } => {
@@ -59,9 +62,34 @@ impl Source {
                 if flags.is_empty() {
                     warn(&format!("no VersionFlags in {}", cluster.place()));
                 }
-                flags.iter().map(|flag| of_resource(flag, cluster)).collect()
+                let views = match live {
+                    Some(live) => live.ask(cluster, name.as_deref()).await,
+                    None => None,
+                };
+                of_resources(&flags, views.as_deref(), cluster)
             }
         }
+    }
+}
+
+/// Asks what is not in the resource, and says once that it cannot.
+#[derive(Default)]
+struct Live {
+    quiet: bool,
+    said: Option<String>,
+}
+
+impl Live {
+    async fn ask(&mut self, cluster: &Cluster, name: Option<&str>) -> Option<Vec<FlagView>> {
+        let error = match cluster.live(name).await {
+            Ok(views) => return Some(views),
+            Err(error) => format!("{error:#}"),
+        };
+        if !self.quiet && self.said.as_ref() != Some(&error) {
+            warn(&format!("without requests, as the flag service cannot be asked: {error}"));
+            self.said = Some(error);
+        }
+        None
     }
 }
 
@@ -74,14 +102,26 @@ fn of_view(view: &FlagView, at: &str) -> anyhow::Result<Shown> {
     Ok(Shown { model: Model::of_view(view, at), json: serde_json::to_value(view)? })
 }
 
-fn of_resource(flag: &VersionFlag, cluster: &Cluster) -> anyhow::Result<Shown> {
+fn of_resources(flags: &[VersionFlag], views: Option<&[FlagView]>, cluster: &Cluster) -> anyhow::Result<Vec<Shown>> {
+    let view = |flag: &VersionFlag| {
+        let name = format!("{}/{}", flag.namespace().unwrap_or_default(), flag.name_any());
+        views.into_iter().flatten().find(|view| view.name == name)
+    };
+    flags.iter().map(|flag| of_resource(flag, view(flag), cluster)).collect()
+}
+
+fn of_resource(flag: &VersionFlag, live: Option<&FlagView>, cluster: &Cluster) -> anyhow::Result<Shown> {
     let mut status = flag.status.clone().unwrap_or_default();
     // Not for others: it may change with every version of the controller.
     status.machine = None;
     let json = json!({
         "namespace": flag.namespace(), "name": flag.name_any(), "specVersion": flag.spec.version, "status": status,
+        "live": live.map(|live| json!({
+            "traffic": live.traffic, "fleet": live.fleet, "checks": live.checks, "waiting": live.waiting,
+            "next": live.next,
+        })),
     });
-    Ok(Shown { model: Model::of_resource(flag, cluster.at(flag), now_ms()), json })
+    Ok(Shown { model: Model::of_resource(flag, live, cluster.at(flag), now_ms()), json })
 }
 
 fn jsons(shown: &[Shown]) -> Value {
@@ -115,8 +155,9 @@ fn outline(shown: &[Shown], output: Output) -> String {
 
 pub(super) async fn status(at: &At, all: bool, watch: bool, program: &str) -> anyhow::Result<ExitCode> {
     let source = Source::open(at, all).await?;
+    let mut live = Live::default();
     if !watch {
-        let shown = source.look().await?;
+        let shown = source.look(Some(&mut live)).await?;
         match at.output {
             Output::Json => print_json(&jsons(&shown))?,
             Output::Text => print(&draw(&shown, at.output, program)?)?,
@@ -134,27 +175,34 @@ pub(super) async fn status(at: &At, all: bool, watch: bool, program: &str) -> an
         before = Some(now);
         print(&draw(&shown, at.output, program)?)
     };
-    again(source.look().await?)?;
+    again(source.look(Some(&mut live)).await?)?;
     match &source {
         Source::Service { .. } => loop {
             tokio::time::sleep(LOOK).await;
-            again(source.look().await?)?;
+            again(source.look(None).await?)?;
         },
         Source::Cluster { cluster, name } => {
-            let mut changes = pin!(cluster.watch(name.as_deref()));
-            while let Some(flags) = changes.next().await {
-                match flags {
-                    Ok(flags) => again(flags.iter().map(|flag| of_resource(flag, cluster)).collect::<Result<_, _>>()?)?,
-                    Err(error) => warn(&format!("{error:#}: trying again")),
+            let (mut changes, mut flags) = (pin!(cluster.watch(name.as_deref())), None);
+            loop {
+                tokio::select! {
+                    changed = changes.next() => match changed {
+                        None => return Ok(ExitCode::SUCCESS),
+                        Some(Ok(found)) => flags = Some(found),
+                        Some(Err(error)) => warn(&format!("{error:#}: trying again")),
+                    },
+                    () = tokio::time::sleep(LIVE) => {}
+                }
+                if let Some(flags) = &flags {
+                    let views = live.ask(cluster, name.as_deref()).await;
+                    again(of_resources(flags, views.as_deref(), cluster)?)?;
                 }
             }
-            Ok(ExitCode::SUCCESS)
         }
     }
 }
 
 pub(super) async fn list(at: &At, all: bool) -> anyhow::Result<()> {
-    let shown = Source::open(at, all).await?.look().await?;
+    let shown = Source::open(at, all).await?.look(None).await?;
     match at.output {
         Output::Json => print_json(&jsons(&shown)),
         Output::Text if shown.is_empty() => Ok(()),
@@ -176,7 +224,7 @@ pub(super) async fn why(at: &At, program: &str) -> anyhow::Result<()> {
         });
         return print_json(&why.collect::<Vec<_>>());
     }
-    let shown = source.look().await?;
+    let shown = source.look(Some(&mut Live { quiet: true, ..Live::default() })).await?;
     match at.output {
         Output::Json => {
             let why = shown.iter().map(|Shown { model, .. }| {
@@ -196,7 +244,7 @@ pub(super) async fn why(at: &At, program: &str) -> anyhow::Result<()> {
 }
 
 pub(super) async fn history(at: &At) -> anyhow::Result<()> {
-    let shown = Source::open(at, false).await?.look().await?;
+    let shown = Source::open(at, false).await?.look(None).await?;
     match at.output {
         Output::Json => print_json(
             &shown
@@ -224,7 +272,7 @@ pub(super) async fn request(at: &At, action: Action, program: &str) -> anyhow::R
         Source::Cluster { cluster, name: Some(name) } => {
             let flag = cluster.ask(&name, action).await?;
             let last = flag.status.as_ref().and_then(|status| status.last_request.as_ref());
-            (of_resource(&flag, &cluster)?, last.and_then(|last| last.refused.clone()))
+            (of_resource(&flag, None, &cluster)?, last.and_then(|last| last.refused.clone()))
         }
     };
     if let Some(why) = refused {

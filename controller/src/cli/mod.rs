@@ -4,8 +4,12 @@ mod args;
 mod client;
 mod cluster;
 mod commands;
+mod doctor;
+mod init;
+mod lint;
 mod model;
 mod place;
+mod preview;
 mod render;
 mod render_istio;
 mod show;
@@ -26,7 +30,8 @@ use crate::kube::istio::routes::full_host;
 use crate::kube::resource::MANAGER;
 use crate::local::file::File;
 use crate::observation::Action;
-use args::{Command, Controller, Output, Plugin, Render};
+use crate::spec::Provider;
+use args::{Command, Controller, Output, Plugin, Render, Rendered};
 
 pub use args::Cli;
 
@@ -53,16 +58,16 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Suspend(at) => commands::request(&at, Action::Suspend, program).await?,
         Command::Resume(at) => commands::request(&at, Action::Resume, program).await?,
         Command::History(at) => commands::history(&at).await?,
+        Command::Doctor(options) => return doctor::run(&options).await,
+        Command::Init(options) => print(&init::run(&options).await?)?,
+        Command::Preview(options) => preview::run(&options).await?,
+        Command::Lint { file, output } => return linted(&file, output),
         Command::Render { what: Render::Envoy { file, proxy } } => {
             let text = render::envoy(&File::read(&file)?, proxy.as_deref());
             print(&text.map_err(anyhow::Error::msg)?)?;
         }
-        Command::Render { what: Render::Istio { file, versions, home, plugin } } => {
-            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-            let flag =
-                serde_saphyr::from_str(&text).with_context(|| format!("{} is no VersionFlag", file.display()))?;
-            print(&render_istio::istio(&flag, &versions, &image(plugin, &home)).map_err(anyhow::Error::msg)?)?;
-        }
+        Command::Render { what: Render::Istio(options) } => rendered(options, Provider::Istio)?,
+        Command::Render { what: Render::GatewayApi(options) } => rendered(options, Provider::GatewayAPI)?,
         Command::Crd => print(&crate::kube::resource::definition_yaml()?)?,
         Command::Version { output: Output::Text } => print(&format!("versionflag {}\n", env!("CARGO_PKG_VERSION")))?,
         Command::Version { output: Output::Json } => {
@@ -70,6 +75,25 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn linted(file: &Path, output: Output) -> anyhow::Result<ExitCode> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let wrong = lint::lint(&text).map_err(anyhow::Error::msg).with_context(|| file.display().to_string())?;
+    match output {
+        Output::Json => print_json(&wrong)?,
+        Output::Text => print(&lint::text(&wrong))?,
+    }
+    let failed = wrong.iter().any(|one| one.error);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn rendered(options: Rendered, provider: Provider) -> anyhow::Result<()> {
+    let Rendered { file, versions, home, plugin } = options;
+    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let input = render_istio::read(&text).map_err(anyhow::Error::msg);
+    let input = input.with_context(|| format!("{} cannot be rendered", file.display()))?;
+    print(&render_istio::render(input, provider, &versions, &image(plugin, &home)).map_err(anyhow::Error::msg)?)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

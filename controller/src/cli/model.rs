@@ -1,12 +1,16 @@
 //! One flag as people are shown it, whichever way it was asked for. Pure.
 
 use flag::ledger::{Laggard, Quiet};
+use flag::traffic::Flow;
 use kube::ResourceExt;
 
+use crate::checks::{Answers, Verdict};
 use crate::kube::resource::{self, ResourceStatus, Role, VersionFlag};
 use crate::observation::Workload;
 use crate::service::FlagView;
+use crate::spec::Percent;
 use crate::status::{Phase, Status};
+use crate::step::{Upcoming, upcoming};
 
 /// One flag.
 #[derive(Debug, Clone)]
@@ -21,6 +25,12 @@ pub(super) struct Model {
     pub(super) blocked: Option<Blocked>,
     pub(super) versions: Vec<Version>,
     pub(super) proxies: Proxies,
+    /// What is asked about the new version now.
+    pub(super) checks: Vec<Checked>,
+    /// For how long both versions of the switch got new requests, in milliseconds, as far as it was seen.
+    pub(super) overlap: Option<u64>,
+    /// What is done after what is waited for.
+    pub(super) next: Option<Upcoming>,
     /// What is known of the requests to the version that is left.
     pub(super) old: Option<Quiet>,
     /// What is waited for.
@@ -62,6 +72,15 @@ pub(super) struct Proxies {
     pub(super) laggards: Vec<Laggard>,
 }
 
+/// One check.
+#[derive(Debug, Clone)]
+pub(super) struct Checked {
+    pub(super) name: String,
+    pub(super) mark: char,
+    /// The numbers.
+    pub(super) message: String,
+}
+
 impl Model {
     /// As the flag service has it.
     pub(super) fn of_view(view: &FlagView, at: &str) -> Model {
@@ -72,8 +91,8 @@ impl Model {
         };
         let versions = view.versions.iter().filter_map(|(name, workload)| {
             let active = *name == status.active_version;
-            let totals = fleet.sent.get(name).copied().unwrap_or_default();
-            if !active && !workload.running && totals.started == 0 {
+            let never = view.traffic.versions.get(name).is_none_or(|flow| flow.started == 0);
+            if !active && !workload.running && never {
                 return None;
             }
             let role = match () {
@@ -81,8 +100,7 @@ impl Model {
                 () if status.target_version.as_ref() == Some(name) => "○ target",
                 () => "○ old",
             };
-            let open = totals.open().map_or_else(|| "?".to_owned(), |open| open.to_string());
-            let state = format!("{}  in flight {open}  {} requests", strength(workload), totals.started);
+            let state = format!("{}{}", strength(workload), requests(view, name));
             Some(Version { name: name.clone(), role, state })
         });
         let serves = view.versions.get(&view.spec_version).is_some_and(|workload| workload.ready);
@@ -98,7 +116,10 @@ impl Model {
                 since: Some(blocked.since),
             }),
             versions: versions.collect(),
-            proxies: Proxies { expected: fleet.expected, acked: fleet.acked, laggards: status.phase.laggards(fleet) },
+            proxies: proxies(view),
+            checks: checks(&view.checks),
+            overlap: overlap(view),
+            next: view.next.clone(),
             old: Some(fleet.old),
             waiting: view.waiting.clone(),
             ready: if ready { "True" } else { "False" }.to_owned(),
@@ -108,13 +129,14 @@ impl Model {
         }
     }
 
-    /// As the resource has it.
-    pub(super) fn of_resource(flag: &VersionFlag, at: String, now: u64) -> Model {
+    /// As the resource has it, with what the flag service knows besides, if it was asked.
+    pub(super) fn of_resource(flag: &VersionFlag, live: Option<&FlagView>, at: String, now: u64) -> Model {
         let none = ResourceStatus::default();
         let status = flag.status.as_ref().unwrap_or(&none);
         let machine = status.machine.as_ref();
+        let live = live.filter(|live| Some(&live.status.uid) == machine.map(|machine| &machine.uid));
         let count = |count: i32| usize::try_from(count).unwrap_or_default();
-        let proxies = status.proxies.as_ref().map(|proxies| Proxies {
+        let written = status.proxies.as_ref().map(|proxies| Proxies {
             expected: count(proxies.expected),
             acked: count(proxies.acked),
             laggards: proxies
@@ -127,7 +149,7 @@ impl Model {
         let versions = versions.map(|version| Version {
             name: version.name.clone(),
             role: role(version.role),
-            state: state(version),
+            state: state(version) + &live.map(|live| requests(live, &version.name)).unwrap_or_default(),
         });
         let created = flag.creation_timestamp().and_then(|time| u64::try_from(time.0.as_millisecond()).ok());
         Model {
@@ -137,9 +159,12 @@ impl Model {
             status: machine.cloned(),
             blocked: blocked(status),
             versions: versions.collect(),
-            proxies: proxies.unwrap_or_default(),
-            old: None,
-            waiting: waiting(status),
+            proxies: live.map(proxies).or(written).unwrap_or_default(),
+            checks: live.map_or_else(|| asked(status), |live| checks(&live.checks)),
+            overlap: live.and_then(overlap).or(machine.and_then(|machine| machine.switch.as_ref()?.overlap_ms)),
+            next: machine.and_then(|machine| upcoming(&flag.spec, machine)),
+            old: live.map(|live| live.fleet.old),
+            waiting: live.map_or_else(|| waiting(status), |live| live.waiting.clone()),
             ready: condition(status, "Ready").map_or_else(|| "Unknown".to_owned(), |ready| ready.status.clone()),
             created,
             now,
@@ -161,6 +186,73 @@ impl Model {
             _ => return None,
         })
     }
+}
+
+/// Requests of a version by second and in flight, and the share that failed, each as far as it is known.
+fn requests(view: &FlagView, version: &str) -> String {
+    let (traffic, fleet) = (&view.traffic, &view.fleet);
+    let listed = view.status.record.as_ref().is_some_and(|record| record.versions.contains(version));
+    let flow = traffic.versions.get(version).copied();
+    // The flag says nothing of it, and nobody counts it.
+    if !listed && flow.is_none() {
+        return String::new();
+    }
+    let flow = flow.unwrap_or(Flow { rated: traffic.known, ..Flow::default() });
+    let known = |by: usize, text: String| match by {
+        0 => "?".to_owned(),
+        by if by < traffic.expected => format!("≥{text}"),
+        _ => text,
+    };
+    let rate = if flow.per_second < 9.95 && flow.per_second > 0.0 { 1 } else { 0 };
+    let rate = known(flow.rated, format!("{:.rate$}", flow.per_second));
+    let open = known(traffic.known, flow.open.to_string());
+    let answers = fleet.answers.get(version).filter(|answers| answers.count() > 0);
+    let failed = answers.map_or_else(String::new, |answers| {
+        let count = answers.count();
+        let share = u128::from(answers.failed) * 1_000_000 / u128::from(count.max(1));
+        format!("  {} 5xx of {count}", Percent(u32::try_from(share).unwrap_or(u32::MAX)))
+    });
+    format!("  {rate} rps  in flight {open}{failed}")
+}
+
+fn proxies(view: &FlagView) -> Proxies {
+    let fleet = &view.fleet;
+    Proxies { expected: fleet.expected, acked: fleet.acked, laggards: view.status.phase.laggards(fleet) }
+}
+
+fn checks(answers: &Answers) -> Vec<Checked> {
+    let mark = |verdict: Verdict| match verdict {
+        Verdict::Passed => '✔',
+        Verdict::Failed => '✘',
+        Verdict::Inconclusive => '?',
+    };
+    let checked = |(name, answer): (&String, &crate::checks::Answer)| Checked {
+        name: name.clone(),
+        mark: mark(answer.verdict),
+        message: answer.message.clone(),
+    };
+    answers.iter().map(checked).collect()
+}
+
+/// The same, from the condition.
+fn asked(status: &ResourceStatus) -> Vec<Checked> {
+    let found = condition(status, "ChecksPassed").and_then(|found| {
+        let mark = match found.reason.as_str() {
+            "Passed" => '✔',
+            "Failed" => '✘',
+            "Inconclusive" => '?',
+            _ => return None,
+        };
+        Some(Checked { name: String::new(), mark, message: found.message.clone() })
+    });
+    found.into_iter().collect()
+}
+
+/// Of the switch under way, or of the last one.
+fn overlap(view: &FlagView) -> Option<u64> {
+    let switch = view.status.switch.as_ref()?;
+    let seen = view.fleet.overlap.as_ref().filter(|seen| seen.from == switch.from && seen.to == switch.to);
+    switch.overlap_ms.or(seen.map(|seen| seen.ms))
 }
 
 fn strength(workload: &Workload) -> String {

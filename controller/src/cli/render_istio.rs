@@ -1,19 +1,54 @@
-//! What the controller would write for Istio. Pure.
+//! What the controller would write for Istio, by either kind of routes. Pure.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use flag::record::Record;
+use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
+use serde_json::Value;
 
+use crate::kube::gateway::routes as gateway;
 use crate::kube::istio::object::{Object, WasmPlugin};
 use crate::kube::istio::place;
 use crate::kube::istio::plugin::{Image, Part, config, spec, targets};
 use crate::kube::istio::routes::{delegate, destination_rule, metadata, virtual_service};
-use crate::spec::VersionFlag;
+use crate::spec::{Provider, VersionFlag};
 use crate::step::record_of;
 
-/// The routes of a flag with these versions, and its plugins, as YAML documents. Epoch and uid are those
-/// of an example: only a controller knows the next epoch, and only a cluster the uid.
-pub(super) fn istio(flag: &VersionFlag, versions: &[String], image: &Image) -> Result<String, String> {
+/// What is in a file: one VersionFlag, and Services beside it.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) flag: VersionFlag,
+    pub(super) services: Vec<Arc<Service>>,
+}
+
+/// Reads YAML documents. Those of other kinds are left alone.
+pub(super) fn read(text: &str) -> Result<Input, String> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| error.to_string())?;
+    let (mut flags, mut services) = (vec![], vec![]);
+    for document in documents {
+        match document.get("kind").and_then(Value::as_str) {
+            Some("VersionFlag") => flags.push(from(document)?),
+            Some("Service") => services.push(Arc::new(from::<Service>(document)?)),
+            _ => {}
+        }
+    }
+    match <[VersionFlag; 1]>::try_from(flags) {
+        Ok([flag]) => Ok(Input { flag, services }),
+        Err(all) => Err(format!("it has {} VersionFlags, not one", all.len())),
+    }
+}
+
+fn from<T: serde::de::DeserializeOwned>(document: Value) -> Result<T, String> {
+    serde_json::from_value(document).map_err(|error| error.to_string())
+}
+
+/// The routes of a flag with these versions by a provider, and its plugins, as YAML documents. Epoch and uid are
+/// those of an example: only a controller knows the next epoch, and only a cluster the uid.
+pub(super) fn render(input: Input, provider: Provider, versions: &[String], image: &Image) -> Result<String, String> {
+    let Input { mut flag, services } = input;
+    flag.spec.routing.provider = provider;
     let namespace = flag.namespace().unwrap_or_else(|| "default".to_owned());
     let wrong = flag.spec.validate();
     if !wrong.is_empty() {
@@ -21,22 +56,19 @@ pub(super) fn istio(flag: &VersionFlag, versions: &[String], image: &Image) -> R
     }
     let active = &flag.spec.version;
     let versions: BTreeSet<String> = versions.iter().chain([active]).cloned().collect();
-    let wanted = place::complete(&namespace, &flag.spec, &[], &versions, None);
+    // In a file a namespace may be left out.
+    let services: Vec<Arc<Service>> = services.iter().map(|service| placed(service, &namespace)).collect();
+    let wanted = place::complete(&namespace, &flag.spec, &services, &versions, None);
     let name = format!("{namespace}/{}", flag.name_any());
     let record =
         record_of("example", &name, 1, active, &versions, None, &wanted).seal().map_err(|error| error.to_string())?;
-    let header = &flag.spec.routing.header;
-    let mut documents = vec![];
-    for service in flag.spec.services.iter().map(|service| &service.name) {
-        let all = versions.iter().map(String::as_str);
-        documents.push(yaml(&destination_rule(&namespace, service, &flag.spec.version_label, all))?);
-        documents.push(yaml(&virtual_service(&namespace, service, header, &record))?);
-        if !flag.spec.callers.gateways.is_empty() {
-            documents.push(yaml(&delegate(&namespace, service, header, &record))?);
-        }
-    }
+    let mut documents = match provider {
+        Provider::GatewayAPI => by_gateway_api(&flag, &namespace, &services, &record)?,
+        _ => by_istio(&flag, &namespace, &record)?,
+    };
     let targets = targets(&namespace, &flag.spec.callers);
-    let part = Part { age: (None, String::new()), targets: targets.clone(), header: header.clone(), record };
+    let header = flag.spec.routing.header.clone();
+    let part = Part { age: (None, String::new()), targets: targets.clone(), header, record };
     if let Some(config) = config([&part], &[], &image.cluster) {
         for target in &targets {
             let content = spec::<WasmPlugin>(image, target, &config);
@@ -46,6 +78,50 @@ pub(super) fn istio(flag: &VersionFlag, versions: &[String], image: &Image) -> R
     Ok(documents.join("---\n"))
 }
 
-fn yaml(object: &impl serde::Serialize) -> Result<String, String> {
+fn placed(service: &Service, namespace: &str) -> Arc<Service> {
+    let mut service = service.clone();
+    service.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
+    Arc::new(service)
+}
+
+fn by_istio(flag: &VersionFlag, namespace: &str, record: &Record) -> Result<Vec<String>, String> {
+    let header = &flag.spec.routing.header;
+    let mut documents = vec![];
+    for service in flag.spec.services.iter().map(|service| &service.name) {
+        let all = record.versions.iter().map(String::as_str);
+        documents.push(yaml(&destination_rule(namespace, service, &flag.spec.version_label, all))?);
+        documents.push(yaml(&virtual_service(namespace, service, header, record))?);
+        if !flag.spec.callers.gateways.is_empty() {
+            documents.push(yaml(&delegate(namespace, service, header, record))?);
+        }
+    }
+    Ok(documents)
+}
+
+fn by_gateway_api(
+    flag: &VersionFlag,
+    namespace: &str,
+    services: &[Arc<Service>],
+    record: &Record,
+) -> Result<Vec<String>, String> {
+    let header = &flag.spec.routing.header;
+    let mut documents = vec![];
+    for name in flag.spec.services.iter().map(|service| &service.name) {
+        let here = |service: &&Arc<Service>| service.namespace().as_deref() == Some(namespace);
+        let mut of_name = services.iter().filter(here).filter(|service| service.name_any() == *name);
+        let whole = of_name.next().ok_or_else(|| {
+            format!("Service {name} is not in the file: add it, as `kubectl get service {name} -o yaml` prints it")
+        })?;
+        for version in &record.versions {
+            documents.push(yaml(&gateway::service(namespace, whole, &flag.spec.version_label, version))?);
+        }
+        for port in gateway::ports(whole) {
+            documents.push(yaml(&gateway::http_route(namespace, name, port, header, record))?);
+        }
+    }
+    Ok(documents)
+}
+
+pub(super) fn yaml(object: &impl serde::Serialize) -> Result<String, String> {
     serde_saphyr::to_string(object).map_err(|error| error.to_string())
 }

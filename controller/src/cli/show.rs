@@ -36,9 +36,27 @@ fn age(ms: u64) -> String {
     }
 }
 
-/// A command to copy.
+/// A command to copy, and what it is good for.
 fn command(program: &str, model: &Model) -> Option<String> {
-    model.advice().map(|word| format!("{program} {word} {}", model.at))
+    let word = model.advice()?;
+    let good = if ["rollback", "abort"].contains(&word) { "undo" } else { "you can" };
+    Some(format!("{good}: {program} {word} {}", model.at))
+}
+
+fn proxies(text: &mut String, model: &Model) {
+    let proxies = &model.proxies;
+    let _ = writeln!(text, "├─ proxies {}/{} acked", proxies.acked, proxies.expected);
+    // A resource names the first laggards only.
+    let lagging = proxies.expected.saturating_sub(proxies.acked).max(proxies.laggards.len());
+    let more = if proxies.laggards.is_empty() { 0 } else { lagging - proxies.laggards.len().min(SHOWN) };
+    let mut shown = proxies.laggards.iter().take(SHOWN).peekable();
+    while let Some(one) = shown.next() {
+        let branch = if shown.peek().is_none() && more == 0 { "└─" } else { "├─" };
+        let _ = writeln!(text, "│  {branch} {}  {}", one.proxy, one.why);
+    }
+    if more > 0 {
+        let _ = writeln!(text, "│  └─ and {more} more");
+    }
 }
 
 /// The way that a switch under way goes, or the version that serves.
@@ -70,15 +88,11 @@ pub(super) fn status(model: &Model, program: &str) -> String {
     for version in &model.versions {
         let _ = writeln!(text, "├─ {} {}  {}", version.name, version.role, version.state);
     }
-    let proxies = &model.proxies;
-    let _ = writeln!(text, "├─ proxies {}/{} acked", proxies.acked, proxies.expected);
-    for one in proxies.laggards.iter().take(SHOWN) {
-        let _ = writeln!(text, "│  ├─ {}  {}", one.proxy, one.why);
-    }
-    // A resource names the first laggards only.
-    let lagging = proxies.expected.saturating_sub(proxies.acked).max(proxies.laggards.len());
-    if !proxies.laggards.is_empty() && lagging > SHOWN {
-        let _ = writeln!(text, "│  └─ and {} more", lagging - SHOWN);
+    proxies(&mut text, model);
+    for check in &model.checks {
+        // A condition has all of them in one.
+        let of = if check.name.is_empty() { "checks".to_owned() } else { format!("check {}", check.name) };
+        let _ = writeln!(text, "├─ {of} {} {}", check.mark, check.message);
     }
     if let Some(switch) = status.switch.as_ref().filter(|switch| !switch.removal && status.phase != Phase::Stable)
         && let Some(flipped) = switch.flipped_at
@@ -87,13 +101,25 @@ pub(super) fn status(model: &Model, program: &str) -> String {
             || "not all acked".to_owned(),
             |at| format!("all acked after {} ms", at.saturating_sub(flipped)),
         );
-        let _ = writeln!(text, "├─ flipped {} ago, {acked}", ago(now, flipped));
+        // Reports are no closer than that.
+        let long = |ms: u64| if ms < 100 { "<0.1s".to_owned() } else { ago(ms, 0) };
+        let overlap = model.overlap.map(|ms| format!(", overlap {}", long(ms))).unwrap_or_default();
+        let _ = writeln!(text, "├─ flipped {} ago, {acked}{overlap}", ago(now, flipped));
     }
     if let Some(held) = status.r#override.as_ref().filter(|held| held.for_spec_version == model.spec_version) {
         let _ = writeln!(text, "├─ {} is held against {}: {}", held.version, held.for_spec_version, held.reason);
     }
-    let undo = command(program, model).map(|command| format!("     you can: {command}")).unwrap_or_default();
-    let _ = writeln!(text, "└─ waits for: {}{undo}", model.waiting);
+    let command = command(program, model).map(|command| format!("     {command}")).unwrap_or_default();
+    match &model.next {
+        None => {
+            let _ = writeln!(text, "└─ waits for: {}{command}", model.waiting);
+        }
+        Some(next) => {
+            let soon = next.at.filter(|at| *at > now).map(|at| format!(" in ≥{}", ago(at, now))).unwrap_or_default();
+            let _ = writeln!(text, "├─ waits for: {}", model.waiting);
+            let _ = writeln!(text, "└─ next: {}{soon}{command}", next.what);
+        }
+    }
     text
 }
 
@@ -124,7 +150,7 @@ pub(super) fn why(model: &Model, program: &str) -> String {
         let _ = writeln!(text, "  {from}: {old}");
     }
     if let Some(command) = command(program, model) {
-        let _ = writeln!(text, "  you can: {command}");
+        let _ = writeln!(text, "  {command}");
     }
     text
 }

@@ -1,20 +1,27 @@
 //! What is drawn of a flag, from the flag service and from the resource.
 
-use std::collections::BTreeMap;
+mod start;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::CommandFactory;
+use flag::answers::Answers;
 use flag::ledger::{Fleet, Laggard};
+use flag::traffic::{Flow, Overlap, Traffic};
 use rstest::rstest;
 use serde_json::json;
 
 use super::args::{Cli, called};
 use super::model::Model;
 use super::{render_istio, show};
+use crate::checks::{Answer, Verdict};
 use crate::kube::istio::plugin::Image;
 use crate::kube::resource::VersionFlag;
 use crate::observation::Workload;
 use crate::service::FlagView;
+use crate::spec::{Provider, Spec};
 use crate::status::{Blocked, Override, Phase, Status, Switch};
+use crate::step::upcoming;
 
 const NOW: u64 = 1_800_000_100_000;
 const FLIPPED: u64 = NOW - 5_200;
@@ -46,24 +53,38 @@ fn laggards() -> Vec<Laggard> {
     ["cart.shop", "job.shop"].map(|proxy| Laggard { proxy: proxy.to_owned(), why: "no report".to_owned() }).into()
 }
 
-fn view(status: Status) -> Model {
+/// What the flag service has of it, with nothing known of the requests.
+fn seen(status: Status) -> FlagView {
     let runs = Workload { running: true, ready: true, ..Workload::default() };
     let fleet = Fleet { acked: 2, laggards: laggards(), ..Fleet::unknown(4) };
-    let waiting = status.blocked.as_ref().map(|blocked| blocked.message.clone()).unwrap_or_default();
-    let view = FlagView {
+    FlagView {
         name: "shop/reviews".to_owned(),
         spec_version: "v2".to_owned(),
-        status,
         fleet,
         versions: BTreeMap::from([("v1".to_owned(), runs.clone()), ("v2".to_owned(), runs)]),
         checks: BTreeMap::new(),
-        waiting,
+        next: upcoming(&spec(), &status),
+        waiting: status.blocked.as_ref().map(|blocked| blocked.message.clone()).unwrap_or_default(),
+        status,
+        callers: BTreeSet::new(),
+        traffic: Traffic { expected: 4, ..Traffic::default() },
         now: NOW,
-    };
-    Model::of_view(&view, "reviews.yaml")
+    }
+}
+
+fn view(status: Status) -> Model {
+    Model::of_view(&seen(status), "reviews.yaml")
+}
+
+fn spec() -> Spec {
+    serde_json::from_value(json!({ "version": "v2", "services": [{ "name": "reviews" }] })).expect("a spec")
 }
 
 fn resource(machine: Option<&Status>) -> Model {
+    with(machine, None)
+}
+
+fn with(machine: Option<&Status>, live: Option<&FlagView>) -> Model {
     let blocked = machine.and_then(|machine| machine.blocked.as_ref());
     let laggards: Vec<_> = laggards().iter().map(|one| json!({ "proxy": one.proxy, "why": one.why })).collect();
     let status = machine.map(|machine| {
@@ -93,7 +114,7 @@ fn resource(machine: Option<&Status>) -> Model {
         "status": status,
     });
     let flag: VersionFlag = serde_json::from_value(flag).expect("a VersionFlag");
-    Model::of_resource(&flag, "reviews -n shop".to_owned(), NOW)
+    Model::of_resource(&flag, live, "reviews -n shop".to_owned(), NOW)
 }
 
 #[test]
@@ -101,27 +122,81 @@ fn both_sources_give_one_tree() {
     let head = "reviews  v1→v2  Switching  epoch 0  5.2s  BLOCKED: Laggards\n";
     let rest = "├─ proxies 2/4 acked\n\
                 │  ├─ cart.shop  no report\n\
-                │  ├─ job.shop  no report\n\
+                │  └─ job.shop  no report\n\
                 ├─ flipped 5.2s ago, not all acked\n\
-                └─ waits for: 2 of 4 proxies have not acked     you can: ";
-    let served = "├─ v1 ○ old  ready  in flight ?  0 requests\n├─ v2 ● active  ready  in flight ?  0 requests\n";
+                ├─ waits for: 2 of 4 proxies have not acked\n\
+                └─ next: v1 is stopped in ≥1h4s     undo: ";
+    let served = "├─ v1 ○ old  ready\n├─ v2 ● active  ready\n";
     let found = "├─ v1 ○ old  ready  2 replicas\n├─ v2 ● active  not ready  2 replicas\n";
     let drawn = show::status(&view(settling()), "versionflag");
-    // Nothing was sent, so the totals of both are zero.
-    assert_eq!(
-        drawn.replace("in flight 0", "in flight ?"),
-        format!("{head}{served}{rest}versionflag rollback reviews.yaml\n")
-    );
+    assert_eq!(drawn, format!("{head}{served}{rest}versionflag rollback reviews.yaml\n"));
     assert_eq!(
         show::status(&resource(Some(&settling())), "kubectl versionflag"),
         format!("{head}{found}{rest}kubectl versionflag rollback reviews -n shop\n")
     );
 }
 
+/// What a mesh of four proxies has to say, two of which are not heard of.
+fn busy() -> (Status, FlagView) {
+    let mut status = settling();
+    status.enter(NOW - 3_000, Phase::Settling);
+    if let Some(switch) = &mut status.switch {
+        switch.acked_at = Some(NOW - 5_000);
+    }
+    let mut view = seen(status.clone());
+    let flow = |open: u64, per_second: f64, rated: usize| Flow { started: 9_000, open, per_second, rated };
+    view.traffic = Traffic {
+        expected: 4,
+        known: 2,
+        versions: BTreeMap::from([("v1".to_owned(), flow(1, 0.0, 0)), ("v2".to_owned(), flow(7, 412.4, 2))]),
+    };
+    view.fleet.overlap = Some(Overlap { from: "v1".to_owned(), to: "v2".to_owned(), ms: 900 });
+    view.fleet.answers = BTreeMap::from([("v2".to_owned(), Answers { failed: 8, by_ms: vec![0, 8_214] })]);
+    let answer = |verdict, message: &str| Answer { verdict, message: message.to_owned(), since: NOW };
+    view.checks = BTreeMap::from([
+        ("errors".to_owned(), answer(Verdict::Passed, "0.0974% of 8214 answers failed, at most 1% may")),
+        ("soak".to_owned(), answer(Verdict::Inconclusive, "the query gives no data")),
+    ]);
+    (status, view)
+}
+
+#[test]
+fn what_is_known_in_part_is_shown_as_a_bound_and_what_is_unknown_as_such() {
+    let (status, view) = busy();
+    let tree = show::status(&with(Some(&status), Some(&view)), "versionflag");
+    let expected = "\
+reviews  v1→v2  Settling  epoch 0  3.0s  BLOCKED: Laggards
+├─ v1 ○ old  ready  2 replicas  ? rps  in flight ≥1
+├─ v2 ● active  not ready  2 replicas  ≥412 rps  in flight ≥7  0.0973% 5xx of 8214
+├─ proxies 2/4 acked
+│  ├─ cart.shop  no report
+│  └─ job.shop  no report
+├─ check errors ✔ 0.0974% of 8214 answers failed, at most 1% may
+├─ check soak ? the query gives no data
+├─ flipped 5.2s ago, all acked after 200 ms, overlap 0.9s
+├─ waits for: 2 of 4 proxies have not acked
+└─ next: v1 is stopped in ≥1h5s     undo: versionflag rollback reviews -n shop
+";
+    assert_eq!(tree, expected);
+    // The service is the same one, but of another flag of that name.
+    let other = FlagView { status: Status::new("u-2", "shop/reviews", NOW), ..view.clone() };
+    assert_eq!(
+        show::status(&with(Some(&status), Some(&other)), "versionflag"),
+        show::status(&resource(Some(&status)), "versionflag")
+    );
+    let mut all = view;
+    all.traffic.known = 4;
+    let flows = all.traffic.versions.values_mut();
+    flows.for_each(|flow| *flow = Flow { rated: 4, per_second: flow.per_second / 1_000.0, ..*flow });
+    let tree = show::status(&with(Some(&status), Some(&all)), "versionflag");
+    assert!(tree.contains("v1 ○ old  ready  2 replicas  0 rps  in flight 1\n"), "{tree}");
+    assert!(tree.contains("0.4 rps  in flight 7  "), "{tree}");
+}
+
 #[test]
 fn why_names_the_blocker_its_age_and_what_helps() {
     let expected = "reviews is blocked in Switching for 1.0s: 2 of 4 proxies have not acked\n  \
-                    cart.shop: no report\n  job.shop: no report\n  you can: versionflag rollback reviews -n shop\n";
+                    cart.shop: no report\n  job.shop: no report\n  undo: versionflag rollback reviews -n shop\n";
     assert_eq!(show::why(&resource(Some(&settling())), "versionflag"), expected);
     let mut free = settling();
     free.blocked = None;
@@ -197,23 +272,30 @@ fn the_command_line_is_sound() {
     Cli::command().debug_assert();
 }
 
-#[test]
-fn what_would_be_written_for_istio_is_printed() {
-    let yaml = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, metadata: {name: reviews, namespace: shop}, \
-                spec: {version: v1, services: [{name: reviews}], \
-                callers: {gateways: [{namespace: edge, matchLabels: {istio: ingress}}]}}}";
-    let flag: VersionFlag = serde_saphyr::from_str(yaml).unwrap();
+const FLAG: &str = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, metadata: {name: reviews, namespace: shop}, \
+     spec: {version: v1, services: [{name: reviews}], \
+     callers: {gateways: [{namespace: edge, matchLabels: {istio: ingress}}]}}}\n";
+const SERVICE: &str = "---\n{apiVersion: v1, kind: Service, metadata: {name: reviews}, \
+     spec: {selector: {app: reviews}, ports: [{port: 80, name: http}, {port: 81, name: grpc}]}}\n";
+
+/// What is rendered, and `KIND NAMESPACE/NAME` of each document.
+fn rendered(file: &str, provider: Provider) -> (Vec<serde_json::Value>, Vec<String>) {
     let (url, cluster) =
         (Some("oci://registry.example/filter@sha256:00".to_owned()), "outbound|7070||versionflag".to_owned());
     let image = Image { url, cluster, ..Image::default() };
-    let text = render_istio::istio(&flag, &["v2".to_owned()], &image).unwrap();
+    let input = render_istio::read(file).unwrap();
+    let text = render_istio::render(input, provider, &["v2".to_owned()], &image).unwrap();
     let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
-    let named: Vec<String> = documents
-        .iter()
-        .map(|one| {
-            format!("{} {}/{}", one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]).replace('"', "")
-        })
-        .collect();
+    let name = |one: &serde_json::Value| {
+        format!("{} {}/{}", one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]).replace('"', "")
+    };
+    let named = documents.iter().map(name).collect();
+    (documents, named)
+}
+
+#[test]
+fn what_would_be_written_for_istio_is_printed() {
+    let (documents, named) = rendered(FLAG, Provider::Istio);
     assert!(named[3].starts_with("WasmPlugin edge/versionflag-gateway-"), "{named:?}");
     assert_eq!(named[4], "WasmPlugin shop/versionflag");
     assert_eq!(
@@ -228,4 +310,28 @@ fn what_would_be_written_for_istio_is_printed() {
     assert_eq!(documents[1]["spec"]["http"].as_array().map(Vec::len), Some(3));
     let config = documents[4]["spec"]["pluginConfig"].to_string();
     assert_eq!(flag::config::Config::parse(config.as_bytes()).unwrap().flags[0].name, "shop/reviews");
+}
+
+#[test]
+fn what_would_be_written_for_the_gateway_api_is_printed() {
+    let (documents, named) = rendered(&format!("{FLAG}{SERVICE}"), Provider::GatewayAPI);
+    assert_eq!(
+        named[..4],
+        [
+            "Service shop/reviews-v1",
+            "Service shop/reviews-v2",
+            "HTTPRoute shop/versionflag-reviews-80",
+            "HTTPRoute shop/versionflag-reviews-81",
+        ]
+    );
+    assert_eq!(named.len(), 6, "{named:?}");
+    let config = documents[5]["spec"]["pluginConfig"].to_string();
+    let clusters = &flag::config::Config::parse(config.as_bytes()).unwrap().flags[0].members[0].clusters;
+    assert!(clusters["v2"].contains("outbound|81||reviews-v2.shop.svc.cluster.local"), "{clusters:?}");
+    let image = Image::default();
+    let missing = render_istio::render(render_istio::read(FLAG).unwrap(), Provider::GatewayAPI, &[], &image);
+    assert!(missing.unwrap_err().starts_with("Service reviews is not in the file"));
+    for (text, count) in [(SERVICE, 0), (&*format!("{FLAG}---\n{FLAG}"), 2)] {
+        assert_eq!(render_istio::read(text).unwrap_err(), format!("it has {count} VersionFlags, not one"));
+    }
 }

@@ -208,6 +208,16 @@ impl Cache {
         }
     }
 
+    /// The Services of one namespace.
+    pub fn services(&self, namespace: &str) -> Vec<Arc<Service>> {
+        of(&self.services, namespace)
+    }
+
+    /// Their endpoints.
+    pub fn slices(&self, namespace: &str) -> Vec<Arc<EndpointSlice>> {
+        of(&self.slices, namespace)
+    }
+
     /// Says of each address which pod has it.
     pub fn name_strangers(&self, strangers: &mut [Stranger]) {
         if !strangers.is_empty() {

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::resource::time;
 use super::status::{Seen, blocked};
 use crate::checks::{Questions, Verdict};
-use crate::spec::{Check, CleanupPolicy, Management, Provider};
+use crate::spec::{Check, CleanupPolicy, Management};
 use crate::status::{Phase, Switch};
 
 /// Reasons of a flag that waits for somebody, and is well.
@@ -94,7 +94,7 @@ fn routes(seen: &Seen<'_>) -> Word {
         let snippet = if problem.snippet.is_empty() { "" } else { ". It needs:\n" };
         return no(problem.reason, format!("{}{snippet}{}", problem.message, problem.snippet));
     }
-    if machine.phase == Phase::Stable && seen.spec.routing.provider == Provider::Istio {
+    if machine.phase == Phase::Stable && seen.spec.routing.in_mesh() {
         return match seen.spec.routing.management {
             Management::Managed => yes("Written", "the routes are written, and nothing leads past them"),
             Management::UserProvided => yes("Found", "every version has a route"),

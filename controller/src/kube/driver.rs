@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::cache::{Cache, Changes, Shared};
 use super::flag::{Headers, Surroundings};
+use super::hosts::{Taken, claims, taken};
 use super::istio::mesh::Mesh;
 use super::istio::plugin::{Image, namespaces};
 use super::istio::watch::Istio;
@@ -26,13 +27,13 @@ use super::{identity, leader, requests};
 use crate::audit::Audit;
 use crate::checks::runner::Runner;
 use crate::service::{ApiRequests, Hub};
-use crate::spec::Provider;
 
 /// Flags that are looked at before anything else is taken in.
 const AT_A_TURN: usize = 128;
 /// Flags that are written at the same time.
 const AT_ONCE: usize = 16;
-const LEASE: &str = "versionflag";
+/// The Lease by which one replica acts, in the controller's namespace.
+pub const LEASE: &str = "versionflag";
 /// The longest wait for one answer, watches excepted: less than another replica waits before it acts.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -120,22 +121,21 @@ pub async fn run(
     if let Some(cache) = cache {
         let writer = Writer::new(client.clone(), &options.identity);
         let istio = Istio::new(&watching, options.namespace.as_deref(), &hub, &changes);
-        if cache
-            .flags()
-            .iter()
-            .filter_map(|reading| reading.flag())
-            .any(|flag| flag.spec.routing.provider == Provider::Istio)
-        {
-            // Or each of them would say for a moment that nothing is known.
-            let _ = tokio::time::timeout(ANSWER, istio.known()).await;
+        for routing in cache.flags().iter().filter_map(|reading| Some(&reading.flag()?.spec.routing)) {
+            if routing.in_mesh() {
+                istio.want(routing.provider);
+            }
         }
+        // Or each of them would say for a moment that nothing is known.
+        let _ = tokio::time::timeout(ANSWER, istio.known()).await;
         let mesh = Mesh::new(client, istio, options.image.clone());
         let headers = Headers::new();
         hub.looked.store(true, Ordering::Relaxed);
         let hub = Arc::clone(&hub);
         let flags = BTreeMap::new();
+        let (taken, leads) = (Taken::new(), false);
         let mut driver =
-            Driver { options, port, cache, writer, mesh, headers, hub, checks, leadership, leads: false, flags };
+            Driver { options, port, cache, writer, mesh, headers, taken, hub, checks, leadership, leads, flags };
         loop {
             let wait = driver.turn().await;
             tokio::select! {
@@ -160,6 +160,7 @@ struct Driver {
     writer: Writer,
     mesh: Mesh,
     headers: Headers,
+    taken: Taken,
     hub: Arc<Hub>,
     checks: Arc<Runner>,
     leadership: Leadership,
@@ -205,6 +206,7 @@ impl Driver {
             flag_service_cluster: &self.options.flag_service_cluster,
             mesh: &self.mesh,
             headers: &self.headers,
+            taken: &self.taken,
         };
         stream::iter(due).for_each_concurrent(AT_ONCE, |kept| kept.turn(&around)).await;
         self.hub.watch_reports(self.flags.values().any(Kept::awaits_reports));
@@ -231,6 +233,7 @@ impl Driver {
         let found = self.cache.flags();
         let found: BTreeMap<&str, &Arc<Reading>> =
             found.iter().filter_map(|reading| Some((reading.meta().uid.as_deref()?, reading))).collect();
+        let mut other = self.flags.len() != found.len();
         self.flags.retain(|uid, kept| {
             let there = found.contains_key(uid.as_str());
             if !there {
@@ -240,6 +243,11 @@ impl Driver {
             there
         });
         self.headers = headers(found.values().filter_map(|reading| reading.flag()));
+        let known = |uid: &str| self.flags.get(uid).map(|kept| claims(kept.reading()));
+        other |= found.iter().any(|(uid, reading)| known(uid) != Some(claims(reading)));
+        if other {
+            self.taken = taken(found.values().map(|reading| reading.as_ref()));
+        }
         for (uid, reading) in found {
             match self.flags.get_mut(uid) {
                 Some(kept) => {
@@ -269,7 +277,7 @@ impl Driver {
 
 /// The routing header of the oldest flag in each namespace that has Istio's filter, and its name.
 fn headers<'a>(flags: impl Iterator<Item = &'a VersionFlag>) -> Headers {
-    let mut flags: Vec<&VersionFlag> = flags.filter(|flag| flag.spec.routing.provider == Provider::Istio).collect();
+    let mut flags: Vec<&VersionFlag> = flags.filter(|flag| flag.spec.routing.in_mesh()).collect();
     let age =
         |flag: &VersionFlag| (flag.metadata.creation_timestamp.as_ref().map(|time| time.0), flag.metadata.uid.clone());
     flags.sort_by_key(|flag| age(flag));

@@ -2,43 +2,42 @@
 //! I/O: through the writer and the flag service.
 
 mod act;
+mod gateway;
+mod look;
 mod mesh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use ::flag::ledger::Fleet;
+use ::flag::traffic::Traffic;
 use kube::ResourceExt;
 
-use self::act::like;
+use self::look::{Look, awaited};
 pub(super) use self::mesh::Headers;
 use super::cache::Cache;
+use super::hosts::Taken;
 use super::istio::mesh::{Mesh, MeshError};
-use super::istio::place;
-use super::istio::routes::long_hosts;
 use super::lease::Leadership;
-use super::resource::{REQUEST, ResourceStatus, VersionFlag};
-use super::status::{Problem, Seen, cannot_begin, derive, unsupported};
+use super::resource::{ResourceStatus, VersionFlag};
+use super::status::{Problem, Seen, derive};
 use super::trim::Trim;
-use super::workloads::Workloads;
 use super::write::{Writer, is_conflict, refusal};
-use super::{headroom, proxies};
 use crate::audit::{Audit, news};
-use crate::checks::Questions;
 use crate::checks::runner::Runner;
 use crate::fault;
-use crate::observation::{Headroom, Observation, Place, Request};
-use crate::service::{FlagView, Hub, Post, now_ms};
-use crate::spec::{Provider, Spec};
+use crate::service::{FlagView, Hub, now_ms};
+use crate::spec::Spec;
 use crate::status::{Phase, Status};
-use crate::step::{Effect, Plan, step};
+use crate::step::{Effect, Plan, step, upcoming};
 
 /// Transitions in a row before the next flag has its turn.
 const PASSES: usize = 32;
 
 /// Between two writes for the words of what blocks alone.
 const REWORD_MS: u64 = 2_000;
+/// How long what was only seen waits for something that was decided, to be written with it.
+const NEWS_MS: u64 = 1_000;
 
 /// What a turn works with.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +52,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) mesh: &'a Mesh,
     /// The header that the oldest flag of each namespace with Istio's filter asks for, and its name.
     pub(super) headers: &'a Headers,
+    /// The flags that name a host which another one has.
+    pub(super) taken: &'a Taken,
     pub(super) audit: &'a Audit,
 }
 
@@ -98,20 +99,12 @@ pub(super) struct Flag {
     untold: Option<Status>,
     /// When its status was written here last, in Unix milliseconds.
     written_ms: u64,
+    /// Since when there has been something to write that can wait.
+    news_since: Option<u64>,
+    /// Files to write before anything is stopped.
+    gathered: BTreeMap<String, String>,
     /// What the API server did not let it do in its last turn.
     refused: Option<Problem>,
-}
-
-/// One look at everything that concerns the flag.
-struct Look {
-    now_ms: u64,
-    spec: Spec,
-    workloads: Workloads,
-    expected: BTreeSet<String>,
-    /// Who is sent its record.
-    audience: BTreeSet<String>,
-    problem: Option<Problem>,
-    seen: Observation,
 }
 
 impl Flag {
@@ -134,6 +127,8 @@ impl Flag {
             warm_ms: None,
             untold: None,
             written_ms: 0,
+            news_since: None,
+            gathered: BTreeMap::new(),
             refused: None,
         }
     }
@@ -188,8 +183,9 @@ impl Flag {
         written.is_some_and(|written| written.same_but_wording(&self.machine))
     }
 
-    /// What changes the record is written at once. What does not has no effect before it is acted on, so that
-    /// a status that is only passed through is never written.
+    /// What changes the record is written at once. What else was decided has no effect before it is acted on,
+    /// so that a status that is only passed through is never written. What was only seen is acted on at once,
+    /// and written with the next decision, or after a while.
     async fn passes(&mut self, claimed: Option<&str>, around: &Surroundings<'_>) -> Result<Option<u64>, TurnError> {
         for _ in 0..PASSES {
             let look = self.look(claimed, around);
@@ -226,11 +222,7 @@ impl Flag {
                 routes: look.seen.routes.as_ref(),
                 before: before.as_ref(),
             });
-            let reword = look.now_ms.saturating_sub(self.written_ms) >= REWORD_MS;
-            let current = before
-                .as_ref()
-                .is_some_and(|before| before.same_but_wording(&status) && (!reword || before.blocked_alike(&status)));
-            if !current && !self.persist(status, around).await? {
+            if self.must_write(look.now_ms, before.as_ref(), &status) && !self.persist(status, around).await? {
                 continue;
             }
             if moved {
@@ -239,6 +231,7 @@ impl Flag {
             }
             self.awaited = awaited(&self.machine, &look);
             self.show(&look, plan.waiting, around);
+            self.gathered.clear();
             for effect in in_order(plan.effects) {
                 let done = self.act(&look, effect, around).await;
                 if let Err(TurnError::Api(error)) = &done {
@@ -246,14 +239,32 @@ impl Flag {
                 }
                 done?;
             }
+            self.write_gathered(around).await?;
             // What is written of it is out of date.
             if self.refused.take().is_some() {
                 continue;
             }
             let warm_ms = self.warm_ms.map(|warm| warm.saturating_sub(look.now_ms));
-            return Ok(plan.requeue_ms.into_iter().chain(warm_ms).min());
+            let news_ms = self.news_since.map(|since| since.saturating_add(NEWS_MS).saturating_sub(look.now_ms));
+            return Ok(plan.requeue_ms.into_iter().chain(warm_ms).chain(news_ms).min());
         }
         Ok(Some(1))
+    }
+
+    /// Whether the status has to be written before anything is done.
+    fn must_write(&mut self, now_ms: u64, before: Option<&ResourceStatus>, status: &ResourceStatus) -> bool {
+        let Some(before) = before.filter(|before| before.same_decisions(status)) else {
+            self.news_since = None;
+            return true;
+        };
+        if !before.same_but_wording(status) {
+            let since = *self.news_since.get_or_insert(now_ms);
+            let due = now_ms.saturating_sub(since) >= NEWS_MS;
+            self.news_since = self.news_since.filter(|_| !due);
+            return due;
+        }
+        self.news_since = None;
+        now_ms.saturating_sub(self.written_ms) >= REWORD_MS && !before.blocked_alike(status)
     }
 
     fn move_to(&mut self, status: Status, around: &Surroundings<'_>) {
@@ -262,91 +273,6 @@ impl Flag {
         }
         let before = std::mem::replace(&mut self.machine, status);
         self.untold.get_or_insert(before);
-    }
-
-    fn look(&mut self, claimed: Option<&str>, around: &Surroundings<'_>) -> Look {
-        let now_ms = now_ms();
-        let namespace = self.resource.namespace().unwrap_or_default();
-        let wrong = self.resource.spec.validate();
-        let valid = wrong.is_empty().then(|| self.resource.spec.clone());
-        self.spec = valid.or_else(|| self.spec.take());
-        let spec = self.spec.as_ref().unwrap_or(&self.resource.spec).clone();
-        let gateways = spec.callers.gateways.iter().filter_map(|gateway| gateway.namespace.as_ref());
-        let others: BTreeSet<&String> = spec.callers.namespaces.iter().chain(gateways).collect();
-        let objects = around.cache.near(&namespace, others);
-        let workloads = Workloads::find(&namespace, &spec, &objects);
-        let before = self.machine.record.as_ref();
-        let (spec, place, expected, audience) = if spec.routing.provider == Provider::Istio {
-            around.mesh.istio.want();
-            let versions = known_versions(&self.machine, &workloads, &spec.version);
-            let expected = proxies::expected_in_mesh(&namespace, &spec, &workloads, &objects.pods);
-            let mut audience = proxies::audience_in_mesh(&namespace, &spec, &objects.pods);
-            audience.extend(expected.iter().cloned());
-            let place = place::place(&namespace, &spec, &objects.services, before);
-            (place::complete(&namespace, &spec, &objects.services, &versions, before), place, expected, audience)
-        } else {
-            let spec = with_hosts(&spec, &namespace);
-            let expected = proxies::expected(&namespace, &spec, &objects.pods);
-            (spec, Place::default(), expected.clone(), expected)
-        };
-        let spec_error = (!wrong.is_empty()).then(|| wrong.join("; "));
-        let invalid = spec_error.clone().filter(|_| self.spec.is_none());
-        let problem = |reason, message| Problem { reason, message };
-        let found = invalid.map(|message| problem("InvalidSpec", message));
-        let found = found.or_else(|| claimed.map(|message| problem("ServiceTaken", message.to_owned())));
-        let found = found.or_else(|| unsupported(&spec));
-        let found = found.or_else(|| mesh::problem(&self.name, &namespace, &spec, around));
-        let found = found.or_else(|| workloads.errors.first().map(|message| problem("Workloads", message.clone())));
-        let versions = self.versions(now_ms, &workloads);
-        let status = &self.machine;
-        let found = found.or_else(|| cannot_begin(&spec, status, &versions)).or_else(|| self.refused.clone());
-        let asked = status.asked();
-        let fleet = status.record.as_ref().map(|record| around.hub.fleet(now_ms, record, &expected, &asked));
-        let mut fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
-        around.cache.name_strangers(&mut fleet.strangers);
-        let seen = Observation {
-            checks: around.checks.look(now_ms, &self.name, Questions::of(&spec, status), &fleet),
-            headroom: self.headroom(&namespace, &spec, &workloads, around.cache),
-            versions,
-            fleet,
-            request: self.request(around.hub),
-            spec_error,
-            place,
-            routes: mesh::routes(&namespace, &spec, &self.machine, self.unwritten.as_ref(), around),
-        };
-        Look { now_ms, spec, workloads, expected, audience, problem: found, seen }
-    }
-
-    fn versions(&mut self, now_ms: u64, workloads: &Workloads) -> BTreeMap<String, crate::observation::Workload> {
-        let mut versions = BTreeMap::new();
-        for version in workloads.versions() {
-            let mut workload = workloads.observe(version);
-            if workload.ready {
-                workload.ready_since = Some(*self.ready_since.entry(version.to_owned()).or_insert(now_ms));
-            } else {
-                self.ready_since.remove(version);
-            }
-            versions.insert(version.to_owned(), workload);
-        }
-        versions
-    }
-
-    fn headroom(&self, namespace: &str, spec: &Spec, workloads: &Workloads, cache: &Cache) -> Headroom {
-        let asks = self.machine.switch.as_ref();
-        let asks = asks.filter(|switch| self.machine.phase == Phase::Coexisting && switch.headroom_at.is_none());
-        asks.map_or(Headroom::Unknown, |switch| {
-            let scales = workloads.start(&switch.to, like(spec, &self.machine));
-            headroom::look(namespace, &switch.to, &scales, &cache.room(namespace))
-        })
-    }
-
-    /// What people ask for, by the annotation or through the flag service.
-    fn request(&self, hub: &Hub) -> Option<Request> {
-        let answered = self.machine.last_request.as_ref().map(|last| last.id.as_str());
-        let annotated = self.resource.annotations().get(REQUEST);
-        let annotated = annotated.and_then(|text| serde_json::from_str::<Request>(text).ok());
-        let annotated = annotated.filter(|request| Some(request.id.as_str()) != answered);
-        annotated.or_else(|| hub.next_request(&self.name, answered))
     }
 
     /// Writes the status. False: somebody else did meanwhile, and everything has to be looked at again.
@@ -412,6 +338,9 @@ impl Flag {
             versions: look.seen.versions.clone(),
             checks: look.seen.checks.clone(),
             waiting: look.problem.as_ref().map_or(waiting, |problem| problem.message.clone()),
+            next: upcoming(&look.spec, &self.machine),
+            callers: look.expected.clone(),
+            traffic: Traffic::default(),
             now: look.now_ms,
         };
         around.hub.show(view);
@@ -426,37 +355,9 @@ fn in_order(effects: Vec<Effect>) -> Vec<Effect> {
     first
 }
 
-/// Every version that a record may name.
-fn known_versions(machine: &Status, workloads: &Workloads, wanted: &str) -> BTreeSet<String> {
-    let recorded = machine.record.iter().flat_map(|record| &record.versions);
-    let found = workloads.versions().into_iter().map(str::to_owned);
-    found.chain(recorded.cloned()).chain([wanted.to_owned()]).collect()
-}
-
 fn refused(why: &str) -> Problem {
     let message = format!("the API server does not let the controller go on: {why}");
     Problem { reason: "Forbidden", message }
-}
-
-/// The names of a Service that its callers may use. The short one only where all callers are of its
-/// namespace: elsewhere it is another Service's.
-fn with_hosts(spec: &Spec, namespace: &str) -> Spec {
-    let mut spec = spec.clone();
-    for service in spec.services.iter_mut().filter(|service| service.hosts.is_empty()) {
-        let name = &service.name;
-        let near = spec.callers.namespaces.is_empty().then(|| name.clone());
-        service.hosts = long_hosts(name, namespace).into_iter().chain(near).collect();
-    }
-    spec
-}
-
-/// Whose reports a flag waits for: while acks or quiet are to be seen everybody's, otherwise those of
-/// the proxies that have not acked.
-fn awaited(machine: &Status, look: &Look) -> BTreeSet<String> {
-    if Post::watches(machine.phase) {
-        return look.expected.clone();
-    }
-    look.seen.fleet.laggards.iter().map(|laggard| laggard.proxy.clone()).collect()
 }
 
 /// Whether a cached object is later than one that was read or written. Resource versions are whole

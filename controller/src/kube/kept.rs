@@ -64,6 +64,11 @@ impl Kept {
         edited
     }
 
+    /// As it was read last.
+    pub(super) fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
     /// Whether it had a turn.
     pub(super) fn was_looked_at(&self) -> bool {
         self.looked_at

@@ -9,6 +9,7 @@
 //! | [`managers`] | who else writes the number of pods | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
 //! | [`proxies`] | who has to ack | none |
+//! | [`hosts`] | which flags name a host that another one has | none |
 //! | [`index`], [`trim`] | what is kept of the objects, by namespace | none |
 //! | [`cache`] | what the cluster holds, kept current | API |
 //! | [`requests`] | counts what is asked of the API server | none |
@@ -18,13 +19,16 @@
 //! | [`driver`], `kept`, `flag` | observe, step, persist, act, where something may have changed | API |
 //! | [`identity`] | which pod a request comes from | API |
 //! | [`istio`] | routes and plugins of Istio | in part |
+//! | [`gateway`] | routes of the Gateway API | none |
 //! | [`leader`] | where proxies find the controller that leads | none |
 
 pub mod cache;
 mod conditions;
 pub mod driver;
 mod flag;
+pub mod gateway;
 pub mod headroom;
+pub mod hosts;
 pub mod identity;
 pub mod index;
 pub mod istio;

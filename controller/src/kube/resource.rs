@@ -208,6 +208,10 @@ pub struct Switch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
     pub settled_at: Option<Time>,
+    /// For how long both versions got new requests, as far as reports show it: from the report with the
+    /// first request to `to` to that with the last one to `from`. Absent: it was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap_ms: Option<i64>,
     /// Until when `from` stays for a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]

@@ -54,14 +54,11 @@ pub struct Seen<'a> {
 
 /// What a spec asks for and the controller cannot do yet.
 pub fn unsupported(spec: &Spec) -> Option<Problem> {
-    use crate::spec::{Management, Provider};
-    let message = match (spec.routing.provider, spec.routing.management) {
-        (Provider::External, Management::Managed) | (Provider::Istio, _) => return None,
-        (Provider::External, Management::UserProvided) => {
-            "spec.routing.management UserProvided is not supported yet with provider External: use Managed"
-        }
-        (Provider::GatewayAPI, _) => "spec.routing.provider GatewayAPI is not supported yet: use Istio or External",
+    use crate::spec::{Management, Provider, Routing};
+    let Routing { provider: Provider::External, management: Management::UserProvided, .. } = spec.routing else {
+        return None;
     };
+    let message = "spec.routing.management UserProvided is not supported yet with provider External: use Managed";
     Some(Problem { reason: "NotSupported", message: message.to_owned() })
 }
 
@@ -192,6 +189,7 @@ fn switch(switch: &crate::status::Switch) -> Switch {
         flipped_at: switch.flipped_at.map(time),
         acked_at: switch.acked_at.map(time),
         settled_at: switch.settled_at.map(time),
+        overlap_ms: switch.overlap_ms.map(int),
         retain_until: switch.retain_until.map(time),
         removed_at: switch.removed_at.map(time),
     }
@@ -206,6 +204,22 @@ impl ResourceStatus {
     /// every report, and neither is worth a write.
     pub fn same_but_wording(&self, other: &ResourceStatus) -> bool {
         self.outline() == other.outline()
+    }
+
+    /// Whether the same was decided: nothing else has to be written before it is acted on. When the next
+    /// version fitted, got ready and was let in is seen again by whoever forgets it.
+    pub fn same_decisions(&self, other: &ResourceStatus) -> bool {
+        let decided = |status: &ResourceStatus| {
+            let mut machine = status.machine.clone();
+            if let Some(machine) = &mut machine {
+                machine.blocked = None;
+                if let Some(switch) = &mut machine.switch {
+                    (switch.headroom_at, switch.ready_at, switch.promoted_at) = (None, None, None);
+                }
+            }
+            machine
+        };
+        decided(self) == decided(other) && self.protected_workloads == other.protected_workloads
     }
 
     /// Whether what blocks is the same but for its numbers, such as how many have acked.

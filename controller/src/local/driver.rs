@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use flag::traffic::Traffic;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::file::{File, FileError};
@@ -20,7 +21,7 @@ use crate::checks::runner::Runner;
 use crate::observation::{Headroom, Observation, Place};
 use crate::service::{FlagView, Hub, Post, Senders, now_ms};
 use crate::status::{Phase, Status};
-use crate::step::{Effect, step};
+use crate::step::{Effect, step, upcoming};
 use crate::{envoy, fault};
 
 const TICK_MS: u64 = 200;
@@ -250,8 +251,19 @@ impl Driver {
         let status = self.store.state.status.clone();
         let name = self.file.metadata.name.clone();
         let spec_version = self.file.spec.version.clone();
-        let (fleet, versions, checks) = (seen.fleet, seen.versions, seen.checks);
-        self.hub.show(FlagView { name, spec_version, status, fleet, versions, checks, waiting, now: now_ms });
+        self.hub.show(FlagView {
+            name,
+            spec_version,
+            next: upcoming(&self.file.spec, &status),
+            status,
+            fleet: seen.fleet,
+            versions: seen.versions,
+            checks: seen.checks,
+            waiting,
+            callers: self.expected(),
+            traffic: Traffic::default(),
+            now: now_ms,
+        });
         self.hub.looked.store(true, Ordering::Relaxed);
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
@@ -34,8 +34,15 @@ pub struct Accepted {
     pub id: String,
 }
 
-pub(super) async fn status(State(hub): State<Arc<Hub>>) -> Json<Vec<FlagView>> {
-    Json(hub.views().iter().map(|view| FlagView::clone(view)).collect())
+/// Query of `GET /v1/status`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanted {
+    /// The only flag that is asked about.
+    flag: Option<String>,
+}
+
+pub(super) async fn status(State(hub): State<Arc<Hub>>, Query(wanted): Query<Wanted>) -> Json<Vec<FlagView>> {
+    Json(hub.views(wanted.flag.as_deref()))
 }
 
 pub(super) async fn ready(State(hub): State<Arc<Hub>>) -> Result<&'static str, Refusal> {
@@ -60,8 +67,7 @@ pub(super) async fn request(
         return Err(Refusal::new(StatusCode::FORBIDDEN, "sender", error));
     }
     let Json(ask) = body.map_err(|error| Refusal::new(error.status(), "malformed", error.body_text()))?;
-    let known = hub.views().iter().any(|view| view.name == ask.flag);
-    if !known {
+    if !hub.has(&ask.flag) {
         let error = format!("there is no flag {:?} here", flag::shortened(&ask.flag));
         return Err(Refusal::new(StatusCode::NOT_FOUND, "unknown_flag", error));
     }

@@ -9,6 +9,7 @@ use flag::PROTOCOL;
 use flag::ledger::{Asked, Fleet, Ledger};
 use flag::record::Record;
 use flag::snapshot::Snapshot;
+use flag::traffic::Traffic;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
@@ -18,6 +19,7 @@ use super::sender::Senders;
 use crate::checks::Answers;
 use crate::observation::{Request, Workload};
 use crate::status::{Phase, Status};
+use crate::step::Upcoming;
 
 /// Requests of people that wait for an answer.
 const QUEUE: usize = 64;
@@ -49,6 +51,15 @@ pub struct FlagView {
     pub checks: Answers,
     /// What is waited for.
     pub waiting: String,
+    /// What is done after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Upcoming>,
+    /// Who has to ack.
+    #[serde(skip)]
+    pub callers: BTreeSet<String>,
+    /// The requests to its versions, as of now.
+    #[serde(default)]
+    pub traffic: Traffic,
     /// Unix milliseconds of this view.
     pub now: u64,
 }
@@ -174,8 +185,14 @@ impl Hub {
     /// Publishes; who waits is woken at once if anything changed. Whether it did.
     pub fn publish(&self, post: Post) -> bool {
         let mut posts = lock(&self.posts);
-        if posts.get(&post.record.name) == Some(&post) {
+        let before = posts.get(&post.record.name);
+        if before == Some(&post) {
             return false;
+        }
+        let (uid, to) = (&post.record.uid, &post.record.active);
+        let before = before.map(|before| &before.record).filter(|before| before.uid == *uid && before.active != *to);
+        if let Some(before) = before {
+            lock(&self.ledger).flips(uid, &before.active, to);
         }
         posts.insert(post.record.name.clone(), post);
         drop(posts);
@@ -205,7 +222,8 @@ impl Hub {
         lock(&self.views).remove(name);
         self.metrics.forget(name);
         let gone = lock(&self.posts).remove(name);
-        if gone.is_some() {
+        if let Some(post) = gone {
+            lock(&self.ledger).forget(&post.record.uid);
             self.changes.send_modify(|changes| *changes = changes.saturating_add(1));
         }
     }
@@ -215,8 +233,20 @@ impl Hub {
         self.metrics.flip.observe(seconds);
     }
 
-    pub(super) fn views(&self) -> Vec<Arc<FlagView>> {
-        lock(&self.views).values().cloned().collect()
+    pub(super) fn has(&self, flag: &str) -> bool {
+        lock(&self.views).contains_key(flag)
+    }
+
+    /// What was seen of all flags, or of one, with its requests as of now.
+    pub(super) fn views(&self, flag: Option<&str>) -> Vec<FlagView> {
+        let wanted = |view: &&Arc<FlagView>| flag.is_none_or(|flag| view.name == flag);
+        let views: Vec<Arc<FlagView>> = lock(&self.views).values().filter(wanted).cloned().collect();
+        let (now, ledger) = (now_ms(), lock(&self.ledger));
+        let shown = views.iter().map(|view| {
+            let traffic = ledger.traffic(now, &view.status.uid, &view.callers);
+            FlagView { traffic, now, ..FlagView::clone(view) }
+        });
+        shown.collect()
     }
 
     /// Queues a request for a flag; false: too many wait.

@@ -94,7 +94,7 @@ choice! {
     Provider {
         /// Istio.
         Istio,
-        /// An implementation of the Gateway API.
+        /// Istio, by routes of the Gateway API.
         GatewayAPI,
         /// Envoys that read files.
         External,

@@ -375,6 +375,9 @@ fn settling(now_ms: u64, spec: &Spec, status: &mut Status, seen: &Observation, m
     } else {
         status.note(now_ms, "Settled", format!("{} is quiet", switch.from));
         switch.settled_at = Some(now_ms);
+        let seen = seen.fleet.overlap.as_ref();
+        let seen = seen.filter(|overlap| overlap.from == switch.from && overlap.to == switch.to);
+        switch.overlap_ms = seen.map(|overlap| overlap.ms).or(switch.overlap_ms);
         let until = now_ms.saturating_add(spec.cleanup.retain_for.0);
         switch.retain_until = switch.retain_until.or(Some(until));
         status.enter(now_ms, Phase::Retaining);

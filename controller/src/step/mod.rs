@@ -11,6 +11,7 @@ mod record;
 mod removal;
 mod request;
 mod settle;
+mod upcoming;
 
 use flag::record::Record;
 
@@ -19,6 +20,7 @@ use crate::spec::Spec;
 use crate::status::{Blocked, Status};
 
 pub use record::record_of;
+pub use upcoming::{Upcoming, upcoming};
 
 /// Something to do. Each may be done again without harm.
 #[derive(Debug, Clone, PartialEq, Eq)]

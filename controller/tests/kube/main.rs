@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod gateway;
 mod headroom;
+mod hosts;
 mod identity;
 mod index;
 mod istio;

@@ -163,22 +163,21 @@ fn who_else_scales_is_said() {
 #[test]
 fn what_is_not_built_is_said() {
     let mut world = world(STABLE);
-    world.spec.routing.provider = versionflag::spec::Provider::GatewayAPI;
+    use versionflag::spec::{Management, Provider};
+    world.spec.routing.provider = Provider::External;
+    world.spec.routing.management = Management::UserProvided;
     world.problem = unsupported(&world.spec);
     let status = world.status(1_000_000);
-    assert_eq!(
-        status.blocked_by.as_deref(),
-        Some("spec.routing.provider GatewayAPI is not supported yet: use Istio or External")
-    );
+    let message = "spec.routing.management UserProvided is not supported yet with provider External: use Managed";
+    assert_eq!(status.blocked_by.as_deref(), Some(message));
     assert_eq!(world.condition("Stalled"), Some(("True".to_owned(), "NotSupported".to_owned())));
-    for provider in [versionflag::spec::Provider::External, versionflag::spec::Provider::Istio] {
+    for provider in [Provider::External, Provider::Istio, Provider::GatewayAPI] {
         world.spec.routing.provider = provider;
+        world.spec.routing.management = Management::Managed;
         assert_eq!(unsupported(&world.spec), None);
+        world.spec.routing.management = Management::UserProvided;
+        assert_eq!(unsupported(&world.spec).is_some(), provider == Provider::External);
     }
-    world.spec.routing.management = versionflag::spec::Management::UserProvided;
-    assert_eq!(unsupported(&world.spec), None);
-    world.spec.routing.provider = versionflag::spec::Provider::External;
-    assert!(unsupported(&world.spec).is_some());
 }
 
 #[rstest]

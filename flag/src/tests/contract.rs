@@ -48,7 +48,7 @@ fn a_record_that_is_not_valid_says_why() {
         (|r| r.members[0].hosts.clear(), "hosts has 0 entries"),
         (|r| r.members[0].service = String::new(), "service \"\" is not a valid name"),
         (|r| r.namespace = "a b".into(), "namespace \"a b\" is not a valid name"),
-        (|r| r.version_label = "\"".into(), "versionLabel \"\\\"\" is not a valid name"),
+        (|r| r.version_label = "\"".into(), "versionLabel \"?\" is not a valid name"),
         (|r| r.members[0].selector = ["app= x".into()].into(), "selector \"app= x\" is not a valid name"),
         (
             |r| r.members[0].selector = (0..33).map(|number| format!("l{number}=x")).collect(),

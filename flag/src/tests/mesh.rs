@@ -157,7 +157,7 @@ fn what_stands_beside_two_groups_is_told_apart_by_host() {
 fn a_route_of_istio_says_what_it_lacks() {
     let (mesh, plain) = (group().seal().expect("valid"), super::record(5, "v1"));
     let cases = [
-        ("default", Some("no VirtualService reached it yet")),
+        ("default", Some("no route of the flag reached it yet")),
         ("versionflag:bookinfo/reviews:v1,v2:v1", None),
         ("mine-versionflag:bookinfo/reviews:v1,v2:v1", None),
         ("mine-versionflag:bookinfo/reviews:v1:v1", Some("does not list v2")),
@@ -170,4 +170,76 @@ fn a_route_of_istio_says_what_it_lacks() {
         assert!(found.unwrap_or_default().contains(lacks.unwrap_or_default()), "{name}");
     }
     assert_eq!(route::lacks("default", &plain, "v2"), None, "elsewhere a route may have that name");
+}
+
+#[test]
+fn a_rule_of_the_gateway_api_says_the_same() {
+    let mesh = group().seal().expect("valid");
+    let cases = [
+        ("versionflag.0.v1.v1.v2", None),
+        ("versionflag.12.v1.v1.v2", None),
+        ("versionflag.0.v1.v1", Some("does not list v2")),
+        ("versionflag.1.v2.v1.v2", Some("requests without a version still go to v2 there")),
+        ("versionflag.1.v1.v1.v2.v3", Some("still leads to v3")),
+        ("versionflag.1.0123456789ab", Some("is not the one for these versions")),
+        ("versionflag.1", None),
+        ("bookinfo.reviews.0", None),
+    ];
+    for (name, lacks) in cases {
+        let found = route::lacks(name, &mesh, "v2");
+        assert_eq!(found.is_some(), lacks.is_some(), "{name}: {found:?}");
+        assert!(found.unwrap_or_default().contains(lacks.unwrap_or_default()), "{name}");
+    }
+    assert_eq!(route::rule_name(&mesh, 3), "versionflag.3.v1.v1.v2");
+}
+
+#[test]
+fn any_versions_make_a_name_for_a_rule() {
+    let labels = |name: &str| {
+        name.split('.').all(|label| {
+            let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+            let inner = |byte: u8| edge(Some(byte)) || byte == b'-';
+            edge(label.bytes().next()) && edge(label.bytes().last()) && label.bytes().all(inner)
+        })
+    };
+    let long = |letter: &str| letter.repeat(63);
+    let cases: [&[&str]; 5] = [
+        &["v1", "v2"],
+        &["1.2.0", "1.2.0-rc.1"],
+        &["Pizza_A-1", "Z", "z", "zz", "a0"],
+        &["9", "A", "a"],
+        &[&long("A"), &long("b"), &long("z")],
+    ];
+    for versions in cases {
+        let record = |active: &str, versions: &[&str]| {
+            let mut record = group();
+            record.active = active.to_owned();
+            record.versions = versions.iter().map(|version| (*version).to_owned()).collect();
+            record.seal().expect("valid")
+        };
+        let (first, last) = (versions[0], versions[versions.len() - 1]);
+        let all = record(first, versions);
+        let name = route::rule_name(&all, 15);
+        assert!(name.len() <= 253 && labels(&name), "{name}");
+        for version in versions {
+            assert_eq!(route::lacks(&name, &all, version), None, "{name}");
+        }
+        assert!(route::lacks(&name, &record(last, versions), first).is_some(), "{name}: another default");
+        assert!(route::lacks(&name, &record(first, &versions[..1]), first).is_some(), "{name}: one is gone");
+        assert!(route::lacks(&name, &all, "v9").is_some(), "{name}: not listed");
+    }
+}
+
+#[test]
+fn a_cluster_leads_to_the_flag_of_its_service_or_of_a_version_of_it() {
+    let mut record = group();
+    let own = |version: &str| format!("outbound|80||ratings-{version}.bookinfo.svc.cluster.local");
+    record.members[0].clusters =
+        ["v1", "v2"].map(|version| (version.to_owned(), [own(version)].into())).into_iter().collect();
+    let table = taken(record, "bookinfo", &[]);
+    let found = |cluster: &str| table.of_cluster(cluster).is_some();
+    assert!(found("outbound|80||reviews.bookinfo.svc.cluster.local") && found(&own("v1")) && found(&own("v2")));
+    assert!(!found(&own("v3")) && !found("outbound|80||web.bookinfo.svc.cluster.local") && !found("inbound|80||"));
+    let flag = table.of_cluster(&own("v2")).expect("a flag");
+    assert_eq!(flag.served_by(&own("v2")).map(|counter| counter.version()), Some("v2"));
 }

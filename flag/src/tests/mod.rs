@@ -10,6 +10,7 @@ mod mesh;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
 mod strangers;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 

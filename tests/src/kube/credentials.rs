@@ -53,6 +53,11 @@ impl Credentials {
         Ok(credentials)
     }
 
+    /// What clients trust.
+    pub(super) fn authority(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.certificate)?)
+    }
+
     /// For the administrator, at this one of the servers.
     pub(super) async fn admin(&self, server: &str) -> Result<Client> {
         client(self.kubeconfig(server, &self.token)).await

@@ -17,11 +17,14 @@
 
 mod credentials;
 pub mod crowd;
+pub mod image;
+pub mod istio;
 mod kubelet;
 pub mod measure;
 mod part;
 mod sidecars;
 mod switch;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -38,9 +41,10 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 pub use self::kubelet::Kubelet;
-pub use self::part::{Part, istio_crds, programs};
+pub use self::part::{Part, gateway_api_crds, istio_crds, programs};
 pub use self::sidecars::Sidecars;
 pub use self::switch::{Switch, condition, deployment, example_story, flag, switch_story, world};
+pub use self::walk::Walk;
 
 use self::credentials::Credentials;
 use crate::Signal;
@@ -153,14 +157,24 @@ impl<'a> Cluster<'a> {
         Ok(self.dir.write(&format!("{namespace}.{account}.kubeconfig"), content.to_string()))
     }
 
+    /// A token of an account, and the certificate by which to know the API server.
+    pub async fn token(&self, namespace: &str, account: &str) -> Result<(String, String)> {
+        let token = self.issue(namespace, account).await?;
+        Ok((token, self.credentials.authority()?))
+    }
+
     async fn account(&self, namespace: &str, account: &str) -> Result<Value> {
+        let token = self.issue(namespace, account).await?;
+        Ok(self.credentials.kubeconfig(&format!("https://{API}"), &token))
+    }
+
+    async fn issue(&self, namespace: &str, account: &str) -> Result<String> {
         let accounts: Api<ServiceAccount> = self.api(namespace);
         let answer: TokenRequest = accounts
             .create_subresource("token", account, &PostParams::default(), &TokenRequest::default())
             .await
             .with_context(|| format!("a token for {namespace}/{account}"))?;
-        let token = answer.status.context("an answer without a token")?.token;
-        Ok(self.credentials.kubeconfig(&format!("https://{API}"), &token))
+        Ok(answer.status.context("an answer without a token")?.token)
     }
 
     /// Runs kubectl as the administrator, and gives what it prints.
@@ -196,6 +210,13 @@ impl<'a> Cluster<'a> {
     pub async fn install(&self) -> Result<()> {
         self.apply_manifests("kubernetes").await?;
         let established = ["wait", "--for=condition=Established", "crd/versionflags.versionflag.io", "--timeout=30s"];
+        self.kubectl(&established).await.map(drop)
+    }
+
+    /// Installs definitions of resources, and waits until the API server knows them.
+    pub async fn install_crds(&self, file: &Path) -> Result<()> {
+        self.kubectl(&["apply", "--server-side", "--filename", &file.to_string_lossy()]).await?;
+        let established = ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"];
         self.kubectl(&established).await.map(drop)
     }
 

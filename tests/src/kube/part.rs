@@ -147,6 +147,11 @@ pub fn programs() -> Result<PathBuf> {
     Ok(PROGRAMS.get_or_init(|| path).clone())
 }
 
+/// The definitions of the Gateway API's resources, in the version that Istio was built for.
+pub fn gateway_api_crds() -> Result<PathBuf> {
+    Ok(programs()?.join("gateway-api-crds.yaml"))
+}
+
 /// The definitions of Istio's resources: `$VERSIONFLAG_ISTIO_CRDS`, or what `tools/kube.sh --mesh` put
 /// beside the programs.
 pub fn istio_crds() -> Result<PathBuf> {

@@ -13,7 +13,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::crowd::{Requests, requests};
-use super::{Cluster, Kubelet, programs, story};
+use super::{Cluster, Kubelet, image, programs, story};
 use crate::local::wasm;
 use crate::process::{Process, program};
 use crate::wait::wait_for;
@@ -130,6 +130,21 @@ impl Switch<'_, '_> {
             .env("KUBECONFIG", self.cluster.kubeconfig_as("versionflag", "versionflag").await?)
             .envs(environment.iter().copied());
         Process::start(self.cluster.dir(), log, command)
+    }
+
+    /// Lets the API server reach this replica as a pod.
+    pub async fn stands_for(&self, identity: &str) -> Result<()> {
+        let address = REPLICAS.iter().find(|(name, _)| *name == identity).context("no such replica")?.1;
+        image::stands_for(self.cluster, identity, &address.to_string()).await
+    }
+
+    /// What `versionflag status` shows of the resource.
+    pub async fn tree(&self) -> Result<String> {
+        let mut command = tokio::process::Command::new(program("versionflag")?);
+        command.args(["status", "reviews"]).env("KUBECONFIG", self.cluster.kubeconfig()).kill_on_drop(true);
+        let output = command.output().await?;
+        ensure!(matches!(output.status.code(), Some(0 | 3)), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// The resource as it is now.

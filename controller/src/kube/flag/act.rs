@@ -14,7 +14,7 @@ use crate::fault;
 use crate::kube::resource::KEPT_AT;
 use crate::kube::workloads::Object;
 use crate::service::Post;
-use crate::spec::{Provider, Replicas, Spec};
+use crate::spec::{Replicas, Spec};
 use crate::status::{Phase, Status};
 use crate::step::Effect;
 
@@ -36,17 +36,16 @@ impl Flag {
                     fault::point("after the record was published");
                 }
             }
-            Effect::Route(record) if look.spec.routing.provider == Provider::Istio => {
+            Effect::Route(record) if look.spec.routing.in_mesh() => {
                 let done = self.route(look, &record, around).await;
                 self.unwritten = done.as_ref().err().map(ToString::to_string);
                 done?;
             }
-            Effect::Configure(record) if look.spec.routing.provider == Provider::Istio => {
+            Effect::Configure(record) if look.spec.routing.in_mesh() => {
                 self.configure(look, *record, around);
             }
             Effect::Route(record) => {
-                let routes = envoy::routes(&look.spec.routing.header, &record)?;
-                self.write_files(BTreeMap::from([("routes.json".to_owned(), routes)]), around).await?;
+                self.gathered.insert("routes.json".to_owned(), envoy::routes(&look.spec.routing.header, &record)?);
             }
             Effect::Configure(record) => {
                 let filter = Filter {
@@ -56,15 +55,15 @@ impl Flag {
                     workload: None,
                     header: &look.spec.routing.header,
                 };
-                let mut files = BTreeMap::from([("filter.json".to_owned(), envoy::filter(filter.clone(), &record)?)]);
+                self.gathered.insert("filter.json".to_owned(), envoy::filter(filter.clone(), &record)?);
                 for (name, workload) in sidecars(look) {
                     let filter = Filter { workload: Some(workload), ..filter.clone() };
-                    files.insert(name, envoy::filter(filter, &record)?);
+                    self.gathered.insert(name, envoy::filter(filter, &record)?);
                 }
-                self.write_files(files, around).await?;
             }
             Effect::Start { version } => self.start(look, &version, around).await?,
             Effect::Stop { version } => {
+                self.write_gathered(around).await?;
                 for scale in look.workloads.stop(&version) {
                     tracing::info!(flag = self.name, workload = %scale.object, "scaled to 0");
                     fault::point("before a workload is scaled down");
@@ -73,6 +72,7 @@ impl Flag {
                 }
             }
             Effect::Delete { version } => {
+                self.write_gathered(around).await?;
                 for object in look.workloads.objects(&version).into_iter().filter(|object| !object.is_ending()) {
                     fault::point("before a workload is deleted");
                     around.writer.delete(object).await?;
@@ -112,14 +112,15 @@ impl Flag {
         Ok(())
     }
 
-    async fn write_files(
-        &mut self,
-        mut files: BTreeMap<String, String>,
-        around: &Surroundings<'_>,
-    ) -> Result<(), TurnError> {
+    /// All files that are to be written now, at once.
+    pub(super) async fn write_gathered(&mut self, around: &Surroundings<'_>) -> Result<(), TurnError> {
+        let mut files = std::mem::take(&mut self.gathered);
         files.retain(|name, text| self.files.get(name) != Some(&hash(text)));
         if files.is_empty() {
             return Ok(());
+        }
+        if !around.leadership.holds() {
+            return Err(TurnError::Deposed);
         }
         let name = format!("versionflag-{}", self.resource.name_any());
         around.writer.files(&self.resource.namespace().unwrap_or_default(), &name, &files).await?;

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::flag::record::Record;
 use kube::ResourceExt;
 
-use super::{Flag, Look, Surroundings, TurnError};
+use super::{Flag, Look, Surroundings, TurnError, gateway};
 use crate::fault;
 use crate::kube::istio::check::{self, Wanted};
 use crate::kube::istio::object::{DestinationRule, Object, Rule};
 use crate::kube::istio::plugin::{Part, namespaces, targets, too_wide};
 use crate::kube::istio::routes;
 use crate::kube::status::Problem;
-use crate::observation::RouteProblem;
+use crate::observation::{RouteProblem, Workload};
 use crate::span::Span;
 use crate::spec::{Management, Provider, Spec};
 use crate::status::{Phase, Status};
@@ -23,11 +23,11 @@ pub(in crate::kube) type Headers = BTreeMap<String, (String, String)>;
 
 /// Why nothing can be done in Istio for a flag.
 pub(super) fn problem(name: &str, namespace: &str, spec: &Spec, around: &Surroundings<'_>) -> Option<Problem> {
-    if spec.routing.provider != Provider::Istio {
+    if !spec.routing.in_mesh() {
         return None;
     }
     let (istio, image) = (&around.mesh.istio, &around.mesh.image);
-    let unknown = istio.routes_problem().or_else(|| istio.plugins_problem());
+    let unknown = istio.routes_problem(spec.routing.provider).or_else(|| istio.plugins_problem());
     let unknown = unknown.or_else(|| image.problem().map(|message| ("PluginUnknown", message)));
     let unknown =
         unknown.or_else(|| too_wide(namespace, &spec.callers, &image.root).map(|message| ("TooWide", message)));
@@ -51,14 +51,15 @@ pub(super) fn routes(
     namespace: &str,
     spec: &Spec,
     machine: &Status,
+    workloads: &BTreeMap<String, Workload>,
     unwritten: Option<&String>,
     around: &Surroundings<'_>,
 ) -> Option<RouteProblem> {
-    if spec.routing.provider != Provider::Istio {
+    if !spec.routing.in_mesh() {
         return None;
     }
     let problem = |reason, message| RouteProblem { reason, message, snippet: String::new() };
-    if let Some((reason, message)) = around.mesh.istio.routes_problem() {
+    if let Some((reason, message)) = around.mesh.istio.routes_problem(spec.routing.provider) {
         return Some(problem(reason, message));
     }
     if let Some(message) = unwritten {
@@ -72,6 +73,7 @@ pub(super) fn routes(
         None => (BTreeSet::from([spec.version.clone()]), spec.version.clone()),
     };
     let (found, callers) = (around.mesh.istio.found(), namespaces(namespace, &spec.callers));
+    let by_gateway_api = (spec.routing.provider == Provider::GatewayAPI).then(|| gateway::found(namespace, around));
     spec.services.iter().find_map(|service| {
         let wanted = Wanted {
             namespace,
@@ -82,6 +84,10 @@ pub(super) fn routes(
             active: &active,
             callers: &callers,
         };
+        if let Some(found) = &by_gateway_api {
+            let managed = spec.routing.management == Management::Managed;
+            return gateway::problem(&wanted, managed, machine, workloads, found, around);
+        }
         match spec.routing.management {
             Management::Managed => check::managed(&wanted, &found).or_else(|| {
                 machine.record.as_ref()?;
@@ -98,11 +104,18 @@ fn unrouted(wanted: &Wanted<'_>, around: &Surroundings<'_>) -> Option<RouteProbl
     let found = around.mesh.istio.services.get(wanted.namespace, &name);
     let routed = found.map(|found| routes::routed(&found, wanted.header)).unwrap_or_default();
     let missing: Vec<&str> = wanted.versions.difference(&routed).map(String::as_str).collect();
+    pending(wanted, &routed, &missing)
+}
+
+/// Says which versions have no route yet.
+pub(super) fn pending(wanted: &Wanted<'_>, routed: &BTreeSet<String>, missing: &[&str]) -> Option<RouteProblem> {
     let reason = if routed.contains(wanted.active) { RouteProblem::WARMING } else { RouteProblem::PENDING };
     let message = || {
         let (versions, wait) = (missing.join(" and "), Span(routes::WARM_MS));
         let service = wanted.service;
-        format!("routes to {versions} of Service {service} are written {wait} after the subsets, so that none fails")
+        format!(
+            "routes to {versions} of Service {service} are written {wait} after what they lead to, so that none fails"
+        )
     };
     (!missing.is_empty()).then(|| RouteProblem { reason, message: message(), snippet: String::new() })
 }
@@ -115,9 +128,13 @@ impl Flag {
         record: &Record,
         around: &Surroundings<'_>,
     ) -> Result<(), TurnError> {
-        let managed = look.spec.routing.management == Management::Managed;
-        if !managed || look.problem.is_some() || around.mesh.istio.routes_problem().is_some() {
+        let routing = &look.spec.routing;
+        let managed = routing.management == Management::Managed;
+        if !managed || look.problem.is_some() || around.mesh.istio.routes_problem(routing.provider).is_some() {
             return Ok(());
+        }
+        if routing.provider == Provider::GatewayAPI {
+            return self.route_by_gateway_api(look, record, around).await;
         }
         let (mesh, namespace) = (around.mesh, self.resource.namespace().unwrap_or_default());
         let header = &look.spec.routing.header;

@@ -39,11 +39,11 @@ pub struct Wanted<'a> {
     pub callers: &'a BTreeSet<String>,
 }
 
-fn conflict(message: String, snippet: String) -> RouteProblem {
+pub(in crate::kube) fn conflict(message: String, snippet: String) -> RouteProblem {
     RouteProblem { reason: "RouteConflict", message, snippet }
 }
 
-fn yaml(value: &Value) -> String {
+pub(in crate::kube) fn yaml(value: &Value) -> String {
     serde_saphyr::to_string(value).unwrap_or_default()
 }
 
@@ -63,12 +63,18 @@ fn in_mesh(gateways: &[String]) -> bool {
 
 impl Wanted<'_> {
     /// Whether a host in an object of `place` is the Service.
-    fn is(&self, host: &str, place: &str) -> bool {
+    pub(in crate::kube) fn is(&self, host: &str, place: &str) -> bool {
         means(host, place, self.service, self.namespace)
     }
 
-    fn claims(&self, routes: &Routes, place: &str) -> bool {
+    /// Whether a VirtualService of `place` has routes for the Service in the mesh.
+    pub(in crate::kube) fn claims(&self, routes: &Routes, place: &str) -> bool {
         in_mesh(&routes.gateways) && routes.hosts.iter().any(|host| self.is(host, place))
+    }
+
+    /// Whether any caller goes by a VirtualService of `place`, or a gateway does.
+    pub(in crate::kube) fn sees(&self, routes: &Routes, place: &str) -> bool {
+        !in_mesh(&routes.gateways) || self.seen_by_any(&routes.export_to, place)
     }
 
     fn seen_by_any(&self, export_to: &[String], place: &str) -> bool {
@@ -133,7 +139,7 @@ pub fn managed(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
             return Some(conflict(message, String::new()));
         }
         let routes: Routes = object.read();
-        if !wanted.seen_by_any(&routes.export_to, place) && in_mesh(&routes.gateways) {
+        if !wanted.sees(&routes, place) {
             continue;
         }
         if wanted.claims(&routes, place) {

@@ -115,15 +115,23 @@ impl Mesh {
     where
         Object<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
+        let found = watched.get(wanted.namespace(), &wanted.name_any());
+        self.keep_over(found.as_deref(), wanted).await
+    }
+
+    /// The same over what a watch has shown.
+    pub async fn keep_over<K: Kind>(&self, found: Option<&Object<K>>, wanted: Object<K>) -> Result<bool, MeshError>
+    where
+        Object<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
         let (namespace, name) = (wanted.namespace().to_owned(), wanted.name_any());
         let key = (K::KIND, namespace.clone(), name.clone());
-        let found = watched.get(&namespace, &name);
-        if !may_write(found.as_deref()) {
+        if !may_write(found) {
             return Err(MeshError::NotOurs(format!("{} {namespace}/{name}", K::KIND)));
         }
         let known = {
             let mut written = lock(&self.written);
-            let shown = found.as_ref().map(|found| version(found));
+            let shown = found.map(version);
             match written.get_mut(&key) {
                 Some(last) if shown.is_none_or(|shown| shown < last.version) => {
                     // The watch has not come so far yet, or somebody has deleted it since.
@@ -140,7 +148,7 @@ impl Mesh {
                 None => shown,
             }
         };
-        if let Some(found) = &found
+        if let Some(found) = found
             && Some(version(found)) == known
             && contains(&found.spec, &wanted.spec)
         {

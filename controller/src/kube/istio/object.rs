@@ -24,6 +24,11 @@ pub trait Kind: Send + Sync + 'static {
     const KIND: &'static str;
     /// Its name in paths.
     const PLURAL: &'static str;
+
+    /// Group and version as objects have them.
+    fn api_version() -> String {
+        if Self::GROUP.is_empty() { Self::VERSION.to_owned() } else { format!("{}/{}", Self::GROUP, Self::VERSION) }
+    }
 }
 
 macro_rules! kind {
@@ -48,6 +53,30 @@ kind! {
 kind! {
     /// Subsets of a host's pods.
     DestinationRule, "networking.istio.io", "v1", "destinationrules"
+}
+kind! {
+    /// What the proxies of a namespace see.
+    Sidecar, "networking.istio.io", "v1", "sidecars"
+}
+kind! {
+    /// Who may reach pods.
+    AuthorizationPolicy, "security.istio.io", "v1", "authorizationpolicies"
+}
+kind! {
+    /// Whether pods take plain text.
+    PeerAuthentication, "security.istio.io", "v1", "peerauthentications"
+}
+kind! {
+    /// Routes of the Gateway API.
+    HTTPRoute, "gateway.networking.k8s.io", "v1", "httproutes"
+}
+kind! {
+    /// The same for gRPC.
+    GRPCRoute, "gateway.networking.k8s.io", "v1", "grpcroutes"
+}
+kind! {
+    /// Pods under one name.
+    Service, "", "v1", "services"
 }
 kind! {
     /// A filter for the proxies of a namespace.
@@ -109,7 +138,7 @@ impl<K: Kind> fmt::Debug for Object<K> {
 impl<K: Kind> Serialize for Object<K> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("Object", 4)?;
-        object.serialize_field("apiVersion", &format!("{}/{}", K::GROUP, K::VERSION))?;
+        object.serialize_field("apiVersion", &K::api_version())?;
         object.serialize_field("kind", K::KIND)?;
         object.serialize_field("metadata", &self.metadata)?;
         object.serialize_field("spec", &self.spec)?;

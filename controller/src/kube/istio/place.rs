@@ -7,8 +7,9 @@ use flag::record::Record;
 use k8s_openapi::api::core::v1::Service;
 
 use super::routes::{clusters, long_hosts};
+use crate::kube::gateway::routes as gateway;
 use crate::observation::Place;
-use crate::spec::Spec;
+use crate::spec::{Provider, Spec};
 
 /// The selectors of a flag's Services. One that is not there just now has the selector it had.
 pub fn place(namespace: &str, spec: &Spec, services: &[Arc<Service>], before: Option<&Record>) -> Place {
@@ -34,11 +35,13 @@ pub fn complete(
     let mut spec = spec.clone();
     for service in &mut spec.services {
         service.hosts.extend(long_hosts(&service.name, namespace));
-        let ports: Option<Vec<i32>> = find(namespace, &service.name, services)
-            .and_then(|found| Some(found.spec.as_ref()?.ports.as_ref()?.iter().map(|port| port.port).collect()));
         let known = before.iter().flat_map(|record| &record.members).find(|member| member.service == service.name);
-        let found = match ports {
-            Some(ports) => clusters(&service.name, namespace, &ports, versions.iter().map(String::as_str)),
+        let listed = versions.iter().map(String::as_str);
+        let found = match find(namespace, &service.name, services) {
+            Some(whole) if spec.routing.provider == Provider::GatewayAPI => {
+                gateway::clusters(namespace, whole, services, &spec.version_label, listed)
+            }
+            Some(whole) => clusters(&service.name, namespace, &gateway::ports(whole), listed),
             None => known.map(|member| member.clusters.clone()).unwrap_or_default(),
         };
         for (version, names) in found {

@@ -13,11 +13,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::check::Found;
-use super::object::{DestinationRule, Kind, Object, TrafficExtension, VirtualService, WasmPlugin};
+use super::object::{
+    DestinationRule, GRPCRoute, HTTPRoute, Kind, Object, TrafficExtension, VirtualService, WasmPlugin,
+};
 use crate::kube::cache::Changes;
 use crate::kube::index::Index;
 use crate::kube::trim::Trim;
 use crate::service::{Hub, lock};
+use crate::spec::Provider;
 
 /// How often it is looked whether the cluster has the kinds now.
 const LOOK: Duration = Duration::from_secs(10);
@@ -72,7 +75,12 @@ pub struct Istio {
     pub plugins: Arc<Watched<WasmPlugin>>,
     /// Plugins of an Istio that has these.
     pub extensions: Arc<Watched<TrafficExtension>>,
+    /// Routes of the Gateway API.
+    pub http_routes: Arc<Watched<HTTPRoute>>,
+    /// The same for gRPC.
+    pub grpc_routes: Arc<Watched<GRPCRoute>>,
     wanted: watch::Sender<bool>,
+    gateway_wanted: watch::Sender<bool>,
     _watches: JoinSet<()>,
 }
 
@@ -98,7 +106,9 @@ impl Istio {
         let (services, rules) = (Watched::new(), Watched::new());
         let (plugins, extensions) = (Watched::new(), Watched::new());
         let mut watches = JoinSet::new();
+        let (http_routes, grpc_routes) = (Watched::new(), Watched::new());
         let (wanted, wants) = watch::channel(false);
+        let (gateway_wanted, gateway_wants) = watch::channel(false);
         let place = Place {
             client: client.clone(),
             namespace: namespace.map(str::to_owned),
@@ -109,30 +119,53 @@ impl Istio {
         watches.spawn(follow(place.clone(), Arc::clone(&services)));
         watches.spawn(follow(place.clone(), Arc::clone(&rules)));
         watches.spawn(follow(place.clone(), Arc::clone(&plugins)));
-        watches.spawn(follow(place, Arc::clone(&extensions)));
-        Istio { services, rules, plugins, extensions, wanted, _watches: watches }
+        watches.spawn(follow(place.clone(), Arc::clone(&extensions)));
+        let place = Place { wanted: gateway_wants, ..place };
+        watches.spawn(follow(place.clone(), Arc::clone(&http_routes)));
+        watches.spawn(follow(place, Arc::clone(&grpc_routes)));
+        Istio {
+            services,
+            rules,
+            plugins,
+            extensions,
+            http_routes,
+            grpc_routes,
+            wanted,
+            gateway_wanted,
+            _watches: watches,
+        }
     }
 
-    /// Somebody wants it. A cluster where nobody does is never asked for it.
-    pub fn want(&self) {
+    /// Somebody wants it, with these routes. A cluster where nobody does is never asked for it.
+    pub fn want(&self, provider: Provider) {
         self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        if provider == Provider::GatewayAPI {
+            self.gateway_wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        }
     }
 
-    /// Waits until something is known of every kind.
+    /// Waits until something is known of every kind that somebody wants.
     pub async fn known(&self) {
-        self.want();
         let unknown = || {
-            [self.services.state(), self.rules.state(), self.plugins.state(), self.extensions.state()]
-                .contains(&State::Unknown)
+            let wanted = |wanted: &watch::Sender<bool>| *wanted.borrow();
+            let kinds = [self.services.state(), self.rules.state(), self.plugins.state(), self.extensions.state()];
+            wanted(&self.wanted) && kinds.contains(&State::Unknown)
+                || wanted(&self.gateway_wanted)
+                    && [self.http_routes.state(), self.grpc_routes.state()].contains(&State::Unknown)
         };
         while unknown() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Why the routes cannot be looked at.
-    pub fn routes_problem(&self) -> Option<(&'static str, String)> {
-        problem(&self.services).or_else(|| problem(&self.rules))
+    /// Why the routes of this provider cannot be looked at.
+    pub fn routes_problem(&self, provider: Provider) -> Option<(&'static str, String)> {
+        let istio = problem(&self.services).or_else(|| problem(&self.rules));
+        if provider != Provider::GatewayAPI {
+            return istio;
+        }
+        let routes = problem(&self.http_routes).or_else(|| problem_unless_absent(&self.grpc_routes));
+        istio.or(routes)
     }
 
     /// Why no plugin can be written. One of both kinds suffices.
@@ -158,6 +191,16 @@ fn problem<K: Kind>(watched: &Watched<K>) -> Option<(&'static str, String)> {
     match watched.state() {
         State::Current => None,
         State::Unknown => Some(("IstioUnknown", format!("the {} of the cluster are not read yet", K::PLURAL))),
+        State::Absent if K::GROUP == HTTPRoute::GROUP => Some((
+            "GatewayApiMissing",
+            format!(
+                "the cluster has no {} of {}/{}: install the CRDs of the Gateway API, or set spec.routing.provider to \
+                 Istio",
+                K::KIND,
+                K::GROUP,
+                K::VERSION
+            ),
+        )),
         State::Absent => Some((
             "IstioMissing",
             format!(

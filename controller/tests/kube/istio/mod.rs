@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use flag::record::{Gate, Member, Record};
 
 /// The record of reviews in namespace shop.
-fn record(uid: &str, epoch: u64, active: &str, versions: &[&str]) -> Record {
+pub(crate) fn record(uid: &str, epoch: u64, active: &str, versions: &[&str]) -> Record {
     let record = Record {
         uid: uid.to_owned(),
         name: format!("shop/{uid}"),

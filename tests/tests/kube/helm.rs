@@ -56,7 +56,7 @@ fn the_chart_with_istio_has_its_rights_and_knows_the_filter() {
         let args = [&["--set=istio.enabled=true", "--set", url], more].concat();
         objects(&template(&args).expect("the chart")).expect("objects")
     };
-    let (all, fewer) = (with(&[]), with(&["--set=istio.routes=false"]));
+    let (all, fewer) = (with(&["--set=istio.gatewayApi=true"]), with(&["--set=istio.routes=false"]));
     let mut expected = plain.keys().cloned().collect::<Vec<_>>();
     for (name, object) in kustomize("kubernetes/istio") {
         assert_eq!((&all[&name], &fewer[&name]), (&object, &object), "{name}");
@@ -64,7 +64,8 @@ fn the_chart_with_istio_has_its_rights_and_knows_the_filter() {
     }
     expected.sort();
     assert_eq!(fewer.keys().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
-    for (name, object) in kustomize("kubernetes/istio/routes") {
+    let routes = ["kubernetes/istio/routes", "kubernetes/istio/gateway-api"].map(kustomize);
+    for (name, object) in routes.into_iter().flatten() {
         assert_eq!(all[&name], object, "{name}");
         expected.push(name);
     }

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::kube::{Cluster, programs, story};
+use harness::kube::{Cluster, image, programs, story};
 use harness::local::wasm;
 use harness::process::{Process, program};
 use harness::wait_for;
@@ -94,7 +94,7 @@ async fn plugin(cluster: &Cluster<'_>, args: &[&str]) -> Result<Said> {
 async fn controller(cluster: &Cluster<'_>) -> Result<Process> {
     let mut command = Command::new(program("versionflag")?);
     command
-        .args(["controller", "--listen", "127.0.0.1:7070", "--identity", "one", "--home", "versionflag"])
+        .args(["controller", "--listen", "198.19.128.11:7070", "--identity", "one", "--home", "versionflag"])
         .arg("--filter-path")
         .arg(wasm()?)
         .arg("--audit-log")
@@ -112,6 +112,54 @@ async fn reaches(cluster: &Cluster<'_>, phase: &str) -> Result<Value> {
         Ok(all[0].clone())
     })
     .await
+}
+
+/// The flag service is asked through the API server, with the rights of who asks, and nothing else fails
+/// without it.
+async fn requests_are_shown_to_who_may_ask(cluster: &Cluster<'_>) -> Result<()> {
+    cluster.kubectl(&["create", "serviceaccount", "person", "--namespace=shop"]).await?;
+    let looks = ["create", "role", "looks", "--namespace=shop", "--verb=get,list,watch", "--resource=versionflags"];
+    cluster.kubectl(&looks).await?;
+    let bind = async |namespace: &str, role: &str| {
+        let (place, role) = (format!("--namespace={namespace}"), format!("--role={role}"));
+        let person = "--serviceaccount=shop:person";
+        cluster.kubectl(&["create", "rolebinding", "person", &place, &role, person]).await
+    };
+    bind("shop", "looks").await?;
+    let config = cluster.kubeconfig_as("shop", "person").await?;
+    let status = async || versionflag(&config, &["status", "reviews", "-n", "shop"]).await;
+    let without = wait_for("what may not be asked", LIMIT, async || {
+        let said = status().await?;
+        ensure!(said.code == Some(0) && said.err.contains("is forbidden"), "{said:?}");
+        Ok(said)
+    })
+    .await?;
+    let words = "without requests, as the flag service cannot be asked: leases.coordination.k8s.io \"versionflag\" is forbidden";
+    assert!(without.err.starts_with(words) && without.err.lines().count() == 1, "{without:?}");
+    assert!(without.out.contains("├─ v1 ● active  ready  1 replicas\n"), "{without:?}");
+
+    let live = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/kubernetes/live");
+    cluster.kubectl(&["apply", "--kustomize", &live.to_string_lossy()]).await?;
+    bind("versionflag", "versionflag-live").await?;
+    image::stands_for(cluster, "one", "198.19.128.11").await?;
+    // No proxy counts, so that nothing is known: that is not zero.
+    let known = wait_for("what may be asked", LIMIT, async || {
+        let said = status().await?;
+        ensure!(said.err.is_empty(), "{said:?}");
+        said.ended(0)
+    })
+    .await?;
+    assert!(known.contains("├─ v1 ● active  ready  1 replicas  ? rps  in flight ?\n"), "{known}");
+    let json = versionflag(&config, &["status", "reviews", "-n", "shop", "-o", "json"]).await?.ended(0)?;
+    let shown: Value = serde_json::from_str(&json)?;
+    assert_eq!(shown[0]["live"]["traffic"], json!({ "expected": 0, "known": 0, "versions": {} }), "{shown}");
+    // It may look, and nothing else.
+    let ask = "/api/v1/namespaces/versionflag/pods/one/proxy/v1/requests";
+    let body = cluster.dir().write("ask.json", json!({ "flag": "shop/reviews", "action": "suspend" }).to_string());
+    let refused = cluster.kubectl(&["create", "--raw", ask, "--filename", &body.to_string_lossy()]).await;
+    let refused = refused.err().context("a request was taken from the API server")?.to_string();
+    assert!(refused.contains("requests are taken from this one only") || refused.contains("Forbidden"), "{refused}");
+    Ok(())
 }
 
 #[test]
@@ -149,6 +197,7 @@ fn flags_of_a_cluster_are_shown_and_asked_by_name() {
         assert!(tree.starts_with("reviews  v1  Stable  epoch 1"), "{tree}");
         assert!(tree.contains("├─ v1 ● active  ready  1 replicas\n"), "{tree}");
         assert!(run(&["history"]).await?.ended(0)?.contains("Adopted: v1 serves"));
+        requests_are_shown_to_who_may_ask(cluster).await?;
 
         // What is refused says why.
         let refused = run(&["promote", "reviews"]).await?.ended(1)?;

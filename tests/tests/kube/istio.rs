@@ -1,141 +1,14 @@
 //! What the controller writes for Istio and what it makes of what others wrote, on a real API server
 //! with Istio's own definitions. No traffic: that is for the mesh.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Command;
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use harness::client::Call;
-use harness::kube::{Cluster, Sidecars, istio_crds, story};
-use harness::process::{Process, program};
+use harness::kube::istio::{
+    LIMIT, PLUGIN, SERVICE, beside, condition, controller, flag, get, held, install_istio, patch, reaches, start,
+};
+use harness::kube::{Cluster, story};
 use harness::wait_for;
 use serde_json::{Value, json};
-
-const LIMIT: Duration = Duration::from_secs(60);
-const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(198, 19, 128, 11)), 7070);
-const PLUGIN: &str = "oci://registry.example/versionflag@sha256:\
-     0000000000000000000000000000000000000000000000000000000000000000";
-
-fn deployment(service: &str, version: &str, replicas: u32) -> Value {
-    let labels = json!({ "app": service, "version": version });
-    let container = |name: &str| {
-        json!({
-            "name": name, "image": format!("{service}.example/{name}:1"),
-            "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
-        })
-    };
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": { "name": format!("{service}-{version}"), "namespace": "shop" },
-        "spec": {
-            "replicas": replicas,
-            "selector": { "matchLabels": labels },
-            "template": {
-                "metadata": { "labels": labels },
-                "spec": { "containers": [container("app"), container("istio-proxy")] },
-            },
-        },
-    })
-}
-
-fn service(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "namespace": "shop" },
-        "spec": { "selector": { "app": name }, "ports": [{ "name": "http", "port": 9080 }] },
-    })
-}
-
-fn flag(name: &str) -> Value {
-    json!({
-        "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag",
-        "metadata": { "name": name, "namespace": "shop" },
-        "spec": {
-            "version": "v1", "services": [{ "name": name }],
-            "coexistence": { "minReady": "200ms" },
-            "settle": { "quietPeriod": "300ms" },
-            "cleanup": { "retainFor": "0s" },
-        },
-    })
-}
-
-/// Two services, each with v1 running and v2 at rest.
-fn world() -> Value {
-    let parts =
-        ["reviews", "ratings"].map(|name| [service(name), deployment(name, "v1", 1), deployment(name, "v2", 0)]);
-    json!({ "apiVersion": "v1", "kind": "List", "items": parts.concat() })
-}
-
-async fn install_istio(cluster: &Cluster<'_>) -> Result<()> {
-    let crds = istio_crds()?;
-    cluster.kubectl(&["apply", "--server-side", "--filename", &crds.to_string_lossy()]).await?;
-    let established = ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"];
-    cluster.kubectl(&established).await.map(drop)
-}
-
-/// Everything but the flags.
-async fn start(cluster: &Cluster<'_>) -> Result<()> {
-    cluster.add_node("one", "8", "16Gi").await?;
-    cluster.install().await?;
-    cluster.apply_manifests("kubernetes/istio").await?;
-    cluster.apply_manifests("kubernetes/istio/routes").await?;
-    cluster.kubectl(&["create", "namespace", "shop"]).await?;
-    cluster.apply(&world().to_string()).await?;
-    Ok(())
-}
-
-/// The controller with the rights of the manifests.
-async fn controller(cluster: &Cluster<'_>, log: &str, args: &[&str]) -> Result<Process> {
-    let mut command = Command::new(program("versionflag")?);
-    command
-        .args(["controller", "--identity", "one", "--home", "versionflag", "--listen", &SERVICE.to_string()])
-        .args(args)
-        .env("KUBECONFIG", cluster.kubeconfig_as("versionflag", "versionflag").await?);
-    Process::start(cluster.dir(), log, command)
-}
-
-async fn get(cluster: &Cluster<'_>, kind: &str, name: &str) -> Result<Value> {
-    let text = cluster.kubectl(&["get", kind, name, "--namespace=shop", "--output=json"]).await?;
-    Ok(serde_json::from_str(&text)?)
-}
-
-async fn patch(cluster: &Cluster<'_>, flag: &str, spec: Value) -> Result<()> {
-    let patch = json!({ "spec": spec }).to_string();
-    let args = ["patch", "versionflag", flag, "--namespace=shop", "--type=merge", "--patch", &patch];
-    cluster.kubectl(&args).await.map(drop)
-}
-
-/// Waits for a phase with this version active.
-async fn reaches(cluster: &Cluster<'_>, flag: &str, phase: &str, version: &str) -> Result<Value> {
-    wait_for(&format!("{flag}: {phase} at {version}"), LIMIT, async || {
-        let found = get(cluster, "versionflag", flag).await?;
-        let status = &found["status"];
-        ensure!(status["phase"] == phase && status["activeVersion"] == version, "{status}");
-        Ok(found)
-    })
-    .await
-}
-
-/// Waits until a condition has this reason.
-async fn condition(cluster: &Cluster<'_>, flag: &str, kind: &str, reason: &str) -> Result<Value> {
-    wait_for(&format!("{flag}: {kind} {reason}"), LIMIT, async || {
-        let found = get(cluster, "versionflag", flag).await?;
-        let conditions = found["status"]["conditions"].as_array().context("no conditions")?;
-        let one = conditions.iter().find(|one| one["type"] == kind).context("no such condition")?;
-        ensure!(one["reason"] == reason, "{one}");
-        Ok(one.clone())
-    })
-    .await
-}
-
-/// What goes on in the cluster while a story is told.
-async fn beside(cluster: &Cluster<'_>, tell: impl Future<Output = Result<()>>) -> Result<()> {
-    let mut sidecars = Sidecars::new(cluster.client(), "shop", SERVICE);
-    tokio::select! {
-        told = tell => told,
-        ended = sidecars.run() => ended.map(|never| match never {}),
-    }
-}
 
 /// The versions of the routes of a Service, and where the rest goes.
 async fn routes(cluster: &Cluster<'_>, service: &str) -> Result<(Vec<Value>, Value)> {
@@ -322,8 +195,7 @@ fn other_routes_hold_a_switch_up_and_are_named() {
                 message.starts_with("VirtualService default/theirs has routes for Service reviews too"),
                 "{message}"
             );
-            let held = reaches(cluster, "reviews", "Coexisting", "v1").await?;
-            assert_eq!(held["status"]["blockedBy"], conflict["message"]);
+            held(cluster, "reviews", "Coexisting", "v1", &conflict["message"]).await?;
             assert_eq!(get(cluster, "deployment", "reviews-v2").await?["spec"]["replicas"], 0, "nothing is started");
 
             cluster.apply(&theirs("shop.example.com").to_string()).await?;

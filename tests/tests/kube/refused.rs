@@ -81,6 +81,15 @@ fn cases() -> Vec<(Value, &'static str, &'static str)> {
         ),
         (
             flag(
+                "borrows",
+                json!({ "services": [{ "name": "borrows", "hosts": ["Asks.bookinfo.svc.cluster.local:8080"] }] }),
+            ),
+            "HostTaken",
+            "host asks.bookinfo.svc.cluster.local of Service borrows belongs to VersionFlag bookinfo/asks already, for \
+             Service asks: take it out of spec.services[].hosts of one of both, or put both Services into one",
+        ),
+        (
+            flag(
                 "circular",
                 json!({ "services": [{ "name": "asks-a", "hosts": ["b.example"] }, { "name": "asks-b", "hosts": ["b.example"] }] }),
             ),
@@ -88,9 +97,9 @@ fn cases() -> Vec<(Value, &'static str, &'static str)> {
             "\"b.example\" occurs twice",
         ),
         (
-            flag("istio", json!({ "routing": { "provider": "GatewayAPI" } })),
+            flag("mine", json!({ "routing": { "provider": "External", "management": "UserProvided" } })),
             "NotSupported",
-            "spec.routing.provider GatewayAPI is not supported yet",
+            "spec.routing.management UserProvided is not supported yet with provider External",
         ),
         (
             flag("often", json!({ "checks": [{ "name": "a", "webhook": { "url": "http://a" }, "interval": "10ms" }] })),

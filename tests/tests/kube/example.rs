@@ -2,11 +2,11 @@
 //! Kubernetes API, with the Envoy of the example under load.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::kube::{Cluster, Switch, example_story, programs};
+use harness::kube::{Switch, Walk, example_story};
 use harness::process::{Process, program};
 use harness::{Envoy, EnvoyOptions, Load, LoadPlan, wait_for};
 use serde_json::{Value, json};
@@ -15,29 +15,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
-
-/// The commands of the quick start.
-fn commands() -> Result<Vec<Vec<String>>> {
-    let text = std::fs::read_to_string(root().join("README.md"))?;
-    let part =
-        text.split("\n## ").find(|part| part.starts_with("Quick start in a cluster")).context("no quick start")?;
-    let lines = part.lines().map(str::trim).filter(|line| line.starts_with("kubectl "));
-    Ok(lines.map(|line| line.replace('\'', "").split(' ').skip(1).map(str::to_owned).collect()).collect())
-}
-
-/// One command, in the root of the repository, with the plugin on the PATH.
-async fn run(cluster: &Cluster<'_>, args: &[String]) -> Result<String> {
-    let link = cluster.dir().file("kubectl-versionflag");
-    if !link.exists() {
-        std::os::unix::fs::symlink(program("versionflag")?, &link)?;
-    }
-    let mut command = tokio::process::Command::new(programs()?.join("kubectl"));
-    command.args(args).current_dir(root()).env("KUBECONFIG", cluster.kubeconfig()).env("PATH", cluster.dir().path());
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
-    // Exit code 3 says that something is waited for.
-    ensure!(matches!(output.status.code(), Some(0 | 3)), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The Envoy of the example. Nobody answers for names in DNS here, and the files of the pod are in
@@ -61,22 +38,15 @@ async fn envoy(switch: &Switch<'_, '_>) -> Result<Envoy> {
 #[test]
 fn the_quick_start_goes_as_it_is_written() {
     example_story("kube-example", async |switch| {
-        let commands = commands()?;
-        let mut commands = commands.iter();
-        let mut next = async |words: &str| -> Result<String> {
-            let args = commands.next().context("no more commands")?;
-            ensure!(args.join(" ").starts_with(words), "{args:?} and not {words}");
-            let said = run(switch.cluster, args).await?;
-            println!("$ kubectl {}\n{said}", args.join(" "));
-            Ok(said)
-        };
-        next("apply -k manifests/kubernetes").await?;
-        next("create configmap versionflag-filter").await?;
-        next("apply -k manifests/kubernetes/example").await?;
+        let mut walk = Walk::read(switch.cluster, "README.md", Some("Quick start in a cluster"))?;
+        walk.next("apply -k manifests/kubernetes").await?;
+        walk.next("create configmap versionflag-filter").await?;
+        walk.next("apply -k manifests/kubernetes/example").await?;
         let _controller = switch.controller("controller", &[]).await?;
+        switch.stands_for("one").await?;
         let envoy = envoy(switch).await?;
         let load = Load::start(envoy.listener("outbound"), LoadPlan { rate_per_s: 100, ..LoadPlan::default() });
-        next("wait versionflag/reviews --for=condition=Ready").await?;
+        walk.next("wait versionflag/reviews --for=condition=Ready").await?;
         wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
         let mut watch = Command::new(program("versionflag")?);
         watch.args(["status", "-w", "reviews"]).env("KUBECONFIG", switch.cluster.kubeconfig());
@@ -90,22 +60,31 @@ fn the_quick_start_goes_as_it_is_written() {
             .await
         };
         shown("reviews  v1  Stable  epoch").await?;
-        next("patch versionflag reviews").await?;
-        next("wait versionflag/reviews --for=condition=Settled").await?;
-        let tree = next("versionflag status reviews").await?;
+        // Nothing but the requests changes meanwhile.
+        wait_for("three trees", LIMIT, async || {
+            let text = std::fs::read_to_string(watch.log())?;
+            let rates = text.lines().filter(|line| line.contains("v1 ● active") && line.contains(" rps  in flight "));
+            ensure!(rates.count() >= 3, "{text}");
+            Ok(())
+        })
+        .await?;
+        walk.next("patch versionflag reviews").await?;
+        walk.next("wait versionflag/reviews --for=condition=Settled").await?;
+        let tree = walk.next("versionflag status reviews").await?;
         assert!(tree.starts_with("reviews  v1→v2  Retaining"), "{tree}");
-        assert!(tree.contains("you can: kubectl versionflag rollback reviews"), "{tree}");
-        next("versionflag rollback reviews").await?;
-        next("wait versionflag/reviews --for=jsonpath").await?;
-        next("versionflag retry reviews").await?;
-        next("wait versionflag/reviews --for=condition=CleanedUp").await?;
+        assert!(tree.contains("undo: kubectl versionflag rollback reviews"), "{tree}");
+        assert!(tree.lines().any(|line| line.contains("v2 ● active") && line.contains(" rps  in flight ")), "{tree}");
+        walk.next("versionflag rollback reviews").await?;
+        walk.next("wait versionflag/reviews --for=jsonpath").await?;
+        walk.next("versionflag retry reviews").await?;
+        walk.next("wait versionflag/reviews --for=condition=CleanedUp").await?;
         for words in ["v1→v2  Coexisting", "v1→v2  Retaining", "v2→v1  S", "reviews  v2  Stable  epoch"] {
             shown(words).await?;
         }
-        let table = next("get versionflags").await?;
+        let table = walk.next("get versionflags").await?;
         let row: Vec<_> = table.lines().nth(1).context("a row")?.split_whitespace().collect();
         assert_eq!(row[..6], ["reviews", "v2", "v2", "Stable", "1/1", "True"]);
-        assert!(commands.next().is_none(), "a command that was not run");
+        walk.ends()?;
         load.stop().await?.assert_no_failures();
         Ok(())
     });

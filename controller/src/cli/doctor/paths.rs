@@ -1,0 +1,282 @@
+//! Whether pods of a namespace reach the flag service: what Istio shows them, and what policies let pass. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
+
+use super::facts::{
+    Authentication, Authorization, AuthorizationRule, Destination, Facts, Labels, Selected, SidecarSpec, labels,
+    selects,
+};
+use super::judge::{Finding, error, some};
+use crate::kube::istio::object::{Object, Sidecar};
+use crate::kube::istio::routes::full_host;
+use crate::kube::pods::has_sidecar;
+use crate::kube::resource::MANAGER;
+
+/// Sidecars whose egress hides the flag service.
+pub(super) fn sidecars(facts: &Facts) -> Vec<Finding> {
+    let host = full_host(MANAGER, &facts.home);
+    let own_default = facts
+        .sidecars
+        .iter()
+        .any(|one| one.namespace() == facts.namespace && one.read::<SidecarSpec>().workload_selector.is_none());
+    let hidden = facts.sidecars.iter().filter(|one| {
+        let spec: SidecarSpec = one.read();
+        // That of the root namespace is for those who have none.
+        let concerns = one.namespace() == facts.namespace || !own_default && spec.workload_selector.is_none();
+        let mut hosts = spec.egress.iter().flat_map(|egress| &egress.hosts);
+        let shown = spec.egress.is_empty() || hosts.any(|entry| shows(entry, &facts.namespace, &facts.home, &host));
+        concerns && !shown
+    });
+    let finding = |one: &Object<Sidecar>| {
+        let message = format!("Sidecar {} hides the flag service from its pods", one.name());
+        error("sidecar", message, format!("add \"{}/{host}\" to its spec.egress[].hosts", facts.home))
+    };
+    hidden.map(finding).collect()
+}
+
+/// Whether an entry `NAMESPACE/HOST` of a Sidecar in `here` shows a host of `home`.
+fn shows(entry: &str, here: &str, home: &str, host: &str) -> bool {
+    let (place, name) = entry.split_once('/').unwrap_or(("*", entry));
+    let place = match place {
+        "*" => true,
+        "." => here == home,
+        other => other == home,
+    };
+    place && matches_host(name, host)
+}
+
+fn matches_host(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(end) => host.ends_with(end),
+        None => pattern == host,
+    }
+}
+
+/// NetworkPolicies that let nothing pass from the pods to the flag service.
+pub(super) fn network(facts: &Facts) -> Vec<Finding> {
+    let controller = facts
+        .controllers
+        .first()
+        .map_or_else(|| Labels::from([("app.kubernetes.io/name".to_owned(), MANAGER.to_owned())]), labels);
+    let (here, home) = (facts.labels_of(&facts.namespace), facts.labels_of(&facts.home));
+    let of = |namespace: &str| {
+        let namespace = namespace.to_owned();
+        facts.network_policies.iter().filter(move |one| one.namespace().as_deref() == Some(&namespace))
+    };
+    let mut findings = vec![];
+    let mut shut: Vec<(String, BTreeSet<String>)> = vec![];
+    let mut refused: Vec<String> = vec![];
+    for pod in facts.pods.iter().filter(|pod| concerns(facts, pod)) {
+        let own = labels(pod);
+        let egress: Vec<&NetworkPolicy> =
+            of(&facts.namespace).filter(|policy| applies(policy, "Egress", &own)).collect();
+        let leaves = egress.iter().flat_map(|policy| policy.spec.iter().flat_map(|spec| spec.egress.iter().flatten()));
+        let to = Side { namespace: &facts.home, labels: &home, pod: &controller };
+        if !egress.is_empty()
+            && !leaves
+                .into_iter()
+                .any(|rule| to.passes(rule.to.as_deref(), rule.ports.as_deref(), &facts.namespace, facts.port))
+        {
+            shut.push((pod.name_any(), egress.iter().map(|policy| policy.name_any()).collect()));
+        }
+        let ingress: Vec<&NetworkPolicy> =
+            of(&facts.home).filter(|policy| applies(policy, "Ingress", &controller)).collect();
+        let enters =
+            ingress.iter().flat_map(|policy| policy.spec.iter().flat_map(|spec| spec.ingress.iter().flatten()));
+        let from = Side { namespace: &facts.namespace, labels: &here, pod: &own };
+        if !ingress.is_empty()
+            && !enters
+                .into_iter()
+                .any(|rule| from.passes(rule.from.as_deref(), rule.ports.as_deref(), &facts.home, facts.port))
+        {
+            refused.push(pod.name_any());
+        }
+    }
+    if let Some((_, policies)) = shut.first() {
+        let policies = policies.iter().cloned().collect::<Vec<_>>().join(", ");
+        let names: Vec<String> = shut.iter().map(|(name, _)| name.clone()).collect();
+        let message = format!(
+            "NetworkPolicy {policies} in {} lets nothing pass to the flag service from {}",
+            facts.namespace,
+            some(&names)
+        );
+        let fix = format!(
+            "add an egress rule to namespace {}, port {} (namespaceSelector kubernetes.io/metadata.name: {})",
+            facts.home, facts.port, facts.home
+        );
+        findings.push(error("network", message, fix));
+    }
+    if !refused.is_empty() {
+        let message =
+            format!("NetworkPolicies in {} let nothing pass to the controller from {}", facts.home, some(&refused));
+        findings.push(error("network", message, "apply manifests/kubernetes/network-policy.yaml"));
+    }
+    findings
+}
+
+/// Whether a policy is about this direction of pods with these labels.
+fn applies(policy: &NetworkPolicy, direction: &str, labels: &Labels) -> bool {
+    policy.spec.as_ref().is_some_and(|spec| {
+        let typed = match &spec.policy_types {
+            Some(types) => types.iter().any(|it| it == direction),
+            // As the API fills it in.
+            None => direction == "Ingress" || spec.egress.is_some(),
+        };
+        typed && spec.pod_selector.as_ref().is_none_or(|selector| selects(selector, labels))
+    })
+}
+
+/// The pod at the other end of a rule.
+struct Side<'a> {
+    namespace: &'a str,
+    labels: &'a Labels,
+    pod: &'a Labels,
+}
+
+impl Side<'_> {
+    /// Whether a rule of a policy in `place` lets it pass.
+    fn passes(
+        &self,
+        peers: Option<&[NetworkPolicyPeer]>,
+        ports: Option<&[NetworkPolicyPort]>,
+        place: &str,
+        port: i32,
+    ) -> bool {
+        let peer = |peer: &NetworkPolicyPeer| {
+            // Which addresses pods have is not looked at.
+            peer.ip_block.is_some()
+                || peer.pod_selector.as_ref().is_none_or(|selector| selects(selector, self.pod))
+                    && match &peer.namespace_selector {
+                        Some(selector) => selects(selector, self.labels),
+                        None => place == self.namespace,
+                    }
+        };
+        let fits = |one: &NetworkPolicyPort| {
+            let tcp = one.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+            tcp && match (&one.port, one.end_port) {
+                (None, _) => true,
+                (Some(IntOrString::Int(first)), Some(last)) => (*first..=last).contains(&port),
+                (Some(IntOrString::Int(number)), None) => *number == port,
+                (Some(IntOrString::String(name)), _) => name == "http",
+            }
+        };
+        peers.is_none_or(|peers| peers.is_empty() || peers.iter().any(peer))
+            && ports.is_none_or(|ports| ports.is_empty() || ports.iter().any(fits))
+    }
+}
+
+/// Whether a pod speaks to the flag service.
+fn concerns(facts: &Facts, pod: &Pod) -> bool {
+    let ended = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let ended = matches!(ended, Some("Succeeded" | "Failed"));
+    let proxied = if facts.in_mesh() { has_sidecar(pod) } else { pod.labels().contains_key("versionflag.io/proxy") };
+    proxied && !ended
+}
+
+/// Policies of a controller with a sidecar that refuse the pods. Without one nobody asks them.
+pub(super) fn authorization(facts: &Facts) -> Option<Finding> {
+    let controller = facts.controllers.iter().find(|pod| has_sidecar(pod)).map(labels)?;
+    let of = |action: &str| {
+        let all = facts.authorizations.iter().map(|object| (object.name(), object.read::<Authorization>()));
+        let these = all.filter(|(_, policy)| policy.action.as_deref().unwrap_or("ALLOW") == action);
+        let these = these.filter(|(_, policy)| policy.selector.as_ref().is_none_or(|it| it.takes(&controller)));
+        these.collect::<Vec<_>>()
+    };
+    let takes = |rule: &AuthorizationRule| rule_takes(rule, &facts.namespace, facts.port);
+    let fix = format!("let it allow namespace {} on port {}", facts.namespace, facts.port);
+    let denies =
+        of("DENY").into_iter().find(|(_, policy)| policy.rules.iter().any(|rule| rule.when.is_empty() && takes(rule)));
+    if let Some((name, _)) = denies {
+        let message = format!("AuthorizationPolicy {name} denies the flag service to {}", facts.namespace);
+        return Some(error("authorization", message, fix));
+    }
+    let allows = of("ALLOW");
+    let refused = !allows.is_empty() && !allows.iter().any(|(_, policy)| policy.rules.iter().any(takes));
+    let names: Vec<String> = allows.into_iter().map(|(name, _)| name).collect();
+    let message =
+        || format!("AuthorizationPolicy {} does not allow {} the flag service", names.join(", "), facts.namespace);
+    refused.then(|| error("authorization", message(), fix))
+}
+
+/// Whether a rule may take requests of pods of a namespace to this port.
+fn rule_takes(rule: &AuthorizationRule, namespace: &str, port: i32) -> bool {
+    let has = |values: Option<&Vec<String>>, fits: &dyn Fn(&str) -> bool| {
+        values.is_none_or(|values| values.iter().any(|value| value == "*" || fits(value)))
+    };
+    let from = |source: &BTreeMap<String, Vec<String>>| {
+        has(source.get("namespaces"), &|it| it == namespace)
+            && has(source.get("principals"), &|it| it.contains(&format!("/ns/{namespace}/")))
+            && source.get("notNamespaces").is_none_or(|not| !not.iter().any(|it| it == namespace || it == "*"))
+    };
+    let to = |operation: &BTreeMap<String, Vec<String>>| has(operation.get("ports"), &|it| it == port.to_string());
+    (rule.from.is_empty() || rule.from.iter().any(|one| from(&one.source)))
+        && (rule.to.is_empty() || rule.to.iter().any(|one| to(&one.operation)))
+}
+
+/// Callers and the flag service that do not agree on mutual TLS.
+pub(super) fn encryption(facts: &Facts) -> Vec<Finding> {
+    let sidecar = facts.controller_has_sidecar();
+    let host = full_host(MANAGER, &facts.home);
+    let short = [format!("{MANAGER}.{}", facts.home), format!("{MANAGER}.{}.svc", facts.home)];
+    let strict = strict(facts);
+    let mut findings = vec![];
+    for object in &facts.rules {
+        let rule = object.read::<Destination>();
+        let about = matches_host(&rule.host, &host) || short.contains(&rule.host);
+        let wrong = match rule.traffic_policy.tls.mode.as_deref() {
+            Some("DISABLE") => sidecar && strict.is_some(),
+            Some(_) => !sidecar,
+            None => false,
+        };
+        if about && wrong {
+            let why =
+                if sidecar { "in plain text, and that is refused there" } else { "by TLS, and it has no sidecar" };
+            let message = format!("DestinationRule {} has callers speak to the flag service {why}", object.name());
+            let fix = format!("leave trafficPolicy.tls out for {host}, by a DestinationRule of its own");
+            findings.push(error("tls", message, fix));
+        }
+    }
+    let outside: Vec<String> = facts
+        .pods
+        .iter()
+        .filter(|pod| !has_sidecar(pod) && pod.labels().contains_key("versionflag.io/proxy"))
+        .map(ResourceExt::name_any)
+        .collect();
+    if let Some(name) = strict.filter(|_| !outside.is_empty()) {
+        let message = format!(
+            "PeerAuthentication {name} refuses plain text at the flag service, and {} can speak nothing else",
+            some(&outside)
+        );
+        let fix = format!("set portLevelMtls {}: PERMISSIVE for the controller's pods", facts.port);
+        findings.push(error("tls", message, fix));
+    }
+    findings
+}
+
+/// The PeerAuthentication that refuses plain text at the flag service.
+fn strict(facts: &Facts) -> Option<String> {
+    let controller = facts.controllers.iter().find(|pod| has_sidecar(pod)).map(labels)?;
+    let mut all: Vec<(u8, String, Authentication)> = facts
+        .authentications
+        .iter()
+        .map(|object| {
+            let spec = object.read::<Authentication>();
+            let here = object.namespace() == facts.home;
+            // That of the pods goes before that of the namespace, and this before that of the mesh.
+            (if spec.selector.is_some() { 0 } else { 2 - u8::from(here) }, object.name(), spec)
+        })
+        .filter(|(_, _, spec)| spec.selector.as_ref().is_none_or(|it: &Selected| it.takes(&controller)))
+        .collect();
+    all.sort_by_key(|(rank, ..)| *rank);
+    let mode = |spec: &Authentication| {
+        let port = spec.port_level_mtls.get(&facts.port.to_string()).and_then(|port| port.mode.clone());
+        port.or_else(|| spec.mtls.mode.clone()).filter(|mode| mode != "UNSET")
+    };
+    let (name, mode) = all.into_iter().find_map(|(_, name, spec)| Some((name, mode(&spec)?)))?;
+    (mode == "STRICT").then_some(name)
+}

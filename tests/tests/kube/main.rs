@@ -1,0 +1,19 @@
+//! What runs on a real Kubernetes API. One program, so that what all tests need is built once.
+
+mod api;
+mod checks;
+mod cleanup;
+mod cli;
+mod control_plane;
+mod doctor;
+mod example;
+mod faults;
+mod gateway;
+mod group;
+mod helm;
+mod image;
+mod istio;
+mod killed;
+mod refused;
+mod scale;
+mod switch;

@@ -1,0 +1,11 @@
+//! What runs in a real Istio mesh. One program, so that what all tests need is built once.
+
+mod bookinfo;
+mod gateway;
+mod gateway_api;
+mod lab;
+mod rollback;
+mod stale;
+mod streams;
+mod switch;
+mod withheld;
