@@ -66,8 +66,9 @@ impl Flag {
         let spec_error = (!wrong.is_empty()).then(|| wrong.join("; "));
         let invalid = spec_error.clone().filter(|_| self.spec.is_none());
         let problem = |reason, message| Problem { reason, message };
-        let found = invalid.map(|message| problem(reason, message));
-        let found = found.or_else(|| claimed.map(|message| problem("ServiceTaken", message.to_owned())));
+        // Who shares a Service has the same hosts, too.
+        let found = claimed.map(|message| problem("ServiceTaken", message.to_owned()));
+        let found = found.or_else(|| invalid.map(|message| problem(reason, message)));
         let found = found.or_else(|| unsupported(&spec));
         let found = found.or_else(|| mesh::problem(&self.name, &namespace, &spec, around));
         let found = found.or_else(|| workloads.errors.first().map(|message| problem("Workloads", message.clone())));
