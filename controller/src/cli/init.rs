@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::ListParams;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::args::Init;
 use super::cluster::Cluster;
@@ -75,18 +75,16 @@ pub(super) fn flag(namespace: &str, options: &Init, in_mesh: bool, objects: &Obj
     if let Some(problem) = found.errors.first() {
         return Err(problem.clone());
     }
-    let mut spec = json!({ "version": version, "services": [{ "name": service }] });
-    if *label != LABELS[0] {
-        spec["versionLabel"] = json!(label);
-    }
     let routing = match (in_mesh, *user_provided) {
         (false, _) => Some(json!({ "provider": Provider::External })),
         (true, true) => Some(json!({ "management": Management::UserProvided })),
         (true, false) => None,
     };
-    if let Some(routing) = routing {
-        spec["routing"] = routing;
-    }
+    let mut spec =
+        Map::from_iter([("version".to_owned(), json!(version)), ("services".to_owned(), json!([{ "name": service }]))]);
+    // What is the default is left out.
+    spec.extend((*label != LABELS[0]).then(|| ("versionLabel".to_owned(), json!(label))));
+    spec.extend(routing.map(|routing| ("routing".to_owned(), routing)));
     Ok(json!({
         "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag",
         "metadata": { "name": service, "namespace": namespace }, "spec": spec,

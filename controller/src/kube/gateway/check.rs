@@ -187,11 +187,9 @@ impl Look<'_> {
 
     /// The rule that puts it right.
     fn snippet(&self, lack: &Lack, port: i32) -> Value {
-        let Wanted { service, header, active, .. } = self.wanted;
-        let Lack::Version(version, rest) = lack else {
-            return self.lead(rule(service, port, header, None, active), active);
-        };
-        let mut rule = rule(service, port, header, Some(version), version);
+        let Wanted { header, active, .. } = self.wanted;
+        let Lack::Version(version, rest) = lack else { return rule(&self.to(active), port, header, None) };
+        let mut rule = rule(&self.to(version), port, header, Some(version));
         if let Some(condition) = rule.pointer_mut("/matches/0").and_then(Value::as_object_mut) {
             condition.extend(rest.more.clone());
             let others =
@@ -200,15 +198,12 @@ impl Look<'_> {
                 headers.extend(others);
             }
         }
-        self.lead(rule, version)
+        rule
     }
 
-    /// A rule that leads to the Service of a version that is there, whatever its name.
-    fn lead(&self, mut rule: Value, version: &str) -> Value {
-        if let Some(name) = self.service_of(version) {
-            rule["backendRefs"][0]["name"] = json!(name);
-        }
-        rule
+    /// The name of the Service of a version: that of one that is there, whatever it is.
+    fn to(&self, version: &str) -> String {
+        self.service_of(version).map_or_else(|| service_name(self.wanted.service, version), str::to_owned)
     }
 
     /// The Service that stands for a version.
@@ -274,7 +269,7 @@ pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem>
         return Some(problem);
     }
     // A rule needs its Service, so that comes first.
-    for version in wanted.versions.iter().filter(|version| look.service_of(version).is_none()) {
+    if let Some(version) = wanted.versions.iter().find(|version| look.service_of(version).is_none()) {
         let wanted = service(namespace, look.whole, wanted.label, version);
         let snippet = json!({
             "apiVersion": "v1", "kind": "Service",
@@ -288,11 +283,8 @@ pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem>
         };
         let mut claiming = Route::all(found).filter(of_port);
         let Some(route) = claiming.next() else {
-            let rules = wanted
-                .versions
-                .iter()
-                .map(|version| look.lead(rule(name, port, header, Some(version), version), version));
-            let default = look.lead(rule(name, port, header, None, active), active);
+            let rules = wanted.versions.iter().map(|version| rule(&look.to(version), port, header, Some(version)));
+            let default = rule(&look.to(active), port, header, None);
             let snippet = json!({
                 "apiVersion": HTTPRoute::api_version(), "kind": HTTPRoute::KIND,
                 "metadata": { "name": format!("{name}-{port}"), "namespace": namespace },

@@ -77,8 +77,10 @@ pub fn route_name(service: &str, port: i32) -> String {
 pub fn http_route(namespace: &str, service: &str, port: i32, header: &str, record: &Record) -> Object<HTTPRoute> {
     let marked = record.versions.iter().map(|version| (Some(version), version));
     let rules = marked.chain([(None, &record.active)]).enumerate().map(|(index, (marked, version))| {
-        let mut rule = rule(service, port, header, marked, version);
-        rule["name"] = json!(route::rule_name(record, index));
+        let mut rule = rule(&service_name(service, version), port, header, marked);
+        if let Some(fields) = rule.as_object_mut() {
+            fields.insert("name".to_owned(), json!(route::rule_name(record, index)));
+        }
         rule
     });
     Object::new(metadata(namespace, &route_name(service, port)), spec(service, port, rules.collect()))
@@ -89,14 +91,16 @@ pub fn spec(service: &str, port: i32, rules: Vec<Value>) -> Value {
     json!({ "parentRefs": [{ "group": "", "kind": "Service", "name": service, "port": port }], "rules": rules })
 }
 
-/// A rule that leads to a version; with `marked` only requests that have this in the header. All fields that
-/// have a default are there, so that what was written and what is found are alike.
-pub fn rule(service: &str, port: i32, header: &str, marked: Option<&String>, version: &str) -> Value {
-    let mut condition = json!({ "path": { "type": "PathPrefix", "value": "/" } });
-    if let Some(marked) = marked {
-        condition["headers"] = json!([{ "type": "Exact", "name": header, "value": marked }]);
-    }
-    let to = service_name(service, version);
+/// A rule that leads to the Service of a version; with `marked` only requests that have this in the header. All
+/// fields that have a default are there, so that what was written and what is found are alike.
+pub fn rule(to: &str, port: i32, header: &str, marked: Option<&String>) -> Value {
+    let path = json!({ "type": "PathPrefix", "value": "/" });
+    let condition = match marked {
+        Some(version) => {
+            json!({ "path": path, "headers": [{ "type": "Exact", "name": header, "value": version }] })
+        }
+        None => json!({ "path": path }),
+    };
     let backend = json!({ "group": "", "kind": "Service", "name": to, "port": port, "weight": 1 });
     json!({ "matches": [condition], "backendRefs": [backend] })
 }
