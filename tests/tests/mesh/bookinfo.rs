@@ -27,6 +27,7 @@ fn bookinfo_goes_as_it_is_written() {
 
         walk.next("apply -f docs/bookinfo/reviews.yaml").await?;
         walk.next("wait versionflag/reviews --for=condition=Ready").await?;
+        walk.next("wait versionflag/reviews --for=jsonpath").await?;
         let tree = walk.next("versionflag status reviews").await?;
         assert!(tree.starts_with("reviews  v1  Stable"), "{tree}");
         let objects = walk.next("get ").await?;
@@ -38,10 +39,15 @@ fn bookinfo_goes_as_it_is_written() {
         wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
         walk.next("patch versionflag reviews").await?;
         walk.next("wait versionflag/reviews --for=jsonpath").await?;
+        walk.next("wait versionflag/reviews --for=condition=RoutesReady").await?;
         let preview = walk.next("versionflag preview reviews v2").await?;
         assert!(preview.contains("x-preview: reviews-v2"), "{preview}");
-        let answer = mesh.call_with("productpage", "reviews", "/", &[("x-preview", "reviews-v2")]).await?;
-        assert_eq!(answer.version(), "v2");
+        wait_for("the route in the sidecar", LIMIT, async || {
+            let answer = mesh.call_with("productpage", "reviews", "/", &[("x-preview", "reviews-v2")]).await?;
+            ensure!(answer.version() == "v2", "{answer:?}");
+            Ok(())
+        })
+        .await?;
         assert_eq!(load.live().answered_by("v2"), 0);
 
         walk.next("versionflag promote reviews").await?;
