@@ -264,7 +264,7 @@ pub(super) async fn request(at: &At, action: Action, program: &str) -> anyhow::R
     let (answered, refused) = match Source::open(at, false).await? {
         Source::Service { client, at } => {
             let view = ask_service(&client, &at, action).await?;
-            (of_view(&view, &at)?, view.status.last_request.and_then(|last| last.refused))
+            (of_view(&view, &at)?, view.status.last_request.as_ref().and_then(|last| last.refused.clone()))
         }
         Source::Cluster { name: None, .. } => {
             bail!("the name of a VersionFlag is missing: `{program} list` shows them")

@@ -84,7 +84,7 @@ pub(super) struct Checked {
 impl Model {
     /// As the flag service has it.
     pub(super) fn of_view(view: &FlagView, at: &str) -> Model {
-        let (status, fleet) = (&view.status, &view.fleet);
+        let (status, fleet) = (&*view.status, &view.fleet);
         let (namespace, name) = match view.name.split_once('/') {
             Some((namespace, name)) => (Some(namespace.to_owned()), name),
             None => (None, view.name.as_str()),
@@ -133,7 +133,7 @@ impl Model {
     pub(super) fn of_resource(flag: &VersionFlag, live: Option<&FlagView>, at: String, now: u64) -> Model {
         let none = ResourceStatus::default();
         let status = flag.status.as_ref().unwrap_or(&none);
-        let machine = status.machine.as_ref();
+        let machine = status.machine.as_deref();
         let live = live.filter(|live| Some(&live.status.uid) == machine.map(|machine| &machine.uid));
         let count = |count: i32| usize::try_from(count).unwrap_or_default();
         let written = status.proxies.as_ref().map(|proxies| Proxies {

@@ -65,7 +65,7 @@ fn seen(status: Status) -> FlagView {
         checks: BTreeMap::new(),
         next: upcoming(&spec(), &status),
         waiting: status.blocked.as_ref().map(|blocked| blocked.message.clone()).unwrap_or_default(),
-        status,
+        status: status.into(),
         callers: BTreeSet::new(),
         traffic: Traffic { expected: 4, ..Traffic::default() },
         now: NOW,
@@ -179,7 +179,7 @@ reviews  v1→v2  Settling  epoch 0  3.0s  BLOCKED: Laggards
 ";
     assert_eq!(tree, expected);
     // The service is the same one, but of another flag of that name.
-    let other = FlagView { status: Status::new("u-2", "shop/reviews", NOW), ..view.clone() };
+    let other = FlagView { status: Status::new("u-2", "shop/reviews", NOW).into(), ..view.clone() };
     assert_eq!(
         show::status(&with(Some(&status), Some(&other)), "versionflag"),
         show::status(&resource(Some(&status)), "versionflag")

@@ -80,7 +80,7 @@ pub(super) struct Flag {
     name: String,
     /// As it was read or written last.
     resource: VersionFlag,
-    machine: Status,
+    machine: Arc<Status>,
     /// The last spec that was valid.
     spec: Option<Spec>,
     /// Since when each version has been ready.
@@ -96,7 +96,7 @@ pub(super) struct Flag {
     /// When more routes may be written, in Unix milliseconds.
     warm_ms: Option<u64>,
     /// What was remembered when its news were told last, if it has moved since.
-    untold: Option<Status>,
+    untold: Option<Arc<Status>>,
     /// When its status was written here last, in Unix milliseconds.
     written_ms: u64,
     /// Since when there has been something to write that can wait.
@@ -116,7 +116,7 @@ impl Flag {
             resource: resource.clone(),
             machine: remembered
                 .filter(|machine| machine.uid == uid)
-                .unwrap_or_else(|| Status::new(&uid, &name, now_ms)),
+                .unwrap_or_else(|| Status::new(&uid, &name, now_ms).into()),
             name,
             spec: None,
             ready_since: BTreeMap::new(),
@@ -192,13 +192,13 @@ impl Flag {
             // Without a spec that was ever valid here, or anything to go on with.
             let idle = self.spec.is_none() || (look.problem.is_some() && self.machine.record.is_none());
             let plan = if idle {
-                Plan { status: self.machine.clone(), effects: vec![], requeue_ms: None, waiting: String::new() }
+                Plan { status: Status::clone(&self.machine), effects: vec![], requeue_ms: None, waiting: String::new() }
             } else {
                 step(look.now_ms, &look.spec, &self.machine, &look.seen)
             };
-            let moved = plan.status != self.machine && !plan.status.same_but_wording(&self.machine);
-            if plan.status != self.machine && !moved {
-                self.machine = plan.status;
+            let moved = plan.status != *self.machine && !plan.status.same_but_wording(&self.machine);
+            if plan.status != *self.machine && !moved {
+                self.machine = plan.status.into();
                 continue;
             }
             if moved && plan.status.epoch() == self.machine.epoch() {
@@ -229,6 +229,7 @@ impl Flag {
                 self.move_to(plan.status, around);
                 continue;
             }
+            self.share();
             self.awaited = awaited(&self.machine, &look);
             self.show(&look, plan.waiting, around);
             self.gathered.clear();
@@ -267,11 +268,19 @@ impl Flag {
         now_ms.saturating_sub(self.written_ms) >= REWORD_MS && !before.blocked_alike(status)
     }
 
+    /// What is remembered is kept once: there may be many flags.
+    fn share(&mut self) {
+        let written = self.resource.status.as_mut().and_then(|status| status.machine.as_mut());
+        if let Some(written) = written.filter(|written| **written == self.machine) {
+            *written = Arc::clone(&self.machine);
+        }
+    }
+
     fn move_to(&mut self, status: Status, around: &Surroundings<'_>) {
         if let Some(seconds) = status.flipped_since(&self.machine) {
             around.hub.flipped(seconds);
         }
-        let before = std::mem::replace(&mut self.machine, status);
+        let before = std::mem::replace(&mut self.machine, status.into());
         self.untold.get_or_insert(before);
     }
 
@@ -307,7 +316,7 @@ impl Flag {
             && theirs.epoch() > self.machine.epoch()
         {
             tracing::info!(flag = self.name, epoch = theirs.epoch(), "another replica went on with it");
-            self.machine = theirs.clone();
+            self.machine = Arc::clone(theirs);
         }
         self.resource = found;
     }
@@ -333,7 +342,7 @@ impl Flag {
         let view = FlagView {
             name: self.name.clone(),
             spec_version: look.spec.version.clone(),
-            status: self.machine.clone(),
+            status: Arc::clone(&self.machine),
             fleet: look.seen.fleet.clone(),
             versions: look.seen.versions.clone(),
             checks: look.seen.checks.clone(),

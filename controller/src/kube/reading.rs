@@ -2,6 +2,7 @@
 //! Pure.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -69,7 +70,7 @@ impl Reading {
         };
         match VersionFlag::deserialize(&value) {
             Ok(mut flag) => {
-                flag.status = said(status).map(|status| ResourceStatus { machine, ..status });
+                flag.status = said(status).map(|status| ResourceStatus { machine: machine.map(Arc::new), ..status });
                 Ok(Reading::Flag(flag))
             }
             Err(error) => Ok(unreadable(metadata, spec_problem(&error), &value, status)),

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::CustomResourceExt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use crate::observation::Action;
 use crate::status::{Phase, Status};
@@ -95,7 +96,7 @@ pub struct ResourceStatus {
     /// What the controller remembers. Do not edit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "anything")]
-    pub machine: Option<Status>,
+    pub machine: Option<Arc<Status>>,
 }
 
 /// A version that is held against the spec.

@@ -1,6 +1,7 @@
 //! The status of the resource, made from what the state machine remembers and what is seen. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use flag::ledger::Fleet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -106,7 +107,7 @@ pub fn derive(seen: &Seen<'_>) -> ResourceStatus {
         }),
         history: machine.history.iter().map(event).collect(),
         conditions: conditions::derive(seen),
-        machine: Some(machine.clone()),
+        machine: Some(Arc::new(machine.clone())),
     }
 }
 
@@ -210,7 +211,7 @@ impl ResourceStatus {
     /// version fitted, got ready and was let in is seen again by whoever forgets it.
     pub fn same_decisions(&self, other: &ResourceStatus) -> bool {
         let decided = |status: &ResourceStatus| {
-            let mut machine = status.machine.clone();
+            let mut machine = status.machine.as_deref().cloned();
             if let Some(machine) = &mut machine {
                 machine.blocked = None;
                 if let Some(switch) = &mut machine.switch {
@@ -242,7 +243,7 @@ impl ResourceStatus {
         for condition in outline.conditions.iter_mut().filter(|one| !worded(one)) {
             condition.message.clear();
         }
-        if let Some(blocked) = outline.machine.as_mut().and_then(|machine| machine.blocked.as_mut()) {
+        if let Some(blocked) = outline.machine.as_mut().and_then(|machine| Arc::make_mut(machine).blocked.as_mut()) {
             blocked.message.clear();
         }
         outline

@@ -255,7 +255,7 @@ impl Driver {
             name,
             spec_version,
             next: upcoming(&self.file.spec, &status),
-            status,
+            status: Arc::new(status),
             fleet: seen.fleet,
             versions: seen.versions,
             checks: seen.checks,

@@ -41,7 +41,7 @@ pub struct FlagView {
     /// The version that the spec asks for.
     pub spec_version: String,
     /// What is remembered.
-    pub status: Status,
+    pub status: Arc<Status>,
     /// What the proxies say.
     pub fleet: Fleet,
     /// Its versions.

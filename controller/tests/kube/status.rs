@@ -279,5 +279,5 @@ fn what_is_remembered_survives_the_api() {
     let status = world.status(1_234_567);
     let text = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<ResourceStatus>(&text).unwrap(), status);
-    assert_eq!(status.machine, Some(world.machine));
+    assert_eq!(status.machine, Some(world.machine.into()));
 }
