@@ -393,7 +393,7 @@ fn a_long_stream_is_open_until_it_ends() {
         let world = World::start(dir, &service, plugin()).await?;
         let ingress = world.envoy.listener("ingress");
         acked(&service, &record(10, "v1")).await?;
-        let length = Duration::from_secs(5);
+        let length = Duration::from_secs(12);
         let begin = Instant::now();
         let stream = Call::get(ingress, &format!("/stream?ms={}&every=100", length.as_millis())).host("reviews");
         let stream = tokio::spawn(async move { stream.send().await });

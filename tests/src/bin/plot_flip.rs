@@ -69,7 +69,7 @@ fn draw(file: &Path, results: &Value) -> Result<()> {
     }
     legend.draw(&Text::new(
         "a dot is one flip, a line the median; in each pair: 1 caller, 8 callers",
-        (40, 54),
+        (40, 82),
         ("sans-serif", 12),
     ))?;
     area.present()?;
