@@ -68,6 +68,11 @@ pub mod story;
 pub mod talk;
 pub mod wait;
 
+/// The repository.
+pub fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
 pub use backend::{Backend, BackendOptions};
 pub use client::Call;
 pub use dir::TestDir;

@@ -177,8 +177,8 @@ pub fn tool(variable: &str, script: &str) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
         return Ok(path.into());
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let output = Command::new(script).current_dir(root).stderr(Stdio::inherit()).output().context(script.to_owned())?;
+    let output =
+        Command::new(script).current_dir(crate::root()).stderr(Stdio::inherit()).output().context(script.to_owned())?;
     anyhow::ensure!(output.status.success(), "{script} failed: see above");
     Ok(String::from_utf8(output.stdout)?.trim().into())
 }

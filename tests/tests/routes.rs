@@ -1,7 +1,6 @@
 //! Where requests go that the filter has not marked, what arrives past the callers' filters, and the
 //! configurations that `render envoy` writes. Real parts, under load, every request checked.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -153,7 +152,7 @@ fn the_rendered_configuration_serves_as_it_is() {
 fn the_example_serves_as_it_is() {
     story("example", async |dir| {
         let ip = own_address();
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/envoy");
+        let example = harness::root().join("manifests/envoy");
         for file in ["reviews.yaml", "envoy.yaml", "server.py"] {
             let text = std::fs::read_to_string(example.join(file))?;
             let wasm = wasm()?.display().to_string();

@@ -20,20 +20,21 @@ pub(super) fn deletes(spec: &Spec, switch: &Switch) -> bool {
     spec.cleanup.policy == CleanupPolicy::Delete && switch.may_roll_back()
 }
 
+/// The first three, and how many more there are.
+fn listed(all: impl ExactSizeIterator<Item = String>) -> String {
+    let more = all.len().saturating_sub(3);
+    let shown = all.take(3).collect::<Vec<_>>().join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
 /// Laggards in words.
 pub(super) fn names(laggards: &[Laggard]) -> String {
-    let shown: Vec<String> = laggards.iter().take(3).map(|one| format!("{} ({})", one.proxy, one.why)).collect();
-    let more = laggards.len().saturating_sub(3);
-    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+    listed(laggards.iter().map(|one| format!("{} ({})", one.proxy, one.why)))
 }
 
 /// Who goes past the flag, in words.
 fn past_the_flag(old: &str, strangers: &[Stranger]) -> String {
-    let listed = |names: BTreeSet<&str>| {
-        let shown: Vec<&str> = names.iter().take(3).copied().collect();
-        let more = names.len().saturating_sub(3);
-        if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
-    };
+    let listed = |names: BTreeSet<&str>| listed(names.into_iter().map(str::to_owned));
     let per_second = strangers.iter().fold(0_u64, |sum, one| sum.saturating_add(one.per_second));
     let often = if per_second == 0 { String::new() } else { format!(" ({per_second} a second)") };
     let at = listed(strangers.iter().map(|one| one.at.as_str()).collect());

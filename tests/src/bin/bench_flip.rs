@@ -1,7 +1,5 @@
 //! How long a flip takes: from the written record to the last worker, four workers, under load.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use clap::Parser;
 use harness::{LoadPlan, TestDir, flips};
@@ -50,7 +48,7 @@ async fn main() -> Result<()> {
         let cell = |key: &str| row[key].as_f64().map_or("-".to_owned(), |value| format!("{value:.1}"));
         println!("{name:<34} {:>8} {:>8} {:>8}", cell("p50"), cell("p99"), cell("max"));
     }
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/flip-local.json");
+    let file = harness::root().join("target/bench/flip-local.json");
     std::fs::create_dir_all(file.parent().context("a parent")?)?;
     let out = json!({ "workers": 4, "requests": results.len(), "failed": 0, "acked_ms": acked, "last_old_ms": last_old, "flips": flips });
     std::fs::write(&file, serde_json::to_vec_pretty(&out)?)?;

@@ -1,6 +1,6 @@
 //! Measures what the filter costs per request in a real Envoy, beside what else one could use.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -43,7 +43,7 @@ async fn main() -> Result<()> {
     let plan = Plan { rounds: options.rounds, time, turns: options.turns, connections: options.connections };
     let dir = TestDir::new("bench-hot-path");
     let report = run(&dir, variants, &plan).await?;
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/hot-path.json");
+    let default = harness::root().join("target/bench/hot-path.json");
     let out = options.out.unwrap_or(default);
     if let Some(parent) = out.parent() {
         std::fs::create_dir_all(parent)?;

@@ -1,6 +1,5 @@
 //! How long it takes to move all requests of a service in a real mesh, by the ways there are.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -64,7 +63,7 @@ async fn run(mesh: &mut Mesh<'_>, options: &Options) -> Result<()> {
     let mut out = Value::Object(out);
     // What most is compared with: one caller.
     out["variants"] = out["callers"]["1"]["variants"].clone();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/flip.json");
+    let file = harness::root().join("target/bench/flip.json");
     std::fs::create_dir_all(file.parent().context("a parent")?)?;
     std::fs::write(&file, serde_json::to_vec_pretty(&out)?)?;
     Ok(())

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -125,7 +124,7 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     let dir = TestDir::new("demo");
     let outcome = tokio::time::timeout(LIMIT, run(&dir, &options)).await.context("the demo took too long")??;
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/demo/result.json");
+    let file = harness::root().join("target/demo/result.json");
     std::fs::create_dir_all(file.parent().context("a parent")?)?;
     std::fs::write(&file, serde_json::to_vec_pretty(&outcome)?)?;
     report(&outcome);

@@ -20,7 +20,7 @@ const RANGE: std::ops::Range<f64> = 1.0..30_000.0;
 const SIZE: (u32, u32) = (1000, 500);
 
 fn main() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = harness::root();
     let text = std::fs::read(root.join("target/bench/flip.json")).context("run `make bench-flip` first")?;
     let results: Value = serde_json::from_slice(&text)?;
     draw(&root.join("docs/flip.svg"), &results)

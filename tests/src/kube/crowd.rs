@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -43,9 +42,7 @@ impl Crowd {
 
     /// Makes all of it, and waits until every pod is ready.
     pub async fn create(&self, cluster: &Cluster<'_>) -> Result<()> {
-        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/kubernetes");
-        cluster.kubectl(&["apply", "--kustomize", &manifests.to_string_lossy()]).await?;
-        cluster.kubectl(&["wait", "--for=condition=Established", "crd/versionflags.versionflag.io"]).await?;
+        cluster.install().await?;
         for node in 0..=self.flags() / 500 {
             cluster.add_node(&format!("node-{node}"), "1000", "1000Gi").await?;
         }

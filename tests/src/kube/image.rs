@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{API, Cluster};
 use crate::process::{Process, program};
+use crate::root;
 
 /// Libraries that `gcr.io/distroless/cc-debian12` has, by the start of their names.
 const LIBRARIES: [&str; 5] = ["ld-linux-x86-64.so", "libc.so", "libgcc_s.so", "libm.so", "libstdc++.so"];
@@ -24,13 +25,9 @@ const ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
 const RUN: &str = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec setpriv --no-new-privs -- \
                    chroot --userspec=\"$1\" --groups= \"$0\" \"${@:2}\"";
 
-fn repository(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)
-}
-
 /// The word after `word` in the last stage of the Dockerfile.
 fn instruction(word: &str) -> Result<String> {
-    let text = fs::read_to_string(repository("Dockerfile"))?;
+    let text = fs::read_to_string(root().join("Dockerfile"))?;
     let stage = text.rsplit("\nFROM ").next().context("no stage")?;
     let found = stage.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
     Ok(found.with_context(|| format!("no {word} in the Dockerfile"))?.to_owned())
@@ -65,7 +62,7 @@ fn fill(root: &Path) -> Result<()> {
 /// The pods of the Deployment.
 fn pod_spec() -> Result<Value> {
     let documents: Vec<Value> =
-        serde_saphyr::from_multiple(&fs::read_to_string(repository("manifests/kubernetes/controller.yaml"))?)?;
+        serde_saphyr::from_multiple(&fs::read_to_string(root().join("manifests/kubernetes/controller.yaml"))?)?;
     let deployment = documents.iter().find(|one| one["kind"] == "Deployment").context("a Deployment")?;
     Ok(deployment["spec"]["template"]["spec"].clone())
 }

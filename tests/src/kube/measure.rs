@@ -1,7 +1,6 @@
 //! What a controller costs that looks after many VersionFlags at rest, measured. I/O: runs it, asks
 //! it and the API, writes target/bench/kube.json.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -127,7 +126,7 @@ impl Measured {
             "idle_writes": lines(&self.idle_writes),
             "restart_writes": lines(&self.again_writes),
         });
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/kube.json");
+        let file = crate::root().join("target/bench/kube.json");
         std::fs::create_dir_all(file.parent().context("a parent")?)?;
         std::fs::write(&file, serde_json::to_vec_pretty(&out)?)?;
         Ok(())

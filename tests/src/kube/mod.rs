@@ -202,7 +202,7 @@ impl<'a> Cluster<'a> {
 
     /// Applies a directory of the manifests.
     pub async fn apply_manifests(&self, directory: &str) -> Result<String> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(directory);
+        let path = crate::root().join("manifests").join(directory);
         self.kubectl(&["apply", "--kustomize", &path.to_string_lossy()]).await
     }
 

@@ -1,13 +1,13 @@
 //! The commands of a document, run in their order as they are written there. I/O: reads the document,
 //! runs kubectl.
 
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Cluster, programs};
 use crate::process::program;
+use crate::root;
 
 /// A document with commands that begin with `kubectl`, of which some are left.
 pub struct Walk<'a> {
@@ -50,10 +50,6 @@ impl<'a> Walk<'a> {
         ensure!(left.is_none(), "a command that was not run: {left:?}");
         Ok(())
     }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// One command, in the root of the repository, with the plugin on the PATH.

@@ -151,6 +151,14 @@ impl Load {
         Ok(results)
     }
 
+    /// Stops it. No request failed, and these versions have answered, no others.
+    pub async fn stop_served_by(self, versions: &[&str]) -> Result<Results> {
+        let results = self.stop().await?;
+        results.assert_no_failures();
+        assert_eq!(results.by_version().keys().collect::<Vec<_>>(), versions);
+        Ok(results)
+    }
+
     /// Goes on for so long, then stops.
     pub async fn run_for(self, time: Duration) -> Result<Results> {
         // Not a wait for anything: the time is the measurement.

@@ -243,6 +243,12 @@ impl Results {
         Duration::from_micros(times.get(index).copied().unwrap_or_default())
     }
 
+    /// Panics unless this version answered the last request.
+    #[track_caller]
+    pub fn assert_last_by(&self, version: &str) {
+        assert_eq!(self.requests.last().map(|request| request.version()), Some(version));
+    }
+
     /// Panics, with what went wrong how often and the first few, unless every request succeeded.
     #[track_caller]
     pub fn assert_no_failures(&self) {

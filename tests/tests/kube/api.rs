@@ -1,6 +1,5 @@
 //! The manifests and the custom resource, as a real API server takes them.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -47,7 +46,7 @@ fn what_is_installed_runs_with_the_least_rights() {
         cluster.add_node("one", "4", "8Gi").await?;
         install(cluster).await?;
         for directory in ["kubernetes", "kubernetes/delete", "kubernetes/protect"] {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").join(directory);
+            let path = harness::root().join("manifests").join(directory);
             cluster.kubectl(&["apply", "--dry-run=server", "--kustomize", &path.to_string_lossy()]).await?;
         }
         // Again: an upgrade.

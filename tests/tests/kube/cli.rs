@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::kube::{Cluster, image, programs, story};
+use harness::kube::{self, Cluster, image, programs, story};
 use harness::local::wasm;
 use harness::process::{Process, program};
 use harness::wait_for;
@@ -14,22 +14,9 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn deployment(version: &str, replicas: u32) -> Value {
-    let labels = json!({ "app": "reviews", "version": version });
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": { "name": format!("reviews-{version}"), "namespace": "shop" },
-        "spec": {
-            "replicas": replicas,
-            "selector": { "matchLabels": labels },
-            "template": {
-                "metadata": { "labels": labels },
-                "spec": { "containers": [{
-                    "name": "reviews", "image": format!("reviews.example/reviews:{version}"),
-                    "resources": { "requests": { "cpu": "100m", "memory": "64Mi" } },
-                }] },
-            },
-        },
-    })
+    let mut deployment = kube::deployment(version, replicas);
+    deployment["metadata"]["namespace"] = json!("shop");
+    deployment
 }
 
 fn world() -> Value {
@@ -138,8 +125,7 @@ async fn requests_are_shown_to_who_may_ask(cluster: &Cluster<'_>) -> Result<()> 
     assert!(without.err.starts_with(words) && without.err.lines().count() == 1, "{without:?}");
     assert!(without.out.contains("├─ v1 ● active  ready  1 replicas\n"), "{without:?}");
 
-    let live = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/kubernetes/live");
-    cluster.kubectl(&["apply", "--kustomize", &live.to_string_lossy()]).await?;
+    cluster.apply_manifests("kubernetes/live").await?;
     bind("versionflag", "versionflag-live").await?;
     image::stands_for(cluster, "one", "198.19.128.11").await?;
     // No proxy counts, so that nothing is known: that is not zero.
@@ -169,9 +155,7 @@ fn flags_of_a_cluster_are_shown_and_asked_by_name() {
         let absent = versionflag(cluster.kubeconfig(), &["list", "-A"]).await?.ended(1)?;
         assert!(absent.contains("has no VersionFlags: install manifests/kubernetes first"), "{absent}");
         cluster.add_node("one", "8", "16Gi").await?;
-        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/kubernetes");
-        cluster.kubectl(&["apply", "--kustomize", &manifests.to_string_lossy()]).await?;
-        cluster.kubectl(&["wait", "--for=condition=Established", "crd/versionflags.versionflag.io"]).await?;
+        cluster.install().await?;
         cluster.apply(&world().to_string()).await?;
         let here = cluster.kubeconfig();
         let run = async |args: &[&str]| versionflag(here, &[args, &["-n", "shop"]].concat()).await;

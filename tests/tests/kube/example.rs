@@ -1,21 +1,16 @@
 //! The quick start in a cluster, as README.md has it: its commands in their order, on a real
 //! Kubernetes API, with the Envoy of the example under load.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::kube::{Switch, Walk, example_story};
 use harness::process::{Process, program};
-use harness::{Envoy, EnvoyOptions, Load, LoadPlan, wait_for};
+use harness::{Envoy, EnvoyOptions, Load, LoadPlan, root, wait_for};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
 
 /// The Envoy of the example. Nobody answers for names in DNS here, and the files of the pod are in
 /// the test's directory.

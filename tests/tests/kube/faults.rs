@@ -153,17 +153,23 @@ async fn scale(switch: &Switch<'_, '_>, version: &str, replicas: u32) -> Result<
     switch.cluster.kubectl(&["scale", "deployment", &name, &replicas]).await.map(drop)
 }
 
+/// A controller, an Envoy under load, and a switch to v2 that waits to be promoted, as it shows itself.
+async fn waits(switch: &Switch<'_, '_>) -> Result<(Process, Envoy, Load, Value)> {
+    switch.set(json!({ "promotion": { "mode": "Manual" }, "cleanup": { "retainFor": "1h" } })).await?;
+    let controller = switch.controller("controller", &[]).await?;
+    let envoy = switch.envoy().await?;
+    switch.reaches("Stable", "v1").await?;
+    let load = load(&envoy).await?;
+    switch.ask("v2").await?;
+    let waiting = switch.reaches("AwaitingPromotion", "v1").await?;
+    Ok((controller, envoy, load, waiting))
+}
+
 /// What people do to a switch under way costs no request, no epoch and no version.
 #[test]
 fn edits_in_the_middle_of_a_switch_do_no_harm() {
     switch_story("kube-edits", async |switch| {
-        switch.set(json!({ "promotion": { "mode": "Manual" }, "cleanup": { "retainFor": "1h" } })).await?;
-        let mut controller = switch.controller("controller", &[]).await?;
-        let envoy = switch.envoy().await?;
-        switch.reaches("Stable", "v1").await?;
-        let load = load(&envoy).await?;
-        switch.ask("v2").await?;
-        let waiting = switch.reaches("AwaitingPromotion", "v1").await?;
+        let (mut controller, _envoy, load, waiting) = waits(switch).await?;
 
         // What is remembered is overwritten, with a version that was not switched to, and removed.
         let lie = json!({ "status": { "phase": "Stable", "activeVersion": "v2", "epoch": 1, "machine": null } });
@@ -237,13 +243,7 @@ fn edits_in_the_middle_of_a_switch_do_no_harm() {
 #[test]
 fn a_record_that_was_restored_does_not_fall_behind_its_proxies() {
     switch_story("kube-restored", async |switch| {
-        switch.set(json!({ "promotion": { "mode": "Manual" }, "cleanup": { "retainFor": "1h" } })).await?;
-        let mut controller = switch.controller("controller", &[]).await?;
-        let envoy = switch.envoy().await?;
-        switch.reaches("Stable", "v1").await?;
-        let load = load(&envoy).await?;
-        switch.ask("v2").await?;
-        let before = switch.reaches("AwaitingPromotion", "v1").await?;
+        let (mut controller, _envoy, load, before) = waits(switch).await?;
         switch.cluster.back_up()?;
         switch.request("go", "promote").await?;
         let flipped = switch.reaches("Retaining", "v2").await?;

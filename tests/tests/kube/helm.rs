@@ -1,7 +1,7 @@
 //! The Helm chart gives exactly what the kustomize base gives, and a real API server takes it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +9,7 @@ use harness::kube::{programs, story};
 use serde_json::Value;
 
 fn manifests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+    harness::root().join("manifests")
 }
 
 /// What a program of the cluster's prints.

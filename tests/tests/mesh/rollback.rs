@@ -55,10 +55,7 @@ fn a_rollback_comes_in_between_and_only_what_served_is_removed() {
         goes_on(&b, 50).await?;
         controller.check_running()?;
         for load in [a, b] {
-            let results = load.stop().await?;
-            results.assert_no_failures();
-            assert_eq!(results.by_version().keys().collect::<Vec<_>>(), ALL);
-            assert_eq!(results.requests().last().map(|request| request.version()), Some("v1"));
+            load.stop_served_by(&ALL).await?.assert_last_by("v1");
         }
         Ok(())
     });

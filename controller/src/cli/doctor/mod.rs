@@ -25,6 +25,7 @@ use self::judge::{Finding, Severity, judge};
 use super::args::{Doctor, Output};
 use super::cluster::Cluster;
 use super::{print, print_json};
+use crate::kube::driver::LEASE;
 use crate::kube::istio::object::{DestinationRule, HTTPRoute, Kind, VirtualService};
 use crate::kube::resource::{MANAGER, definition};
 use crate::spec::{CleanupPolicy, Management, Provider, Spec};
@@ -131,7 +132,7 @@ async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
     let mut reader = Reader { client: client.clone(), unread: vec![] };
     let (namespace, home, root) = (cluster.namespace(), cluster.home(), options.istio_root_namespace.as_str());
     let leases: Api<Lease> = Api::namespaced(client.clone(), home);
-    let before = leases.get_opt(MANAGER).await;
+    let before = leases.get_opt(LEASE).await;
     let all = ListParams::default();
     let of_controller = ListParams::default().labels(&format!("app.kubernetes.io/name={MANAGER}"));
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
@@ -267,7 +268,7 @@ async fn leader(leases: &Api<Lease>, before: Result<Option<Lease>, kube::Error>)
     let holder = |lease: &Lease| lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
     let deadline = tokio::time::Instant::now() + WATCHED;
     loop {
-        match leases.get_opt(MANAGER).await {
+        match leases.get_opt(LEASE).await {
             Ok(Some(now)) if now.metadata.resource_version != before.metadata.resource_version => {
                 return if holder(&now).is_empty() { Leader::GivenBack } else { Leader::Leads };
             }
