@@ -22,6 +22,8 @@ use crate::process::{Process, program};
 use crate::wait::wait_for;
 
 const SERVICE: SocketAddr = SocketAddr::new(super::LOOPBACK, 7070);
+/// Between the last write and rest: an Event comes after what it tells of.
+const STILL: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_secs(600);
 const WRITES: [&str; 4] = ["create", "update", "patch", "delete"];
 
@@ -151,20 +153,28 @@ impl Controller {
         &mut self.process
     }
 
-    /// Waits until it says of so many flags that they are at rest.
+    /// Waits until it says of so many flags that they are at rest, and has written what it tells of them
+    /// after that. How long it took.
     pub async fn settles(&mut self, flags: usize) -> Result<Duration> {
         let started = self.started;
         let process = &mut self.process;
+        let (mut known, mut wrote) = (Requests::new(), started);
         wait_for("all flags at rest", LIMIT, async || {
             process.check_running()?;
             tokio::time::sleep(Duration::from_millis(50)).await;
             let text = metrics(SERVICE).await?;
+            let now = requests_in(&text)?;
+            if !writes(&known, &now).is_empty() {
+                wrote = Instant::now();
+            }
+            known = now;
             let stable = text.lines().filter(|line| {
                 line.starts_with("versionflag_phase{") && line.contains("phase=\"Stable\"") && line.ends_with(" 1")
             });
             let stable = stable.count();
             ensure!(stable == flags, "{stable} of {flags} flags are at rest");
-            Ok(started.elapsed())
+            ensure!(wrote.elapsed() >= STILL, "something was written just now");
+            Ok(wrote.duration_since(started))
         })
         .await
     }
@@ -177,8 +187,11 @@ impl Controller {
 
 /// What a controller whose flag service is here has asked the API server so far.
 pub async fn requests(at: SocketAddr) -> Result<Requests> {
-    let text = metrics(at).await?;
-    let lines = text.lines().filter_map(|line| line.strip_prefix("versionflag_api_requests_total{"));
+    requests_in(&metrics(at).await?)
+}
+
+fn requests_in(metrics: &str) -> Result<Requests> {
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix("versionflag_api_requests_total{"));
     lines
         .map(|line| {
             let (labels, count) = line.split_once("} ").with_context(|| line.to_owned())?;
