@@ -7,7 +7,7 @@ use clap::Parser;
 use harness::LoadPlan;
 use harness::mesh::churn::Churn;
 use harness::mesh::flips::{APP, Flip, Way, interleaved, summary};
-use harness::mesh::{Mesh, Workload, story_within};
+use harness::mesh::{Mesh, Workload, removals, story_within, switch};
 use serde_json::{Map, Value, json};
 
 /// Measures flips in a mesh, idle and busy, and writes them to target/bench/flip.json.
@@ -16,6 +16,9 @@ struct Options {
     /// How often each way flips; an even number ends where it began
     #[arg(long, default_value_t = 20)]
     flips: usize,
+    /// How often an old version is removed
+    #[arg(long, default_value_t = 10)]
+    removals: usize,
     /// With so many callers, each with a sidecar
     #[arg(long, value_delimiter = ',', default_value = "1,8")]
     callers: Vec<usize>,
@@ -50,6 +53,7 @@ async fn run(mesh: &mut Mesh<'_>, options: &Options) -> Result<()> {
     for count in &options.callers {
         measure(mesh, options, &callers[..*count], "idle", &mut out).await?;
     }
+    let removal = remove(mesh, options, &callers).await?;
     let churn = Churn { services: options.churn, per_second: options.changes };
     churn.create(mesh).await?;
     let churning = churn.start(mesh);
@@ -61,6 +65,7 @@ async fn run(mesh: &mut Mesh<'_>, options: &Options) -> Result<()> {
     controller.check_running()?;
 
     let mut out = Value::Object(out);
+    out["removal"] = removal;
     // What most is compared with: one caller.
     out["variants"] = out["callers"]["1"]["variants"].clone();
     let file = harness::root().join("target/bench/flip.json");
@@ -78,8 +83,7 @@ async fn measure(
     out: &mut Map<String, Value>,
 ) -> Result<()> {
     let count = callers.len();
-    let rate_per_s = options.rate / u32::try_from(count)?;
-    let plan = LoadPlan { rate_per_s, h1_connections: 4, h2_connections: 1, ..LoadPlan::default() };
+    let plan = plan(options, callers)?;
     let show = |way: Way, flip: &Flip| {
         let Flip { first_new_ms, last_old_ms, failed, .. } = flip;
         let name = way.name();
@@ -109,4 +113,26 @@ async fn measure(
         at[count.to_string()]["variants"][way.name()][state] = summary;
     }
     Ok(())
+}
+
+/// Switches to and fro, and lets the old version be removed each time.
+async fn remove(mesh: &Mesh<'_>, options: &Options, callers: &[String]) -> Result<Value> {
+    mesh.deploy_all(&[Workload::of("reviews", "v1", 2), Workload::of("reviews", "v2", 0)]).await?;
+    switch::adopt(mesh, &["reviews"]).await?;
+    // Those of the flips, and two more.
+    switch::adopted(mesh, callers.len() + 6).await?;
+    let plan = plan(options, callers)?;
+    let mut removals = Vec::new();
+    for number in 0..options.removals {
+        let (from, to) = if number % 2 == 0 { ("v1", "v2") } else { ("v2", "v1") };
+        let removal = removals::measure(mesh, callers, &plan, from, to).await?;
+        eprintln!("removed {:.0} ms after the quiet period, failed {}", removal.after_quiet_ms, removal.failed);
+        removals.push(removal);
+    }
+    Ok(removals::summary(&removals))
+}
+
+fn plan(options: &Options, callers: &[String]) -> Result<LoadPlan> {
+    let rate_per_s = options.rate / u32::try_from(callers.len())?;
+    Ok(LoadPlan { rate_per_s, h1_connections: 4, h2_connections: 1, ..LoadPlan::default() })
 }

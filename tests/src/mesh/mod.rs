@@ -28,6 +28,7 @@
 //! | [`replica`] | another istiod, which can be kept from seeing what changes |
 //! | [`switch`] | one VersionFlag: what is asked of it, and what it shows |
 //! | [`flips`], [`churn`] | how long ways to move requests take, also while the mesh is busy |
+//! | [`removals`] | how soon an old version goes after it was quiet |
 
 pub mod churn;
 pub mod flips;
@@ -36,6 +37,7 @@ mod network;
 mod objects;
 mod plane;
 mod pod;
+pub mod removals;
 pub mod replica;
 mod services;
 mod sidecar;
