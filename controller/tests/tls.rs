@@ -22,11 +22,14 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use versionflag::service::spiffe::Shown;
 use versionflag::service::tls::Tls;
-use versionflag::service::{Hub, Limits, Senders, Server};
+use versionflag::service::{Hub, Limits, Review, Senders, Server};
 
 /// More than anything here takes.
 const SOON: Duration = Duration::from_secs(5);
 const CONTROLLER: &str = "spiffe://cluster.local/ns/versionflag/sa/versionflag";
+const POLL: &str = "/v1/snapshot?proxy=web.shop&waitMs=0";
+/// Of `web.shop`.
+const TOKEN: &str = "authorization: Bearer any\r\n";
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
 /// Signs the certificates of a mesh.
@@ -91,8 +94,8 @@ impl Service {
             let of = format!("{}.{}", workload.account, workload.namespace);
             if of == proxy { Ok(()) } else { Err(format!("it is {workload}")) }
         };
-        let nobody: versionflag::service::Review = Box::new(|_| Box::pin(async { Err("no tokens here".to_owned()) }));
-        let hub = Arc::new(Hub::new(Senders::Reviewed { review: nobody, addressed: Box::new(addressed) }));
+        let review: Review = Box::new(|_| Box::pin(async { Ok("web.shop".to_owned()) }));
+        let hub = Arc::new(Hub::new(Senders::Reviewed { review, addressed: Box::new(addressed) }));
         let tls = Arc::clone(hub.tls.get_or_init(|| Arc::new(Tls::new(&directory.path().join("certs")))));
         let server = Server::new(limits, hub);
         let mut servers = JoinSet::new();
@@ -143,18 +146,22 @@ impl Service {
 
     async fn ready(&self) -> (u16, String) {
         let mut stream = TcpStream::connect(self.plain).await.unwrap();
-        get(&mut stream, "/readyz").await.unwrap()
+        get(&mut stream, "/readyz", "").await.unwrap()
     }
 }
 
 async fn poll<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S) -> std::io::Result<(u16, String)> {
-    get(stream, "/v1/snapshot?proxy=web.shop&waitMs=0").await
+    get(stream, POLL, "").await
 }
 
 /// One request of several on a connection.
-async fn get<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S, path: &str) -> std::io::Result<(u16, String)> {
+async fn get<S: AsyncReadExt + AsyncWriteExt + Unpin>(
+    stream: &mut S,
+    path: &str,
+    header: &str,
+) -> std::io::Result<(u16, String)> {
     let ask = async {
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n{header}\r\n").as_bytes()).await?;
         let mut text = String::new();
         loop {
             let mut bytes = [0; 4096];
@@ -203,6 +210,13 @@ async fn a_workload_is_known_by_its_certificate_and_others_are_refused() {
     // And at the other one nobody has a certificate.
     let (status, body) = poll(&mut TcpStream::connect(service.plain).await.unwrap()).await.unwrap();
     assert!(status == 403 && body.contains("no certificate"), "{status} {body}");
+    // A token counts there, and nowhere against a certificate.
+    let mut plain = TcpStream::connect(service.plain).await.unwrap();
+    assert_eq!(get(&mut plain, POLL, TOKEN).await.unwrap().0, 204);
+    let other = mesh.issue(&["spiffe://cluster.local/ns/shop/sa/other"]);
+    let mut other = service.connect(Some(&other), &mesh.root).await.unwrap();
+    let (status, body) = get(&mut other, POLL, TOKEN).await.unwrap();
+    assert!(status == 403 && body.contains("it is spiffe://"), "{status} {body}");
 }
 
 #[tokio::test]

@@ -223,9 +223,9 @@ pub(super) struct Doctor {
     /// Istio's root namespace
     #[arg(long, default_value = "istio-system")]
     pub(super) istio_root_namespace: String,
-    /// Port of the flag service
-    #[arg(long, default_value_t = 7070)]
-    pub(super) port: u16,
+    /// Port of the flag service [default: 7070, or 7071 where the controller asks for certificates]
+    #[arg(long)]
+    pub(super) port: Option<u16>,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     pub(super) output: Output,

@@ -15,6 +15,7 @@ use kube::{Api, Client};
 use sha2::{Digest, Sha256};
 
 use super::cache::Shared;
+use super::leader::MTLS_NAME;
 use super::pods;
 use crate::service::spiffe::Shown;
 use crate::service::{Review, Senders, lock};
@@ -64,11 +65,10 @@ pub fn believe(
     let workload = match shown {
         Some(shown) => Some(shown.as_ref().map_err(ToString::to_string)?),
         None if mtls => {
-            return Err(
-                "its address alone is not believed, because this controller was started with --mtls-certs: reach \
-                        the port http-mtls of its Service by mutual TLS, or show a token bound to the pod"
-                    .to_owned(),
-            );
+            return Err(format!(
+                "its address alone is not believed, because this controller was started with --mtls-certs: reach the \
+                 port {MTLS_NAME} of its Service by mutual TLS, or show a token bound to the pod"
+            ));
         }
         None => None,
     };

@@ -8,6 +8,11 @@ use kube::core::ObjectMeta;
 
 use super::resource::MANAGER;
 
+/// What the port in plain text is called.
+pub const NAME: &str = "http";
+/// That of mutual TLS.
+pub const MTLS_NAME: &str = "http-mtls";
+
 /// The one endpoint of the Service of the flag service. The Service selects no pods: all replicas
 /// are ready, but only the leader hears what proxies report. Who leads applies this, and by that
 /// takes the place of who led before. With `mtls` there is that port too.
@@ -32,9 +37,7 @@ pub fn endpoints(namespace: &str, pod: &str, address: IpAddr, http: u16, mtls: O
             }),
             ..Endpoint::default()
         }],
-        ports: Some(
-            [Some(("http", http)), mtls.map(|port| ("http-mtls", port))].into_iter().flatten().map(port).collect(),
-        ),
+        ports: Some([Some((NAME, http)), mtls.map(|port| (MTLS_NAME, port))].into_iter().flatten().map(port).collect()),
     }
 }
 

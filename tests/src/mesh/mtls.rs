@@ -13,6 +13,7 @@ use super::pod::{environment, volumes};
 use super::sidecar::{Container, Sidecar};
 use super::{CONTROLLER, Mesh, Workload};
 use crate::client::Call;
+use crate::kube::with_mtls;
 use crate::netns::Network;
 use crate::process::Process;
 use crate::wait::wait_for;
@@ -34,13 +35,7 @@ impl Mesh<'_> {
     /// [`Mesh::install`] with mutual TLS. The certificates come when the controller already runs.
     pub async fn install_with_mtls(&self) -> Result<Certified> {
         let dir = self.cluster.dir();
-        let folder = dir.file("kustomization");
-        std::fs::create_dir_all(&folder)?;
-        // Only relative paths are allowed there.
-        let up = "../".repeat(folder.canonicalize()?.components().count() - 1);
-        let base =
-            format!("{up}{}", crate::root().canonicalize()?.strip_prefix("/")?.join("manifests/kubernetes").display());
-        std::fs::write(folder.join("kustomization.yaml"), format!("resources: [{base}]\ncomponents: [{base}/mtls]\n"))?;
+        let folder = with_mtls(dir)?;
         self.cluster.kubectl(&["apply", "--kustomize", &folder.to_string_lossy()]).await?;
         self.cluster.apply_manifests("kubernetes/istio").await?;
         self.cluster.apply_manifests("kubernetes/istio/routes").await?;
