@@ -345,12 +345,15 @@ impl<'a> Mesh<'a> {
             container["securityContext"] =
                 json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } });
         }
-        let mut labels = json!({ "app.kubernetes.io/name": "versionflag" });
+        let mut metadata = json!({
+            "name": name, "namespace": "versionflag", "labels": { "app.kubernetes.io/name": "versionflag" },
+        });
         if !sidecar.is_empty() {
-            labels["security.istio.io/tlsMode"] = json!("istio");
+            metadata["labels"]["security.istio.io/tlsMode"] = json!("istio");
+            metadata["annotations"] = json!({ "traffic.sidecar.istio.io/includeInboundPorts": "" });
         }
         let pod: Object = serde_json::from_value(json!({
-            "metadata": { "name": name, "namespace": "versionflag", "labels": labels },
+            "metadata": metadata,
             "spec": {
                 "schedulerName": "none",
                 "serviceAccountName": "versionflag",

@@ -12,7 +12,9 @@ use harness::client::Answer;
 use harness::mesh::mtls::TTL;
 use harness::mesh::switch::{LIMIT, adopt, adopted, ask, deploy, ended_unused, goes_on, plan, reaches, strengths};
 use harness::mesh::{Mesh, Pod, story};
-use harness::{Call, wait_for};
+use harness::process::program;
+use harness::{Call, Load, wait_for};
+use serde_json::json;
 
 const HOST: &str = "versionflag.versionflag.svc.cluster.local";
 
@@ -49,12 +51,51 @@ fn a_switch_by_mutual_tls_loses_no_request_and_nobody_speaks_for_others() {
         mesh.caller("caller-c").await?;
         adopted(mesh, 5).await?;
         ensure!(reached(&mesh.pod("caller-c")?, 7071).await? > 0, "caller-c does not go by mutual TLS");
+        the_mesh_turns_it_off(mesh, &b).await?;
         controller.process.check_running()?;
         for load in [a, b] {
             load.stop_served_by(&["v1", "v2"]).await?.assert_last_by("v1");
         }
         Ok(())
     });
+}
+
+/// Somebody's rule has callers speak in plain text: the doctor finds it, and no request fails for it.
+async fn the_mesh_turns_it_off(mesh: &Mesh<'_>, load: &Load) -> Result<()> {
+    let (code, said) = doctor(mesh).await?;
+    ensure!(code == Some(0), "{said}");
+    mesh.apply(&json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+        "metadata": { "name": "plain", "namespace": "default" },
+        "spec": { "host": HOST, "trafficPolicy": { "tls": { "mode": "DISABLE" } } },
+    }))
+    .await?;
+    let caller = mesh.pod("caller-b")?;
+    wait_for("a poll that does not arrive", LIMIT, async || {
+        let status = poll(mesh, &caller, 7071, &caller, None).await?.status;
+        ensure!(status >= 500, "it arrives: {status}");
+        Ok(())
+    })
+    .await?;
+    let (code, said) = doctor(mesh).await?;
+    ensure!(code == Some(1) && said.contains("✗ tls: DestinationRule default/plain has callers"), "{said}");
+    println!("{said}");
+    goes_on(load, 200).await?;
+    mesh.cluster.kubectl(&["delete", "destinationrule", "plain"]).await?;
+    let before = mesh.reports().await?.get("accepted").copied();
+    adopted(mesh, 5).await?;
+    wait_for("reports again", LIMIT, async || {
+        mesh.reports().await.is_ok_and(|now| now.get("accepted") > before.as_ref())
+    })
+    .await
+}
+
+async fn doctor(mesh: &Mesh<'_>) -> Result<(Option<i32>, String)> {
+    let mut command = tokio::process::Command::new(program("versionflag")?);
+    command.args(["doctor", "-n", "default"]).env("KUBECONFIG", mesh.cluster.kubeconfig()).kill_on_drop(true);
+    let output = command.output().await?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8(said)?))
 }
 
 async fn nobody_speaks_for_others(mesh: &Mesh<'_>) -> Result<()> {
