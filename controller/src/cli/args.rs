@@ -132,6 +132,8 @@ pub(super) struct Controller {
     /// Where the flag service listens
     #[arg(long, default_value = "0.0.0.0:7070")]
     pub(super) listen: std::net::SocketAddr,
+    #[command(flatten)]
+    pub(super) mtls: Mtls,
     /// Name of this replica
     #[arg(long, env = "POD_NAME")]
     pub(super) identity: String,
@@ -155,6 +157,19 @@ pub(super) struct Controller {
     /// Log one JSON object per line on stderr
     #[arg(long)]
     pub(super) log_json: bool,
+}
+
+/// Whether proxies have to show the certificates of their workloads.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Mtls {
+    /// Believe polls and reports by mutual TLS only, or by a token of the pod: where Istio's agent writes the
+    /// certificates of this one (OUTPUT_CERTS)
+    #[arg(long, env = "VERSIONFLAG_MTLS_CERTS", value_name = "DIR")]
+    pub(super) mtls_certs: Option<PathBuf>,
+    /// Where the flag service listens for it
+    #[arg(long, default_value = "0.0.0.0:7071")]
+    pub(super) mtls_listen: std::net::SocketAddr,
 }
 
 /// What is to be switched.
@@ -208,9 +223,9 @@ pub(super) struct Doctor {
     /// Istio's root namespace
     #[arg(long, default_value = "istio-system")]
     pub(super) istio_root_namespace: String,
-    /// Port of the flag service
-    #[arg(long, default_value_t = 7070)]
-    pub(super) port: u16,
+    /// Port of the flag service [default: 7070, or 7071 where the controller asks for certificates]
+    #[arg(long)]
+    pub(super) port: Option<u16>,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     pub(super) output: Output,
@@ -232,9 +247,9 @@ pub(super) struct Plugin {
     /// Istio's root namespace
     #[arg(long, default_value = "istio-system")]
     pub(super) istio_root_namespace: String,
-    /// Port of the Service of the flag service
-    #[arg(long, default_value_t = 7070)]
-    pub(super) service_port: u16,
+    /// Port of the Service of the flag service [default: 7070, or 7071 with --mtls-certs]
+    #[arg(long)]
+    pub(super) service_port: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -24,7 +24,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::audit::{Audit, Written};
-use crate::kube::driver::Options;
+use crate::kube::driver::{Mtls, Options};
 use crate::kube::istio::plugin::Image;
 use crate::kube::istio::routes::full_host;
 use crate::kube::resource::MANAGER;
@@ -37,6 +37,10 @@ pub use args::Cli;
 
 /// Exit code of `status` when something is blocked.
 const BLOCKED: u8 = 3;
+/// Of the Service of the flag service.
+const PORT: u16 = 7070;
+/// The same by mutual TLS.
+const MTLS_PORT: u16 = 7071;
 /// How long a request waits for its answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -93,7 +97,7 @@ fn rendered(options: Rendered, provider: Provider) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let input = render_istio::read(&text).map_err(anyhow::Error::msg);
     let input = input.with_context(|| format!("{} cannot be rendered", file.display()))?;
-    print(&render_istio::render(input, provider, &versions, &image(plugin, &home)).map_err(anyhow::Error::msg)?)
+    print(&render_istio::render(input, provider, &versions, &image(plugin, &home, PORT)).map_err(anyhow::Error::msg)?)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -123,10 +127,13 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
     let stop = stopped("stopping; the proxies keep their flags")?;
     let audit_log = options.audit_log;
     let (audit, written) = audited(audit_log.as_deref())?;
-    let image = image(options.plugin, &options.home);
+    let listen = options.mtls.mtls_listen;
+    let mtls = options.mtls.mtls_certs.map(|certs| Mtls { certs, listen });
+    let image = image(options.plugin, &options.home, if mtls.is_some() { MTLS_PORT } else { PORT });
     let options = Options {
         namespace: options.namespace,
         listen: options.listen,
+        mtls,
         identity: options.identity,
         home: options.home,
         address: options.address,
@@ -140,12 +147,13 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
     Ok(ended?)
 }
 
-fn image(plugin: Plugin, home: &str) -> Image {
+fn image(plugin: Plugin, home: &str, port: u16) -> Image {
+    let port = plugin.service_port.unwrap_or(port);
     Image {
         url: plugin.plugin_url,
         sha256: plugin.plugin_sha256,
         pull_secret: plugin.plugin_pull_secret,
-        cluster: format!("outbound|{}||{}", plugin.service_port, full_host(MANAGER, home)),
+        cluster: format!("outbound|{port}||{}", full_host(MANAGER, home)),
         root: plugin.istio_root_namespace,
     }
 }

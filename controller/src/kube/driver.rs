@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use kube::{Resource, ResourceExt};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::cache::{Cache, Changes, Shared};
 use super::flag::{Headers, Surroundings};
@@ -26,7 +27,8 @@ use super::write::Writer;
 use super::{identity, leader, requests};
 use crate::audit::Audit;
 use crate::checks::runner::Runner;
-use crate::service::{ApiRequests, Hub};
+use crate::service::tls::Tls;
+use crate::service::{ApiRequests, Hub, Limits, Server};
 
 /// Flags that are looked at before anything else is taken in.
 const AT_A_TURN: usize = 128;
@@ -44,6 +46,8 @@ pub struct Options {
     pub namespace: Option<String>,
     /// Where the flag service listens.
     pub listen: SocketAddr,
+    /// Where proxies are served by mutual TLS.
+    pub mtls: Option<Mtls>,
     /// Name of this replica.
     pub identity: String,
     /// Namespace of the Lease, and of the Service of the flag service.
@@ -58,6 +62,15 @@ pub struct Options {
     pub image: Image,
     /// What is told of everything that happens.
     pub audit: Audit,
+}
+
+/// A second listener of the flag service, where proxies show the certificates of their workloads.
+#[derive(Debug, Clone)]
+pub struct Mtls {
+    /// Where Istio's agent writes those of this pod.
+    pub certs: PathBuf,
+    /// Where it listens.
+    pub listen: SocketAddr,
 }
 
 /// Why the controller ends.
@@ -100,20 +113,33 @@ pub async fn run(
     (config.read_timeout, config.write_timeout) = (Some(ANSWER), Some(ANSWER));
     let client = requests::client(config, &requests)?;
     let (pods, changes) = (Shared::default(), Arc::default());
-    let hub = Arc::new(Hub::new(identity::senders(client.clone(), Arc::clone(&pods))).with_requests(&requests));
+    let senders = identity::senders(client.clone(), Arc::clone(&pods), options.mtls.is_some());
+    let hub = Arc::new(Hub::new(senders).with_requests(&requests));
     let checks = Runner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
-    let listen = |error| DriverError::Listen { address: options.listen, error };
-    let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
-    let port = listener.local_addr().map_err(listen)?.port();
+    let (listener, port) = listen(options.listen).await?;
     bound(SocketAddr::new(options.listen.ip(), port));
-    let server = tokio::spawn(crate::service::serve(listener, Arc::clone(&hub), std::future::pending()));
+    let service = Server::new(Limits::default(), Arc::clone(&hub));
+    let mut servers = JoinSet::new();
+    servers.spawn(service.clone().serve(listener, None, std::future::pending()));
+    tokio::pin!(stop);
+    let mut mtls_port = None;
+    if let Some(mtls) = &options.mtls {
+        let (listener, port) = listen(mtls.listen).await?;
+        mtls_port = Some(port);
+        let tls = Arc::clone(hub.tls.get_or_init(|| Arc::new(Tls::new(&mtls.certs))));
+        servers.spawn(service.serve(listener, Some(Arc::clone(&tls)), std::future::pending()));
+        // A replica that no proxy can reach must not lead.
+        tokio::select! {
+            () = tls.ready() => {}
+            () = &mut stop => return Ok(()),
+        }
+    }
     let (election, leadership) = Election::new(client.clone(), &options.home, LEASE, &options.identity);
     let (stop_election, stopped) = tokio::sync::oneshot::channel::<()>();
     let wake = Arc::clone(&hub);
     let mut election = tokio::spawn(election.run(move || wake.wake.notify_one(), async {
         let _ = stopped.await;
     }));
-    tokio::pin!(stop);
     let cache = tokio::select! {
         cache = Cache::start(&watching, options.namespace.as_deref(), &hub, pods, Arc::clone(&changes)) => Some(cache),
         () = &mut stop => None,
@@ -134,8 +160,21 @@ pub async fn run(
         let hub = Arc::clone(&hub);
         let flags = BTreeMap::new();
         let (taken, leads) = (Taken::new(), false);
-        let mut driver =
-            Driver { options, port, cache, writer, mesh, headers, taken, hub, checks, leadership, leads, flags };
+        let mut driver = Driver {
+            options,
+            port,
+            mtls_port,
+            cache,
+            writer,
+            mesh,
+            headers,
+            taken,
+            hub,
+            checks,
+            leadership,
+            leads,
+            flags,
+        };
         loop {
             let wait = driver.turn().await;
             tokio::select! {
@@ -148,14 +187,21 @@ pub async fn run(
     }
     let _ = stop_election.send(());
     let _ = election.await;
-    server.abort();
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, u16), DriverError> {
+    let failed = |error| DriverError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    Ok((listener, port))
 }
 
 struct Driver {
     options: Options,
     /// Of the flag service.
     port: u16,
+    mtls_port: Option<u16>,
     cache: Cache,
     writer: Writer,
     mesh: Mesh,
@@ -267,7 +313,8 @@ impl Driver {
     /// Leads the proxies here. Until that has worked they keep what they have.
     async fn lead(&mut self) {
         let Some(address) = self.options.address.filter(|_| !self.leads) else { return };
-        let here = leader::endpoints(&self.options.home, &self.options.identity, address, self.port);
+        let (home, identity) = (&self.options.home, &self.options.identity);
+        let here = leader::endpoints(home, identity, address, self.port, self.mtls_port);
         match self.writer.lead(&here).await {
             Ok(()) => self.leads = true,
             Err(error) => tracing::warn!(%error, "the proxies are not led here yet"),

@@ -1,4 +1,5 @@
-//! Which pod a request comes from: by its token, as the API server vouches for it, or by its address.
+//! Which pod a request comes from: by its token, as the API server vouches for it, or by its address, with its
+//! certificate of the mesh where that is asked for.
 //! I/O: TokenReview.
 
 use std::collections::HashMap;
@@ -14,7 +15,9 @@ use kube::{Api, Client};
 use sha2::{Digest, Sha256};
 
 use super::cache::Shared;
+use super::leader::MTLS_NAME;
 use super::pods;
+use crate::service::spiffe::Shown;
 use crate::service::{Review, Senders, lock};
 
 /// The audience that a proxy's token has to be for.
@@ -26,8 +29,9 @@ const REMEMBERED: usize = 16_384;
 
 type Known = Arc<Mutex<HashMap<[u8; 32], (Instant, String)>>>;
 
-/// Senders that show a token of their pod; without one, those at the address of their pod.
-pub fn senders(client: Client, pods: Shared<Pod>) -> Senders {
+/// Senders that show a token of their pod; without one, those at the address of their pod. With `mtls` the address
+/// alone is not enough.
+pub fn senders(client: Client, pods: Shared<Pod>, mtls: bool) -> Senders {
     let known = Known::default();
     let review: Review = Box::new(move |token| {
         let (client, known, token) = (client.clone(), Arc::clone(&known), token.to_owned());
@@ -45,17 +49,39 @@ pub fn senders(client: Client, pods: Shared<Pod>) -> Senders {
             Ok(proxy)
         })
     });
-    Senders::Reviewed { review, addressed: Box::new(move |proxy, address| is_at(&pods, proxy, address)) }
+    let addressed = move |proxy: &str, address, shown: Option<&Shown>| believe(&pods, proxy, address, shown, mtls);
+    Senders::Reviewed { review, addressed: Box::new(addressed) }
 }
 
-/// Whether a proxy is at an address. The error says why it is not believed to be.
-pub fn is_at(pods: &Shared<Pod>, proxy: &str, address: IpAddr) -> Result<(), String> {
+/// Whether a sender without a token is believed to be this proxy, by its address and the certificate that it has
+/// shown. The error says why it is not. Pure.
+pub fn believe(
+    pods: &Shared<Pod>,
+    proxy: &str,
+    address: IpAddr,
+    shown: Option<&Shown>,
+    mtls: bool,
+) -> Result<(), String> {
+    let workload = match shown {
+        Some(shown) => Some(shown.as_ref().map_err(ToString::to_string)?),
+        None if mtls => {
+            return Err(format!(
+                "its address alone is not believed, because this controller was started with --mtls-certs: reach the \
+                 port {MTLS_NAME} of its Service by mutual TLS, or show a token bound to the pod"
+            ));
+        }
+        None => None,
+    };
     // A namespace has no dots.
     let (name, namespace) = proxy.rsplit_once('.').ok_or("that is no POD.NAMESPACE")?;
     let pods = lock(pods);
     let pod = pods.get(namespace, name).ok_or("there is no such pod")?;
     if !pods::has_sidecar(pod) {
         return Err("that pod has no sidecar of Istio's".to_owned());
+    }
+    if let Some(workload) = workload.filter(|it| it.namespace != namespace || it.account != pods::account(pod)) {
+        let account = pods::account(pod);
+        return Err(format!("its certificate is of {workload}, and that pod has the account {account} of {namespace}"));
     }
     pods::is_not_at(pod, address).map_or(Ok(()), Err)
 }

@@ -8,10 +8,15 @@ use kube::core::ObjectMeta;
 
 use super::resource::MANAGER;
 
+/// What the port in plain text is called.
+pub const NAME: &str = "http";
+/// That of mutual TLS.
+pub const MTLS_NAME: &str = "http-mtls";
+
 /// The one endpoint of the Service of the flag service. The Service selects no pods: all replicas
 /// are ready, but only the leader hears what proxies report. Who leads applies this, and by that
-/// takes the place of who led before.
-pub fn endpoints(namespace: &str, pod: &str, address: IpAddr, port: u16) -> EndpointSlice {
+/// takes the place of who led before. With `mtls` there is that port too.
+pub fn endpoints(namespace: &str, pod: &str, address: IpAddr, http: u16, mtls: Option<u16>) -> EndpointSlice {
     let labels = [("kubernetes.io/service-name", MANAGER), ("endpointslice.kubernetes.io/managed-by", MANAGER)];
     EndpointSlice {
         metadata: ObjectMeta {
@@ -32,11 +37,16 @@ pub fn endpoints(namespace: &str, pod: &str, address: IpAddr, port: u16) -> Endp
             }),
             ..Endpoint::default()
         }],
-        ports: Some(vec![EndpointPort {
-            name: Some("http".to_owned()),
-            port: Some(i32::from(port)),
-            app_protocol: Some("http".to_owned()),
-            ..EndpointPort::default()
-        }]),
+        ports: Some([Some((NAME, http)), mtls.map(|port| (MTLS_NAME, port))].into_iter().flatten().map(port).collect()),
+    }
+}
+
+/// As the Service calls it.
+fn port((name, port): (&str, u16)) -> EndpointPort {
+    EndpointPort {
+        name: Some(name.to_owned()),
+        port: Some(i32::from(port)),
+        app_protocol: Some("http".to_owned()),
+        ..EndpointPort::default()
     }
 }

@@ -9,6 +9,9 @@ use super::istio::PROXY_CONTAINER;
 /// Reasons to wait that are part of every start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
+/// The account of a pod that names none.
+pub(super) const DEFAULT_ACCOUNT: &str = "default";
+
 fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
@@ -28,6 +31,12 @@ pub fn has_sidecar(pod: &Pod) -> bool {
     let spec = pod.spec.iter();
     let mut containers = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     containers.any(|container| container.name == PROXY_CONTAINER)
+}
+
+/// Its ServiceAccount.
+pub fn account(pod: &Pod) -> &str {
+    let named = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    named.filter(|name| !name.is_empty()).unwrap_or(DEFAULT_ACCOUNT)
 }
 
 /// Why what comes from this address does not come from the pod.

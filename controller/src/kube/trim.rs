@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::core::ObjectMeta;
 
 use super::managers;
+use super::pods::DEFAULT_ACCOUNT;
 use super::reading::Reading;
 use super::resource::{KEPT_AT, REQUEST, VersionFlag};
 
@@ -81,7 +82,12 @@ fn statuses(all: Option<Vec<ContainerStatus>>) -> Option<Vec<ContainerStatus>> {
 impl Trim for Pod {
     fn trim(&mut self) {
         metadata(&mut self.metadata);
-        self.spec.iter_mut().for_each(pod_spec);
+        if let Some(spec) = &mut self.spec {
+            // Whose certificate it has. Most pods have the one that goes without saying.
+            let account = spec.service_account_name.take().filter(|name| name != DEFAULT_ACCOUNT);
+            pod_spec(spec);
+            spec.service_account_name = account;
+        }
         self.status = self.status.take().map(|all| PodStatus {
             phase: all.phase,
             reason: all.reason,

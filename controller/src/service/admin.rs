@@ -46,6 +46,9 @@ pub(super) async fn status(State(hub): State<Arc<Hub>>, Query(wanted): Query<Wan
 }
 
 pub(super) async fn ready(State(hub): State<Arc<Hub>>) -> Result<&'static str, Refusal> {
+    if let Some(problem) = hub.tls.get().and_then(|tls| tls.problem()) {
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "certificates", problem));
+    }
     if hub.looked.load(Ordering::Relaxed) {
         return Ok("ok\n");
     }

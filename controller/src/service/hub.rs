@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flag::PROTOCOL;
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::metrics::{ApiRequests, Metrics};
 use super::sender::Senders;
+use super::tls::Tls;
 use crate::checks::Answers;
 use crate::observation::{Request, Workload};
 use crate::status::{Phase, Status};
@@ -111,6 +112,8 @@ pub struct Hub {
     reports: Mutex<Reports>,
     /// Whether the driver has looked at every flag once.
     pub looked: AtomicBool,
+    /// By which proxies reach it, if they are to use mutual TLS.
+    pub tls: OnceLock<Arc<Tls>>,
     /// Wakes the driver.
     pub wake: Notify,
     pub(super) metrics: Metrics,
@@ -140,6 +143,7 @@ impl Hub {
             requests: Mutex::default(),
             reports: Mutex::new(Reports { watched: true, proxies: BTreeSet::new() }),
             looked: AtomicBool::new(false),
+            tls: OnceLock::new(),
             wake: Notify::new(),
             metrics: Metrics::new(),
         }

@@ -1,4 +1,4 @@
-//! The flag service: what proxies and people talk to. I/O: HTTP.
+//! The flag service: what proxies and people talk to. I/O: HTTP, with TLS or without.
 
 mod admin;
 mod hub;
@@ -7,6 +7,8 @@ mod poll;
 mod report;
 mod sender;
 mod server;
+pub mod spiffe;
+pub mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +27,7 @@ pub(crate) use hub::lock;
 pub use hub::{FlagView, Hub, Post, now_ms};
 pub use metrics::ApiRequests;
 pub use sender::{Addressed, Review, Senders};
-pub use server::{Limits, serve_within};
+pub use server::{Limits, Server, serve_within};
 
 /// Long polls at a time.
 const POLLS: usize = 8_192;

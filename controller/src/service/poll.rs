@@ -1,15 +1,15 @@
 //! `GET /v1/snapshot`: the long poll of the proxies. I/O: HTTP.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{ConnectInfo, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::sender::Sender;
 use super::{Hub, Refusal};
 
 const MAX_WAIT_MS: u64 = 30_000;
@@ -27,11 +27,10 @@ pub(super) struct Poll {
 
 pub(super) async fn snapshot(
     State(hub): State<Arc<Hub>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
+    sender: Sender,
     Query(poll): Query<Poll>,
 ) -> Result<Response, Refusal> {
-    hub.senders.check(peer, &headers, &poll.proxy).await.map_err(|sender| {
+    hub.senders.check(&sender, &poll.proxy).await.map_err(|sender| {
         let shown = flag::shortened(&poll.proxy);
         let error = format!("the poll is of {shown:?}, but its sender is {sender}");
         Refusal::new(StatusCode::FORBIDDEN, "sender", error)

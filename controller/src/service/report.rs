@@ -1,25 +1,24 @@
 //! `POST /v1/report`: what proxies report. I/O: HTTP.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use flag::report::{Report, ReportError};
 
+use super::sender::Sender;
 use super::{Hub, Refusal};
 
 pub(super) async fn report(
     State(hub): State<Arc<Hub>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
+    sender: Sender,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<serde_json::Value>, Refusal> {
     let accepted = match body {
-        Ok(body) => take(&hub, peer, &headers, &body).await,
+        Ok(body) => take(&hub, &sender, &body).await,
         Err(error) => Err(Refusal::new(error.status(), "too_large", error.body_text())),
     };
     hub.metrics.report(accepted.as_ref().map_or_else(|refusal| refusal.reason, |_| "accepted"));
@@ -28,9 +27,9 @@ pub(super) async fn report(
 }
 
 /// The proxy whose report it is.
-async fn take(hub: &Hub, peer: SocketAddr, headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
+async fn take(hub: &Hub, sender: &Sender, body: &[u8]) -> Result<String, Refusal> {
     let report = Report::parse(body).map_err(refuse)?;
-    let known = hub.senders.check(peer, headers, &report.proxy).await;
+    let known = hub.senders.check(sender, &report.proxy).await;
     known.map_err(|sender| refuse(ReportError::Sender { claimed: report.proxy.clone(), sender }))?;
     let proxy = report.proxy.clone();
     hub.accept(report).map_err(refuse)?;

@@ -4,28 +4,53 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use axum::http::{HeaderMap, header};
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::header;
+use axum::http::request::Parts;
 use sha2::{Digest, Sha256};
 
 use super::hub::lock;
+use super::spiffe::Shown;
 
 /// Finds the proxy that a token belongs to. The error says why there is none.
 pub type Review = Box<dyn Fn(&str) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
-/// Whether a proxy is at an address. The error says why it is not believed to be.
-pub type Addressed = Box<dyn Fn(&str, IpAddr) -> Result<(), String> + Send + Sync>;
+/// Whether a proxy is at an address, from which somebody has shown this certificate. The error says why it is not
+/// believed to be.
+pub type Addressed = Box<dyn Fn(&str, IpAddr, Option<&Shown>) -> Result<(), String> + Send + Sync>;
+
+/// Where a request comes from, and what it shows of its sender.
+#[derive(Debug)]
+pub(super) struct Sender {
+    peer: SocketAddr,
+    /// By mutual TLS.
+    shown: Option<Arc<Shown>>,
+    token: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Sender {
+    type Rejection = <ConnectInfo<SocketAddr> as FromRequestParts<S>>::Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Sender, Self::Rejection> {
+        let ConnectInfo(peer) = ConnectInfo::from_request_parts(parts, state).await?;
+        let token =
+            parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        Ok(Sender { peer, shown: parts.extensions.get().cloned(), token: token.map(str::to_owned) })
+    }
+}
 
 /// How senders are told apart.
 pub enum Senders {
     /// By a list of proxies, each with its token. Without a token only this machine is believed.
     Listed(Mutex<BTreeMap<String, Option<String>>>),
-    /// By tokens that somebody else vouches for, and by their address where they show none.
+    /// By tokens that somebody else vouches for; by their certificate and address, or their address alone, where
+    /// they show none.
     Reviewed {
         /// Whose a token is.
         review: Review,
-        /// Whether a proxy is at an address.
+        /// Whether a proxy is at an address, with this certificate.
         addressed: Addressed,
     },
 }
@@ -53,16 +78,20 @@ impl Senders {
     }
 
     /// Whether the sender of a request may speak for this proxy. The error describes the sender.
-    pub(super) async fn check(&self, peer: SocketAddr, headers: &HeaderMap, proxy: &str) -> Result<(), String> {
+    pub(super) async fn check(&self, sender: &Sender, proxy: &str) -> Result<(), String> {
+        let Sender { peer, shown, token } = sender;
         match self {
             Senders::Listed(list) => {
                 let known = lock(list).get(proxy).cloned();
-                check_listed(known, peer, headers)
+                check_listed(known, *peer, token.as_deref())
             }
             Senders::Reviewed { review, addressed } => {
-                let Some(token) = bearer(headers) else {
-                    let address = peer.ip().to_canonical();
-                    return addressed(proxy, address).map_err(|why| format!("{peer}, without a token: {why}"));
+                let address = peer.ip().to_canonical();
+                if let Some(shown) = shown {
+                    return addressed(proxy, address, Some(shown)).map_err(|why| format!("{peer}: {why}"));
+                }
+                let Some(token) = token else {
+                    return addressed(proxy, address, None).map_err(|why| format!("{peer}, without a token: {why}"));
                 };
                 match review(token).await {
                     Ok(found) if found == proxy => Ok(()),
@@ -74,10 +103,10 @@ impl Senders {
     }
 }
 
-fn check_listed(known: Option<Option<String>>, peer: SocketAddr, headers: &HeaderMap) -> Result<(), String> {
+fn check_listed(known: Option<Option<String>>, peer: SocketAddr, shown: Option<&str>) -> Result<(), String> {
     match known {
         None => Err(format!("{peer}, and no proxy of that name is expected: add it to local.proxies")),
-        Some(Some(token)) if !equal(bearer(headers).unwrap_or_default(), &token) => {
+        Some(Some(token)) if !equal(shown.unwrap_or_default(), &token) => {
             Err(format!("{peer}, without that proxy's token"))
         }
         Some(None) if !peer.ip().to_canonical().is_loopback() => {
@@ -85,10 +114,6 @@ fn check_listed(known: Option<Option<String>>, peer: SocketAddr, headers: &Heade
         }
         Some(_) => Ok(()),
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 /// Compares digests, so that the time taken says nothing about the token.

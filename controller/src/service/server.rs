@@ -1,7 +1,8 @@
 //! The connections of the flag service: a bounded number, none of them for long without a request.
-//! I/O: TCP.
+//! I/O: TCP, TLS.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tower::Service;
 
+use super::spiffe::Shown;
+use super::tls::Tls;
 use super::{Hub, router};
 
 /// What one client may take.
@@ -25,7 +30,7 @@ use super::{Hub, router};
 pub struct Limits {
     /// Connections at a time; who comes then waits.
     pub connections: usize,
-    /// From a connection's begin, or the answer before, to the end of a request's head.
+    /// For a handshake; from its end, a connection's begin or the answer before, to the end of a request's head.
     pub head: Duration,
     /// For a whole request, a long poll excepted.
     pub request: Duration,
@@ -38,46 +43,77 @@ impl Default for Limits {
     }
 }
 
-/// Serves until `stop` ends, within these limits.
-pub async fn serve_within(limits: Limits, listener: TcpListener, hub: Arc<Hub>, stop: impl Future<Output = ()>) {
-    let app = router(hub, limits.request);
-    let room = Arc::new(Semaphore::new(limits.connections));
-    // Ends with this future, and all connections with it.
-    let mut connections = JoinSet::new();
-    tokio::pin!(stop);
-    loop {
-        let accepted = async {
-            let place = Arc::clone(&room).acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        tokio::select! {
-            (Ok((stream, peer)), place) = accepted => {
-                let connection = connection(stream, peer, app.clone(), limits.head);
-                connections.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
+/// A flag service, with what its listeners share.
+#[derive(Debug, Clone)]
+pub struct Server {
+    app: Router,
+    limits: Limits,
+    room: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Within these limits, for all listeners together.
+    pub fn new(limits: Limits, hub: Arc<Hub>) -> Server {
+        Server { app: router(hub, limits.request), limits, room: Arc::new(Semaphore::new(limits.connections)) }
+    }
+
+    /// Serves until `stop` ends; with mutual TLS or without.
+    pub async fn serve(self, listener: TcpListener, tls: Option<Arc<Tls>>, stop: impl Future<Output = ()>) {
+        // Ends with this future, and all connections with it.
+        let mut connections = JoinSet::new();
+        tokio::pin!(stop);
+        loop {
+            let accepted = async {
+                let place = Arc::clone(&self.room).acquire_owned().await;
+                (listener.accept().await, place)
+            };
+            tokio::select! {
+                (Ok((stream, peer)), place) = accepted => {
+                    let connection = self.clone().connection(stream, peer, tls.clone());
+                    connections.spawn(async move {
+                        if let Err(error) = connection.await {
+                            tracing::debug!(%peer, %error, "a connection ended early");
+                        }
+                        drop(place);
+                    });
+                }
+                Some(_) = connections.join_next() => {}
+                // Accepting failed, most likely for a lack of descriptors: until a connection ends.
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = &mut stop => return,
             }
-            Some(_) = connections.join_next() => {}
-            // Accepting failed, most likely for a lack of descriptors: until a connection ends.
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            () = &mut stop => return,
         }
+    }
+
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) -> Result<(), Error> {
+        // A flip is a small answer to a waiting poll: it must not wait for more to send.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = tls else { return self.requests(stream, peer, None).await };
+        let (stream, shown) = timeout(self.limits.head, tls.accept(stream)).await.map_err(io::Error::from)??;
+        self.requests(stream, peer, Some(Arc::new(shown))).await
+    }
+
+    async fn requests<S>(self, stream: S, peer: SocketAddr, shown: Option<Arc<Shown>>) -> Result<(), Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            if let Some(shown) = &shown {
+                request.extensions_mut().insert(Arc::clone(shown));
+            }
+            let answer = self.app.clone().call(request);
+            async { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        });
+        let mut server = http1::Builder::new();
+        let server = server.timer(TokioTimer::new()).header_read_timeout(self.limits.head);
+        Ok(server.serve_connection(TokioIo::new(stream), service).await?)
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, app: Router, head: Duration) {
-    // A flip is a small answer to a waiting poll: it must not wait for more to send.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let answer = app.clone().call(request);
-        async { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
-    });
-    let mut server = http1::Builder::new();
-    let served =
-        server.timer(TokioTimer::new()).header_read_timeout(head).serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = served.await {
-        tracing::debug!(%peer, %error, "a connection ended early");
-    }
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Serves until `stop` ends, within these limits.
+pub async fn serve_within(limits: Limits, listener: TcpListener, hub: Arc<Hub>, stop: impl Future<Output = ()>) {
+    Server::new(limits, hub).serve(listener, None, stop).await;
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use versionflag::kube::trim::Trim;
 use versionflag::kube::workloads::{Objects, Workloads};
-use versionflag::kube::{headroom, proxies};
+use versionflag::kube::{headroom, pods, proxies};
 
 use crate::objects::{parse, spec};
 
@@ -35,7 +35,7 @@ fn of_cluster() -> (Deployment, Deployment, Vec<Pod>, EndpointSlice, Node) {
         parse(&format!(
             "{{metadata: {{name: {name}, namespace: shop,
               labels: {{app: reviews, version: v1, versionflag.io/proxy: sidecar}}}},
-              spec: {{nodeName: one, {}}}, status: {status}}}",
+              spec: {{nodeName: one, serviceAccountName: web, {}}}, status: {status}}}",
             POD.trim().replace("\n", ", ")
         ))
     };
@@ -66,6 +66,12 @@ fn look(trim: bool) -> String {
             (Some(1), Some(1))
         );
         assert_eq!(pods.first().and_then(|pod| pod.spec.as_ref()?.volumes.clone()), None);
+        let account = |pod: &mut Pod| pod.spec.as_mut().and_then(|spec| spec.service_account_name.take());
+        // Whose certificate it has. The one that most have takes no room.
+        assert_eq!(pods.iter_mut().map(account).collect::<Vec<_>>(), [Some("web".to_owned())]);
+        let mut plain: Pod = parse("{metadata: {name: b}, spec: {containers: [], serviceAccountName: default}}");
+        plain.trim();
+        assert_eq!((account(&mut plain), pods::account(&plain)), (None, "default"));
         assert_eq!(node.status.as_ref().and_then(|status| status.images.clone()), None);
     }
     let service = parse("{metadata: {name: reviews, namespace: shop}, spec: {selector: {app: reviews}}}");

@@ -289,6 +289,19 @@ impl<'a> Cluster<'a> {
     }
 }
 
+/// A kustomization of the controller with mutual TLS, as an operator writes it.
+pub fn with_mtls(dir: &TestDir) -> Result<PathBuf> {
+    let folder = dir.file("with-mtls");
+    std::fs::create_dir_all(&folder)?;
+    // Only relative paths are allowed there.
+    let up = "../".repeat(folder.canonicalize()?.components().count() - 1);
+    let root = crate::root().canonicalize()?;
+    let base = format!("{up}{}", root.strip_prefix("/")?.join("manifests/kubernetes").display());
+    let content = format!("resources: [{base}]\ncomponents: [{base}/mtls]\n");
+    std::fs::write(folder.join("kustomization.yaml"), content)?;
+    Ok(folder)
+}
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir(to)?;
     for entry in std::fs::read_dir(from)? {

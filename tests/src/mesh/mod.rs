@@ -25,6 +25,7 @@
 //! | `kubelet`, `pod`, `sidecar` | the processes of a pod as it comes and goes |
 //! | `services` | kube-proxy, for pods without a sidecar |
 //! | `objects` | what is written to the API |
+//! | [`mtls`] | the controller with certificates of the mesh |
 //! | [`replica`] | another istiod, which can be kept from seeing what changes |
 //! | [`switch`] | one VersionFlag: what is asked of it, and what it shows |
 //! | [`flips`], [`churn`] | how long ways to move requests take, also while the mesh is busy |
@@ -33,6 +34,7 @@
 pub mod churn;
 pub mod flips;
 mod kubelet;
+pub mod mtls;
 mod network;
 mod objects;
 mod plane;
@@ -293,7 +295,11 @@ impl<'a> Mesh<'a> {
     /// A controller with the rights of the manifests, at the address by which sidecars will know it
     /// once it leads; [`Cluster::install`] comes before. It is a process beside the pods.
     pub async fn controller(&self, log: &str, args: &[&str]) -> Result<Process> {
-        self.claim_pod(log).await?;
+        self.claim_pod(log, &[]).await?;
+        self.start_controller(log, args).await
+    }
+
+    async fn start_controller(&self, log: &str, args: &[&str]) -> Result<Process> {
         let mut command = Command::new(program("versionflag")?);
         command
             .args(["controller", "--identity", log, "--home", "versionflag"])
@@ -312,6 +318,12 @@ impl<'a> Mesh<'a> {
         self.controller("one", &["--plugin-url", &image]).await
     }
 
+    /// The address of the Service of the flag service.
+    pub async fn flag_service(&self) -> Result<IpAddr> {
+        let service = self.cluster.api::<Service>("versionflag").get("versionflag").await?;
+        Ok(service.spec.and_then(|spec| spec.cluster_ip).context("a service without an address")?.parse()?)
+    }
+
     /// Lets nothing through between the pods and the flag service, or everything again.
     pub async fn cut_flag_service(&self, cut: bool) -> Result<()> {
         let (address, port) = (CONTROLLER.ip().to_string(), CONTROLLER.port().to_string());
@@ -328,29 +340,39 @@ impl<'a> Mesh<'a> {
 
     /// A record of the pod that the controller says it is: istiod takes no endpoint of a pod that does
     /// not exist. It is never scheduled, so that nobody else gives it an address.
-    async fn claim_pod(&self, name: &str) -> Result<()> {
+    async fn claim_pod(&self, name: &str, sidecar: &[Value]) -> Result<Object> {
+        let app = json!({ "name": "versionflag", "image": "versionflag" });
+        let mut containers = [&[app], sidecar].concat();
+        for container in &mut containers {
+            container["securityContext"] =
+                json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } });
+        }
+        let mut metadata = json!({
+            "name": name, "namespace": "versionflag", "labels": { "app.kubernetes.io/name": "versionflag" },
+        });
+        if !sidecar.is_empty() {
+            metadata["labels"]["security.istio.io/tlsMode"] = json!("istio");
+            metadata["annotations"] = json!({ "traffic.sidecar.istio.io/includeInboundPorts": "" });
+        }
         let pod: Object = serde_json::from_value(json!({
-            "metadata": { "name": name, "namespace": "versionflag", "labels": { "app": "versionflag" } },
+            "metadata": metadata,
             "spec": {
                 "schedulerName": "none",
+                "serviceAccountName": "versionflag",
                 "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
-                "containers": [{
-                    "name": "versionflag", "image": "versionflag",
-                    "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
-                }],
+                "containers": containers,
             },
         }))?;
         let pods = self.cluster.api::<Object>("versionflag");
-        if pods.get_opt(name).await?.is_some() {
-            return Ok(());
+        if let Some(there) = pods.get_opt(name).await? {
+            return Ok(there);
         }
         pods.create(&PostParams::default(), &pod).await?;
         let status = json!({ "status": {
             "phase": "Running", "podIP": CONTROLLER.ip(), "podIPs": [{ "ip": CONTROLLER.ip() }],
             "conditions": [{ "type": "Ready", "status": "True" }],
         } });
-        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
-        Ok(())
+        Ok(pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?)
     }
 
     /// Its process, to stop it where it stands.

@@ -134,7 +134,7 @@ impl Workload {
         })
     }
 
-    fn proxy(&self, kind: &str, envoy: &str) -> Value {
+    pub(super) fn proxy(&self, kind: &str, envoy: &str) -> Value {
         let config = json!({
             "binaryPath": envoy,
             "concurrency": self.workers,

@@ -166,7 +166,7 @@ impl Pod {
 }
 
 /// The variables of a container, those that name a field of the pod included.
-fn environment(container: &Container, object: &Object) -> Result<BTreeMap<String, String>> {
+pub(super) fn environment(container: &Container, object: &Object) -> Result<BTreeMap<String, String>> {
     let spec = object.spec.as_ref().context("a pod without a spec")?;
     let status = object.status.as_ref().context("a pod without a status")?;
     let value = |variable: &EnvVar| -> Result<String> {
@@ -190,7 +190,7 @@ fn environment(container: &Container, object: &Object) -> Result<BTreeMap<String
 }
 
 /// The files that the volumes of an injected pod hold.
-async fn volumes(client: &Client, object: &Object) -> Result<BTreeMap<&'static str, String>> {
+pub(super) async fn volumes(client: &Client, object: &Object) -> Result<BTreeMap<&'static str, String>> {
     let namespace = object.namespace().context("a pod without a namespace")?;
     let account = object.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
     let request: TokenRequest = serde_json::from_value(json!({ "spec": {

@@ -24,11 +24,16 @@ pub fn plan() -> LoadPlan {
 /// The controller, and pods: v1 of every service runs, v2 does not. There are two callers.
 pub async fn start(mesh: &Mesh<'_>, services: &[&str]) -> Result<Process> {
     let controller = mesh.install().await?;
+    deploy(mesh, services).await?;
+    Ok(controller)
+}
+
+/// These pods alone.
+pub async fn deploy(mesh: &Mesh<'_>, services: &[&str]) -> Result<()> {
     let versions = |name: &&str| [Workload::of(name, "v1", 2), Workload::of(name, "v2", 0)];
     let mut all: Vec<Workload> = services.iter().flat_map(versions).collect();
     all.extend(["caller-a", "caller-b"].map(Workload::named));
-    mesh.deploy_all(&all).await?;
-    Ok(controller)
+    mesh.deploy_all(&all).await
 }
 
 /// A flag with short times, of these services, at v1.

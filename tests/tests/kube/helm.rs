@@ -1,11 +1,12 @@
 //! The Helm chart gives exactly what the kustomize base gives, and a real API server takes it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use harness::kube::{programs, story};
+use harness::TestDir;
+use harness::kube::{programs, story, with_mtls};
 use serde_json::Value;
 
 fn manifests() -> PathBuf {
@@ -44,8 +45,29 @@ fn objects(yaml: &str) -> Result<BTreeMap<String, Value>> {
 }
 
 fn kustomize(directory: &str) -> BTreeMap<String, Value> {
-    let yaml = run("kubectl", &["kustomize", &manifests().join(directory).to_string_lossy()]).expect(directory);
+    kustomized(&manifests().join(directory))
+}
+
+fn kustomized(directory: &Path) -> BTreeMap<String, Value> {
+    let yaml = run("kubectl", &["kustomize", &directory.to_string_lossy()]).expect("a kustomization");
     objects(&yaml).expect("objects")
+}
+
+#[test]
+fn the_chart_with_mutual_tls_is_the_base_with_the_component() {
+    let dir = TestDir::new("helm-mtls");
+    let mut base = kustomized(&with_mtls(&dir).expect("a kustomization"));
+    for apart in ["Namespace versionflag", "CustomResourceDefinition versionflags.versionflag.io"] {
+        base.remove(apart).expect(apart);
+    }
+    let chart = objects(&template(&["--set=mtls.enabled=true"]).expect("the chart")).expect("objects");
+    assert_eq!(chart.keys().collect::<Vec<_>>(), base.keys().collect::<Vec<_>>());
+    for (name, object) in &chart {
+        assert_eq!(object, &base[name], "{name}");
+    }
+    let plain = objects(&template(&[]).expect("the chart")).expect("objects");
+    let more: Vec<&String> = chart.keys().filter(|name| !plain.contains_key(*name)).collect();
+    assert_eq!(more, ["DestinationRule versionflag", "Sidecar versionflag"]);
 }
 
 #[test]
@@ -109,7 +131,9 @@ fn values_are_checked() {
     let deployment = &off["Deployment versionflag"]["spec"];
     assert_eq!(deployment["replicas"], 3);
     assert_eq!(deployment["template"]["spec"]["containers"][0]["image"], "versionflag:1.2.3");
-    for (wrong, why) in [("replicas=0", "replicas"), ("replica=3", "replica"), ("image.tag=", "tag")] {
+    for (wrong, why) in
+        [("replicas=0", "replicas"), ("replica=3", "replica"), ("mtls.enabled=yes", "enabled"), ("image.tag=", "tag")]
+    {
         let error = template(&["--set", wrong]).expect_err(wrong).to_string();
         assert!(error.contains(why), "{wrong}: {error}");
     }

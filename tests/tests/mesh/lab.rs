@@ -150,14 +150,7 @@ fn pods_are_what_they_are_in_a_cluster() {
         }))
         .await?;
         let caller = mesh.pod("caller-a")?;
-        let service = mesh.cluster.kubectl(&[
-            "get",
-            "service",
-            "versionflag",
-            "--namespace=versionflag",
-            "--output=jsonpath={.spec.clusterIP}",
-        ]);
-        let service = SocketAddr::new(service.await?.parse()?, CONTROLLER.port());
+        let service = SocketAddr::new(mesh.flag_service().await?, CONTROLLER.port());
         let call = Call::get(service, "/peer").host("versionflag.versionflag.svc.cluster.local");
         wait_for("the flag service's address in the sidecar", LIMIT, async || {
             let answer = caller.call(call.clone()).await?;

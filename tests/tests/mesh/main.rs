@@ -4,6 +4,7 @@ mod bookinfo;
 mod gateway;
 mod gateway_api;
 mod lab;
+mod mtls;
 mod rollback;
 mod stale;
 mod streams;

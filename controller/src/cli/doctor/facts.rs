@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,6 +16,9 @@ use crate::kube::istio::object::{
 };
 use crate::kube::pods::has_sidecar;
 use crate::kube::resource::VersionFlag;
+
+/// Which ports of a pod its sidecar stands before.
+const INBOUND_PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";
 
 /// Labels of an object.
 pub(super) type Labels = BTreeMap<String, String>;
@@ -101,9 +105,20 @@ impl Facts {
         self.flags.is_empty() || self.flags.iter().any(|flag| flag.spec.routing.in_mesh())
     }
 
-    /// Whether the controller's pods have a sidecar.
-    pub(super) fn controller_has_sidecar(&self) -> bool {
-        self.controllers.iter().any(has_sidecar)
+    /// A pod of the controller's before which its sidecar stands. One that only writes certificates does not.
+    pub(super) fn behind_sidecar(&self) -> Option<&Pod> {
+        let intercepted = |pod: &&Pod| pod.annotations().get(INBOUND_PORTS).is_none_or(|ports| !ports.is_empty());
+        self.controllers.iter().filter(|pod| has_sidecar(pod)).find(intercepted)
+    }
+
+    /// Whether the controller believes certificates, and no address alone.
+    pub(super) fn mtls(&self) -> bool {
+        let containers = self.controllers.iter().flat_map(|pod| pod.spec.iter().flat_map(|spec| &spec.containers));
+        let asked = |container: &Container| {
+            container.env.iter().flatten().any(|one| one.name == "VERSIONFLAG_MTLS_CERTS")
+                || container.args.iter().flatten().any(|arg| arg.starts_with("--mtls-certs"))
+        };
+        containers.into_iter().any(asked)
     }
 }
 
@@ -209,7 +224,29 @@ pub(super) struct Destination {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct TrafficPolicy {
-    pub(super) tls: Mode,
+    tls: Mode,
+    port_level_settings: Vec<PortSettings>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PortSettings {
+    port: Port,
+    tls: Mode,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Port {
+    number: i32,
+}
+
+impl TrafficPolicy {
+    /// How callers speak TLS to a port. Settings of a port hold in place of all others.
+    pub(super) fn mode(&self, port: i32) -> Option<&str> {
+        let of_port = self.port_level_settings.iter().find(|one| one.port.number == port);
+        of_port.map_or(&self.tls, |one| &one.tls).mode.as_deref()
+    }
 }

@@ -24,7 +24,7 @@ use self::facts::{Facts, Leader, Right};
 use self::judge::{Finding, Severity, judge};
 use super::args::{Doctor, Output};
 use super::cluster::Cluster;
-use super::{print, print_json};
+use super::{MTLS_PORT, PORT, print, print_json};
 use crate::kube::driver::LEASE;
 use crate::kube::istio::object::{DestinationRule, HTTPRoute, Kind, VirtualService};
 use crate::kube::resource::{MANAGER, definition};
@@ -141,7 +141,6 @@ async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
     let mut facts = Facts {
         namespace: namespace.to_owned(),
         home: home.to_owned(),
-        port: options.port.into(),
         definition: reader.read("definitions of resources", definitions.get_opt(&name).await),
         current,
         flags: reader.list("VersionFlags", &[namespace], &all).await,
@@ -159,6 +158,7 @@ async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
         extensions: reader.list("TrafficExtensions", &[namespace, root], &all).await,
         ..Facts::default()
     };
+    facts.port = options.port.unwrap_or(if facts.mtls() { MTLS_PORT } else { PORT }).into();
     for name in [namespace, home] {
         let found = Api::<Namespace>::all(client.clone()).get_opt(name).await;
         facts.namespaces.extend(reader.read("namespaces", found));

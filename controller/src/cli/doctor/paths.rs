@@ -14,6 +14,7 @@ use super::facts::{
 use super::judge::{Finding, error, some};
 use crate::kube::istio::object::{Object, Sidecar};
 use crate::kube::istio::routes::full_host;
+use crate::kube::leader::{MTLS_NAME, NAME};
 use crate::kube::pods::has_sidecar;
 use crate::kube::resource::MANAGER;
 
@@ -76,11 +77,12 @@ pub(super) fn network(facts: &Facts) -> Vec<Finding> {
         let egress: Vec<&NetworkPolicy> =
             of(&facts.namespace).filter(|policy| applies(policy, "Egress", &own)).collect();
         let leaves = egress.iter().flat_map(|policy| policy.spec.iter().flat_map(|spec| spec.egress.iter().flatten()));
+        let port = (facts.port, if facts.mtls() { MTLS_NAME } else { NAME });
         let to = Side { namespace: &facts.home, labels: &home, pod: &controller };
         if !egress.is_empty()
             && !leaves
                 .into_iter()
-                .any(|rule| to.passes(rule.to.as_deref(), rule.ports.as_deref(), &facts.namespace, facts.port))
+                .any(|rule| to.passes(rule.to.as_deref(), rule.ports.as_deref(), &facts.namespace, port))
         {
             shut.push((pod.name_any(), egress.iter().map(|policy| policy.name_any()).collect()));
         }
@@ -92,7 +94,7 @@ pub(super) fn network(facts: &Facts) -> Vec<Finding> {
         if !ingress.is_empty()
             && !enters
                 .into_iter()
-                .any(|rule| from.passes(rule.from.as_deref(), rule.ports.as_deref(), &facts.home, facts.port))
+                .any(|rule| from.passes(rule.from.as_deref(), rule.ports.as_deref(), &facts.home, port))
         {
             refused.push(pod.name_any());
         }
@@ -145,7 +147,7 @@ impl Side<'_> {
         peers: Option<&[NetworkPolicyPeer]>,
         ports: Option<&[NetworkPolicyPort]>,
         place: &str,
-        port: i32,
+        (port, called): (i32, &str),
     ) -> bool {
         let peer = |peer: &NetworkPolicyPeer| {
             // Which addresses pods have is not looked at.
@@ -162,7 +164,7 @@ impl Side<'_> {
                 (None, _) => true,
                 (Some(IntOrString::Int(first)), Some(last)) => (*first..=last).contains(&port),
                 (Some(IntOrString::Int(number)), None) => *number == port,
-                (Some(IntOrString::String(name)), _) => name == "http",
+                (Some(IntOrString::String(name)), _) => name == called,
             }
         };
         peers.is_none_or(|peers| peers.is_empty() || peers.iter().any(peer))
@@ -178,9 +180,9 @@ fn concerns(facts: &Facts, pod: &Pod) -> bool {
     proxied && !ended
 }
 
-/// Policies of a controller with a sidecar that refuse the pods. Without one nobody asks them.
+/// Policies of a controller behind a sidecar that refuse the pods. Without one nobody asks them.
 pub(super) fn authorization(facts: &Facts) -> Option<Finding> {
-    let controller = facts.controllers.iter().find(|pod| has_sidecar(pod)).map(labels)?;
+    let controller = facts.behind_sidecar().map(labels)?;
     let of = |action: &str| {
         let all = facts.authorizations.iter().map(|object| (object.name(), object.read::<Authorization>()));
         let these = all.filter(|(_, policy)| policy.action.as_deref().unwrap_or("ALLOW") == action);
@@ -220,26 +222,34 @@ fn rule_takes(rule: &AuthorizationRule, namespace: &str, port: i32) -> bool {
 
 /// Callers and the flag service that do not agree on mutual TLS.
 pub(super) fn encryption(facts: &Facts) -> Vec<Finding> {
-    let sidecar = facts.controller_has_sidecar();
     let host = full_host(MANAGER, &facts.home);
-    let short = [format!("{MANAGER}.{}", facts.home), format!("{MANAGER}.{}.svc", facts.home)];
-    let strict = strict(facts);
+    let (sidecar, mtls) = (facts.behind_sidecar().is_some(), facts.mtls());
+    let accepted = accepted(facts);
+    let strict = accepted.as_ref().filter(|(_, mode)| sidecar && mode == "STRICT");
     let mut findings = vec![];
-    for object in &facts.rules {
-        let rule = object.read::<Destination>();
-        let about = matches_host(&rule.host, &host) || short.contains(&rule.host);
-        let wrong = match rule.traffic_policy.tls.mode.as_deref() {
-            Some("DISABLE") => sidecar && strict.is_some(),
-            Some(_) => !sidecar,
-            None => false,
+    let rule = rule(facts, &host);
+    let mode = rule.as_ref().and_then(|(_, rule)| rule.traffic_policy.mode(facts.port));
+    let why = match mode {
+        Some("ISTIO_MUTUAL") | None if mtls => None,
+        Some(_) if mtls => Some("otherwise than by mutual TLS of the mesh, and it believes nothing else"),
+        Some("DISABLE") if strict.is_some() => Some("in plain text, and that is refused there"),
+        Some("DISABLE") | None => None,
+        Some(_) => (!sidecar).then_some("by TLS, and it has no sidecar"),
+    };
+    if let Some(((name, _), why)) = rule.as_ref().zip(why) {
+        let message = format!("DestinationRule {name} has callers speak to the flag service {why}");
+        let fix = if mtls {
+            format!("set ISTIO_MUTUAL for port {} of {host}, as manifests/kubernetes/mtls does", facts.port)
+        } else {
+            format!("leave trafficPolicy.tls out for {host}, by a DestinationRule of its own")
         };
-        if about && wrong {
-            let why =
-                if sidecar { "in plain text, and that is refused there" } else { "by TLS, and it has no sidecar" };
-            let message = format!("DestinationRule {} has callers speak to the flag service {why}", object.name());
-            let fix = format!("leave trafficPolicy.tls out for {host}, by a DestinationRule of its own");
-            findings.push(error("tls", message, fix));
-        }
+        findings.push(error("tls", message, fix));
+    }
+    // Where nothing else is said, callers speak as the flag service takes it.
+    if let Some((name, _)) = accepted.as_ref().filter(|(_, taken)| mtls && mode.is_none() && taken == "DISABLE") {
+        let message = format!("PeerAuthentication {name} turns off the mutual TLS by which the controller believes");
+        let fix = "apply the DestinationRule of manifests/kubernetes/mtls, or take the controller's pods out of it";
+        findings.push(error("tls", message, fix));
     }
     let outside: Vec<String> = facts
         .pods
@@ -247,7 +257,7 @@ pub(super) fn encryption(facts: &Facts) -> Vec<Finding> {
         .filter(|pod| !has_sidecar(pod) && pod.labels().contains_key("versionflag.io/proxy"))
         .map(ResourceExt::name_any)
         .collect();
-    if let Some(name) = strict.filter(|_| !outside.is_empty()) {
+    if let Some((name, _)) = strict.filter(|_| !outside.is_empty()) {
         let message = format!(
             "PeerAuthentication {name} refuses plain text at the flag service, and {} can speak nothing else",
             some(&outside)
@@ -258,8 +268,22 @@ pub(super) fn encryption(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The PeerAuthentication that refuses plain text at the flag service.
-fn strict(facts: &Facts) -> Option<String> {
+/// The DestinationRule that holds for callers of the flag service: their namespace's goes before the controller's,
+/// this before the mesh's, and the closest host before others.
+fn rule(facts: &Facts, host: &str) -> Option<(String, Destination)> {
+    let short = [format!("{MANAGER}.{}", facts.home), format!("{MANAGER}.{}.svc", facts.home)];
+    let about = facts.rules.iter().filter_map(|object| {
+        let rule = object.read::<Destination>();
+        let place = [facts.namespace.as_str(), &facts.home].iter().position(|one| object.namespace() == *one);
+        let width = if rule.host.starts_with('*') { usize::MAX.saturating_sub(rule.host.len()) } else { 0 };
+        (matches_host(&rule.host, host) || short.contains(&rule.host))
+            .then(|| ((place.unwrap_or(usize::MAX), width), object.name(), rule))
+    });
+    about.min_by_key(|(rank, ..)| *rank).map(|(_, name, rule)| (name, rule))
+}
+
+/// The PeerAuthentication that says what the controller's sidecar takes, and what that is.
+fn accepted(facts: &Facts) -> Option<(String, String)> {
     let controller = facts.controllers.iter().find(|pod| has_sidecar(pod)).map(labels)?;
     let mut all: Vec<(u8, String, Authentication)> = facts
         .authentications
@@ -277,6 +301,5 @@ fn strict(facts: &Facts) -> Option<String> {
         let port = spec.port_level_mtls.get(&facts.port.to_string()).and_then(|port| port.mode.clone());
         port.or_else(|| spec.mtls.mode.clone()).filter(|mode| mode != "UNSET")
     };
-    let (name, mode) = all.into_iter().find_map(|(_, name, spec)| Some((name, mode(&spec)?)))?;
-    (mode == "STRICT").then_some(name)
+    all.into_iter().find_map(|(_, name, spec)| Some((name, mode(&spec)?)))
 }

@@ -1,5 +1,7 @@
 //! What is found, by what is in a cluster.
 
+mod mtls;
+
 use kube::ResourceExt;
 use rstest::rstest;
 use serde::de::DeserializeOwned;
