@@ -153,15 +153,20 @@ async fn only_a_proxy_speaks_for_itself(#[case] proxy: &str, #[case] header: &st
 
 #[tokio::test]
 async fn another_machine_needs_a_token() {
-    for (peer, status) in [("127.0.0.1:1", 200), ("[::ffff:127.0.0.1]:1", 200), ("198.51.100.1:1", 403)] {
+    let here = ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"].map(|peer| (peer, 200, 404));
+    // 127.0.0.6 is whoever a sidecar of Istio's lets in.
+    let elsewhere = ["198.51.100.1:1", "127.0.0.6:1", "[::ffff:127.0.0.6]:1"].map(|peer| (peer, 403, 403));
+    for (peer, taken, asked) in here.into_iter().chain(elsewhere) {
         let hub = hub();
         hub.publish(post("reviews", 1_000));
         let peer: SocketAddr = peer.parse().unwrap();
+        let unknown = Body::from(r#"{"flag": "none", "action": "rollback"}"#);
         let requests = [
-            Request::get("/v1/snapshot?proxy=open").body(Body::empty()),
-            Request::post("/v1/report").body(Body::from(report("open"))),
+            (Request::get("/v1/snapshot?proxy=open").body(Body::empty()), taken),
+            (Request::post("/v1/report").body(Body::from(report("open"))), taken),
+            (Request::post("/v1/requests").header("content-type", "application/json").body(unknown), asked),
         ];
-        for request in requests {
+        for (request, status) in requests {
             let mut request = request.unwrap();
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = router(Arc::clone(&hub), SOON).call(request).await.unwrap();

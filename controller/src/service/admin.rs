@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
+use super::sender::is_here;
 use super::{FlagView, Hub, Refusal};
 use crate::observation::{Action, Request};
 
@@ -65,7 +66,7 @@ pub(super) async fn request(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: Result<Json<Ask>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Accepted>), Refusal> {
-    if !peer.ip().to_canonical().is_loopback() {
+    if !is_here(peer) {
         let error = format!("{peer} is another machine: requests are taken from this one only");
         return Err(Refusal::new(StatusCode::FORBIDDEN, "sender", error));
     }
