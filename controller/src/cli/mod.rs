@@ -24,9 +24,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::audit::{Audit, Written};
+use crate::kube::domain::Domain;
 use crate::kube::driver::Options;
 use crate::kube::istio::plugin::Image;
-use crate::kube::istio::routes::full_host;
 use crate::kube::resource::MANAGER;
 use crate::local::file::File;
 use crate::observation::Action;
@@ -89,11 +89,13 @@ fn linted(file: &Path, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 fn rendered(options: Rendered, provider: Provider) -> anyhow::Result<()> {
-    let Rendered { file, versions, home, plugin } = options;
+    let Rendered { file, versions, home, names, plugin } = options;
+    let domain = names.cluster_domain;
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let input = render_istio::read(&text).map_err(anyhow::Error::msg);
     let input = input.with_context(|| format!("{} cannot be rendered", file.display()))?;
-    print(&render_istio::render(input, provider, &versions, &image(plugin, &home)).map_err(anyhow::Error::msg)?)
+    let image = image(plugin, &home, &domain);
+    print(&render_istio::render(input, provider, &versions, &image, &domain).map_err(anyhow::Error::msg)?)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -123,7 +125,8 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
     let stop = stopped("stopping; the proxies keep their flags")?;
     let audit_log = options.audit_log;
     let (audit, written) = audited(audit_log.as_deref())?;
-    let image = image(options.plugin, &options.home);
+    let domain = options.names.cluster_domain;
+    let image = image(options.plugin, &options.home, &domain);
     let options = Options {
         namespace: options.namespace,
         listen: options.listen,
@@ -133,6 +136,7 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
         filter_path: options.filter_path,
         image,
         flag_service_cluster: options.flag_service_cluster,
+        domain,
         audit,
     };
     let ended = crate::kube::driver::run(options, |address| bound(address, audit_log.as_deref()), stop).await;
@@ -140,12 +144,12 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
     Ok(ended?)
 }
 
-fn image(plugin: Plugin, home: &str) -> Image {
+fn image(plugin: Plugin, home: &str, domain: &Domain) -> Image {
     Image {
         url: plugin.plugin_url,
         sha256: plugin.plugin_sha256,
         pull_secret: plugin.plugin_pull_secret,
-        cluster: format!("outbound|{}||{}", plugin.service_port, full_host(MANAGER, home)),
+        cluster: format!("outbound|{}||{}", plugin.service_port, domain.host(MANAGER, home)),
         root: plugin.istio_root_namespace,
     }
 }

@@ -142,6 +142,7 @@ async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
         namespace: namespace.to_owned(),
         home: home.to_owned(),
         port: options.port.into(),
+        domain: options.names.cluster_domain.clone(),
         definition: reader.read("definitions of resources", definitions.get_opt(&name).await),
         current,
         flags: reader.list("VersionFlags", &[namespace], &all).await,

@@ -13,13 +13,12 @@ use super::facts::{
 };
 use super::judge::{Finding, error, some};
 use crate::kube::istio::object::{Object, Sidecar};
-use crate::kube::istio::routes::full_host;
 use crate::kube::pods::has_sidecar;
 use crate::kube::resource::MANAGER;
 
 /// Sidecars whose egress hides the flag service.
 pub(super) fn sidecars(facts: &Facts) -> Vec<Finding> {
-    let host = full_host(MANAGER, &facts.home);
+    let host = facts.domain.host(MANAGER, &facts.home);
     let own_default = facts
         .sidecars
         .iter()
@@ -221,7 +220,7 @@ fn rule_takes(rule: &AuthorizationRule, namespace: &str, port: i32) -> bool {
 /// Callers and the flag service that do not agree on mutual TLS.
 pub(super) fn encryption(facts: &Facts) -> Vec<Finding> {
     let sidecar = facts.controller_has_sidecar();
-    let host = full_host(MANAGER, &facts.home);
+    let host = facts.domain.host(MANAGER, &facts.home);
     let short = [format!("{MANAGER}.{}", facts.home), format!("{MANAGER}.{}.svc", facts.home)];
     let strict = strict(facts);
     let mut findings = vec![];
