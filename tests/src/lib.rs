@@ -39,6 +39,7 @@
 //! | [`local`] | the whole system on this machine |
 //! | [`load`] | open-loop load in which every request is recorded |
 //! | [`talk`] | streams that stay open: gRPC, WebSockets, downloads |
+//! | [`tree`] | what `versionflag status` draws, read again |
 //! | [`netns`] | a network of a test's own, with the feature `kube` |
 //! | [`kube`] | a real Kubernetes control plane, with the feature `kube` |
 //! | [`mesh`] | a real Istio mesh on top of it, with the feature `kube` |
@@ -66,6 +67,7 @@ pub mod points;
 pub mod process;
 pub mod story;
 pub mod talk;
+pub mod tree;
 pub mod wait;
 
 /// The repository.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::cluster::Where;
+use crate::kube::domain::Domain;
 
 /// What kubectl calls this program as, when it is asked for `kubectl versionflag`.
 const PLUGIN: &str = "kubectl-versionflag";
@@ -150,6 +151,8 @@ pub(super) struct Controller {
     #[arg(long, default_value = "versionflag")]
     pub(super) flag_service_cluster: String,
     #[command(flatten)]
+    pub(super) names: Names,
+    #[command(flatten)]
     pub(super) plugin: Plugin,
     /// Append one JSON object per line to this file for everything that happens; - for stdout
     #[arg(long, env = "VERSIONFLAG_AUDIT_LOG", value_name = "FILE")]
@@ -183,6 +186,8 @@ pub(super) struct Init {
     /// The routes are yours: print some to begin with as well
     #[arg(long)]
     pub(super) user_provided: bool,
+    #[command(flatten)]
+    pub(super) names: Names,
     #[command(flatten)]
     pub(super) cluster: Where,
     /// How to print it
@@ -226,9 +231,20 @@ pub(super) struct Doctor {
     /// Port of the flag service [default: 7070, or 7071 where the controller asks for certificates]
     #[arg(long)]
     pub(super) port: Option<u16>,
+    #[command(flatten)]
+    pub(super) names: Names,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     pub(super) output: Output,
+}
+
+/// How the cluster names its Services.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Names {
+    /// Domain of the cluster, in which Services are SERVICE.NAMESPACE.svc.DOMAIN
+    #[arg(long, env = "VERSIONFLAG_CLUSTER_DOMAIN", value_name = "DOMAIN", default_value_t)]
+    pub(super) cluster_domain: Domain,
 }
 
 /// How Istio delivers the filter.
@@ -280,6 +296,8 @@ pub(super) struct Rendered {
     /// Namespace of the controller
     #[arg(long, default_value = "versionflag")]
     pub(super) home: String,
+    #[command(flatten)]
+    pub(super) names: Names,
     #[command(flatten)]
     pub(super) plugin: Plugin,
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::args::Init;
 use super::cluster::Cluster;
 use super::render_istio::yaml;
+use crate::kube::domain::Domain;
 use crate::kube::istio::check::{self, Wanted};
 use crate::kube::istio::routes::destination_rule;
 use crate::kube::pods::has_sidecar;
@@ -43,7 +44,7 @@ pub(super) async fn run(options: &Init) -> anyhow::Result<String> {
         if !in_mesh {
             bail!("routes of your own are for Istio, and no pod in {namespace} has a sidecar");
         }
-        documents.extend(routes(namespace, &spec, &options.service));
+        documents.extend(routes(&options.names.cluster_domain, namespace, &spec, &options.service));
     }
     let documents: Result<Vec<String>, String> = documents.iter().map(yaml).collect();
     Ok(documents.map_err(anyhow::Error::msg)?.join("---\n"))
@@ -92,10 +93,11 @@ pub(super) fn flag(namespace: &str, options: &Init, in_mesh: bool, objects: &Obj
 }
 
 /// Routes to begin with, where they are the operator's.
-pub(super) fn routes(namespace: &str, spec: &Spec, service: &str) -> Vec<Value> {
+pub(super) fn routes(domain: &Domain, namespace: &str, spec: &Spec, service: &str) -> Vec<Value> {
     let versions = BTreeSet::from([spec.version.clone()]);
     let callers = BTreeSet::from([namespace.to_owned()]);
     let wanted = Wanted {
+        domain,
         namespace,
         service,
         header: &spec.routing.header,
@@ -104,7 +106,7 @@ pub(super) fn routes(namespace: &str, spec: &Spec, service: &str) -> Vec<Value> 
         active: &spec.version,
         callers: &callers,
     };
-    let rule = destination_rule(namespace, service, &spec.version_label, [spec.version.as_str()]);
+    let rule = destination_rule(domain, namespace, service, &spec.version_label, [spec.version.as_str()]);
     let rule = json!({
         "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
         "metadata": { "name": service, "namespace": namespace }, "spec": rule.spec,

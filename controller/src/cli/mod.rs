@@ -24,9 +24,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::audit::{Audit, Written};
+use crate::kube::domain::Domain;
 use crate::kube::driver::{Mtls, Options};
 use crate::kube::istio::plugin::Image;
-use crate::kube::istio::routes::full_host;
 use crate::kube::resource::MANAGER;
 use crate::local::file::File;
 use crate::observation::Action;
@@ -93,11 +93,13 @@ fn linted(file: &Path, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 fn rendered(options: Rendered, provider: Provider) -> anyhow::Result<()> {
-    let Rendered { file, versions, home, plugin } = options;
+    let Rendered { file, versions, home, names, plugin } = options;
+    let domain = names.cluster_domain;
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let input = render_istio::read(&text).map_err(anyhow::Error::msg);
     let input = input.with_context(|| format!("{} cannot be rendered", file.display()))?;
-    print(&render_istio::render(input, provider, &versions, &image(plugin, &home, PORT)).map_err(anyhow::Error::msg)?)
+    let image = image(plugin, &home, PORT, &domain);
+    print(&render_istio::render(input, provider, &versions, &image, &domain).map_err(anyhow::Error::msg)?)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -129,7 +131,8 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
     let (audit, written) = audited(audit_log.as_deref())?;
     let listen = options.mtls.mtls_listen;
     let mtls = options.mtls.mtls_certs.map(|certs| Mtls { certs, listen });
-    let image = image(options.plugin, &options.home, if mtls.is_some() { MTLS_PORT } else { PORT });
+    let domain = options.names.cluster_domain;
+    let image = image(options.plugin, &options.home, if mtls.is_some() { MTLS_PORT } else { PORT }, &domain);
     let options = Options {
         namespace: options.namespace,
         listen: options.listen,
@@ -140,6 +143,7 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
         filter_path: options.filter_path,
         image,
         flag_service_cluster: options.flag_service_cluster,
+        domain,
         audit,
     };
     let ended = crate::kube::driver::run(options, |address| bound(address, audit_log.as_deref()), stop).await;
@@ -147,13 +151,13 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
     Ok(ended?)
 }
 
-fn image(plugin: Plugin, home: &str, port: u16) -> Image {
+fn image(plugin: Plugin, home: &str, port: u16, domain: &Domain) -> Image {
     let port = plugin.service_port.unwrap_or(port);
     Image {
         url: plugin.plugin_url,
         sha256: plugin.plugin_sha256,
         pull_secret: plugin.plugin_pull_secret,
-        cluster: format!("outbound|{port}||{}", full_host(MANAGER, home)),
+        cluster: format!("outbound|{port}||{}", domain.host(MANAGER, home)),
         root: plugin.istio_root_namespace,
     }
 }

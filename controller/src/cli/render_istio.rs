@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use serde_json::Value;
 
+use crate::kube::domain::Domain;
 use crate::kube::gateway::routes as gateway;
 use crate::kube::istio::object::{Object, WasmPlugin};
 use crate::kube::istio::place;
@@ -46,7 +47,13 @@ fn from<T: serde::de::DeserializeOwned>(document: Value) -> Result<T, String> {
 
 /// The routes of a flag with these versions by a provider, and its plugins, as YAML documents. Epoch and uid are
 /// those of an example: only a controller knows the next epoch, and only a cluster the uid.
-pub(super) fn render(input: Input, provider: Provider, versions: &[String], image: &Image) -> Result<String, String> {
+pub(super) fn render(
+    input: Input,
+    provider: Provider,
+    versions: &[String],
+    image: &Image,
+    domain: &Domain,
+) -> Result<String, String> {
     let Input { mut flag, services } = input;
     flag.spec.routing.provider = provider;
     let namespace = flag.namespace().unwrap_or_else(|| "default".to_owned());
@@ -58,13 +65,13 @@ pub(super) fn render(input: Input, provider: Provider, versions: &[String], imag
     let versions: BTreeSet<String> = versions.iter().chain([active]).cloned().collect();
     // In a file a namespace may be left out.
     let services: Vec<Arc<Service>> = services.iter().map(|service| placed(service, &namespace)).collect();
-    let wanted = place::complete(&namespace, &flag.spec, &services, &versions, None);
+    let wanted = place::complete(domain, &namespace, &flag.spec, &services, &versions, None);
     let name = format!("{namespace}/{}", flag.name_any());
     let record =
         record_of("example", &name, 1, active, &versions, None, &wanted).seal().map_err(|error| error.to_string())?;
     let mut documents = match provider {
         Provider::GatewayAPI => by_gateway_api(&flag, &namespace, &services, &record)?,
-        _ => by_istio(&flag, &namespace, &record)?,
+        _ => by_istio(domain, &flag, &namespace, &record)?,
     };
     let targets = targets(&namespace, &flag.spec.callers);
     let header = flag.spec.routing.header.clone();
@@ -84,15 +91,15 @@ fn placed(service: &Service, namespace: &str) -> Arc<Service> {
     Arc::new(service)
 }
 
-fn by_istio(flag: &VersionFlag, namespace: &str, record: &Record) -> Result<Vec<String>, String> {
+fn by_istio(domain: &Domain, flag: &VersionFlag, namespace: &str, record: &Record) -> Result<Vec<String>, String> {
     let header = &flag.spec.routing.header;
     let mut documents = vec![];
     for service in flag.spec.services.iter().map(|service| &service.name) {
         let all = record.versions.iter().map(String::as_str);
-        documents.push(yaml(&destination_rule(namespace, service, &flag.spec.version_label, all))?);
-        documents.push(yaml(&virtual_service(namespace, service, header, record))?);
+        documents.push(yaml(&destination_rule(domain, namespace, service, &flag.spec.version_label, all))?);
+        documents.push(yaml(&virtual_service(domain, namespace, service, header, record))?);
         if !flag.spec.callers.gateways.is_empty() {
-            documents.push(yaml(&delegate(namespace, service, header, record))?);
+            documents.push(yaml(&delegate(domain, namespace, service, header, record))?);
         }
     }
     Ok(documents)

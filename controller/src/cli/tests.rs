@@ -4,17 +4,18 @@ mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
 use flag::answers::Answers;
 use flag::ledger::{Fleet, Laggard};
 use flag::traffic::{Flow, Overlap, Traffic};
 use rstest::rstest;
 use serde_json::json;
 
-use super::args::{Cli, called};
+use super::args::{Cli, Command, called};
 use super::model::Model;
-use super::{render_istio, show};
+use super::{PORT, image, render_istio, show};
 use crate::checks::{Answer, Verdict};
+use crate::kube::domain::Domain;
 use crate::kube::istio::plugin::Image;
 use crate::kube::resource::VersionFlag;
 use crate::observation::Workload;
@@ -279,12 +280,12 @@ const SERVICE: &str = "---\n{apiVersion: v1, kind: Service, metadata: {name: rev
      spec: {selector: {app: reviews}, ports: [{port: 80, name: http}, {port: 81, name: grpc}]}}\n";
 
 /// What is rendered, and `KIND NAMESPACE/NAME` of each document.
-fn rendered(file: &str, provider: Provider) -> (Vec<serde_json::Value>, Vec<String>) {
+fn rendered(file: &str, provider: Provider, domain: &Domain) -> (Vec<serde_json::Value>, Vec<String>) {
     let (url, cluster) =
         (Some("oci://registry.example/filter@sha256:00".to_owned()), "outbound|7070||versionflag".to_owned());
     let image = Image { url, cluster, ..Image::default() };
     let input = render_istio::read(file).unwrap();
-    let text = render_istio::render(input, provider, &["v2".to_owned()], &image).unwrap();
+    let text = render_istio::render(input, provider, &["v2".to_owned()], &image, domain).unwrap();
     let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
     let name = |one: &serde_json::Value| {
         format!("{} {}/{}", one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]).replace('"', "")
@@ -293,9 +294,46 @@ fn rendered(file: &str, provider: Provider) -> (Vec<serde_json::Value>, Vec<Stri
     (documents, named)
 }
 
+/// Every command that names Services takes the domain, and refuses what is none.
+#[rstest]
+#[case::controller("controller --identity one")]
+#[case::doctor("doctor")]
+#[case::init("init reviews --version v1")]
+#[case::istio("render istio --file flag.yaml")]
+#[case::gateway_api("render gateway-api --file flag.yaml")]
+fn the_domain_of_the_cluster_is_an_option(#[case] command: &str) {
+    let with =
+        |domain: &str| Cli::try_parse_from(format!("versionflag {command} --cluster-domain={domain}").split(' '));
+    let cli = with("corp.example").unwrap();
+    assert!(format!("{:?}", cli.command).contains(r#"cluster_domain: Domain("corp.example")"#));
+    let refused = with("svc.corp.example").unwrap_err().to_string();
+    let why = "'--cluster-domain <DOMAIN>': svc. belongs to the names of Services, not to the domain: did you mean \
+               corp.example?";
+    assert!(refused.contains(why), "{refused}");
+}
+
+/// The plugin that the controller itself would write leads to the flag service by the same names.
+#[rstest]
+#[case("", "outbound|7070||versionflag.home.svc.cluster.local")]
+#[case(" --cluster-domain corp.example", "outbound|7070||versionflag.home.svc.corp.example")]
+fn the_flag_service_has_its_name_in_the_cluster(#[case] option: &str, #[case] cluster: &str) {
+    let cli = Cli::try_parse_from(format!("versionflag controller --identity one{option}").split(' ')).unwrap();
+    let Command::Controller(options) = cli.command else { panic!("another command") };
+    assert_eq!(image(options.plugin, "home", PORT, &options.names.cluster_domain).cluster, cluster);
+}
+
+#[rstest]
+#[case(FLAG, Provider::Istio)]
+#[case(&format!("{FLAG}{SERVICE}"), Provider::GatewayAPI)]
+fn what_would_be_written_has_the_names_of_the_cluster(#[case] file: &str, #[case] provider: Provider) {
+    let (documents, _) = rendered(file, provider, &"corp.example".parse().unwrap());
+    let text = serde_json::Value::from(documents).to_string();
+    assert!(text.contains("reviews.shop.svc.corp.example") && !text.contains("cluster.local"), "{text}");
+}
+
 #[test]
 fn what_would_be_written_for_istio_is_printed() {
-    let (documents, named) = rendered(FLAG, Provider::Istio);
+    let (documents, named) = rendered(FLAG, Provider::Istio, &Domain::default());
     assert!(named[3].starts_with("WasmPlugin edge/versionflag-gateway-"), "{named:?}");
     assert_eq!(named[4], "WasmPlugin shop/versionflag");
     assert_eq!(
@@ -314,7 +352,7 @@ fn what_would_be_written_for_istio_is_printed() {
 
 #[test]
 fn what_would_be_written_for_the_gateway_api_is_printed() {
-    let (documents, named) = rendered(&format!("{FLAG}{SERVICE}"), Provider::GatewayAPI);
+    let (documents, named) = rendered(&format!("{FLAG}{SERVICE}"), Provider::GatewayAPI, &Domain::default());
     assert_eq!(
         named[..4],
         [
@@ -329,7 +367,8 @@ fn what_would_be_written_for_the_gateway_api_is_printed() {
     let clusters = &flag::config::Config::parse(config.as_bytes()).unwrap().flags[0].members[0].clusters;
     assert!(clusters["v2"].contains("outbound|81||reviews-v2.shop.svc.cluster.local"), "{clusters:?}");
     let image = Image::default();
-    let missing = render_istio::render(render_istio::read(FLAG).unwrap(), Provider::GatewayAPI, &[], &image);
+    let missing =
+        render_istio::render(render_istio::read(FLAG).unwrap(), Provider::GatewayAPI, &[], &image, &Domain::default());
     assert!(missing.unwrap_err().starts_with("Service reviews is not in the file"));
     for (text, count) in [(SERVICE, 0), (&*format!("{FLAG}---\n{FLAG}"), 2)] {
         assert_eq!(render_istio::read(text).unwrap_err(), format!("it has {count} VersionFlags, not one"));

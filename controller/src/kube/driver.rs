@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::cache::{Cache, Changes, Shared};
+use super::domain::Domain;
 use super::flag::{Headers, Surroundings};
 use super::hosts::{Taken, claims, taken};
 use super::istio::mesh::Mesh;
@@ -60,6 +61,8 @@ pub struct Options {
     pub flag_service_cluster: String,
     /// Where Istio finds the filter, and how it reaches the flag service there.
     pub image: Image,
+    /// How the cluster names its Services.
+    pub domain: Domain,
     /// What is told of everything that happens.
     pub audit: Audit,
 }
@@ -251,6 +254,7 @@ impl Driver {
             filter_path: &self.options.filter_path,
             flag_service_cluster: &self.options.flag_service_cluster,
             mesh: &self.mesh,
+            domain: &self.options.domain,
             headers: &self.headers,
             taken: &self.taken,
         };
@@ -292,7 +296,7 @@ impl Driver {
         let known = |uid: &str| self.flags.get(uid).map(|kept| claims(kept.reading()));
         other |= found.iter().any(|(uid, reading)| known(uid) != Some(claims(reading)));
         if other {
-            self.taken = taken(found.values().map(|reading| reading.as_ref()));
+            self.taken = taken(&self.options.domain, found.values().map(|reading| reading.as_ref()));
         }
         for (uid, reading) in found {
             match self.flags.get_mut(uid) {

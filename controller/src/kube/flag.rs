@@ -16,6 +16,7 @@ use kube::ResourceExt;
 use self::look::{Look, awaited};
 pub(super) use self::mesh::Headers;
 use super::cache::Cache;
+use super::domain::Domain;
 use super::hosts::Taken;
 use super::istio::mesh::{Mesh, MeshError};
 use super::lease::Leadership;
@@ -50,6 +51,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) filter_path: &'a Path,
     pub(super) flag_service_cluster: &'a str,
     pub(super) mesh: &'a Mesh,
+    pub(super) domain: &'a Domain,
     /// The header that the oldest flag of each namespace with Istio's filter asks for, and its name.
     pub(super) headers: &'a Headers,
     /// The flags that name a host which another one has.

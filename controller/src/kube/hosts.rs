@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
+use super::domain::Domain;
 use super::istio::plugin::namespaces;
-use super::istio::routes::long_hosts;
 use super::reading::Reading;
 use super::resource::VersionFlag;
-use crate::spec::{Provider, Spec};
+use crate::spec::{Provider, Service, Spec};
 
 /// What is wrong with a flag, by its uid.
 pub type Taken = BTreeMap<String, String>;
@@ -26,9 +26,9 @@ struct Claim<'a> {
 }
 
 /// The flags whose hosts others have already. Those that no proxy is sent together may have the same.
-pub fn taken<'a>(flags: impl Iterator<Item = &'a Reading> + Clone) -> Taken {
+pub fn taken<'a>(domain: &Domain, flags: impl Iterator<Item = &'a Reading> + Clone) -> Taken {
     let mut holders: BTreeMap<(String, String), Claim<'_>> = BTreeMap::new();
-    for (place, host, claim) in flags.clone().flat_map(claimed) {
+    for (place, host, claim) in flags.clone().flat_map(|reading| claimed(domain, reading)) {
         match holders.entry((place, host)) {
             Entry::Vacant(free) => drop(free.insert(claim)),
             Entry::Occupied(mut held) if held.get().rank > claim.rank => drop(held.insert(claim)),
@@ -36,7 +36,7 @@ pub fn taken<'a>(flags: impl Iterator<Item = &'a Reading> + Clone) -> Taken {
         }
     }
     let mut taken = Taken::new();
-    for (place, host, claim) in flags.flat_map(claimed) {
+    for (place, host, claim) in flags.flat_map(|reading| claimed(domain, reading)) {
         let at = (place, host);
         let uid = claim.flag.uid().unwrap_or_default();
         // Within one flag the spec itself is not valid.
@@ -55,11 +55,11 @@ pub fn taken<'a>(flags: impl Iterator<Item = &'a Reading> + Clone) -> Taken {
 }
 
 /// Every place and host that a flag claims.
-fn claimed(reading: &Reading) -> impl Iterator<Item = (String, String, Claim<'_>)> {
+fn claimed<'a>(domain: &Domain, reading: &'a Reading) -> impl Iterator<Item = (String, String, Claim<'a>)> {
     let (created, uid) = reading.age();
     reading.flag().into_iter().flat_map(move |flag| {
         let (recorded, places) = (recorded(flag), places(flag));
-        hosts(flag).into_iter().flat_map(move |(service, host)| {
+        hosts(domain, flag).into_iter().flat_map(move |(service, host)| {
             let rank = (!recorded.contains(host.as_str()), created, uid);
             let at = move |place: String| (place, host.clone(), Claim { rank, flag, service });
             places.clone().into_iter().map(at)
@@ -68,11 +68,11 @@ fn claimed(reading: &Reading) -> impl Iterator<Item = (String, String, Claim<'_>
 }
 
 /// The hosts of a flag's Services, each with its Service.
-fn hosts(flag: &VersionFlag) -> Vec<(&str, String)> {
+fn hosts<'a>(domain: &Domain, flag: &'a VersionFlag) -> Vec<(&'a str, String)> {
     let namespace = flag.namespace().unwrap_or_default();
     let services = flag.spec.services.iter();
     let of = services.flat_map(|service| {
-        let hosts = host_names(&flag.spec, &service.name, &service.hosts, &namespace);
+        let hosts = host_names(domain, &flag.spec, service, &namespace);
         hosts.into_iter().map(|host| (service.name.as_str(), flag::host::normalize(&host).into_owned()))
     });
     of.collect()
@@ -80,12 +80,13 @@ fn hosts(flag: &VersionFlag) -> Vec<(&str, String)> {
 
 /// The names of a Service that its callers may use: those of the spec, those that all namespaces know it
 /// by, and the short one only where all callers are of its namespace: elsewhere it is another Service's.
-pub(super) fn host_names(spec: &Spec, service: &str, hosts: &BTreeSet<String>, namespace: &str) -> BTreeSet<String> {
-    let long = long_hosts(service, namespace).into_iter();
+pub(super) fn host_names(domain: &Domain, spec: &Spec, service: &Service, namespace: &str) -> BTreeSet<String> {
+    let Service { name, hosts, .. } = service;
+    let long = domain.hosts(name, namespace).into_iter();
     match spec.routing.provider {
         Provider::Istio => long.chain(hosts.iter().cloned()).collect(),
         _ if hosts.is_empty() => {
-            let near = spec.callers.namespaces.is_empty().then(|| service.to_owned());
+            let near = spec.callers.namespaces.is_empty().then(|| name.clone());
             long.chain(near).collect()
         }
         _ => hosts.clone(),

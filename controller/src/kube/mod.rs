@@ -9,6 +9,7 @@
 //! | [`managers`] | who else writes the number of pods | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
 //! | [`proxies`] | who has to ack | none |
+//! | [`domain`] | how a cluster names its Services | none |
 //! | [`hosts`] | which flags name a host that another one has | none |
 //! | [`index`], [`trim`] | what is kept of the objects, by namespace | none |
 //! | [`cache`] | what the cluster holds, kept current | API |
@@ -24,6 +25,7 @@
 
 pub mod cache;
 mod conditions;
+pub mod domain;
 pub mod driver;
 mod flag;
 pub mod gateway;

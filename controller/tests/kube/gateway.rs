@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rstest::rstest;
 use serde_json::{Value, json};
+use versionflag::kube::domain::Domain;
 use versionflag::kube::gateway::check::{Found, managed, user_provided};
 use versionflag::kube::gateway::routes::{
     as_object, clusters, has_endpoints, http_route, routed, service, service_name, version_of,
@@ -42,10 +43,21 @@ fn with_versions() -> Found {
 
 /// From v1 to v2, with callers in shop and web.
 fn wanted_of(active: &'static str) -> Wanted<'static> {
-    static NAMES: std::sync::OnceLock<(BTreeSet<String>, BTreeSet<String>)> = std::sync::OnceLock::new();
-    let (versions, callers) =
-        NAMES.get_or_init(|| (["v1", "v2"].map(String::from).into(), ["shop", "web"].map(String::from).into()));
-    Wanted { namespace: "shop", service: "reviews", header: HEADER, label: "version", versions, active, callers }
+    type Names = (Domain, BTreeSet<String>, BTreeSet<String>);
+    static NAMES: std::sync::OnceLock<Names> = std::sync::OnceLock::new();
+    let set = |all: [&str; 2]| all.map(String::from).into();
+    let (domain, versions, callers) =
+        NAMES.get_or_init(|| (Domain::default(), set(["v1", "v2"]), set(["shop", "web"])));
+    Wanted {
+        domain,
+        namespace: "shop",
+        service: "reviews",
+        header: HEADER,
+        label: "version",
+        versions,
+        active,
+        callers,
+    }
 }
 
 const PARENT: &str = "parentRefs: [{group: '', kind: Service, name: reviews, namespace: shop}]";
@@ -123,15 +135,18 @@ fn the_service_of_a_version_has_a_name_that_is_allowed(
 #[test]
 fn clusters_of_every_service_that_stands_for_a_version_are_known() {
     let found = with_versions();
-    let named = clusters("shop", &found.services[0], &found.services, "version", ["v1", "v9"]);
+    let named = clusters(&Domain::default(), "shop", &found.services[0], &found.services, "version", ["v1", "v9"]);
     let cluster = |name: &str| format!("outbound|80||{name}.shop.svc.cluster.local");
     assert_eq!(named["v1"], BTreeSet::from([cluster("reviews-v1"), cluster("mine-v1")]));
     assert_eq!(named["v9"], BTreeSet::from([cluster("reviews-v9")]));
+    let domain: Domain = "corp.example".parse().unwrap();
+    let elsewhere = clusters(&domain, "shop", &found.services[0], &found.services, "version", ["v9"]);
+    assert_eq!(elsewhere["v9"], ["outbound|80||reviews-v9.shop.svc.corp.example".to_owned()].into());
     // The record has them by this provider only.
     let versions = BTreeSet::from(["v1".to_owned()]);
     for (provider, count) in [("GatewayAPI", 1), ("Istio", 0)] {
         let spec = spec(&format!(", routing: {{provider: {provider}}}"));
-        let complete = complete("shop", &spec, &found.services, &versions, None);
+        let complete = complete(&Domain::default(), "shop", &spec, &found.services, &versions, None);
         assert_eq!(complete.services[0].clusters.len(), count, "{provider}");
     }
 }

@@ -2,6 +2,7 @@
 
 use rstest::rstest;
 use serde_json::{Value, json};
+use versionflag::kube::domain::Domain;
 use versionflag::kube::hosts::taken;
 use versionflag::kube::reading::Reading;
 use versionflag::status::Status;
@@ -39,7 +40,7 @@ fn merged(mut one: Value, other: Value) -> Value {
 }
 
 fn refused(flags: &[Reading]) -> Vec<String> {
-    taken(flags.iter()).into_keys().collect()
+    taken(&Domain::default(), flags.iter()).into_keys().collect()
 }
 
 #[rstest]
@@ -54,12 +55,23 @@ fn the_younger_of_two_is_refused(#[case] older: Value, #[case] younger: Value, #
     assert_eq!(refused(&flags), expected);
 }
 
+/// In another domain the full name of a Service is one like any other.
+#[rstest]
+#[case("cluster.local", "a.shop.svc.cluster.local", true)]
+#[case("cluster.local", "a.shop.svc.corp.example", false)]
+#[case("corp.example", "a.shop.svc.cluster.local", false)]
+#[case("corp.example", "a.shop.svc.corp.example", true)]
+fn the_full_name_of_a_service_is_its_own(#[case] domain: &str, #[case] host: &str, #[case] is_taken: bool) {
+    let flags = [flag("shop/b", 2, hosts("b", &[host]), &[]), flag("shop/a", 1, json!({}), &[])];
+    assert_eq!(taken(&domain.parse().unwrap(), flags.iter()).contains_key("b"), is_taken);
+}
+
 #[test]
 fn the_message_names_both_and_what_to_do() {
     let flags =
         [flag("shop/a", 1, hosts("a", &["x.example"]), &[]), flag("shop/b", 2, hosts("b", &["x.example"]), &[])];
     assert_eq!(
-        taken(flags.iter())["b"],
+        taken(&Domain::default(), flags.iter())["b"],
         "host x.example of Service b belongs to VersionFlag shop/a already, for Service a: take it out of \
          spec.services[].hosts of one of both, or put both Services into one VersionFlag"
     );

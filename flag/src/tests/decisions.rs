@@ -137,6 +137,11 @@ fn configuration_and_service_never_fight() {
     assert_eq!(table.find("reviews").expect("has a flag").state(0).conflicts, 1);
     table.apply(Channel::Service, &[], &nowhere);
     assert_eq!(state(&table).0, 7, "a deleted flag stays where it is");
+    // Nor does one go that the configuration lists no longer: that a restart would not know it is told.
+    table.apply(Channel::Config, &[record(7, "v2")], &nowhere);
+    assert_eq!(state(&table), (7, Some(7)));
+    table.apply(Channel::Config, &[], &nowhere);
+    assert_eq!(state(&table), (7, None));
 }
 
 #[test]

@@ -59,26 +59,39 @@ fn fill(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The pods of the Deployment.
-fn pod_spec() -> Result<Value> {
+/// The template of its pods in the Deployment.
+fn template() -> Result<Value> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(&fs::read_to_string(root().join("manifests/kubernetes/controller.yaml"))?)?;
     let deployment = documents.iter().find(|one| one["kind"] == "Deployment").context("a Deployment")?;
-    Ok(deployment["spec"]["template"]["spec"].clone())
+    Ok(deployment["spec"]["template"].clone())
 }
 
 /// A Pod of the Deployment, with the name and the address of a replica that is a process here: there the
-/// API server asks it. Nobody schedules it.
-pub async fn stands_for(cluster: &Cluster<'_>, identity: &str, address: &str) -> Result<()> {
-    let mut spec = pod_spec()?;
-    spec["schedulerName"] = json!("nobody");
-    let metadata = json!({ "name": identity, "namespace": "versionflag" });
-    let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec });
+/// API server asks it. Nobody schedules it, so that nobody else gives it an address.
+pub async fn stands_for(cluster: &Cluster<'_>, identity: &str, address: &str) -> Result<Pod> {
+    stands_for_with(cluster, identity, address, |_| {}).await
+}
+
+/// The same with more in it.
+pub async fn stands_for_with(
+    cluster: &Cluster<'_>,
+    identity: &str,
+    address: &str,
+    edit: impl FnOnce(&mut Value),
+) -> Result<Pod> {
+    let mut pod = template()?;
+    (pod["apiVersion"], pod["kind"]) = (json!("v1"), json!("Pod"));
+    (pod["metadata"]["name"], pod["metadata"]["namespace"]) = (json!(identity), json!("versionflag"));
+    pod["spec"]["schedulerName"] = json!("nobody");
+    edit(&mut pod);
     cluster.apply(&pod.to_string()).await?;
     let pods: Api<Pod> = cluster.api("versionflag");
-    let status = json!({ "status": { "podIP": address, "podIPs": [{ "ip": address }] } });
-    pods.patch_status(identity, &PatchParams::default(), &Patch::Merge(status)).await?;
-    Ok(())
+    let status = json!({ "status": {
+        "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }],
+        "podIP": address, "podIPs": [{ "ip": address }],
+    } });
+    Ok(pods.patch_status(identity, &PatchParams::default(), &Patch::Merge(status)).await?)
 }
 
 /// Starts the controller as the Pod of this name and address, with the account of the manifests.
@@ -93,11 +106,12 @@ pub async fn controller(cluster: &Cluster<'_>, pod: &str, address: &str) -> Resu
     for (name, text) in [("token", token.as_str()), ("ca.crt", &authority), ("namespace", "versionflag")] {
         fs::write(root.join(ACCOUNT).join(name), text)?;
     }
-    let container = pod_spec()?["containers"][0].take();
+    let container = template()?["spec"]["containers"][0].take();
     let known = [("metadata.name", pod), ("metadata.namespace", "versionflag"), ("status.podIP", address)];
     let variables = container["env"].as_array().context("an environment")?.iter().map(|variable| {
-        let path = variable["valueFrom"]["fieldRef"]["fieldPath"].as_str().context("a field")?;
-        let value = known.iter().find(|(field, _)| *field == path).with_context(|| path.to_owned())?.1;
+        let field = variable["valueFrom"]["fieldRef"]["fieldPath"].as_str();
+        let of_field = |path| known.iter().find(|(field, _)| *field == path).map(|(_, value)| *value);
+        let value = variable["value"].as_str().or_else(|| field.and_then(of_field)).context("a variable")?;
         Ok((variable["name"].as_str().context("a name")?.to_owned(), value.to_owned()))
     });
     let variables: Vec<(String, String)> = variables.collect::<Result<_>>()?;

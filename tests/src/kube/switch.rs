@@ -135,7 +135,7 @@ impl Switch<'_, '_> {
     /// Lets the API server reach this replica as a pod.
     pub async fn stands_for(&self, identity: &str) -> Result<()> {
         let address = REPLICAS.iter().find(|(name, _)| *name == identity).context("no such replica")?.1;
-        image::stands_for(self.cluster, identity, &address.to_string()).await
+        image::stands_for(self.cluster, identity, &address.to_string()).await.map(drop)
     }
 
     /// What `versionflag status` shows of the resource.

@@ -52,8 +52,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Pod as Object, Service};
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{DynamicObject, PostParams};
 use kube::core::discovery::ApiResource;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ pub use self::sidecar::Sidecar;
 use self::kubelet::Kubelet;
 use crate::client::{Answer, Call};
 use crate::envoy;
-use crate::kube::Cluster;
+use crate::kube::{Cluster, image};
 use crate::load::{Load, LoadPlan};
 use crate::netns::in_namespace;
 use crate::process::{Process, program};
@@ -87,6 +87,8 @@ const DISCOVERY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 
 const REGISTRY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 128, 4)), 5000);
 /// Where the controller has its flag service.
 pub const CONTROLLER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 128, 11)), 7070);
+/// The domain of a cluster, unless a test asks for another one.
+const DOMAIN: &str = "cluster.local";
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The directory of the programs, Istio's among them.
@@ -105,6 +107,17 @@ pub fn story(name: &str, tell: impl AsyncFnOnce(&mut Mesh<'_>) -> Result<()> + S
 /// The same with another limit.
 #[track_caller]
 pub fn story_within(name: &str, limit: Duration, tell: impl AsyncFnOnce(&mut Mesh<'_>) -> Result<()> + Send) {
+    begin(name, DOMAIN, limit, tell);
+}
+
+/// The same in a cluster of another domain. What tests write themselves has names of the usual one.
+#[track_caller]
+pub fn story_in_domain(name: &str, domain: &str, tell: impl AsyncFnOnce(&mut Mesh<'_>) -> Result<()> + Send) {
+    begin(name, domain, crate::story::LIMIT, tell);
+}
+
+#[track_caller]
+fn begin(name: &str, domain: &str, limit: Duration, tell: impl AsyncFnOnce(&mut Mesh<'_>) -> Result<()> + Send) {
     // Inside, nothing could be fetched to build them.
     programs().expect("the programs of a mesh");
     envoy::binary().expect("an Envoy");
@@ -118,7 +131,7 @@ pub fn story_within(name: &str, limit: Duration, tell: impl AsyncFnOnce(&mut Mes
             let kubelet = Kubelet::new(dir, cluster.client());
             let client = cluster.client();
             let told = async {
-                let mut mesh = Mesh::start(cluster, registry, &kubelet, steps).await?;
+                let mut mesh = Mesh::start(cluster, registry, &kubelet, steps, domain).await?;
                 tell(&mut mesh).await
             };
             tokio::select! {
@@ -152,6 +165,7 @@ pub struct Mesh<'a> {
     registry: Process,
     steps: Steps,
     envoy: String,
+    domain: String,
 }
 
 impl<'a> Mesh<'a> {
@@ -160,17 +174,18 @@ impl<'a> Mesh<'a> {
         registry: Process,
         kubelet: &'a Kubelet<'a>,
         steps: Steps,
+        domain: &str,
     ) -> Result<Mesh<'a>> {
         cluster.add_node("one", "64", "256Gi").await?;
         create(&cluster, &std::fs::read_to_string(programs()?.join("istio-crds.yaml"))?).await?;
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "istio-system" } });
         create(&cluster, &namespace.to_string()).await?;
         steps.done("Istio's resources");
-        let mut istiod = plane::istiod(&cluster)?;
+        let mut istiod = plane::istiod(&cluster, domain)?;
         plane::istiod_is_ready(&mut istiod).await?;
         steps.done("istiod");
         let envoy = envoy::binary()?.to_string_lossy().into_owned();
-        Ok(Mesh { cluster, kubelet, istiod, registry, steps, envoy })
+        Ok(Mesh { cluster, kubelet, istiod, registry, steps, envoy, domain: domain.to_owned() })
     }
 
     /// So many pods of a version of a service, each with a sidecar. They are ready.
@@ -186,7 +201,8 @@ impl<'a> Mesh<'a> {
 
     /// Workloads with their Services and accounts, all at once. Their pods are ready.
     pub async fn deploy_all(&self, workloads: &[Workload]) -> Result<()> {
-        let objects = workloads.iter().flat_map(|it| [it.account(), it.service(), it.deployment(&self.envoy)]);
+        let objects =
+            workloads.iter().flat_map(|it| [it.account(), it.service(), it.deployment(&self.envoy, &self.domain)]);
         self.apply_all(objects.collect()).await?;
         for workload in workloads {
             self.is_ready(workload).await?;
@@ -206,7 +222,13 @@ impl<'a> Mesh<'a> {
                 "servers": [{ "hosts": ["*"], "port": { "number": SERVICE_PORT, "name": "http", "protocol": "HTTP" } }],
             },
         });
-        self.apply_all(vec![workload.account(), workload.service(), workload.gateway(&self.envoy), gateway]).await?;
+        self.apply_all(vec![
+            workload.account(),
+            workload.service(),
+            workload.gateway(&self.envoy, &self.domain),
+            gateway,
+        ])
+        .await?;
         self.is_ready(&workload).await?;
         self.steps.done(name);
         self.pod(name)
@@ -289,13 +311,14 @@ impl<'a> Mesh<'a> {
 
     /// Pushes the filter as it was built to the registry, and gives its address there by digest.
     pub async fn push_filter(&self) -> Result<String> {
-        plane::push(&image()?).await
+        plane::push(&filter_image()?).await
     }
 
     /// A controller with the rights of the manifests, at the address by which sidecars will know it
     /// once it leads; [`Cluster::install`] comes before. It is a process beside the pods.
     pub async fn controller(&self, log: &str, args: &[&str]) -> Result<Process> {
-        self.claim_pod(log, &[]).await?;
+        // istiod takes no endpoint of a pod that does not exist.
+        image::stands_for(&self.cluster, log, &CONTROLLER.ip().to_string()).await?;
         self.start_controller(log, args).await
     }
 
@@ -303,6 +326,7 @@ impl<'a> Mesh<'a> {
         let mut command = Command::new(program("versionflag")?);
         command
             .args(["controller", "--identity", log, "--home", "versionflag"])
+            .args(["--cluster-domain", &self.domain])
             .args(["--address", &CONTROLLER.ip().to_string(), "--listen", &CONTROLLER.to_string()])
             .args(args)
             .env("KUBECONFIG", self.cluster.kubeconfig_as("versionflag", "versionflag").await?);
@@ -338,43 +362,6 @@ impl<'a> Mesh<'a> {
         Ok(())
     }
 
-    /// A record of the pod that the controller says it is: istiod takes no endpoint of a pod that does
-    /// not exist. It is never scheduled, so that nobody else gives it an address.
-    async fn claim_pod(&self, name: &str, sidecar: &[Value]) -> Result<Object> {
-        let app = json!({ "name": "versionflag", "image": "versionflag" });
-        let mut containers = [&[app], sidecar].concat();
-        for container in &mut containers {
-            container["securityContext"] =
-                json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } });
-        }
-        let mut metadata = json!({
-            "name": name, "namespace": "versionflag", "labels": { "app.kubernetes.io/name": "versionflag" },
-        });
-        if !sidecar.is_empty() {
-            metadata["labels"]["security.istio.io/tlsMode"] = json!("istio");
-            metadata["annotations"] = json!({ "traffic.sidecar.istio.io/includeInboundPorts": "" });
-        }
-        let pod: Object = serde_json::from_value(json!({
-            "metadata": metadata,
-            "spec": {
-                "schedulerName": "none",
-                "serviceAccountName": "versionflag",
-                "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
-                "containers": containers,
-            },
-        }))?;
-        let pods = self.cluster.api::<Object>("versionflag");
-        if let Some(there) = pods.get_opt(name).await? {
-            return Ok(there);
-        }
-        pods.create(&PostParams::default(), &pod).await?;
-        let status = json!({ "status": {
-            "phase": "Running", "podIP": CONTROLLER.ip(), "podIPs": [{ "ip": CONTROLLER.ip() }],
-            "conditions": [{ "type": "Ready", "status": "True" }],
-        } });
-        Ok(pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?)
-    }
-
     /// Its process, to stop it where it stands.
     pub fn istiod(&mut self) -> &mut Process {
         &mut self.istiod
@@ -388,7 +375,7 @@ impl<'a> Mesh<'a> {
     /// Kills istiod and starts it again.
     pub async fn restart_istiod(&mut self) -> Result<()> {
         self.istiod.kill();
-        self.istiod = plane::istiod(&self.cluster)?;
+        self.istiod = plane::istiod(&self.cluster, &self.domain)?;
         plane::istiod_is_ready(&mut self.istiod).await
     }
 
@@ -399,7 +386,7 @@ impl<'a> Mesh<'a> {
 }
 
 /// The filter as an OCI image layout.
-fn image() -> Result<PathBuf> {
+fn filter_image() -> Result<PathBuf> {
     let path = std::env::var_os("VERSIONFLAG_IMAGE").context("VERSIONFLAG_IMAGE is not set: run `make test-mesh`")?;
     Ok(path.into())
 }

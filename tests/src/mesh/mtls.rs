@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Container as Template;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::pod::{environment, volumes};
 use super::sidecar::{Container, Sidecar};
 use super::{CONTROLLER, Mesh, Workload};
 use crate::client::Call;
-use crate::kube::with_mtls;
+use crate::kube::{image, with_mtls};
 use crate::netns::Network;
 use crate::process::Process;
 use crate::wait::wait_for;
@@ -39,7 +39,7 @@ impl Mesh<'_> {
         self.cluster.kubectl(&["apply", "--kustomize", &folder.to_string_lossy()]).await?;
         self.cluster.apply_manifests("kubernetes/istio").await?;
         self.cluster.apply_manifests("kubernetes/istio/routes").await?;
-        let image = self.push_filter().await?;
+        let plugin = self.push_filter().await?;
 
         let certs = dir.file("certs");
         let output = |name: &str, value: String| (name.to_owned(), value);
@@ -51,13 +51,20 @@ impl Mesh<'_> {
             ],
             ..Workload::named("versionflag")
         };
-        let mut proxy = workload.proxy("sidecar", &self.envoy);
+        let mut proxy = workload.proxy("sidecar", &self.envoy, &self.domain);
         // No node has this pod.
         let variables = proxy["env"].as_array_mut().context("no variables")?;
         variables.retain(|one| !matches!(one["name"].as_str(), Some("ISTIO_META_NODE_NAME" | "HOST_IP")));
-        let pod = self.claim_pod("one", std::slice::from_ref(&proxy)).await?;
+        let mut sidecar = proxy.clone();
+        sidecar["securityContext"] = json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } });
+        let pod = image::stands_for_with(&self.cluster, "one", &CONTROLLER.ip().to_string(), |pod| {
+            pod["metadata"]["labels"]["security.istio.io/tlsMode"] = json!("istio");
+            pod["metadata"]["annotations"] = json!({ "traffic.sidecar.istio.io/includeInboundPorts": "" });
+            pod["spec"]["containers"].as_array_mut().into_iter().for_each(|all| all.push(sidecar.clone()));
+        })
+        .await?;
         let (given, listen) = (certs.to_string_lossy(), format!("{}:7071", CONTROLLER.ip()));
-        let args = ["--plugin-url", &image, "--mtls-certs", &given, "--mtls-listen", &listen];
+        let args = ["--plugin-url", &plugin, "--mtls-certs", &given, "--mtls-listen", &listen];
         let process = self.start_controller("one", &args).await?;
         wait_for("the controller waits for certificates", super::LIMIT, async || {
             let answer = Call::get(CONTROLLER, "/readyz").send().await?;

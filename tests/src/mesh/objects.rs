@@ -82,7 +82,7 @@ impl Workload {
     }
 
     /// The Deployment.
-    pub(super) fn deployment(&self, envoy: &str) -> Value {
+    pub(super) fn deployment(&self, envoy: &str, domain: &str) -> Value {
         let version = self.version.as_deref().unwrap_or("latest");
         let mut args = vec!["--version".to_owned(), version.to_owned(), "--listen".to_owned()];
         args.push(format!("0.0.0.0:{APP_PORT}"));
@@ -97,14 +97,14 @@ impl Workload {
             "resources": { "requests": { "cpu": "100m", "memory": "64Mi" } },
         })];
         if self.sidecar {
-            containers.push(self.proxy("sidecar", envoy));
+            containers.push(self.proxy("sidecar", envoy, domain));
         }
         self.deployment_of(containers, self.sidecar)
     }
 
     /// The Deployment of an ingress gateway.
-    pub(super) fn gateway(&self, envoy: &str) -> Value {
-        self.deployment_of(vec![self.proxy("router", envoy)], true)
+    pub(super) fn gateway(&self, envoy: &str, domain: &str) -> Value {
+        self.deployment_of(vec![self.proxy("router", envoy, domain)], true)
     }
 
     fn deployment_of(&self, containers: Vec<Value>, proxied: bool) -> Value {
@@ -134,7 +134,7 @@ impl Workload {
         })
     }
 
-    pub(super) fn proxy(&self, kind: &str, envoy: &str) -> Value {
+    pub(super) fn proxy(&self, kind: &str, envoy: &str, domain: &str) -> Value {
         let config = json!({
             "binaryPath": envoy,
             "concurrency": self.workers,
@@ -164,7 +164,7 @@ impl Workload {
         environment.extend(self.environment.iter().map(|(name, value)| json!({ "name": name, "value": value })));
         json!({
             "name": SIDECAR, "image": "proxy.example/proxyv2:1.31",
-            "args": ["proxy", kind, "--domain", format!("{}.svc.cluster.local", self.namespace)],
+            "args": ["proxy", kind, "--domain", format!("{}.svc.{domain}", self.namespace)],
             "env": environment,
             "ports": [{ "name": "http-envoy-prom", "containerPort": 15090 }],
             "readinessProbe": { "httpGet": { "path": "/healthz/ready", "port": 15021 } },

@@ -19,8 +19,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const HTTP: SocketAddr = SocketAddr::new(LOOPBACK, 8080);
 
 /// istiod as it runs in a cluster, with the rights of an administrator.
-pub(super) fn istiod(cluster: &Cluster<'_>) -> Result<Process> {
-    replica(cluster, "istiod", cluster.kubeconfig(), HTTP.port(), &[])
+pub(super) fn istiod(cluster: &Cluster<'_>, domain: &str) -> Result<Process> {
+    replica(cluster, "istiod", cluster.kubeconfig(), domain, HTTP.port(), &[])
 }
 
 /// The same with a name, a way to the API, and ports of its own.
@@ -28,6 +28,7 @@ pub(super) fn replica(
     cluster: &Cluster<'_>,
     name: &str,
     kubeconfig: &Path,
+    domain: &str,
     http_port: u16,
     ports: &[String],
 ) -> Result<Process> {
@@ -42,7 +43,7 @@ pub(super) fn replica(
     std::fs::create_dir_all(&root)?;
     let mut command = Command::new(programs()?.join("pilot-discovery"));
     command
-        .args(["discovery", "--httpAddr", &format!(":{http_port}"), "--ctrlz_port", "0"])
+        .args(["discovery", "--httpAddr", &format!(":{http_port}"), "--ctrlz_port", "0", "--domain", domain])
         .args(ports)
         .arg("--kubeconfig")
         .arg(kubeconfig)

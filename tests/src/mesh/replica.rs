@@ -54,7 +54,7 @@ impl Replica {
         let kubeconfig = mesh.cluster.dir().write("relay.kubeconfig", kubeconfig.to_string());
         let ports = [("grpc", 15110), ("secureGRPC", DISCOVERY.port()), ("https", 15117), ("monitoring", 15114)];
         let ports = ports.map(|(what, port)| format!("--{what}Addr=:{port}"));
-        let mut process = replica(&mesh.cluster, "istiod-2", &kubeconfig, HTTP_PORT, &ports)?;
+        let mut process = replica(&mesh.cluster, "istiod-2", &kubeconfig, &mesh.domain, HTTP_PORT, &ports)?;
         replica_is_ready(&mut process, HTTP_PORT).await?;
         mesh.step("another istiod");
         Ok(Replica { process, held, relay })

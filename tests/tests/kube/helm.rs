@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use harness::TestDir;
 use harness::kube::{programs, story, with_mtls};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn manifests() -> PathBuf {
     harness::root().join("manifests")
@@ -131,9 +131,17 @@ fn values_are_checked() {
     let deployment = &off["Deployment versionflag"]["spec"];
     assert_eq!(deployment["replicas"], 3);
     assert_eq!(deployment["template"]["spec"]["containers"][0]["image"], "versionflag:1.2.3");
-    for (wrong, why) in
-        [("replicas=0", "replicas"), ("replica=3", "replica"), ("mtls.enabled=yes", "enabled"), ("image.tag=", "tag")]
-    {
+    let other = objects(&template(&["--set", "clusterDomain=corp.example"]).expect("valid values")).expect("objects");
+    let container = &other["Deployment versionflag"]["spec"]["template"]["spec"]["containers"][0];
+    let domain = json!({ "name": "VERSIONFLAG_CLUSTER_DOMAIN", "value": "corp.example" });
+    assert!(container["env"].as_array().expect("an environment").contains(&domain), "{container}");
+    for (wrong, why) in [
+        ("clusterDomain=Corp.example", "clusterDomain"),
+        ("replicas=0", "replicas"),
+        ("replica=3", "replica"),
+        ("mtls.enabled=yes", "enabled"),
+        ("image.tag=", "tag"),
+    ] {
         let error = template(&["--set", wrong]).expect_err(wrong).to_string();
         assert!(error.contains(why), "{wrong}: {error}");
     }

@@ -1,6 +1,7 @@
 //! What runs on a real Kubernetes API. One program, so that what all tests need is built once.
 
 mod api;
+mod callers;
 mod checks;
 mod cleanup;
 mod cli;

@@ -31,10 +31,7 @@ fn a_deployment_moves_to_its_next_version_and_nothing_is_lost() {
         switch.stands_for("one").await?;
         let rate = wait_for("the rate of v1", LIMIT, async || {
             let tree = switch.tree().await?;
-            let line = tree.lines().find(|line| line.starts_with("├─ v1 ● active  ready  2 replicas  "));
-            let words: Vec<&str> = line.context(tree.clone())?.split_whitespace().collect();
-            let [rate, "rps", "in", "flight", open] = &words[words.len() - 5..] else { anyhow::bail!("{tree}") };
-            let (rate, _): (f64, u64) = (rate.parse().context(tree.clone())?, open.parse().context(tree.clone())?);
+            let (rate, _) = harness::tree::rate(&tree, "├─ v1 ● active  ready  2 replicas  ")?;
             ensure!((200.0..400.0).contains(&rate), "{tree}");
             Ok(rate)
         })

@@ -1,6 +1,7 @@
 //! What runs in a real Istio mesh. One program, so that what all tests need is built once.
 
 mod bookinfo;
+mod callers;
 mod gateway;
 mod gateway_api;
 mod lab;

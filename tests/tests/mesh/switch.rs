@@ -5,8 +5,11 @@ use harness::mesh::switch::{
     LIMIT, adopt, adopted, ask, ended_unused, goes_on, held_up_by, plan, reaches, request, shows, start, status,
     strength, tells,
 };
-use harness::mesh::{Workload, story};
-use harness::{LoadPlan, Signal, wait_for};
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use harness::mesh::{Mesh, Workload, story, story_in_domain};
+use harness::{LoadPlan, Signal, tree, wait_for};
 use serde_json::json;
 
 #[test]
@@ -26,6 +29,7 @@ fn a_switch_there_and_back_loses_no_request() {
         let b = mesh.load_with("caller-b", "reviews", plan()).await?;
         goes_on(&b, 50).await?;
         for (old, new) in [("v1", "v2"), ("v2", "v1")] {
+            live(mesh, old).await?;
             ask(mesh, new).await?;
             let status = reaches(mesh, "Stable", new).await?;
             assert_eq!((strength(mesh, old).await?, strength(mesh, new).await?), ("0".to_owned(), "2".to_owned()));
@@ -39,6 +43,21 @@ fn a_switch_there_and_back_loses_no_request() {
         }
         Ok(())
     });
+}
+
+/// Waits until `status` shows what both callers send a second. The command asks the controller through the API
+/// server.
+async fn live(mesh: &Mesh<'_>, version: &str) -> Result<()> {
+    let sent = 2.0 * f64::from(plan().rate_per_s);
+    let rate = wait_for("the rate of requests", LIMIT, async || {
+        let tree = tells(mesh, "status").await?;
+        let (rate, _) = tree::rate(&tree, &format!("├─ {version} ● active  ready  2 replicas  "))?;
+        ensure!((0.7 * sent..1.3 * sent).contains(&rate), "{tree}");
+        Ok(rate)
+    })
+    .await?;
+    println!("{rate} rps at {version}");
+    Ok(())
 }
 
 #[test]
@@ -144,9 +163,10 @@ fn who_is_late_or_goes_past_the_flag_keeps_the_old_version() {
     });
 }
 
+/// Names of another domain are no less the Services' own: routes, records and the flag service have them.
 #[test]
-fn calls_inside_a_group_never_mix_versions() {
-    story("mesh-switch-group", async |mesh| {
+fn calls_inside_a_group_never_mix_versions_whatever_the_domain() {
+    story_in_domain("mesh-switch-group", "k8s.corp.example", async |mesh| {
         let group = ["reviews", "ratings"];
         let mut controller = start(mesh, &group).await?;
         adopt(mesh, &group).await?;
@@ -164,6 +184,10 @@ fn calls_inside_a_group_never_mix_versions() {
         for load in [a, b] {
             load.stop_served_by(&["v1+v1", "v2+v2"]).await?;
         }
+        let get = ["get", "destinationrules", "--output=jsonpath={.items[*].spec.host}"];
+        let hosts = group.map(|service| format!("{service}.default.svc.k8s.corp.example"));
+        let found: BTreeSet<String> = mesh.cluster.kubectl(&get).await?.split(' ').map(str::to_owned).collect();
+        assert_eq!(found, hosts.into());
         Ok(())
     });
 }

@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::kube::domain::Domain;
 use crate::kube::istio::object::{
     AuthorizationPolicy, DestinationRule, Object, PeerAuthentication, Sidecar, TrafficExtension, WasmPlugin,
 };
@@ -57,6 +58,8 @@ pub(super) struct Facts {
     pub(super) namespace: String,
     /// The controller's.
     pub(super) home: String,
+    /// How the cluster names its Services.
+    pub(super) domain: Domain,
     /// Port of the flag service.
     pub(super) port: i32,
     pub(super) definition: Option<CustomResourceDefinition>,

@@ -141,6 +141,7 @@ async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
     let mut facts = Facts {
         namespace: namespace.to_owned(),
         home: home.to_owned(),
+        domain: options.names.cluster_domain.clone(),
         definition: reader.read("definitions of resources", definitions.get_opt(&name).await),
         current,
         flags: reader.list("VersionFlags", &[namespace], &all).await,

@@ -13,14 +13,13 @@ use super::facts::{
 };
 use super::judge::{Finding, error, some};
 use crate::kube::istio::object::{Object, Sidecar};
-use crate::kube::istio::routes::full_host;
 use crate::kube::leader::{MTLS_NAME, NAME};
 use crate::kube::pods::has_sidecar;
 use crate::kube::resource::MANAGER;
 
 /// Sidecars whose egress hides the flag service.
 pub(super) fn sidecars(facts: &Facts) -> Vec<Finding> {
-    let host = full_host(MANAGER, &facts.home);
+    let host = facts.domain.host(MANAGER, &facts.home);
     let own_default = facts
         .sidecars
         .iter()
@@ -222,7 +221,7 @@ fn rule_takes(rule: &AuthorizationRule, namespace: &str, port: i32) -> bool {
 
 /// Callers and the flag service that do not agree on mutual TLS.
 pub(super) fn encryption(facts: &Facts) -> Vec<Finding> {
-    let host = full_host(MANAGER, &facts.home);
+    let host = facts.domain.host(MANAGER, &facts.home);
     let (sidecar, mtls) = (facts.behind_sidecar().is_some(), facts.mtls());
     let accepted = accepted(facts);
     let strict = accepted.as_ref().filter(|(_, mode)| sidecar && mode == "STRICT");

@@ -209,6 +209,30 @@ fn what_keeps_flags_from_working_is_named(#[case] yaml: &str, #[case] expected: 
     }
 }
 
+/// The flag service is known by its full name, which is another one in another domain.
+#[rstest]
+#[case("cluster.local", "corp.example", true)]
+#[case("corp.example", "cluster.local", true)]
+#[case("corp.example", "corp.example", false)]
+fn the_flag_service_is_shown_by_its_name_in_the_cluster(
+    #[case] domain: &str,
+    #[case] shown: &str,
+    #[case] is_hidden: bool,
+) {
+    let mut facts = Facts { domain: domain.parse().expect("a domain"), ..healthy() };
+    let host = format!("versionflag/versionflag.versionflag.svc.{shown}");
+    add(
+        &mut facts,
+        &format!(
+            "{{kind: Sidecar, metadata: {{name: mine, namespace: shop}}, spec: {{egress: [{{hosts: ['{host}']}}]}}}}"
+        ),
+    );
+    let found = judge(&facts);
+    assert_eq!(found.len(), usize::from(is_hidden), "{found:?}");
+    let fix = format!("add \"versionflag/versionflag.versionflag.svc.{domain}\" to its spec.egress[].hosts");
+    assert!(found.iter().all(|one| one.fix == fix), "{found:?}");
+}
+
 #[rstest]
 #[case::nothing_is_allowed(
     "{kind: AuthorizationPolicy, metadata: {name: none, namespace: versionflag}, spec: {}}",

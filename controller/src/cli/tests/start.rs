@@ -48,16 +48,22 @@ fn a_flag_is_as_short_as_it_can_be(
     #[case] in_mesh: bool,
     #[case] more: Value,
 ) {
-    let flag = init::flag("shop", &asked(arguments), in_mesh, &objects(label)).expect("a flag");
+    let options = asked(arguments);
+    let flag = init::flag("shop", &options, in_mesh, &objects(label)).expect("a flag");
     let mut expected = json!({ "version": "v1", "services": [{ "name": "reviews" }] });
     expected.as_object_mut().expect("a spec").extend(more.as_object().cloned().expect("fields"));
     assert_eq!(flag["spec"], expected);
     let flag: VersionFlag = serde_json::from_value(flag).expect("a VersionFlag");
     assert_eq!(flag.spec.validate(), Vec::<String>::new());
     // Its routes are such as the check asks for.
-    let routes = init::routes("shop", &flag.spec, "reviews");
+    let routes = init::routes(&options.names.cluster_domain, "shop", &flag.spec, "reviews");
     let kinds: Vec<_> = routes.iter().map(|route| route["kind"].clone()).collect();
     assert_eq!(kinds, ["DestinationRule", "VirtualService"]);
+    // With the names of the cluster.
+    let elsewhere = asked(&format!("{arguments} --cluster-domain corp.example")).names.cluster_domain;
+    let routes = init::routes(&elsewhere, "shop", &flag.spec, "reviews");
+    let host = "reviews.shop.svc.corp.example";
+    assert_eq!((&routes[0]["spec"]["host"], &routes[1]["spec"]["hosts"][0]), (&json!(host), &json!(host)));
 }
 
 #[rstest]

@@ -10,6 +10,7 @@ use super::act::like;
 use super::{Flag, Surroundings, mesh};
 use crate::checks::Questions;
 use crate::kube::cache::Cache;
+use crate::kube::domain::Domain;
 use crate::kube::hosts::host_names;
 use crate::kube::istio::place;
 use crate::kube::resource::REQUEST;
@@ -57,9 +58,14 @@ impl Flag {
             let mut audience = proxies::audience_in_mesh(&namespace, &spec, &objects.pods);
             audience.extend(expected.iter().cloned());
             let place = place::place(&namespace, &spec, &objects.services, before);
-            (place::complete(&namespace, &spec, &objects.services, &versions, before), place, expected, audience)
+            (
+                place::complete(around.domain, &namespace, &spec, &objects.services, &versions, before),
+                place,
+                expected,
+                audience,
+            )
         } else {
-            let spec = with_hosts(&spec, &namespace);
+            let spec = with_hosts(around.domain, &spec, &namespace);
             let expected = proxies::expected(&namespace, &spec, &objects.pods);
             (spec, Place::default(), expected.clone(), expected)
         };
@@ -134,10 +140,10 @@ fn known_versions(machine: &Status, workloads: &Workloads, wanted: &str) -> BTre
 }
 
 /// The spec with the names of its Services that their callers may use.
-fn with_hosts(spec: &Spec, namespace: &str) -> Spec {
+fn with_hosts(domain: &Domain, spec: &Spec, namespace: &str) -> Spec {
     let mut named = spec.clone();
     for service in &mut named.services {
-        service.hosts = host_names(spec, &service.name, &service.hosts, namespace);
+        service.hosts = host_names(domain, spec, service, namespace);
     }
     named
 }

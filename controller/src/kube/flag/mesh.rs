@@ -76,6 +76,7 @@ pub(super) fn routes(
     let by_gateway_api = (spec.routing.provider == Provider::GatewayAPI).then(|| gateway::found(namespace, around));
     spec.services.iter().find_map(|service| {
         let wanted = Wanted {
+            domain: around.domain,
             namespace,
             service: &service.name,
             header: &spec.routing.header,
@@ -146,7 +147,7 @@ impl Flag {
             let kept = written.unwrap_or_default().into_iter().filter(|_| self.machine.phase == Phase::Removing);
             let versions: BTreeSet<String> = record.versions.iter().cloned().chain(kept).collect();
             let listed = versions.iter().map(String::as_str);
-            let rule = routes::destination_rule(&namespace, service, &look.spec.version_label, listed);
+            let rule = routes::destination_rule(around.domain, &namespace, service, &look.spec.version_label, listed);
             // Before the routes that need it.
             let mut wrote = mesh.keep(&mesh.istio.rules, rule).await?;
             let since = mesh.subsets(&namespace, &name, &versions, look.now_ms);
@@ -158,10 +159,10 @@ impl Flag {
             }
             let record = &Record { versions: warm, ..record.clone() };
             if !look.spec.callers.gateways.is_empty() {
-                let delegate = routes::delegate(&namespace, service, header, record);
+                let delegate = routes::delegate(around.domain, &namespace, service, header, record);
                 wrote |= mesh.keep(&mesh.istio.services, delegate).await?;
             }
-            let routes = routes::virtual_service(&namespace, service, header, record);
+            let routes = routes::virtual_service(around.domain, &namespace, service, header, record);
             wrote |= mesh.keep(&mesh.istio.services, routes).await?;
             if wrote {
                 fault::point("after routes were written");

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::object::Routes;
+use crate::kube::domain::Domain;
 use crate::kube::istio::object::{HTTPRoute, Object, Service};
-use crate::kube::istio::routes::{full_host, metadata, name, subset};
+use crate::kube::istio::routes::{metadata, name, subset};
 
 /// Bytes of the name of a Service: a DNS label.
 const NAME_BYTES: usize = 63;
@@ -127,6 +128,7 @@ pub fn has_endpoints(service: &str, slices: &[Arc<EndpointSlice>]) -> bool {
 
 /// The Envoy clusters of the versions: those of every Service that stands for one.
 pub fn clusters<'a>(
+    domain: &Domain,
     namespace: &str,
     whole: &v1::Service,
     services: &[Arc<v1::Service>],
@@ -139,7 +141,7 @@ pub fn clusters<'a>(
         let theirs = services.iter().filter(stands).filter_map(|one| one.metadata.name.clone());
         let names = [service_name(service, version)].into_iter().chain(theirs);
         let of = |name: String| {
-            let host = full_host(&name, namespace);
+            let host = domain.host(&name, namespace);
             ports(whole).into_iter().map(move |port| format!("outbound|{port}||{host}"))
         };
         names.flat_map(of).take(limits::CLUSTERS).collect::<BTreeSet<_>>()

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::object::{DestinationRule, HttpRoute, Match, Object, Routes, Rule, VirtualService};
 use super::ours;
-use super::routes::{delegate_name, destination_rule, full_host, means, name, subset};
+use super::routes::{delegate_name, destination_rule, name, subset};
+use crate::kube::domain::Domain;
 use crate::observation::RouteProblem;
 
 /// The routes and rules of a cluster.
@@ -23,6 +24,8 @@ pub struct Found {
 /// What one Service needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
+    /// The cluster's.
+    pub domain: &'a Domain,
     /// Namespace of the flag.
     pub namespace: &'a str,
     /// The Service.
@@ -64,7 +67,7 @@ fn in_mesh(gateways: &[String]) -> bool {
 impl Wanted<'_> {
     /// Whether a host in an object of `place` is the Service.
     pub(in crate::kube) fn is(&self, host: &str, place: &str) -> bool {
-        means(host, place, self.service, self.namespace)
+        self.domain.means(host, place, self.service, self.namespace)
     }
 
     /// Whether a VirtualService of `place` has routes for the Service in the mesh.
@@ -230,7 +233,7 @@ pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem>
     let mut claiming = read.filter(|(object, routes)| {
         wanted.claims(routes, object.namespace()) && wanted.seen_by_any(&routes.export_to, object.namespace())
     });
-    let host = full_host(wanted.service, wanted.namespace);
+    let host = wanted.domain.host(wanted.service, wanted.namespace);
     let Some((object, routes)) = claiming.next() else {
         let routes: Vec<Value> = wanted.versions.iter().map(|version| route(wanted, version, &host)).collect();
         let default = json!({ "route": [{ "destination": { "host": host, "subset": subset(wanted.active) } }] });
@@ -263,7 +266,8 @@ pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem>
             .flat_map(|(_, rule)| rule.subsets)
             .any(|one| one.labels.get(wanted.label) == Some(version));
         if !known {
-            let rule = destination_rule(wanted.namespace, wanted.service, wanted.label, [version.as_str()]);
+            let rule =
+                destination_rule(wanted.domain, wanted.namespace, wanted.service, wanted.label, [version.as_str()]);
             let message = format!("no DestinationRule of Service {} has a subset for {version}", wanted.service);
             return missing(message, &rule.spec);
         }

@@ -192,7 +192,10 @@ impl Mesh {
             parts.clone()
         };
         let mut wait: Option<Duration> = None;
-        for target in parts.values().flat_map(|part| &part.targets).collect::<BTreeSet<_>>() {
+        let wanted: BTreeSet<Target> = parts.values().flat_map(|part| part.targets.iter().cloned()).collect();
+        // Flags may have had parts there that have none now.
+        let others = self.istio.plugin_targets().into_iter().filter(|target| !wanted.contains(target));
+        for target in &others.chain(wanted.iter().cloned()).collect::<BTreeSet<_>>() {
             let last = lock(&self.plugins).get(target).and_then(|(at, _)| *at);
             if let Some(rest) = last.and_then(|at| PAUSE.checked_sub(at.elapsed())) {
                 wait = Some(wait.map_or(rest, |wait| wait.min(rest)));
@@ -222,14 +225,16 @@ impl Mesh {
         // Both kinds at once would run the filter twice: what there is of the older one stays in use.
         let extends = istio.extensions.state() == super::watch::State::Current && old.is_none();
         let known = if extends {
-            istio.extensions.get(&target.namespace, &name).map(|found| plugin::records(&found))
+            istio.extensions.get(&target.namespace, &name).and_then(|found| plugin::known(&found))
         } else {
-            old.map(|found| plugin::records(&found))
+            old.and_then(|found| plugin::known(&found))
         };
-        let frozen: Vec<Record> =
-            known.into_iter().flatten().filter(|record| is_silent(record, parts, flags)).collect();
+        let records = known.iter().flat_map(|known| &known.flags);
+        let frozen: Vec<Record> = records.filter(|record| is_silent(record, parts, flags)).cloned().collect();
         let here = parts.values().filter(|part| part.targets.contains(target));
-        let Some(config) = plugin::config(here, &frozen, &self.image.cluster) else { return Ok(false) };
+        let config = plugin::config(here, &frozen, &self.image.cluster);
+        let left = || known.and_then(|known| plugin::left(known, target, parts.values()));
+        let Some(config) = config.or_else(left) else { return Ok(false) };
         fault::point("before a plugin is written");
         let metadata = metadata(&target.namespace, &name);
         let written = if extends {

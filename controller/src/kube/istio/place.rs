@@ -6,7 +6,8 @@ use std::sync::Arc;
 use flag::record::Record;
 use k8s_openapi::api::core::v1::Service;
 
-use super::routes::{clusters, long_hosts};
+use super::routes::clusters;
+use crate::kube::domain::Domain;
 use crate::kube::gateway::routes as gateway;
 use crate::observation::Place;
 use crate::spec::{Provider, Spec};
@@ -26,6 +27,7 @@ pub fn place(namespace: &str, spec: &Spec, services: &[Arc<Service>], before: Op
 
 /// The spec with everything by which Istio's proxies name the Services and their versions.
 pub fn complete(
+    domain: &Domain,
     namespace: &str,
     spec: &Spec,
     services: &[Arc<Service>],
@@ -34,14 +36,14 @@ pub fn complete(
 ) -> Spec {
     let mut spec = spec.clone();
     for service in &mut spec.services {
-        service.hosts.extend(long_hosts(&service.name, namespace));
+        service.hosts.extend(domain.hosts(&service.name, namespace));
         let known = before.iter().flat_map(|record| &record.members).find(|member| member.service == service.name);
         let listed = versions.iter().map(String::as_str);
         let found = match find(namespace, &service.name, services) {
             Some(whole) if spec.routing.provider == Provider::GatewayAPI => {
-                gateway::clusters(namespace, whole, services, &spec.version_label, listed)
+                gateway::clusters(domain, namespace, whole, services, &spec.version_label, listed)
             }
-            Some(whole) => clusters(&service.name, namespace, &gateway::ports(whole), listed),
+            Some(whole) => clusters(domain, &service.name, namespace, &gateway::ports(whole), listed),
             None => known.map(|member| member.clusters.clone()).unwrap_or_default(),
         };
         for (version, names) in found {

@@ -7,10 +7,13 @@ use flag::config::{Config, FlagService, Role};
 use flag::record::Record;
 use flag::snapshot::check_flags;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::object::{Kind, Object, TrafficExtension};
+use super::ours;
 use crate::kube::resource::MANAGER;
 use crate::spec::Callers;
 
@@ -51,6 +54,14 @@ pub struct Target {
 }
 
 impl Target {
+    /// That of a plugin as it is, if the controller wrote it.
+    pub fn of<K: Kind>(found: &Object<K>) -> Option<Target> {
+        let selector = found.spec.pointer("/selector/matchLabels");
+        let labels = selector.map_or_else(|| Ok(BTreeMap::new()), BTreeMap::deserialize).ok()?;
+        let target = Target { namespace: found.namespace().to_owned(), labels };
+        (ours(found) && target.name() == found.name_any()).then_some(target)
+    }
+
     /// The name of its plugin.
     pub fn name(&self) -> String {
         if self.labels.is_empty() {
@@ -130,6 +141,20 @@ pub fn config<'a>(parts: impl IntoIterator<Item = &'a Part>, frozen: &[Record], 
     })
 }
 
+/// What is left in a plugin where no flag has a part, if a flag that had one has none now: its callers are
+/// elsewhere. Who starts there does not choose a version any more, and goes by the routes without one, to the
+/// active version, so that this is safe in a switch too. Who runs there goes on by the record that it has, until it
+/// starts anew: what that leads to the old version arrives there, which keeps the old version. A flag that is gone
+/// stays, and so does one that was not asked yet.
+pub fn left<'a>(found: Config, target: &Target, parts: impl IntoIterator<Item = &'a Part> + Clone) -> Option<Config> {
+    let is_left = |record: &Record| {
+        let mut own = parts.clone().into_iter().filter(|part| part.record.name == record.name).peekable();
+        own.peek().is_none() || own.any(|part| part.targets.contains(target))
+    };
+    let (flags, gone): (Vec<_>, Vec<_>) = found.flags.into_iter().partition(is_left);
+    (!gone.is_empty()).then_some(Config { flags, ..found })
+}
+
 /// The spec of a plugin of kind `K`.
 pub fn spec<K: Kind>(image: &Image, target: &Target, config: &Config) -> Value {
     let mut wasm = json!({
@@ -152,9 +177,8 @@ pub fn spec<K: Kind>(image: &Image, target: &Target, config: &Config) -> Value {
     spec
 }
 
-/// The flags in a plugin as it is.
-pub fn records<K>(found: &Object<K>) -> Vec<Record> {
+/// What the filter is told by a plugin as it is.
+pub fn known<K>(found: &Object<K>) -> Option<Config> {
     let wasm = found.spec.get("wasm").unwrap_or(&found.spec);
-    let config = wasm.get("pluginConfig").and_then(|config| Config::parse(config.to_string().as_bytes()).ok());
-    config.map(|config| config.flags).unwrap_or_default()
+    Config::parse(wasm.get("pluginConfig")?.to_string().as_bytes()).ok()
 }

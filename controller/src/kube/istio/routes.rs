@@ -11,32 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::object::{DestinationRule, Object, Routes, VirtualService};
 use super::{MANAGED_BY, ours};
+use crate::kube::domain::Domain;
 use crate::kube::resource::MANAGER;
 
-/// The end of every Service's full name.
-const DOMAIN: &str = "svc.cluster.local";
 /// Bytes of the name of a subset: a DNS label.
 const SUBSET_BYTES: usize = 63;
-
-/// The full name of a Service.
-pub fn full_host(service: &str, namespace: &str) -> String {
-    format!("{service}.{namespace}.{DOMAIN}")
-}
-
-/// The names of a Service by which all namespaces know it.
-pub fn long_hosts(service: &str, namespace: &str) -> BTreeSet<String> {
-    ["", ".svc", ".svc.cluster.local"].iter().map(|end| format!("{service}.{namespace}{end}")).collect()
-}
-
-/// Whether an object in `place` that says `host` means this Service. Without a dot it is one of `place`.
-pub fn means(host: &str, place: &str, service: &str, namespace: &str) -> bool {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    if host.contains('.') {
-        long_hosts(service, namespace).contains(&host)
-    } else {
-        host == service && place == namespace
-    }
-}
 
 /// The subset of a version. Versions that are no DNS labels have other names, that do not collide.
 pub fn subset(version: &str) -> String {
@@ -51,12 +30,13 @@ pub fn subset(version: &str) -> String {
 
 /// The Envoy clusters of the versions whose subset has another name.
 pub fn clusters<'a>(
+    domain: &Domain,
     service: &str,
     namespace: &str,
     ports: &[i32],
     versions: impl IntoIterator<Item = &'a str>,
 ) -> BTreeMap<String, BTreeSet<String>> {
-    let host = full_host(service, namespace);
+    let host = domain.host(service, namespace);
     let renamed = versions.into_iter().map(|version| (version, subset(version)));
     let renamed = renamed.filter(|(version, subset)| version != subset && !ports.is_empty());
     let of = |subset: &str| ports.iter().map(|port| format!("outbound|{port}|{subset}|{host}")).collect();
@@ -84,19 +64,31 @@ pub fn metadata(namespace: &str, name: &str) -> ObjectMeta {
 }
 
 /// The routes of one Service of a record.
-pub fn virtual_service(namespace: &str, service: &str, header: &str, record: &Record) -> Object<VirtualService> {
-    let spec = json!({ "hosts": [full_host(service, namespace)], "http": http(namespace, service, header, record) });
+pub fn virtual_service(
+    domain: &Domain,
+    namespace: &str,
+    service: &str,
+    header: &str,
+    record: &Record,
+) -> Object<VirtualService> {
+    let host = domain.host(service, namespace);
+    let spec = json!({ "hosts": [host], "http": http(&host, header, record) });
     Object::new(metadata(namespace, &name(service)), spec)
 }
 
 /// The same for a VirtualService that knows the host and the paths itself, and delegates.
-pub fn delegate(namespace: &str, service: &str, header: &str, record: &Record) -> Object<VirtualService> {
-    let spec = json!({ "http": http(namespace, service, header, record) });
+pub fn delegate(
+    domain: &Domain,
+    namespace: &str,
+    service: &str,
+    header: &str,
+    record: &Record,
+) -> Object<VirtualService> {
+    let spec = json!({ "http": http(&domain.host(service, namespace), header, record) });
     Object::new(metadata(namespace, &delegate_name(service)), spec)
 }
 
-fn http(namespace: &str, service: &str, header: &str, record: &Record) -> Vec<Value> {
-    let host = full_host(service, namespace);
+fn http(host: &str, header: &str, record: &Record) -> Vec<Value> {
     let name = route::name(record);
     let to = |version: &str| json!([{ "destination": { "host": host, "subset": subset(version) } }]);
     let marked = record.versions.iter().map(|version| {
@@ -138,13 +130,14 @@ pub fn routed(found: &Object<VirtualService>, header: &str) -> BTreeSet<String> 
 
 /// The subsets of one Service.
 pub fn destination_rule<'a>(
+    domain: &Domain,
     namespace: &str,
     service: &str,
     label: &str,
     versions: impl IntoIterator<Item = &'a str>,
 ) -> Object<DestinationRule> {
     let subsets = versions.into_iter().map(|version| json!({ "name": subset(version), "labels": { label: version } }));
-    let spec = json!({ "host": full_host(service, namespace), "subsets": subsets.collect::<Vec<_>>() });
+    let spec = json!({ "host": domain.host(service, namespace), "subsets": subsets.collect::<Vec<_>>() });
     Object::new(metadata(namespace, &name(service)), spec)
 }
 

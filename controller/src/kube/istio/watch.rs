@@ -1,6 +1,7 @@
 //! What the cluster holds of Istio, kept current by watches that begin when somebody wants it and the
 //! cluster has it. I/O: the Kubernetes API.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::check::Found;
 use super::object::{
     DestinationRule, GRPCRoute, HTTPRoute, Kind, Object, TrafficExtension, VirtualService, WasmPlugin,
 };
+use super::plugin::Target;
 use crate::kube::cache::Changes;
 use crate::kube::index::Index;
 use crate::kube::trim::Trim;
@@ -175,6 +177,14 @@ impl Istio {
             State::Absent => problem(&self.plugins),
             _ => problem(&self.extensions),
         }
+    }
+
+    /// Where the controller has a plugin.
+    pub fn plugin_targets(&self) -> BTreeSet<Target> {
+        fn of<K: Kind>(watched: &Watched<K>) -> Vec<Target> {
+            lock(&watched.index).all().filter_map(|found| Target::of(found)).collect()
+        }
+        of(&self.plugins).into_iter().chain(of(&self.extensions)).collect()
     }
 
     /// All routes and rules.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rstest::rstest;
+use versionflag::kube::domain::Domain;
 use versionflag::kube::istio::check::{Found, Wanted, managed, user_provided};
 use versionflag::kube::istio::routes::{destination_rule, virtual_service};
 use versionflag::observation::RouteProblem;
@@ -29,6 +30,7 @@ fn asked(check: impl Fn(&Wanted<'_>) -> Option<RouteProblem>) -> Option<RoutePro
     let versions = BTreeSet::from(["v1".to_owned(), "v2".to_owned()]);
     let callers = BTreeSet::from(["shop".to_owned(), "web".to_owned()]);
     check(&Wanted {
+        domain: &Domain::default(),
         namespace: "shop",
         service: "reviews",
         header: "x-versionflag",
@@ -43,8 +45,8 @@ fn asked(check: impl Fn(&Wanted<'_>) -> Option<RouteProblem>) -> Option<RoutePro
 fn written() -> Found {
     let record = record("reviews", 5, "v1", &["v1", "v2"]);
     Found {
-        services: vec![Arc::new(virtual_service("shop", "reviews", "x-versionflag", &record))],
-        rules: vec![Arc::new(destination_rule("shop", "reviews", "version", ["v1", "v2"]))],
+        services: vec![Arc::new(virtual_service(&Domain::default(), "shop", "reviews", "x-versionflag", &record))],
+        rules: vec![Arc::new(destination_rule(&Domain::default(), "shop", "reviews", "version", ["v1", "v2"]))],
     }
 }
 

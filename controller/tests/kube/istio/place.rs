@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use versionflag::kube::domain::Domain;
 use versionflag::kube::istio::place::{complete, place};
 use versionflag::kube::istio::routes::subset;
 
@@ -35,15 +36,20 @@ fn a_service_has_its_long_names_and_those_of_the_spec() {
     cluster.service("reviews");
     let versions = BTreeSet::from(["v1".to_owned(), "1.2".to_owned()]);
     let spec = spec(", services: [{name: reviews, hosts: [shop.example.com]}]");
-    let found = complete("shop", &spec, &cluster.objects.services, &versions, None);
+    let found = complete(&Domain::default(), "shop", &spec, &cluster.objects.services, &versions, None);
     let service = &found.services[0];
     let hosts = ["reviews.shop", "reviews.shop.svc", "reviews.shop.svc.cluster.local", "shop.example.com"];
     assert_eq!(service.hosts, hosts.map(String::from).into());
-    let cluster = format!("outbound|80|{}|reviews.shop.svc.cluster.local", subset("1.2"));
-    assert_eq!(service.clusters, [("1.2".to_owned(), [cluster].into())].into());
+    let named = format!("outbound|80|{}|reviews.shop.svc.cluster.local", subset("1.2"));
+    assert_eq!(service.clusters, [("1.2".to_owned(), [named].into())].into());
+    // In another domain its full name is another one.
+    let domain: Domain = "corp.example".parse().unwrap();
+    let elsewhere = complete(&domain, "shop", &spec, &cluster.objects.services, &versions, None);
+    let hosts = ["reviews.shop", "reviews.shop.svc", "reviews.shop.svc.corp.example", "shop.example.com"];
+    assert_eq!(elsewhere.services[0].hosts, hosts.map(String::from).into());
     // Without the Service its ports are not known: what was known of them stays.
     let mut known = record("reviews", 5, "1.2", &["1.2"]);
     known.members[0].clusters = service.clusters.clone();
-    let found = complete("shop", &spec, &[], &versions, Some(&known));
+    let found = complete(&Domain::default(), "shop", &spec, &[], &versions, Some(&known));
     assert_eq!(found.services[0].clusters, service.clusters);
 }

@@ -4,7 +4,7 @@ use flag::config::Config;
 use rstest::rstest;
 use serde_json::{Value, json};
 use versionflag::kube::istio::object::{Object, TrafficExtension, WasmPlugin, contains};
-use versionflag::kube::istio::plugin::{Image, Part, Target, config, records, spec, targets, too_wide};
+use versionflag::kube::istio::plugin::{Image, Part, Target, config, known, left, spec, targets, too_wide};
 use versionflag::kube::istio::routes::metadata;
 
 use super::record;
@@ -107,11 +107,77 @@ fn what_is_written_is_read_again() {
     let target = all("shop");
     let plugin =
         Object::<WasmPlugin>::new(metadata("shop", "versionflag"), spec::<WasmPlugin>(&image(), &target, &config));
-    assert_eq!(records(&plugin), config.flags);
+    assert_eq!(known(&plugin), Some(config.clone()));
     let later = spec::<TrafficExtension>(&image(), &target, &config);
-    assert_eq!(records(&Object::<TrafficExtension>::new(metadata("shop", "versionflag"), later)), config.flags);
+    assert_eq!(known(&Object::<TrafficExtension>::new(metadata("shop", "versionflag"), later)), Some(config));
     let other = json!({ "pluginConfig": { "mine": true } });
-    assert_eq!(records(&Object::<WasmPlugin>::new(metadata("shop", "versionflag"), other)), []);
+    assert_eq!(known(&Object::<WasmPlugin>::new(metadata("shop", "versionflag"), other)), None);
+}
+
+/// Plugins of web, where reviews and ratings have been; `parts`: which flags have said where they are now.
+#[rstest]
+#[case::taken_out(&["reviews", "ratings"], &[("reviews", "shop")], Some(vec!["ratings"]))]
+#[case::all_taken_out(&["reviews", "ratings"], &[("reviews", "shop"), ("ratings", "shop")], Some(vec![]))]
+#[case::still_there(&["reviews", "ratings"], &[("reviews", "web"), ("ratings", "web")], None)]
+#[case::one_of_both(&["reviews", "ratings"], &[("reviews", "web"), ("ratings", "shop")], Some(vec!["reviews"]))]
+#[case::nobody_was_asked(&["reviews", "ratings"], &[], None)]
+#[case::deleted_or_not_asked(&["reviews"], &[("ratings", "shop")], None)]
+#[case::empty(&[], &[("reviews", "shop")], None)]
+fn a_flag_whose_callers_are_elsewhere_is_left_out(
+    #[case] there: &[&str],
+    #[case] parts: &[(&str, &str)],
+    #[case] expected: Option<Vec<&str>>,
+) {
+    let found: Vec<Part> = there.iter().map(|uid| part(uid, 3, "x-flag")).collect();
+    let found = config(&found, &[], CLUSTER).unwrap_or_else(|| {
+        let some = config([&part("reviews", 3, "x-flag")], &[], CLUSTER).unwrap();
+        Config { flags: vec![], ..some }
+    });
+    let moved = |(uid, place): &(&str, &str)| Part { targets: [all(place)].into(), ..part(uid, 3, "x-flag") };
+    let parts: Vec<Part> = parts.iter().map(moved).collect();
+    let left = left(found.clone(), &all("web"), &parts);
+    let expected = expected.map(|all| {
+        let flags = found.flags.iter().filter(|flag| all.contains(&flag.uid.as_str())).cloned().collect();
+        Config { flags, ..found.clone() }
+    });
+    assert_eq!(left, expected);
+    // A filter takes it, also without any flag.
+    if let Some(left) = left {
+        assert_eq!(Config::parse(&serde_json::to_vec(&left).unwrap()).unwrap(), left);
+    }
+}
+
+/// One that was deleted and made again is the same flag to those who go by it.
+#[test]
+fn a_flag_that_was_made_again_is_left_out_where_it_was_before() {
+    let found = config([&part("reviews", 3, "x-flag")], &[], CLUSTER).unwrap();
+    let mut again = part("reviews", 9, "x-flag");
+    again.record.uid = "other".to_owned();
+    assert_eq!(left(found.clone(), &all("shop"), [&again]), None);
+    assert_eq!(left(found, &all("web"), [&again]).unwrap().flags, []);
+}
+
+const OURS: &str = "labels: {app.kubernetes.io/managed-by: versionflag}";
+
+#[rstest]
+#[case::of_a_namespace(&format!("{{name: versionflag, {OURS}}}"), "{}", true)]
+#[case::of_a_gateway(
+    &format!("{{name: versionflag-gateway-9bb2739e, {OURS}}}"),
+    "{selector: {matchLabels: {istio: ingressgateway}}}",
+    true
+)]
+#[case::of_somebody_else("{name: versionflag}", "{}", false)]
+#[case::with_another_name(&format!("{{name: mine, {OURS}}}"), "{}", false)]
+#[case::with_another_selector(&format!("{{name: versionflag, {OURS}}}"), "{selector: {matchLabels: {a: b}}}", false)]
+#[case::with_no_selector_at_all(&format!("{{name: versionflag, {OURS}}}"), "{selector: {matchLabels: [a]}}", false)]
+fn a_plugin_says_which_pods_it_is_for(#[case] metadata: &str, #[case] spec: &str, #[case] is_ours: bool) {
+    let metadata = metadata.replacen('{', "{namespace: edge, ", 1);
+    let found: Object<WasmPlugin> = crate::objects::parse(&format!("{{metadata: {metadata}, spec: {spec}}}"));
+    let target = Target::of(&found);
+    assert_eq!(target.is_some(), is_ours);
+    if let Some(target) = target {
+        assert_eq!((target.namespace.as_str(), target.name()), ("edge", found.metadata.name.unwrap()));
+    }
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use rstest::rstest;
 use serde_json::json;
+use versionflag::kube::domain::Domain;
 use versionflag::kube::istio::routes::{
-    WARM_MS, clusters, delegate, destination_rule, means, routed, subset, virtual_service, warm,
+    WARM_MS, clusters, delegate, destination_rule, routed, subset, virtual_service, warm,
 };
 
 use super::record;
@@ -11,7 +12,8 @@ use super::record;
 #[test]
 fn a_version_has_a_route_and_the_rest_goes_to_the_active_one() {
     let record = record("reviews", 5, "v1", &["v1", "v2"]);
-    let object = serde_json::to_value(virtual_service("shop", "reviews", "x-flag", &record)).unwrap();
+    let object =
+        serde_json::to_value(virtual_service(&Domain::default(), "shop", "reviews", "x-flag", &record)).unwrap();
     let host = "reviews.shop.svc.cluster.local";
     let name = "versionflag:shop/reviews:v1,v2:v1";
     let to = |version: &str| json!([{ "destination": { "host": host, "subset": version } }]);
@@ -29,14 +31,14 @@ fn a_version_has_a_route_and_the_rest_goes_to_the_active_one() {
         })
     );
     // What a gateway delegates to has the same routes, and no hosts.
-    let delegate = serde_json::to_value(delegate("shop", "reviews", "x-flag", &record)).unwrap();
+    let delegate = serde_json::to_value(delegate(&Domain::default(), "shop", "reviews", "x-flag", &record)).unwrap();
     assert_eq!(delegate["metadata"]["name"], "versionflag-reviews-delegate");
     assert_eq!(delegate["spec"], json!({ "http": http }));
 }
 
 #[test]
 fn a_subset_is_all_pods_of_a_version() {
-    let rule = destination_rule("shop", "reviews", "release", ["v1", "1.2.0"]);
+    let rule = destination_rule(&Domain::default(), "shop", "reviews", "release", ["v1", "1.2.0"]);
     let spec = json!({
         "host": "reviews.shop.svc.cluster.local",
         "subsets": [
@@ -71,24 +73,30 @@ fn versions_that_look_alike_have_subsets_of_their_own() {
 
 #[test]
 fn proxies_are_told_the_clusters_of_renamed_versions() {
-    let found = clusters("reviews", "shop", &[80, 9080], ["v1", "1.2.0"]);
+    let found = clusters(&Domain::default(), "reviews", "shop", &[80, 9080], ["v1", "1.2.0"]);
     let name = subset("1.2.0");
     let of = |port: u16| format!("outbound|{port}|{name}|reviews.shop.svc.cluster.local");
     assert_eq!(found, [("1.2.0".to_owned(), [of(80), of(9080)].into())].into());
-    assert!(clusters("reviews", "shop", &[], ["1.2.0"]).is_empty());
+    assert!(clusters(&Domain::default(), "reviews", "shop", &[], ["1.2.0"]).is_empty());
 }
 
-#[rstest]
-#[case("reviews", "shop", true)]
-#[case("reviews", "other", false)]
-#[case("reviews.shop", "other", true)]
-#[case("reviews.shop.svc", "other", true)]
-#[case("Reviews.shop.svc.cluster.local.", "other", true)]
-#[case("reviews.other", "shop", false)]
-#[case("*.shop.svc.cluster.local", "shop", false)]
-#[case("ratings", "shop", false)]
-fn a_service_has_many_names(#[case] host: &str, #[case] place: &str, #[case] is: bool) {
-    assert_eq!(means(host, place, "reviews", "shop"), is);
+/// Istio takes the full name of a Service as it is, and knows none of another domain.
+#[test]
+fn what_is_written_has_the_names_of_the_cluster() {
+    let domain: Domain = "corp.example".parse().unwrap();
+    let record = record("reviews", 5, "1.2", &["1.2", "v2"]);
+    let service = virtual_service(&domain, "shop", "reviews", "x-flag", &record).spec;
+    let delegate = delegate(&domain, "shop", "reviews", "x-flag", &record).spec;
+    let rule = destination_rule(&domain, "shop", "reviews", "version", ["v1"]).spec;
+    let clusters = clusters(&domain, "reviews", "shop", &[80], ["1.2"]);
+    let host = "reviews.shop.svc.corp.example";
+    assert_eq!((&service["hosts"], &rule["host"]), (&json!([host]), &json!(host)));
+    for route in [&service, &delegate].into_iter().flat_map(|spec| spec["http"].as_array().unwrap()) {
+        assert_eq!(route["route"][0]["destination"]["host"], host);
+    }
+    assert_eq!(clusters["1.2"], [format!("outbound|80|{}|{host}", subset("1.2"))].into());
+    let all = format!("{service}{delegate}{rule}{clusters:?}");
+    assert!(!all.contains("cluster.local"), "{all}");
 }
 
 #[test]
@@ -106,7 +114,7 @@ fn a_route_leads_to_a_subset_that_was_there_before() {
 #[test]
 fn routes_say_where_they_lead() {
     let record = record("reviews", 5, "v1", &["v1", "v2"]);
-    let found = virtual_service("shop", "reviews", "x-flag", &record);
+    let found = virtual_service(&Domain::default(), "shop", "reviews", "x-flag", &record);
     assert_eq!(routed(&found, "x-flag"), record.versions);
     assert!(routed(&found, "x-other").is_empty());
 }
