@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rstest::rstest;
 use serde_json::{Value, json};
 use versionflag::kube::domain::Domain;
-use versionflag::kube::gateway::attach::{Attached, all};
+use versionflag::kube::gateway::attach::Attached;
 use versionflag::kube::gateway::check::{Found, managed, user_provided};
 use versionflag::kube::gateway::routes::{
     as_object, clusters, has_endpoints, http_route, route_name, routed, service, service_name, version_of,
