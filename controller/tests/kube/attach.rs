@@ -198,7 +198,7 @@ fn routes_of_gateways_that_the_spec_has_are_no_conflict_and_others_are() {
 fn written_for_the_service() -> Object<HTTPRoute> {
     let whole = whole(&[80]);
     let (found, _) = all("shop", &whole, &[]);
-    http_route("shop", "reviews", &found[0], HEADER, &record("reviews", 5, "v1", &["v1", "v2"]))
+    http_route("shop", "reviews", found.first().unwrap(), HEADER, &record("reviews", 5, "v1", &["v1", "v2"]))
 }
 
 const NO: &str = "status: 'False', reason: NotAllowedByListeners, message: hostnames do not fit";
