@@ -1,5 +1,6 @@
 //! What an operator asks for: the `spec` of a VersionFlag. Pure.
 
+mod attach;
 mod check;
 mod choice;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::span::Span;
 
+pub use attach::Attachment;
 pub use check::{Builtin, Check, Percent, Prometheus, Webhook, number};
 pub use choice::{
     CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTargetFailure, OnTimeout, PromotionMode,
@@ -314,11 +316,16 @@ pub struct Routing {
     /// The header that routes match.
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = text_rule(HEADER, NO_HEADER)))]
     pub header: String,
+    /// Gateways of the Gateway API to which the controller attaches routes of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub gateways: Vec<Attachment>,
 }
 
 impl Default for Routing {
     fn default() -> Self {
-        Routing { provider: Provider::Istio, management: Management::Managed, header: flag::config::HEADER.to_owned() }
+        let header = flag::config::HEADER.to_owned();
+        Routing { provider: Provider::Istio, management: Management::Managed, header, gateways: vec![] }
     }
 }
 
@@ -375,6 +382,7 @@ impl Spec {
         if self.switch.mode == SwitchMode::Fenced {
             wrong.push(format!("spec.switch.mode Fenced {NO_FENCE}"));
         }
+        wrong.extend(attach::validate(self));
         wrong.extend(check::validate(&self.checks));
         wrong
     }

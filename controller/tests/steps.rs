@@ -254,10 +254,49 @@ fn the_old_version_is_stopped_only_after_the_proxies_dropped_it() {
 #[rstest]
 #[case("switch: {mode: Fenced}", "Fenced is not supported yet")]
 #[case("routing: {header: X-Flag}", "not a lower-case HTTP header name")]
+#[case(
+    "routing: {gateways: [{name: a}]}",
+    "is for provider GatewayAPI and management Managed: set both, or take it out"
+)]
+#[case(
+    "routing: {provider: GatewayAPI, management: UserProvided, gateways: [{name: a}]}",
+    "is for provider GatewayAPI"
+)]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: ''}]}", "spec.routing.gateways[0] (): a Gateway has a name")]
+#[case(
+    "routing: {provider: GatewayAPI, gateways: [{name: a}, {name: b, service: c}]}",
+    "[1] (b): service \"c\" is not in spec.services"
+)]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: a, port: 0}]}", "[0] (a): port has to be from 1 to 65535")]
+#[case(
+    "routing: {provider: GatewayAPI, gateways: [{name: a, hostnames: [Shop.example]}]}",
+    "\"Shop.example\" is not a hostname"
+)]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: a, hostnames: ['*']}]}", "\"*\" is not a hostname")]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: a, path: reviews}]}", "\"reviews\" is not a path")]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: a, path: '/a//b'}]}", "\"/a//b\" is not a path")]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: a, path: '/a?b'}]}", "\"/a?b\" is not a path")]
 #[case("preview: {header: X-Me, value: a}", "not a lower-case HTTP header name")]
 fn what_is_not_supported_is_refused(#[case] extra: &str, #[case] why: &str) {
     let wrong = spec(&format!(", {extra}")).validate();
     assert!(wrong.iter().any(|one| one.contains(why)), "{wrong:?}");
+}
+
+#[test]
+fn a_gateway_needs_a_name_only_and_a_service_where_there_are_several() {
+    let gateway = |fields: &str| format!(", routing: {{provider: GatewayAPI, gateways: [{{name: a{fields}}}]}}");
+    let all =
+        ", namespace: edge, sectionName: https, hostnames: ['*.shop.example', shop.example], port: 80, path: /a-b/c";
+    for fields in ["", all] {
+        assert_eq!(spec(&gateway(fields)).validate(), Vec::<String>::new(), "{fields}");
+    }
+    let mut several = spec(&gateway(""));
+    let mut other = several.services[0].clone();
+    other.name = "other".to_owned();
+    several.services.push(other);
+    assert_eq!(several.validate(), ["spec.routing.gateways[0] (a): name one of spec.services in service"]);
+    several.routing.gateways[0].service = Some("other".to_owned());
+    assert_eq!(several.validate(), Vec::<String>::new());
 }
 
 #[test]

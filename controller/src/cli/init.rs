@@ -105,6 +105,7 @@ pub(super) fn routes(domain: &Domain, namespace: &str, spec: &Spec, service: &st
         versions: &versions,
         active: &spec.version,
         callers: &callers,
+        gateways: &spec.routing.gateways,
     };
     let rule = destination_rule(domain, namespace, service, &spec.version_label, [spec.version.as_str()]);
     let rule = json!({

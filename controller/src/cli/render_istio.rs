@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use crate::kube::domain::Domain;
-use crate::kube::gateway::routes as gateway;
+use crate::kube::gateway::{attach, routes as gateway};
 use crate::kube::istio::object::{Object, WasmPlugin};
 use crate::kube::istio::place;
 use crate::kube::istio::plugin::{Image, Part, config, spec, targets};
@@ -73,7 +73,7 @@ pub(super) fn render(
         Provider::GatewayAPI => by_gateway_api(&flag, &namespace, &services, &record)?,
         _ => by_istio(domain, &flag, &namespace, &record)?,
     };
-    let targets = targets(&namespace, &flag.spec.callers);
+    let targets = targets(&namespace, &flag.spec.all_callers());
     let header = flag.spec.routing.header.clone();
     let part = Part { age: (None, String::new()), targets: targets.clone(), header, record };
     if let Some(config) = config([&part], &[], &image.cluster) {
@@ -122,8 +122,12 @@ fn by_gateway_api(
         for version in &record.versions {
             documents.push(yaml(&gateway::service(namespace, whole, &flag.spec.version_label, version))?);
         }
-        for port in gateway::ports(whole) {
-            documents.push(yaml(&gateway::http_route(namespace, name, port, header, record))?);
+        let (attached, wrong) = attach::all(namespace, whole, &flag.spec.routing.gateways);
+        if !wrong.is_empty() {
+            return Err(wrong.join("; "));
+        }
+        for one in attached {
+            documents.push(yaml(&gateway::http_route(namespace, name, &one, header, record))?);
         }
     }
     Ok(documents)

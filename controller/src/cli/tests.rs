@@ -279,6 +279,15 @@ const FLAG: &str = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, met
 const SERVICE: &str = "---\n{apiVersion: v1, kind: Service, metadata: {name: reviews}, \
      spec: {selector: {app: reviews}, ports: [{port: 80, name: http}, {port: 81, name: grpc}]}}\n";
 
+/// With a route of a gateway.
+fn attached(fields: &str) -> String {
+    let routing = format!("routing: {{provider: GatewayAPI, gateways: [{{name: public, namespace: edge{fields}}}]}}");
+    format!(
+        "{}{SERVICE}",
+        FLAG.replace("callers: {gateways: [{namespace: edge, matchLabels: {istio: ingress}}]}", &routing)
+    )
+}
+
 /// What is rendered, and `KIND NAMESPACE/NAME` of each document.
 fn rendered(file: &str, provider: Provider, domain: &Domain) -> (Vec<serde_json::Value>, Vec<String>) {
     let (url, cluster) =
@@ -366,7 +375,21 @@ fn what_would_be_written_for_the_gateway_api_is_printed() {
     let config = documents[5]["spec"]["pluginConfig"].to_string();
     let clusters = &flag::config::Config::parse(config.as_bytes()).unwrap().flags[0].members[0].clusters;
     assert!(clusters["v2"].contains("outbound|81||reviews-v2.shop.svc.cluster.local"), "{clusters:?}");
+    let (documents, named) =
+        rendered(&attached(", port: 81, hostnames: [shop.example]"), Provider::GatewayAPI, &Domain::default());
+    assert!(named[4].starts_with("HTTPRoute shop/versionflag-reviews-81-gateway-"), "{named:?}");
+    assert_eq!(documents[4]["spec"]["hostnames"], json!(["shop.example"]));
+    assert!(named[5].starts_with("WasmPlugin edge/versionflag-gateway-"), "{named:?}");
+    assert_eq!(named.len(), 7, "{named:?}");
     let image = Image::default();
+    for (provider, why) in [
+        (Provider::GatewayAPI, "Service reviews has several ports, 80, 81: name one of them in port"),
+        (Provider::Istio, "spec.routing.gateways is for provider GatewayAPI"),
+    ] {
+        let input = render_istio::read(&attached("")).unwrap();
+        let refused = render_istio::render(input, provider, &[], &image, &Domain::default()).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
     let missing =
         render_istio::render(render_istio::read(FLAG).unwrap(), Provider::GatewayAPI, &[], &image, &Domain::default());
     assert!(missing.unwrap_err().starts_with("Service reviews is not in the file"));

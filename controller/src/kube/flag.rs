@@ -148,7 +148,7 @@ impl Flag {
     /// Whether changes in these namespaces, or reports of these proxies, may move it. Those of its
     /// own namespace do.
     pub(super) fn concerns(&self, namespaces: &BTreeSet<String>, reported: &BTreeSet<String>) -> bool {
-        let callers = &self.spec.as_ref().unwrap_or(&self.resource.spec).callers;
+        let callers = self.spec.as_ref().unwrap_or(&self.resource.spec).all_callers();
         let gateways = || callers.gateways.iter().filter_map(|gateway| gateway.namespace.as_ref());
         !callers.namespaces.is_disjoint(namespaces)
             || gateways().any(|namespace| namespaces.contains(namespace))

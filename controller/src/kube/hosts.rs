@@ -95,9 +95,9 @@ pub(super) fn host_names(domain: &Domain, spec: &Spec, service: &Service, namesp
 
 /// Where the proxies are that are sent the flag.
 fn places(flag: &VersionFlag) -> BTreeSet<String> {
-    let callers = &flag.spec.callers;
+    let callers = flag.spec.all_callers();
     let gateways = callers.gateways.iter().filter_map(|gateway| gateway.namespace.clone());
-    gateways.chain(namespaces(&flag.namespace().unwrap_or_default(), callers)).collect()
+    gateways.chain(namespaces(&flag.namespace().unwrap_or_default(), &callers)).collect()
 }
 
 /// The hosts that proxies were given for it.

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use super::pods;
 use super::resource::PROXY;
 use super::workloads::Workloads;
-use crate::spec::Spec;
+use crate::spec::{Callers, Spec};
 
 /// The proxies that have to ack a flag of `namespace`: those of all pods that say that theirs runs
 /// the filter and that are not proven stopped.
@@ -23,14 +23,16 @@ pub fn expected(namespace: &str, spec: &Spec, pods: &[Arc<Pod>]) -> BTreeSet<Str
 pub fn expected_in_mesh(namespace: &str, spec: &Spec, workloads: &Workloads, pods: &[Arc<Pod>]) -> BTreeSet<String> {
     let narrowed = |pod: &Pod| has_labels(pod, &spec.callers.pods.match_labels);
     let callers = pods.iter().filter(|pod| in_mesh(namespace, spec, pod) && narrowed(pod));
-    let gateways = pods.iter().filter(|pod| is_gateway(namespace, spec, pod));
+    let gateways = spec.all_callers();
+    let gateways = pods.iter().filter(|pod| is_gateway(namespace, &gateways, pod));
     let called = workloads.services.values().flat_map(|groups| groups.values().flat_map(|group| &group.pods));
     names_of_sidecars(callers.chain(gateways).chain(called))
 }
 
 /// Every proxy whose plugin has the flag: it is told of a flip although nobody may wait for it.
 pub fn audience_in_mesh(namespace: &str, spec: &Spec, pods: &[Arc<Pod>]) -> BTreeSet<String> {
-    let there = |pod: &&Arc<Pod>| in_mesh(namespace, spec, pod) || is_gateway(namespace, spec, pod);
+    let gateways = spec.all_callers();
+    let there = |pod: &&Arc<Pod>| in_mesh(namespace, spec, pod) || is_gateway(namespace, &gateways, pod);
     names_of_sidecars(pods.iter().filter(there))
 }
 
@@ -43,9 +45,9 @@ fn in_mesh(namespace: &str, spec: &Spec, pod: &Pod) -> bool {
     place == namespace || spec.callers.namespaces.contains(&place)
 }
 
-fn is_gateway(namespace: &str, spec: &Spec, pod: &Pod) -> bool {
+fn is_gateway(namespace: &str, callers: &Callers, pod: &Pod) -> bool {
     let place = pod.namespace().unwrap_or_default();
-    let mut gateways = spec.callers.gateways.iter();
+    let mut gateways = callers.gateways.iter();
     gateways.any(|gateway| gateway.namespace(namespace) == place && has_labels(pod, &gateway.match_labels))
 }
 

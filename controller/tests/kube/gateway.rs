@@ -6,9 +6,10 @@ use std::sync::Arc;
 use rstest::rstest;
 use serde_json::{Value, json};
 use versionflag::kube::domain::Domain;
+use versionflag::kube::gateway::attach::Attached;
 use versionflag::kube::gateway::check::{Found, managed, user_provided};
 use versionflag::kube::gateway::routes::{
-    as_object, clusters, has_endpoints, http_route, routed, service, service_name, version_of,
+    as_object, clusters, has_endpoints, http_route, route_name, routed, service, service_name, version_of,
 };
 use versionflag::kube::istio::check::Wanted;
 use versionflag::kube::istio::object::contains;
@@ -22,6 +23,10 @@ const HEADER: &str = "x-versionflag";
 fn object<T: k8s_openapi::serde::de::DeserializeOwned>(name: &str, spec: &str) -> Arc<T> {
     let (namespace, name) = name.split_once('/').unwrap();
     Arc::new(parse(&format!("{{metadata: {{name: {name}, namespace: {namespace}}}, spec: {spec}}}")))
+}
+
+fn of_port(port: i32) -> Attached<'static> {
+    Attached { name: route_name("reviews", port), port, gateway: None }
 }
 
 /// Namespace shop, with reviews on one port.
@@ -57,6 +62,7 @@ fn wanted_of(active: &'static str) -> Wanted<'static> {
         versions,
         active,
         callers,
+        gateways: &[],
     }
 }
 
@@ -67,7 +73,7 @@ const TO: &str = "backendRefs: [{name: reviews, namespace: shop, port: 80}]";
 fn what_is_written_leads_to_each_version_and_the_rest_to_the_active_one() {
     let found = plain();
     let record = record("reviews", 5, "v1", &["v1", "v2"]);
-    let written = http_route("shop", "reviews", 80, HEADER, &record);
+    let written = http_route("shop", "reviews", &of_port(80), HEADER, &record);
     assert_eq!(written.name(), "shop/versionflag-reviews-80");
     let rule = |rule: usize, version: &str, marked: bool| {
         let mut condition = json!({ "path": { "type": "PathPrefix", "value": "/" } });

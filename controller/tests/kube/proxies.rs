@@ -68,6 +68,8 @@ fn a_pod_without_a_node_has_never_started() {
 
 const SIDECAR: &str = "containers: [{name: app}, {name: istio-proxy}]";
 const GATEWAYS: &str = ", callers: {gateways: [{namespace: edge, matchLabels: {istio: ingress}}]}";
+const ATTACHED: &str = ", routing: {provider: GatewayAPI, gateways: [{name: public, namespace: edge}, {name: near}]}, \
+     callers: {pods: {matchLabels: {app: web}}}";
 const NARROWED: &str = ", callers: {pods: {matchLabels: {app: web}}}";
 
 /// Who has to ack, and who else is told.
@@ -119,6 +121,25 @@ const NARROWED: &str = ", callers: {pods: {matchLabels: {app: web}}}";
 #[case::a_gateway("edge", "istio: ingress", SIDECAR, RUNNING, GATEWAYS, true, true)]
 #[case::another_gateway("edge", "istio: egress", SIDECAR, RUNNING, GATEWAYS, false, false)]
 #[case::a_gateway_elsewhere("other", "istio: ingress", SIDECAR, RUNNING, GATEWAYS, false, false)]
+#[case::of_a_gateway("edge", "gateway.networking.k8s.io/gateway-name: public", SIDECAR, RUNNING, ATTACHED, true, true)]
+#[case::of_a_near_gateway(
+    "shop",
+    "gateway.networking.k8s.io/gateway-name: near",
+    SIDECAR,
+    RUNNING,
+    ATTACHED,
+    true,
+    true
+)]
+#[case::of_another_gateway(
+    "edge",
+    "gateway.networking.k8s.io/gateway-name: near",
+    SIDECAR,
+    RUNNING,
+    ATTACHED,
+    false,
+    false
+)]
 #[case::ended("shop", "app: web", SIDECAR, "{phase: Succeeded}", "", false, false)]
 #[case::failed("shop", "app: reviews, version: v1", SIDECAR, "{phase: Failed}", "", false, false)]
 #[case::starting("shop", "app: web", SIDECAR, "{phase: Pending}", "", true, true)]

@@ -26,6 +26,7 @@
 //! | `services` | kube-proxy, for pods without a sidecar |
 //! | `objects` | what is written to the API |
 //! | [`mtls`] | the controller with certificates of the mesh |
+//! | `gateway` | ingress gateways, by either API |
 //! | [`replica`] | another istiod, which can be kept from seeing what changes |
 //! | [`switch`] | one VersionFlag: what is asked of it, and what it shows |
 //! | [`flips`], [`churn`] | how long ways to move requests take, also while the mesh is busy |
@@ -33,6 +34,7 @@
 
 pub mod churn;
 pub mod flips;
+mod gateway;
 mod kubelet;
 pub mod mtls;
 mod network;
@@ -209,29 +211,6 @@ impl<'a> Mesh<'a> {
         }
         self.steps.done(&workloads.iter().map(Workload::full_name).collect::<Vec<_>>().join(", "));
         Ok(())
-    }
-
-    /// A gateway for hosts of the mesh, on port 80 of its Service.
-    pub async fn gateway(&self, name: &str) -> Result<Rc<Pod>> {
-        let workload = Workload::named(name);
-        let gateway = json!({
-            "apiVersion": "networking.istio.io/v1", "kind": "Gateway",
-            "metadata": { "name": name, "namespace": workload.namespace },
-            "spec": {
-                "selector": { "app": name },
-                "servers": [{ "hosts": ["*"], "port": { "number": SERVICE_PORT, "name": "http", "protocol": "HTTP" } }],
-            },
-        });
-        self.apply_all(vec![
-            workload.account(),
-            workload.service(),
-            workload.gateway(&self.envoy, &self.domain),
-            gateway,
-        ])
-        .await?;
-        self.is_ready(&workload).await?;
-        self.steps.done(name);
-        self.pod(name)
     }
 
     async fn is_ready(&self, workload: &Workload) -> Result<()> {

@@ -104,7 +104,11 @@ impl Workload {
 
     /// The Deployment of an ingress gateway.
     pub(super) fn gateway(&self, envoy: &str, domain: &str) -> Value {
-        self.deployment_of(vec![self.proxy("router", envoy, domain)], true)
+        let mut deployment = self.deployment_of(vec![self.proxy("router", envoy, domain)], true);
+        // As the pods of a Gateway of the Gateway API have it.
+        deployment["spec"]["template"]["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"] =
+            json!(self.name);
+        deployment
     }
 
     fn deployment_of(&self, containers: Vec<Value>, proxied: bool) -> Value {

@@ -181,6 +181,176 @@ fn a_switch_writes_a_route_and_a_service_for_each_version() {
     });
 }
 
+/// The route of the one Gateway.
+async fn attached(cluster: &Cluster<'_>) -> Result<Value> {
+    let all = cluster.kubectl(&["get", "httproutes", "--namespace=shop", "--output=json"]).await?;
+    let mut all: Value = serde_json::from_str(&all)?;
+    let all = all["items"].as_array_mut().context("no routes")?;
+    let name = |route: &Value| route["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    all.retain(|route| name(route).starts_with("versionflag-reviews-9080-gateway-"));
+    ensure!(all.len() == 1, "{all:?}");
+    Ok(all.remove(0))
+}
+
+/// Each rule of it: the version that is asked for, its path, and where it leads.
+fn rules(route: &Value) -> Vec<[&str; 3]> {
+    let rules = route["spec"]["rules"].as_array().into_iter().flatten();
+    let rule = rules.map(|rule| {
+        let condition = &rule["matches"][0];
+        [&condition["headers"][0]["value"], &condition["path"]["value"], &rule["backendRefs"][0]["name"]]
+    });
+    rule.map(|all| all.map(|value| value.as_str().unwrap_or_default())).collect()
+}
+
+/// Waits for these rules.
+async fn waits_for_rules(cluster: &Cluster<'_>, expected: &[[&str; 3]]) -> Result<Value> {
+    wait_for(&format!("a route with {expected:?}"), LIMIT, async || {
+        let route = attached(cluster).await?;
+        ensure!(rules(&route) == expected, "{route}");
+        Ok(route)
+    })
+    .await
+}
+
+/// What a Gateway would say of the route.
+async fn answers(cluster: &Cluster<'_>, accepted: &str, why: &str) -> Result<()> {
+    let route = attached(cluster).await?;
+    let condition = |kind: &str, status: &str| {
+        json!({
+            "type": kind, "status": status, "reason": "Because", "message": why,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    let said = json!({ "status": { "parents": [{
+        "parentRef": route["spec"]["parentRefs"][0], "controllerName": "istio.io/gateway-controller",
+        "conditions": [condition("Accepted", accepted), condition("ResolvedRefs", "True")],
+    }] } });
+    let name = route["metadata"]["name"].as_str().context("no name")?.to_owned();
+    let patch = ["patch", "httproute", &name, "--namespace=shop", "--subresource=status", "--type=merge", "--patch"];
+    cluster.kubectl(&[&patch[..], &[&said.to_string()]].concat()).await.map(drop)
+}
+
+#[test]
+fn routes_are_attached_to_a_gateway_and_flipped_like_the_others() {
+    story("gateway-attached", async |cluster| {
+        start(cluster).await?;
+        install_istio(cluster).await?;
+        cluster.install_crds(&gateway_api_crds()?).await?;
+        cluster.apply_manifests("kubernetes/istio/gateway-api").await?;
+        cluster.kubectl(&["create", "namespace", "edge"]).await?;
+        let with = |gateway: Value| {
+            let mut flag = by_gateway_api();
+            flag["spec"]["routing"]["gateways"] = json!([gateway]);
+            flag
+        };
+        for (field, value, why) in [
+            ("path", json!("reviews"), "\"reviews\" is not a path"),
+            ("hostnames", json!(["Shop.example"]), "\"Shop.example\" is not a hostname"),
+            ("port", json!(0), "spec.routing.gateways[0].port"),
+        ] {
+            let mut gateway = json!({ "name": "public" });
+            gateway[field] = value;
+            let refused = cluster.apply(&with(gateway).to_string()).await.unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+        }
+        let public = json!({
+            "name": "public", "namespace": "edge", "sectionName": "https", "hostnames": ["shop.example"],
+            "path": "/reviews",
+        });
+        let mut by_istio = with(public.clone());
+        by_istio["spec"]["routing"]["provider"] = json!("Istio");
+        cluster.apply(&by_istio.to_string()).await?;
+        let _controller = controller(cluster, "controller", &["--plugin-url", PLUGIN]).await?;
+        let invalid = condition(cluster, "reviews", "Stalled", "InvalidSpec").await?;
+        let message = invalid["message"].as_str().unwrap_or_default();
+        assert!(message.contains("spec.routing.gateways is for provider GatewayAPI"), "{message}");
+        beside(cluster, async {
+            patch(cluster, "reviews", json!({ "routing": { "provider": "GatewayAPI" } })).await?;
+            // No Istio here says anything of it.
+            let unknown = condition(cluster, "reviews", "RoutesReady", "GatewayUnknown").await?;
+            let message = unknown["message"].as_str().unwrap_or_default();
+            assert!(
+                message.starts_with("nobody answers for Gateway edge/public, to which HTTPRoute shop/"),
+                "{message}"
+            );
+            let route = attached(cluster).await?;
+            let parent = json!([{
+                "group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "edge", "name": "public",
+                "sectionName": "https",
+            }]);
+            assert_eq!(
+                (&route["spec"]["parentRefs"], &route["spec"]["hostnames"]),
+                (&parent, &json!(["shop.example"]))
+            );
+            assert_eq!(rules(&route), [["v1", "/reviews", "reviews-v1"], ["", "/reviews", "reviews-v1"]]);
+            // Its pods have the filter.
+            let plugins =
+                ["get", "trafficextensions", "--namespace=edge", "--output=jsonpath={.items[*].spec.selector}"];
+            let selected = cluster.kubectl(&plugins).await?;
+            assert_eq!(selected, r#"{"matchLabels":{"gateway.networking.k8s.io/gateway-name":"public"}}"#);
+            answers(cluster, "False", "no listener lets it in").await?;
+            let refused = condition(cluster, "reviews", "RoutesReady", "GatewayRefused").await?;
+            let message = refused["message"].as_str().unwrap_or_default();
+            assert!(message.ends_with("(Because): no listener lets it in"), "{message}");
+            answers(cluster, "True", "").await?;
+            condition(cluster, "reviews", "RoutesReady", "Written").await?;
+
+            patch(cluster, "reviews", json!({ "promotion": { "mode": "Manual" }, "version": "v2" })).await?;
+            reaches(cluster, "reviews", "AwaitingPromotion", "v1").await?;
+            let both = |default| {
+                [["v1", "/reviews", "reviews-v1"], ["v2", "/reviews", "reviews-v2"], ["", "/reviews", default]]
+            };
+            waits_for_rules(cluster, &both("reviews-v1")).await?;
+            let more = json!({ "promotion": { "mode": "Automatic" }, "cleanup": { "retainFor": "4s" } });
+            patch(cluster, "reviews", more).await?;
+            reaches(cluster, "reviews", "Retaining", "v2").await?;
+            waits_for_rules(cluster, &both("reviews-v2")).await?;
+            reaches(cluster, "reviews", "Stable", "v2").await?;
+            let alone = [["v2", "/reviews", "reviews-v2"], ["", "/reviews", "reviews-v2"]];
+            waits_for_rules(cluster, &alone).await?;
+
+            // Other hostnames are another spec of the same route, also none.
+            let mut open = public.clone();
+            open["hostnames"] = json!([]);
+            patch(cluster, "reviews", json!({ "routing": { "gateways": [open] } })).await?;
+            wait_for("the route without hostnames", LIMIT, async || {
+                let route = attached(cluster).await?;
+                ensure!(route["spec"]["hostnames"].as_array().is_none_or(Vec::is_empty), "{route}");
+                Ok(())
+            })
+            .await?;
+            condition(cluster, "reviews", "RoutesReady", "Written").await?;
+
+            // A route of somebody else's for the same Gateway, past the flag.
+            let theirs = json!({
+                "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+                "metadata": { "name": "theirs", "namespace": "shop" },
+                "spec": {
+                    "parentRefs": [{ "name": "public", "namespace": "edge" }],
+                    "rules": [{ "backendRefs": [{ "name": "reviews", "port": 9080 }] }],
+                },
+            });
+            cluster.apply(&theirs.to_string()).await?;
+            let past = condition(cluster, "reviews", "RoutesReady", "RouteConflict").await?;
+            let message = past["message"].as_str().unwrap_or_default();
+            assert!(message.starts_with("HTTPRoute shop/theirs leads past the flag of Service reviews"), "{message}");
+            cluster.kubectl(&["delete", "httproute", "theirs", "--namespace=shop"]).await?;
+            condition(cluster, "reviews", "RoutesReady", "Written").await?;
+
+            // Taken out of the spec, the route stays, and is named until somebody deletes it.
+            patch(cluster, "reviews", json!({ "routing": { "gateways": null } })).await?;
+            let left = condition(cluster, "reviews", "RoutesReady", "RouteConflict").await?;
+            let message = left["message"].as_str().unwrap_or_default();
+            assert!(message.contains("spec.routing.gateways does not ask for it any more: delete it"), "{message}");
+            let name = attached(cluster).await?["metadata"]["name"].as_str().context("no name")?.to_owned();
+            cluster.kubectl(&["delete", "httproute", &name, "--namespace=shop"]).await?;
+            condition(cluster, "reviews", "RoutesReady", "Written").await?;
+            Ok(())
+        })
+        .await
+    });
+}
+
 #[test]
 fn what_is_missing_in_the_operators_routes_is_given() {
     story("gateway-provided", async |cluster| {

@@ -2,6 +2,7 @@
 //! the mesh.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ::flag::record::Record;
 use kube::ResourceExt;
@@ -9,9 +10,11 @@ use kube::ResourceExt;
 use super::mesh::pending;
 use super::{Flag, Look, Surroundings, TurnError};
 use crate::fault;
+use crate::kube::gateway::attach::{self, Attached};
 use crate::kube::gateway::check::{self, Found};
 use crate::kube::gateway::routes;
 use crate::kube::istio::check::Wanted;
+use crate::kube::istio::object::{HTTPRoute, Object};
 use crate::kube::istio::ours;
 use crate::kube::istio::routes as istio;
 use crate::observation::{RouteProblem, Workload};
@@ -42,7 +45,12 @@ pub(super) fn problem(
     }
     check::managed(wanted, found).or_else(|| {
         machine.record.as_ref()?;
-        unrouted(wanted, workloads, found, around)
+        let whole = routes::find(&found.services, wanted.service)?;
+        let (attached, _) = attach::all(wanted.namespace, whole, wanted.gateways);
+        let written = |one: &Attached<'_>| around.mesh.istio.http_routes.get(wanted.namespace, &one.name);
+        let all: Vec<_> = attached.iter().map(|one| (one, written(one))).collect();
+        let refused = || all.iter().find_map(|(one, route)| one.refusal(route.as_ref()?));
+        unrouted(wanted, workloads, &all, around).or_else(refused)
     })
 }
 
@@ -50,18 +58,16 @@ pub(super) fn problem(
 fn unrouted(
     wanted: &Wanted<'_>,
     workloads: &BTreeMap<String, Workload>,
-    found: &Found,
+    attached: &[(&Attached<'_>, Option<Arc<Object<HTTPRoute>>>)],
     around: &Surroundings<'_>,
 ) -> Option<RouteProblem> {
-    let whole = routes::find(&found.services, wanted.service)?;
     let slices = around.cache.slices(wanted.namespace);
-    let known = |port: i32| {
-        let route = around.mesh.istio.http_routes.get(wanted.namespace, &routes::route_name(wanted.service, port));
-        route.map(|route| routes::routed(&route, wanted.header)).unwrap_or_default()
+    let known = |route: &Option<Arc<Object<HTTPRoute>>>| {
+        route.as_ref().map(|route| routes::routed(route, wanted.header)).unwrap_or_default()
     };
-    let mut known = routes::ports(whole).into_iter().map(known);
+    let mut known = attached.iter().map(|(_, route)| known(route));
     let mut routed = known.next().unwrap_or_default();
-    known.for_each(|port| routed.retain(|version| port.contains(version)));
+    known.for_each(|other| routed.retain(|version| other.contains(version)));
     // What is ready serves by the whole Service. That says nothing of the one of the version.
     routed.retain(|version| {
         let ready = workloads.get(version).is_some_and(|workload| workload.ready);
@@ -100,16 +106,16 @@ impl Flag {
             };
             let there: BTreeSet<String> = record.versions.iter().filter(serves).cloned().collect();
             let since = mesh.subsets(&namespace, &format!("{service} by version"), &there, look.now_ms);
-            for port in routes::ports(whole) {
-                let name = routes::route_name(service, port);
-                let routed = mesh.istio.http_routes.get(&namespace, &name).map(|found| routes::routed(&found, header));
+            for one in attach::all(&namespace, whole, &look.spec.routing.gateways).0 {
+                let found = mesh.istio.http_routes.get(&namespace, &one.name);
+                let routed = found.map(|found| routes::routed(&found, header));
                 let (warm, next) = istio::warm(&record.versions, &routed.unwrap_or_default(), &since, look.now_ms);
                 self.warm_ms = self.warm_ms.into_iter().chain(next).min();
                 if !warm.contains(&record.active) {
                     continue;
                 }
                 let record = &Record { versions: warm, ..record.clone() };
-                let route = routes::http_route(&namespace, service, port, header, record);
+                let route = routes::http_route(&namespace, service, &one, header, record);
                 wrote |= mesh.keep(&mesh.istio.http_routes, route).await?;
             }
             if wrote {

@@ -46,8 +46,9 @@ impl Flag {
         let valid = wrong.is_empty().then(|| self.resource.spec.clone());
         self.spec = valid.or_else(|| self.spec.take());
         let spec = self.spec.as_ref().unwrap_or(&self.resource.spec).clone();
-        let gateways = spec.callers.gateways.iter().filter_map(|gateway| gateway.namespace.as_ref());
-        let others: BTreeSet<&String> = spec.callers.namespaces.iter().chain(gateways).collect();
+        let callers = spec.all_callers();
+        let gateways = callers.gateways.iter().filter_map(|gateway| gateway.namespace.as_ref());
+        let others: BTreeSet<&String> = callers.namespaces.iter().chain(gateways).collect();
         let objects = around.cache.near(&namespace, others);
         let workloads = Workloads::find(&namespace, &spec, &objects);
         let before = self.machine.record.as_ref();

@@ -30,7 +30,7 @@ pub(super) fn problem(name: &str, namespace: &str, spec: &Spec, around: &Surroun
     let unknown = istio.routes_problem(spec.routing.provider).or_else(|| istio.plugins_problem());
     let unknown = unknown.or_else(|| image.problem().map(|message| ("PluginUnknown", message)));
     let unknown =
-        unknown.or_else(|| too_wide(namespace, &spec.callers, &image.root).map(|message| ("TooWide", message)));
+        unknown.or_else(|| too_wide(namespace, &spec.all_callers(), &image.root).map(|message| ("TooWide", message)));
     if let Some((reason, message)) = unknown {
         return Some(Problem { reason, message });
     }
@@ -65,7 +65,7 @@ pub(super) fn routes(
     if let Some(message) = unwritten {
         return Some(problem("RoutesNotWritten", message.clone()));
     }
-    if let Some(message) = around.mesh.trouble(&targets(namespace, &spec.callers)) {
+    if let Some(message) = around.mesh.trouble(&targets(namespace, &spec.all_callers())) {
         return Some(problem("PluginNotWritten", message));
     }
     let (versions, active) = match &machine.record {
@@ -84,6 +84,7 @@ pub(super) fn routes(
             versions: &versions,
             active: &active,
             callers: &callers,
+            gateways: &spec.routing.gateways,
         };
         if let Some(found) = &by_gateway_api {
             let managed = spec.routing.management == Management::Managed;
@@ -181,7 +182,7 @@ impl Flag {
         let uid = self.resource.uid().unwrap_or_default();
         let part = Part {
             age: (created, uid.clone()),
-            targets: targets(&self.resource.namespace().unwrap_or_default(), &look.spec.callers),
+            targets: targets(&self.resource.namespace().unwrap_or_default(), &look.spec.all_callers()),
             header: look.spec.routing.header.clone(),
             record,
         };

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1;
 use serde_json::{Value, json};
 
+use super::attach;
 use super::object::{Condition, Rest, Routes};
-use super::routes::{find, ports, route_name, rule, service, service_name, spec, version_of};
+use super::routes::{find, ports, rule, service, service_name, spec, version_of};
 use crate::kube::istio::check::{Wanted, conflict, yaml};
 use crate::kube::istio::object::{self as istio, GRPCRoute, HTTPRoute, Kind, Object, VirtualService};
 use crate::kube::istio::ours;
@@ -158,14 +159,22 @@ impl Look<'_> {
         })
     }
 
-    /// A route of others, for other requests, that leads to the Service past the flag.
-    fn bypass(&self) -> Option<RouteProblem> {
+    /// A route for other requests, not one of those that are written, that leads to the Service past the flag.
+    fn bypass(&self, written: &[String]) -> Option<RouteProblem> {
         let Wanted { service, active, .. } = self.wanted;
         Route::all(self.found).find_map(|route| {
-            if route.ours || !self.parents(&route).is_empty() {
+            if route.ours && written.contains(&route.name) || !self.parents(&route).is_empty() {
                 return None;
             }
             let port = self.port(&route)?;
+            if route.ours {
+                // Nobody writes it any more, and the next switch would make it wrong.
+                let message = format!(
+                    "{} was written for a Gateway, and spec.routing.gateways does not ask for it any more: delete it",
+                    route.title
+                );
+                return Some(conflict(message, String::new()));
+            }
             let lack = self.lacks(&self.cases(&route), false)?;
             let why = match &lack {
                 Lack::Version(version, _) => format!("it has no rule for {version}"),
@@ -188,8 +197,8 @@ impl Look<'_> {
     /// The rule that puts it right.
     fn snippet(&self, lack: &Lack, port: i32) -> Value {
         let Wanted { header, active, .. } = self.wanted;
-        let Lack::Version(version, rest) = lack else { return rule(&self.to(active), port, header, None) };
-        let mut rule = rule(&self.to(version), port, header, Some(version));
+        let Lack::Version(version, rest) = lack else { return rule("/", &self.to(active), port, header, None) };
+        let mut rule = rule("/", &self.to(version), port, header, Some(version));
         if let Some(condition) = rule.pointer_mut("/matches/0").and_then(Value::as_object_mut) {
             condition.extend(rest.more.clone());
             let others =
@@ -224,7 +233,11 @@ pub fn managed(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
     if let Some(problem) = look.virtual_service() {
         return Some(problem);
     }
-    let names: Vec<String> = ports(look.whole).into_iter().map(|port| route_name(wanted.service, port)).collect();
+    let (attached, wrong) = attach::all(wanted.namespace, look.whole, wanted.gateways);
+    if let Some(message) = wrong.into_iter().next() {
+        return Some(RouteProblem { reason: "InvalidGateway", message, snippet: String::new() });
+    }
+    let names: Vec<String> = attached.into_iter().map(|one| one.name).collect();
     for route in Route::all(found).filter(|route| !route.ours) {
         if route.namespace == wanted.namespace && names.contains(&route.name) {
             let message = format!("{} has a name that the controller needs: rename it", route.title);
@@ -253,7 +266,7 @@ pub fn managed(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
         let snippet = service(wanted.namespace, look.whole, wanted.label, version).spec;
         return Some(conflict(message, yaml(&snippet)));
     }
-    look.bypass()
+    look.bypass(&names)
 }
 
 /// Whether the controller wrote a Service.
@@ -283,8 +296,8 @@ pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem>
         };
         let mut claiming = Route::all(found).filter(of_port);
         let Some(route) = claiming.next() else {
-            let rules = wanted.versions.iter().map(|version| rule(&look.to(version), port, header, Some(version)));
-            let default = rule(&look.to(active), port, header, None);
+            let rules = wanted.versions.iter().map(|version| rule("/", &look.to(version), port, header, Some(version)));
+            let default = rule("/", &look.to(active), port, header, None);
             let snippet = json!({
                 "apiVersion": HTTPRoute::api_version(), "kind": HTTPRoute::KIND,
                 "metadata": { "name": format!("{name}-{port}"), "namespace": namespace },
@@ -314,5 +327,5 @@ pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem>
             }
         };
     }
-    look.bypass()
+    look.bypass(&[])
 }

@@ -121,3 +121,42 @@ pub struct Rest {
     /// Path, method, parameters.
     pub more: Map<String, Value>,
 }
+
+/// What is looked at of the status of a route.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Said {
+    /// What is said for each of its parents.
+    pub parents: Vec<OfParent>,
+}
+
+/// What is said for one parent.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct OfParent {
+    /// In so many words.
+    pub conditions: Vec<Verdict>,
+}
+
+/// A condition of a status.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Verdict {
+    /// What it is about.
+    pub r#type: String,
+    /// Whether it is so.
+    pub status: String,
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+    /// The generation of the route that it is about.
+    pub observed_generation: Option<i64>,
+}
+
+impl Said {
+    /// What a status says. What does not make sense is not there.
+    pub fn of(status: &Value) -> Said {
+        Said::deserialize(status).unwrap_or_default()
+    }
+}

@@ -12,13 +12,14 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::attach::Attached;
 use super::object::Routes;
 use crate::kube::domain::Domain;
 use crate::kube::istio::object::{HTTPRoute, Object, Service};
 use crate::kube::istio::routes::{metadata, name, subset};
 
-/// Bytes of the name of a Service: a DNS label.
-const NAME_BYTES: usize = 63;
+/// Bytes of a name: a DNS label.
+pub(super) const NAME_BYTES: usize = 63;
 
 /// The Service of one version.
 pub fn service_name(service: &str, version: &str) -> String {
@@ -26,9 +27,14 @@ pub fn service_name(service: &str, version: &str) -> String {
     if name.len() <= NAME_BYTES {
         return name;
     }
-    let hash: String = Sha256::digest(name.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash = short_hash(&name);
     let kept: String = name.chars().take(NAME_BYTES - hash.len() - 1).collect();
     format!("{}-{hash}", kept.trim_end_matches('-'))
+}
+
+/// What tells long names apart.
+pub(super) fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The Service of this name, among those of its namespace.
@@ -74,28 +80,35 @@ pub fn route_name(service: &str, port: i32) -> String {
     format!("{}-{port}", name(service))
 }
 
-/// The routes of one port of a Service of a record.
-pub fn http_route(namespace: &str, service: &str, port: i32, header: &str, record: &Record) -> Object<HTTPRoute> {
+/// One of the HTTPRoutes of a Service of a record.
+pub fn http_route(
+    namespace: &str,
+    service: &str,
+    attached: &Attached<'_>,
+    header: &str,
+    record: &Record,
+) -> Object<HTTPRoute> {
+    let (path, port) = (attached.path(), attached.port);
     let marked = record.versions.iter().map(|version| (Some(version), version));
     let rules = marked.chain([(None, &record.active)]).enumerate().map(|(index, (marked, version))| {
-        let mut rule = rule(&service_name(service, version), port, header, marked);
+        let mut rule = rule(path, &service_name(service, version), port, header, marked);
         if let Some(fields) = rule.as_object_mut() {
             fields.insert("name".to_owned(), json!(route::rule_name(record, index)));
         }
         rule
     });
-    Object::new(metadata(namespace, &route_name(service, port)), spec(service, port, rules.collect()))
+    Object::new(metadata(namespace, &attached.name), attached.spec(namespace, service, rules.collect()))
 }
 
-/// A route of a port of a Service.
+/// A route of all requests to a port of a Service.
 pub fn spec(service: &str, port: i32, rules: Vec<Value>) -> Value {
     json!({ "parentRefs": [{ "group": "", "kind": "Service", "name": service, "port": port }], "rules": rules })
 }
 
 /// A rule that leads to the Service of a version; with `marked` only requests that have this in the header. All
 /// fields that have a default are there, so that what was written and what is found are alike.
-pub fn rule(to: &str, port: i32, header: &str, marked: Option<&String>) -> Value {
-    let path = json!({ "type": "PathPrefix", "value": "/" });
+pub fn rule(path: &str, to: &str, port: i32, header: &str, marked: Option<&String>) -> Value {
+    let path = json!({ "type": "PathPrefix", "value": path });
     let condition = match marked {
         Some(version) => {
             json!({ "path": path, "headers": [{ "type": "Exact", "name": header, "value": version }] })

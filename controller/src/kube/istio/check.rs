@@ -11,6 +11,7 @@ use super::ours;
 use super::routes::{delegate_name, destination_rule, name, subset};
 use crate::kube::domain::Domain;
 use crate::observation::RouteProblem;
+use crate::spec::Attachment;
 
 /// The routes and rules of a cluster.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +41,8 @@ pub struct Wanted<'a> {
     pub active: &'a str,
     /// The namespaces of the callers.
     pub callers: &'a BTreeSet<String>,
+    /// The Gateways to which routes are attached.
+    pub gateways: &'a [Attachment],
 }
 
 pub(in crate::kube) fn conflict(message: String, snippet: String) -> RouteProblem {

@@ -12,6 +12,7 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::ours;
 use crate::kube::trim::Trim;
 
 /// Which kind it is.
@@ -93,13 +94,15 @@ pub struct Object<K> {
     pub metadata: ObjectMeta,
     /// Whatever is in it.
     pub spec: Value,
+    /// What is said of it, where that is looked at.
+    pub status: Value,
     kind: PhantomData<fn() -> K>,
 }
 
 impl<K> Object<K> {
     /// One of this name and content.
     pub fn new(metadata: ObjectMeta, spec: Value) -> Object<K> {
-        Object { metadata, spec, kind: PhantomData }
+        Object { metadata, spec, status: Value::Null, kind: PhantomData }
     }
 
     /// The spec as far as it is looked at. What does not make sense is not there.
@@ -125,7 +128,7 @@ impl<K> Object<K> {
 
 impl<K> Clone for Object<K> {
     fn clone(&self) -> Object<K> {
-        Object::new(self.metadata.clone(), self.spec.clone())
+        Object { status: self.status.clone(), ..Object::new(self.metadata.clone(), self.spec.clone()) }
     }
 }
 
@@ -153,8 +156,11 @@ impl<'de, K> Deserialize<'de> for Object<K> {
             metadata: ObjectMeta,
             #[serde(default)]
             spec: Value,
+            #[serde(default)]
+            status: Value,
         }
-        Read::deserialize(deserializer).map(|read| Object::new(read.metadata, read.spec))
+        let read = Read::deserialize(deserializer)?;
+        Ok(Object { status: read.status, ..Object::new(read.metadata, read.spec) })
     }
 }
 
@@ -187,8 +193,12 @@ impl<K: Kind> Resource for Object<K> {
     }
 }
 
-impl<K> Trim for Object<K> {
+impl<K: Kind> Trim for Object<K> {
     fn trim(&mut self) {
+        // What gateways make of the routes that were written here.
+        if K::KIND != HTTPRoute::KIND || !ours(self) {
+            self.status = Value::Null;
+        }
         self.metadata.managed_fields = None;
         self.metadata.annotations = None;
         self.metadata.owner_references = None;

@@ -38,6 +38,7 @@ fn asked(check: impl Fn(&Wanted<'_>) -> Option<RouteProblem>) -> Option<RoutePro
         versions: &versions,
         active: "v1",
         callers: &callers,
+        gateways: &[],
     })
 }
 

@@ -54,6 +54,20 @@ fn a_flag_has_a_part_in_the_plugin_of_each_namespace(#[case] callers: &str, #[ca
     assert_eq!(found, expected);
 }
 
+#[test]
+fn a_gateway_that_a_route_is_attached_to_has_a_plugin_by_its_name() {
+    let spec = crate::objects::spec(
+        ", callers: {gateways: [{namespace: edge, matchLabels: {istio: ingress}}]}, \
+         routing: {provider: GatewayAPI, gateways: [{name: public, namespace: edge}, {name: near}]}",
+    );
+    let found = targets("shop", &spec.all_callers());
+    let labels = |(key, value): (&str, &str)| [(key.to_owned(), value.to_owned())].into();
+    let expected = [("istio", "ingress"), ("gateway.networking.k8s.io/gateway-name", "public")];
+    let expected = expected.map(|label| Target { namespace: "edge".to_owned(), labels: labels(label) });
+    // Where all pods have the filter, the near one has it too.
+    assert_eq!(found, expected.into_iter().chain([all("shop")]).collect());
+}
+
 #[rstest]
 #[case("shop", "", false)]
 #[case("shop", "gateways: [{namespace: istio-system, matchLabels: {istio: ingressgateway}}]", false)]
