@@ -299,6 +299,23 @@ fn a_gateway_needs_a_name_only_and_a_service_where_there_are_several() {
     assert_eq!(several.validate(), Vec::<String>::new());
 }
 
+#[rstest]
+#[case::same("name: a", "name: a", false)]
+#[case::one_hostname("name: a, hostnames: [b.example, c.example]", "name: a, hostnames: [c.example]", false)]
+#[case::all_listeners("name: a, sectionName: http", "name: a", false)]
+#[case::names("name: a", "name: b", true)]
+#[case::namespaces("name: a", "name: a, namespace: edge", true)]
+#[case::listeners("name: a, sectionName: http", "name: a, sectionName: https", true)]
+#[case::paths("name: a, path: /b", "name: a, path: /b/c", true)]
+#[case::hostnames("name: a, hostnames: [b.example]", "name: a, hostnames: [c.example]", true)]
+// The one with a hostname is the more exact.
+#[case::a_hostname_and_all("name: a, hostnames: [b.example]", "name: a", true)]
+fn two_routes_of_gateways_are_not_for_the_same_requests(#[case] one: &str, #[case] other: &str, #[case] valid: bool) {
+    let wrong = spec(&format!(", routing: {{provider: GatewayAPI, gateways: [{{{one}}}, {{{other}}}]}}")).validate();
+    let same = "spec.routing.gateways[1] (a): [0] is for the same requests: give one another path or other hostnames";
+    assert_eq!(wrong, if valid { vec![] } else { vec![same] });
+}
+
 #[test]
 fn routes_that_are_about_to_be_written_are_waited_for_and_block_nothing() {
     let problem = |reason| RouteProblem { reason, message: "a sentence".to_owned(), snippet: String::new() };

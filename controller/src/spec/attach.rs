@@ -72,6 +72,16 @@ impl Attachment {
         self.service.as_deref().is_none_or(|name| name == service)
     }
 
+    /// Whether some requests are as much for the one as for the other.
+    fn overlaps(&self, other: &Attachment) -> bool {
+        let listener =
+            self.section_name.is_none() || other.section_name.is_none() || self.section_name == other.section_name;
+        let named = !self.hostnames.is_disjoint(&other.hostnames);
+        (&self.namespace, &self.name, &self.path) == (&other.namespace, &other.name, &other.path)
+            && listener
+            && (named || self.hostnames.is_empty() && other.hostnames.is_empty())
+    }
+
     fn pods(&self) -> Gateway {
         let match_labels = BTreeMap::from([(GATEWAY_NAME.to_owned(), self.name.clone())]);
         Gateway { namespace: self.namespace.clone(), match_labels }
@@ -119,6 +129,9 @@ pub(super) fn validate(spec: &Spec) -> Vec<String> {
         }
         let hostnames = gateway.hostnames.iter().filter(|name| !is_hostname(name));
         wrong.extend(hostnames.map(|name| format!("{at}: {name:?} {NO_HOSTNAME}")));
+        if let Some(first) = routing.gateways.iter().take(index).position(|other| gateway.overlaps(other)) {
+            wrong.push(format!("{at}: [{first}] is for the same requests: give one another path or other hostnames"));
+        }
         if !is_path(&gateway.path) {
             wrong.push(format!("{at}: {:?} {NO_PATH}", gateway.path));
         }
