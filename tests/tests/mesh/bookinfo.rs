@@ -28,6 +28,7 @@ fn bookinfo_goes_as_it_is_written() {
         walk.next("apply -f docs/bookinfo/reviews.yaml").await?;
         walk.next("wait versionflag/reviews --for=condition=Ready").await?;
         walk.next("wait versionflag/reviews --for=jsonpath").await?;
+        walk.next("wait versionflag/reviews --for=condition=RoutesReady").await?;
         let tree = walk.next("versionflag status reviews").await?;
         assert!(tree.starts_with("reviews  v1  Stable"), "{tree}");
         let objects = walk.next("get ").await?;
