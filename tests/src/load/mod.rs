@@ -151,6 +151,15 @@ impl Load {
         Ok(results)
     }
 
+    /// Stops all of them, and gives the requests of all.
+    pub async fn stop_all(loads: Vec<Load>) -> Result<Results> {
+        let mut results = Results::default();
+        for load in loads {
+            results = results.and(load.stop().await?);
+        }
+        Ok(results)
+    }
+
     /// Stops it. No request failed, and these versions have answered, no others.
     pub async fn stop_served_by(self, versions: &[&str]) -> Result<Results> {
         let results = self.stop().await?;

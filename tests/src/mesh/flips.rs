@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::objects::{reroute, routed_to};
 use super::{APP_PORT, Mesh, SERVICE_PORT};
 use crate::clock::now_us;
-use crate::load::{Load, LoadPlan, Results};
+use crate::load::{Load, LoadPlan};
 use crate::wait::wait_for;
 
 /// Both versions are deployed under this name.
@@ -178,10 +178,7 @@ pub async fn measure(mesh: &Mesh<'_>, way: Way, callers: &[String], plan: &LoadP
         has_moved(load, from, to).await.with_context(|| way.name())?;
     }
     way.disarm(mesh).await?;
-    let mut results = Results::default();
-    for load in loads {
-        results = results.and(load.stop().await?);
-    }
+    let results = Load::stop_all(loads).await?;
     let after = |us: u64| (us as f64 - written as f64) / 1000.0;
     let first_new = results.first(to).context("no request on the new version")?.head_us;
     let last_old = results.last_started(from).context("no request on the old version")?.start_us;

@@ -11,7 +11,7 @@ use super::Mesh;
 use super::flips::quantiles;
 use super::switch::{LIMIT, ask, goes_on, reaches};
 use crate::clock::now_us;
-use crate::load::{LoadPlan, Results};
+use crate::load::{Load, LoadPlan};
 
 /// How long the old version has to be quiet in a flag of [`super::switch::adopt`].
 const QUIET_MS: f64 = 1_000.0;
@@ -46,10 +46,7 @@ pub async fn measure(mesh: &Mesh<'_>, callers: &[String], plan: &LoadPlan, from:
     tokio::time::timeout(LIMIT, stopped).await.context("the old version stays")??;
     let stopped = now_us();
     reaches(mesh, "Stable", to).await?;
-    let mut results = Results::default();
-    for load in loads {
-        results = results.and(load.stop().await?);
-    }
+    let results = Load::stop_all(loads).await?;
     let quiet = results.last(from).context("no request on the old version")?.end_us;
     Ok(Removal {
         after_quiet_ms: (stopped as f64 - quiet as f64) / 1000.0 - QUIET_MS,

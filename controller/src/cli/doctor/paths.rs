@@ -270,12 +270,12 @@ pub(super) fn encryption(facts: &Facts) -> Vec<Finding> {
 /// The DestinationRule that holds for callers of the flag service: their namespace's goes before the controller's,
 /// this before the mesh's, and the closest host before others.
 fn rule(facts: &Facts, host: &str) -> Option<(String, Destination)> {
-    let short = [format!("{MANAGER}.{}", facts.home), format!("{MANAGER}.{}.svc", facts.home)];
+    let names = facts.domain.hosts(MANAGER, &facts.home);
     let about = facts.rules.iter().filter_map(|object| {
         let rule = object.read::<Destination>();
         let place = [facts.namespace.as_str(), &facts.home].iter().position(|one| object.namespace() == *one);
         let width = if rule.host.starts_with('*') { usize::MAX.saturating_sub(rule.host.len()) } else { 0 };
-        (matches_host(&rule.host, host) || short.contains(&rule.host))
+        (matches_host(&rule.host, host) || names.contains(&rule.host))
             .then(|| ((place.unwrap_or(usize::MAX), width), object.name(), rule))
     });
     about.min_by_key(|(rank, ..)| *rank).map(|(_, name, rule)| (name, rule))

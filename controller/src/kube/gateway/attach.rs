@@ -5,8 +5,9 @@ use k8s_openapi::api::core::v1;
 use serde_json::{Value, json};
 
 use super::object::Said;
-use super::routes::{NAME_BYTES, ports, route_name, short_hash};
+use super::routes::{ending, ports, route_name};
 use crate::kube::istio::object::{HTTPRoute, Kind, Object};
+use crate::kube::istio::routes::short_hash;
 use crate::observation::RouteProblem;
 use crate::spec::Attachment;
 
@@ -71,9 +72,7 @@ fn gateway_route_name(namespace: &str, service: &str, port: i32, gateway: &Attac
     let section = gateway.section_name.as_deref().unwrap_or_default();
     let name = route_name(service, port);
     let hash = short_hash(&format!("{name} {}/{section} {}", title(namespace, gateway), gateway.path));
-    let end = format!("-gateway-{hash}");
-    let kept: String = name.chars().take(NAME_BYTES - end.len()).collect();
-    format!("{}{end}", kept.trim_end_matches('-'))
+    ending(&name, &format!("-gateway-{hash}"))
 }
 
 impl Attached<'_> {

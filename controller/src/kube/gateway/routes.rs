@@ -10,16 +10,15 @@ use flag::route;
 use k8s_openapi::api::core::v1::{self, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::attach::Attached;
 use super::object::Routes;
 use crate::kube::domain::Domain;
 use crate::kube::istio::object::{HTTPRoute, Object, Service};
-use crate::kube::istio::routes::{metadata, name, subset};
+use crate::kube::istio::routes::{metadata, name, short_hash, subset};
 
 /// Bytes of a name: a DNS label.
-pub(super) const NAME_BYTES: usize = 63;
+const NAME_BYTES: usize = 63;
 
 /// The Service of one version.
 pub fn service_name(service: &str, version: &str) -> String {
@@ -27,14 +26,13 @@ pub fn service_name(service: &str, version: &str) -> String {
     if name.len() <= NAME_BYTES {
         return name;
     }
-    let hash = short_hash(&name);
-    let kept: String = name.chars().take(NAME_BYTES - hash.len() - 1).collect();
-    format!("{}-{hash}", kept.trim_end_matches('-'))
+    ending(&name, &format!("-{}", short_hash(&name)))
 }
 
-/// What tells long names apart.
-pub(super) fn short_hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+/// As much of a name as fits before this end.
+pub(super) fn ending(name: &str, end: &str) -> String {
+    let kept: String = name.chars().take(NAME_BYTES.saturating_sub(end.len())).collect();
+    format!("{}{end}", kept.trim_end_matches('-'))
 }
 
 /// The Service of this name, among those of its namespace.

@@ -10,10 +10,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::object::{Kind, Object, TrafficExtension};
 use super::ours;
+use super::routes::short_hash;
 use crate::kube::resource::MANAGER;
 use crate::spec::Callers;
 
@@ -68,8 +68,7 @@ impl Target {
             return MANAGER.to_owned();
         }
         let labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let hash = Sha256::digest(labels.join(",").as_bytes());
-        let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let hash = short_hash(&labels.join(","));
         format!("{MANAGER}-gateway-{hash}")
     }
 }

@@ -23,9 +23,14 @@ pub fn subset(version: &str) -> String {
     if check_version("version", version).is_ok() && version.bytes().all(plain) {
         return version.to_owned();
     }
-    let hash: String = Sha256::digest(version.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash = short_hash(version);
     let plain = version.to_ascii_lowercase().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
     format!("{}-{hash}", plain.chars().take(SUBSET_BYTES - hash.len() - 1).collect::<String>())
+}
+
+/// What tells names apart that would be alike, or too long.
+pub fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The Envoy clusters of the versions whose subset has another name.
