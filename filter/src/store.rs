@@ -79,13 +79,16 @@ fn read_registry() -> (Option<Registry>, Option<u32>) {
 /// Adds this instance. `None`: too many others write at once, or there is no room; the next tick
 /// tries again.
 pub(crate) fn register(now_ns: u64, known: Option<Live>) -> Option<Live> {
+    // An id is taken before its queue is registered: of two instances that register the same queue the
+    // later one would be woken in place of the other.
+    let mut taken = None;
     for _ in 0..TRIES {
         let (registry, cas) = read_registry();
         let Some(mut registry) = registry else {
             // The very first write has nothing to compare with, so it may undo what another one wrote
-            // meanwhile. That has another boot, to the nanosecond, and so other queues: who is no
-            // longer listed with its queue sees it on a tick, and registers again.
-            let fresh = Registry { boot: format!("{now_ns:x}"), ..Registry::default() };
+            // meanwhile. That has another boot, to the nanosecond, and so other ids and queues: who is
+            // no longer listed with its queue sees it on a tick, and registers again.
+            let fresh = Registry { boot: format!("{now_ns:x}"), next: first_id(now_ns), ..Registry::default() };
             let _ = write(REGISTRY, &fresh, cas);
             continue;
         };
@@ -96,15 +99,30 @@ pub(crate) fn register(now_ns: u64, known: Option<Live>) -> Option<Live> {
         if registry.live.len() >= limits::INSTANCES as usize {
             return None;
         }
-        registry.next = registry.next.checked_add(1)?;
-        let id = registry.next;
-        let live = Live { id, queue: listen(&registry.boot, id)? };
-        registry.live.push(live);
-        if write(REGISTRY, &registry, cas).is_ok() {
-            return Some(live);
+        match taken.take_if(|(boot, _)| *boot == registry.boot) {
+            None => {
+                registry.next = registry.next.checked_add(1)?;
+                if write(REGISTRY, &registry, cas).is_ok() {
+                    taken = Some((registry.boot, registry.next));
+                }
+            }
+            Some((boot, id)) => {
+                let live = Live { id, queue: listen(&boot, id)? };
+                let place = registry.live.partition_point(|other| other.id < id);
+                registry.live.insert(place, live);
+                if write(REGISTRY, &registry, cas).is_ok() {
+                    return Some(live);
+                }
+                taken = Some((boot, id));
+            }
         }
     }
     None
+}
+
+/// Where the ids of a boot begin: each nanosecond has as many of its own as there may be instances.
+fn first_id(now_ns: u64) -> u32 {
+    (now_ns as u32).wrapping_mul(2 * limits::INSTANCES) >> 1
 }
 
 /// The queue of an instance. It wakes the plugin that registered last.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use harness::kube::{Switch, Walk, example_story};
 use harness::process::{Process, program};
+use harness::tree::rate;
 use harness::{Envoy, EnvoyOptions, Load, LoadPlan, root, wait_for};
 use serde_json::{Value, json};
 
@@ -55,14 +56,20 @@ fn the_quick_start_goes_as_it_is_written() {
             .await
         };
         shown("reviews  v1  Stable  epoch").await?;
-        // Nothing but the requests changes meanwhile.
-        wait_for("three trees", LIMIT, async || {
-            let text = std::fs::read_to_string(watch.log())?;
-            let rates = text.lines().filter(|line| line.contains("v1 ● active") && line.contains(" rps  in flight "));
-            ensure!(rates.count() >= 3, "{text}");
-            Ok(())
-        })
-        .await?;
+        // Nothing but the requests changes here.
+        let rate_above = async |least: f64| {
+            wait_for("the rate", LIMIT, async || {
+                let text = std::fs::read_to_string(watch.log())?;
+                let newest = text.rfind("reviews  v1").and_then(|at| text.get(at..)).context("no tree")?;
+                ensure!(rate(newest, "├─ v1 ● active")?.0 > least, "{text}");
+                Ok(())
+            })
+            .await
+        };
+        rate_above(50.0).await?;
+        let more = Load::start(envoy.listener("outbound"), LoadPlan { rate_per_s: 300, ..LoadPlan::default() });
+        rate_above(200.0).await?;
+        more.stop().await?.assert_no_failures();
         walk.next("patch versionflag reviews").await?;
         walk.next("wait versionflag/reviews --for=condition=Settled").await?;
         let tree = walk.next("versionflag status reviews").await?;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail};
+
+use super::order::Order;
 use wasmi::{Caller, Engine, Error, Extern, Instance, Linker, Memory, Module, Store, Val};
 
 /// A failure that Envoy may answer a correct call with, by the call's name. The SDK ends the VM at
@@ -103,6 +105,8 @@ pub(crate) fn lock(shared: &Common) -> MutexGuard<'_, Shared> {
 pub(crate) struct Scope {
     shared: Common,
     worker: usize,
+    /// Who goes on when, where workers run side by side.
+    pub(crate) order: Option<Arc<Order>>,
     /// The context that calls.
     pub(crate) context: i32,
     pub(crate) configuration: Vec<u8>,
@@ -123,6 +127,7 @@ impl Vm {
         let scope = Scope {
             shared,
             worker,
+            order: None,
             context: 0,
             configuration: vec![],
             headers: BTreeMap::new(),
@@ -196,6 +201,11 @@ fn give(caller: &mut Caller<'_, Scope>, bytes: &[u8], to: i32, size: i32) -> Res
 }
 
 fn hostcall(caller: &mut Caller<'_, Scope>, name: &str, a: &[i32]) -> Result<Status, Error> {
+    if name.contains("shared")
+        && let Some(order) = &caller.data().order
+    {
+        order.turn(caller.data().worker);
+    }
     let shared = caller.data().shared.clone();
     if let Some((_, failure)) = FAILURES.iter().find(|(call, _)| *call == name) {
         let faults = &mut lock(&shared).faults;

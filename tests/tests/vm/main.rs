@@ -3,6 +3,7 @@
 
 mod host;
 mod istio;
+mod order;
 mod proxy;
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +14,8 @@ use serde_json::json;
 /// An ack comes within this, on the proxy's own clock: longer than any of its time-outs.
 const ACK_MS: u64 = 8_000;
 const PREFIX: &str = "versionflag.1/";
+/// What every instance writes, under its id.
+const INSTANCES: &str = "instance/";
 
 /// Two workers at v2, then at v1, with requests at every step.
 fn switch(proxy: &mut Proxy) -> Result<()> {
@@ -33,6 +36,21 @@ fn a_flip_comes_to_every_instance() -> Result<()> {
         proxy.settles(200)?;
         let totals = &proxy.reports.last().context("a report")?.flags["uid"].sent["v2"];
         ensure!(totals.open() == Some(0) && totals.started == workers as u64, "{totals:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn workers_start_and_switch_side_by_side() -> Result<()> {
+    let filter = Filter::load()?;
+    for seed in 0..400 {
+        let workers = 2 + seed as usize % 4;
+        let told = || format!("{workers} workers in the order of seed {seed}");
+        let mut proxy = Proxy::start(&filter, workers)?;
+        proxy.side_by_side(seed);
+        proxy.settles(1_000).with_context(told)?;
+        proxy.record = record(11, "v1");
+        proxy.settles(200).with_context(told)?;
     }
     Ok(())
 }
@@ -85,7 +103,7 @@ fn garbage() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("the last round", "round", far.to_string().into_bytes()),
         ("another revision", "revision", b"\"none\"".to_vec()),
     ];
-    for key in ["registry", "lease", "snapshot", "revision", "round", "instance/1", "instance/2"] {
+    for key in ["registry", "lease", "snapshot", "revision", "round", INSTANCES] {
         garbage.push(("nothing", key, vec![]));
         garbage.push(("bytes", key, b"\0\xff\xfe".to_vec()));
         garbage.push(("another type", key, b"[1, {\"a\": null}]".to_vec()));
@@ -105,7 +123,14 @@ fn shared_data_may_be_anything() -> Result<()> {
             if !early {
                 proxy.settles(1_000).with_context(told)?;
             }
-            lock(&proxy.shared).scribble(&format!("{PREFIX}{key}"), &value);
+            let mut keys = vec![format!("{PREFIX}{key}")];
+            if key == INSTANCES {
+                keys = lock(&proxy.shared).data.keys().filter(|known| known.starts_with(&keys[0])).cloned().collect();
+                ensure!(keys.len() == if early { 0 } else { 2 }, "{keys:?}");
+            }
+            for key in keys {
+                lock(&proxy.shared).scribble(&key, &value);
+            }
             switch(&mut proxy).with_context(told)?;
             proxy.settles(ACK_MS).with_context(told)?;
         }

@@ -2,8 +2,9 @@
 //! flag service that it talks to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use flag::record::{Gate, Member, Record};
 use flag::report::Report;
 use flag::snapshot::Snapshot;
@@ -11,6 +12,7 @@ use serde_json::json;
 use wasmi::{Engine, Module};
 
 use super::host::{Common, Dispatched, Vm, lock};
+use super::order::Order;
 
 /// The plugin's context in every instance.
 const PLUGIN: i32 = 1;
@@ -20,6 +22,8 @@ pub(crate) const CLAIMED: &str = "v9";
 /// The first moment of every proxy, in Unix milliseconds.
 const BEGIN_MS: u64 = 1_700_000_000_000;
 const STEP_MS: u64 = 10;
+/// More than workers have to tell each other at a time.
+const MOST_RINGS: u32 = 100;
 
 pub(crate) fn record(epoch: u64, active: &str) -> Record {
     let set = |name: String| BTreeSet::from([name]);
@@ -59,8 +63,24 @@ impl Filter {
     }
 }
 
+/// A call that Envoy makes.
+struct Callback {
+    worker: usize,
+    export: &'static str,
+    plugin: i32,
+    queue: Option<i32>,
+}
+
+impl Callback {
+    fn make(&self, vm: &mut Vm) -> Result<()> {
+        let arguments: Vec<i32> = [self.plugin].into_iter().chain(self.queue).collect();
+        vm.call(self.export, self.plugin, &arguments).map(drop)
+    }
+}
+
 pub(crate) struct Proxy {
     pub(crate) shared: Common,
+    order: Option<Arc<Order>>,
     workers: Vec<(Vm, u64)>,
     /// The worker that Envoy does not let run.
     pub(crate) frozen: Option<usize>,
@@ -89,8 +109,9 @@ impl Proxy {
         let shared = Common::default();
         lock(&shared).now_ms = BEGIN_MS;
         lock(&shared).properties = properties;
+        let (order, frozen, contexts) = (None, None, PLUGIN);
         let mut proxy =
-            Proxy { shared, workers: vec![], frozen: None, away: false, record, reports: vec![], contexts: PLUGIN };
+            Proxy { shared, order, workers: vec![], frozen, away: false, record, reports: vec![], contexts };
         let configuration = json!({
             "protocol": flag::PROTOCOL,
             "service": { "cluster": "versionflag" },
@@ -114,13 +135,21 @@ impl Proxy {
         lock(&self.shared).now_ms
     }
 
+    /// From now on workers run side by side.
+    pub(crate) fn side_by_side(&mut self, seed: u64) {
+        let order = Arc::new(Order::new(seed));
+        for (vm, _) in &mut self.workers {
+            vm.store.data_mut().order = Some(order.clone());
+        }
+        self.order = Some(order);
+    }
+
     /// Lets everything happen that happens within this time.
     pub(crate) fn run(&mut self, ms: u64) -> Result<()> {
         for _ in 0..ms / STEP_MS {
             lock(&self.shared).now_ms += STEP_MS;
-            for worker in 0..self.workers.len() {
-                self.tick(worker)?;
-            }
+            let due = self.due();
+            self.calls(&due)?;
             self.ring()?;
             self.serve()?;
             self.ring()?;
@@ -128,33 +157,62 @@ impl Proxy {
         Ok(())
     }
 
-    fn tick(&mut self, worker: usize) -> Result<()> {
-        let (vm, since) = &mut self.workers[worker];
-        *since += STEP_MS;
-        let tick_ms = vm.store.data().tick_ms;
-        if self.frozen == Some(worker) || tick_ms == 0 || *since < tick_ms {
-            return Ok(());
-        }
-        *since = 0;
-        vm.call("proxy_on_tick", PLUGIN, &[PLUGIN]).map(drop)
-    }
-
-    /// Tells workers of what is in their queues.
-    fn ring(&mut self) -> Result<()> {
-        let queues = lock(&self.shared).queues.len();
-        for place in 0..queues {
-            let (rings, worker, plugin) = {
-                let mut shared = lock(&self.shared);
-                let queue = &mut shared.queues[place];
-                let rings = queue.rings && self.frozen != Some(queue.worker);
-                queue.rings &= !rings;
-                (rings, queue.worker, queue.plugin)
-            };
-            if rings {
-                self.workers[worker].0.call("proxy_on_queue_ready", plugin, &[plugin, place as i32 + 1])?;
+    fn due(&mut self) -> Vec<Callback> {
+        let mut due = vec![];
+        for (worker, (vm, since)) in self.workers.iter_mut().enumerate() {
+            *since += STEP_MS;
+            let tick_ms = vm.store.data().tick_ms;
+            if self.frozen != Some(worker) && tick_ms > 0 && *since >= tick_ms {
+                *since = 0;
+                due.push(Callback { worker, export: "proxy_on_tick", plugin: PLUGIN, queue: None });
             }
         }
-        Ok(())
+        due
+    }
+
+    /// Makes these calls, those to different workers side by side if that is wanted.
+    fn calls(&mut self, callbacks: &[Callback]) -> Result<()> {
+        let Some(order) = self.order.clone() else {
+            return callbacks.iter().try_for_each(|callback| callback.make(&mut self.workers[callback.worker].0));
+        };
+        let busy: BTreeSet<usize> = callbacks.iter().map(|callback| callback.worker).collect();
+        order.begin(busy.len());
+        std::thread::scope(|scope| {
+            let (order, busy) = (&order, &busy);
+            let workers = self.workers.iter_mut().enumerate().filter(|(worker, _)| busy.contains(worker));
+            let threads: Vec<_> = workers
+                .map(|(worker, (vm, _))| {
+                    scope.spawn(move || {
+                        let _runs = order.runs(worker);
+                        let mut own = callbacks.iter().filter(|callback| callback.worker == worker);
+                        own.try_for_each(|callback| callback.make(vm))
+                    })
+                })
+                .collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("no worker panics"))
+        })
+    }
+
+    /// Tells workers of what is in their queues, as Envoy does before it looks at anything else: who is
+    /// woken for ever does nothing else any more.
+    fn ring(&mut self) -> Result<()> {
+        for _ in 0..MOST_RINGS {
+            let mut rings = vec![];
+            for (place, queue) in lock(&self.shared).queues.iter_mut().enumerate() {
+                if queue.rings && self.frozen != Some(queue.worker) {
+                    queue.rings = false;
+                    let (worker, plugin, queue) = (queue.worker, queue.plugin, Some(place as i32 + 1));
+                    rings.push(Callback { worker, export: "proxy_on_queue_ready", plugin, queue });
+                }
+            }
+            if rings.is_empty() {
+                return Ok(());
+            }
+            self.calls(&rings)?;
+        }
+        let shared = lock(&self.shared);
+        let known = shared.data.iter().map(|(key, (value, _))| format!("\n{key}: {}", String::from_utf8_lossy(value)));
+        bail!("workers wake each other for ever:{}", known.collect::<String>())
     }
 
     /// Answers what the flag service would answer now.
