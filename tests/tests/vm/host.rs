@@ -113,7 +113,8 @@ pub(crate) struct Scope {
     pub(crate) headers: BTreeMap<i32, BTreeMap<String, String>>,
     pub(crate) cluster: String,
     pub(crate) answer: (String, Vec<u8>),
-    pub(crate) tick_ms: u64,
+    /// Milliseconds between two ticks of a plugin.
+    pub(crate) ticks: BTreeMap<i32, u64>,
     pub(crate) resumed: Vec<i32>,
 }
 
@@ -133,7 +134,7 @@ impl Vm {
             headers: BTreeMap::new(),
             cluster: String::new(),
             answer: Default::default(),
-            tick_ms: 0,
+            ticks: BTreeMap::new(),
             resumed: vec![],
         };
         let mut store = Store::new(engine, scope);
@@ -165,6 +166,14 @@ impl Vm {
             bail!("{export} trapped: {trap}; its log: {log:#?}");
         }
         Ok(results.first().and_then(Val::i32))
+    }
+
+    /// A context ends.
+    pub(crate) fn delete(&mut self, context: i32) -> Result<()> {
+        for end in ["proxy_on_done", "proxy_on_log", "proxy_on_delete"] {
+            self.call(end, context, &[context])?;
+        }
+        Ok(())
     }
 }
 
@@ -230,7 +239,9 @@ fn hostcall(caller: &mut Caller<'_, Scope>, name: &str, a: &[i32]) -> Result<Sta
             drop(shared);
             put(caller, *to, &now.to_le_bytes())?;
         }
-        ("proxy_set_tick_period_milliseconds", [ms]) => caller.data_mut().tick_ms = *ms as u64,
+        ("proxy_set_tick_period_milliseconds", [ms]) => {
+            caller.data_mut().ticks.insert(context, *ms as u64);
+        }
         ("proxy_get_buffer_bytes", [kind, start, most, to, size]) => {
             let whole = match kind {
                 4 => caller.data().answer.1.clone(),

@@ -51,6 +51,12 @@ fn workers_start_and_switch_side_by_side() -> Result<()> {
         proxy.settles(1_000).with_context(told)?;
         proxy.record = record(11, "v1");
         proxy.settles(200).with_context(told)?;
+        proxy.replace_plugins().with_context(told)?;
+        proxy.record = record(12, "v2");
+        proxy.settles(ACK_MS).with_context(told)?;
+        proxy.replace_instances(&filter).with_context(told)?;
+        proxy.record = record(13, "v1");
+        proxy.settles(ACK_MS).with_context(told)?;
     }
     Ok(())
 }

@@ -14,8 +14,6 @@ use wasmi::{Engine, Module};
 use super::host::{Common, Dispatched, Vm, lock};
 use super::order::Order;
 
-/// The plugin's context in every instance.
-const PLUGIN: i32 = 1;
 const CONTINUE: i32 = 0;
 /// What every client says that the version is.
 pub(crate) const CLAIMED: &str = "v9";
@@ -78,10 +76,38 @@ impl Callback {
     }
 }
 
+/// A VM instance, on a thread of its own.
+struct Worker {
+    vm: Vm,
+    plugin: i32,
+    /// Milliseconds since its last tick.
+    since: u64,
+    /// Its plugin was deleted.
+    gone: bool,
+}
+
+impl Worker {
+    /// Creates a plugin, beside the one that may be there.
+    fn configure(&mut self, plugin: i32) -> Result<()> {
+        let size = self.vm.store.data().configuration.len() as i32;
+        self.vm.call("proxy_on_context_create", plugin, &[plugin, 0])?;
+        self.vm.call("proxy_on_vm_start", plugin, &[plugin, 0])?;
+        let taken = self.vm.call("proxy_on_configure", plugin, &[plugin, size])?;
+        ensure!(taken == Some(1), "the configuration is refused");
+        (self.plugin, self.since) = (plugin, 0);
+        Ok(())
+    }
+
+    fn has(&self, plugin: i32) -> bool {
+        !self.gone && self.plugin == plugin
+    }
+}
+
 pub(crate) struct Proxy {
     pub(crate) shared: Common,
+    configuration: Vec<u8>,
     order: Option<Arc<Order>>,
-    workers: Vec<(Vm, u64)>,
+    workers: Vec<Worker>,
     /// The worker that Envoy does not let run.
     pub(crate) frozen: Option<usize>,
     /// The flag service cannot be reached.
@@ -109,9 +135,6 @@ impl Proxy {
         let shared = Common::default();
         lock(&shared).now_ms = BEGIN_MS;
         lock(&shared).properties = properties;
-        let (order, frozen, contexts) = (None, None, PLUGIN);
-        let mut proxy =
-            Proxy { shared, order, workers: vec![], frozen, away: false, record, reports: vec![], contexts };
         let configuration = json!({
             "protocol": flag::PROTOCOL,
             "service": { "cluster": "versionflag" },
@@ -119,16 +142,58 @@ impl Proxy {
             "flags": [configured],
         });
         let configuration = serde_json::to_vec(&configuration)?;
-        for worker in 0..workers {
-            let mut vm = Vm::new(&filter.engine, &filter.module, proxy.shared.clone(), worker)?;
-            vm.store.data_mut().configuration.clone_from(&configuration);
-            vm.call("proxy_on_context_create", PLUGIN, &[PLUGIN, 0])?;
-            vm.call("proxy_on_vm_start", PLUGIN, &[PLUGIN, 0])?;
-            let taken = vm.call("proxy_on_configure", PLUGIN, &[PLUGIN, configuration.len() as i32])?;
-            ensure!(taken == Some(1), "the configuration is refused: {:#?}", lock(&proxy.shared).log);
-            proxy.workers.push((vm, 0));
+        let mut proxy = Proxy {
+            shared,
+            configuration,
+            order: None,
+            workers: vec![],
+            frozen: None,
+            away: false,
+            record,
+            reports: vec![],
+            contexts: 0,
+        };
+        for _ in 0..workers {
+            proxy.add(filter)?;
         }
         Ok(proxy)
+    }
+
+    /// Starts another VM instance.
+    fn add(&mut self, filter: &Filter) -> Result<()> {
+        let mut vm = Vm::new(&filter.engine, &filter.module, self.shared.clone(), self.workers.len())?;
+        vm.store.data_mut().order.clone_from(&self.order);
+        vm.store.data_mut().configuration.clone_from(&self.configuration);
+        let mut worker = Worker { vm, plugin: 0, since: 0, gone: false };
+        self.contexts += 1;
+        worker.configure(self.contexts)?;
+        self.workers.push(worker);
+        Ok(())
+    }
+
+    /// Puts a new plugin in the place of every one, in the same instances.
+    pub(crate) fn replace_plugins(&mut self) -> Result<()> {
+        for place in 0..self.workers.len() {
+            self.contexts += 1;
+            let worker = &mut self.workers[place];
+            let old = worker.plugin;
+            worker.configure(self.contexts)?;
+            worker.vm.delete(old)?;
+            self.run(STEP_MS)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a new instance in the place of every one.
+    pub(crate) fn replace_instances(&mut self, filter: &Filter) -> Result<()> {
+        for place in 0..self.workers.len() {
+            self.add(filter)?;
+            self.run(STEP_MS)?;
+            let worker = &mut self.workers[place];
+            worker.gone = true;
+            worker.vm.delete(worker.plugin)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -138,8 +203,8 @@ impl Proxy {
     /// From now on workers run side by side.
     pub(crate) fn side_by_side(&mut self, seed: u64) {
         let order = Arc::new(Order::new(seed));
-        for (vm, _) in &mut self.workers {
-            vm.store.data_mut().order = Some(order.clone());
+        for worker in &mut self.workers {
+            worker.vm.store.data_mut().order = Some(order.clone());
         }
         self.order = Some(order);
     }
@@ -159,12 +224,12 @@ impl Proxy {
 
     fn due(&mut self) -> Vec<Callback> {
         let mut due = vec![];
-        for (worker, (vm, since)) in self.workers.iter_mut().enumerate() {
-            *since += STEP_MS;
-            let tick_ms = vm.store.data().tick_ms;
-            if self.frozen != Some(worker) && tick_ms > 0 && *since >= tick_ms {
-                *since = 0;
-                due.push(Callback { worker, export: "proxy_on_tick", plugin: PLUGIN, queue: None });
+        for (place, worker) in self.workers.iter_mut().enumerate() {
+            worker.since += STEP_MS;
+            let ticks = worker.vm.store.data().ticks.get(&worker.plugin);
+            if self.frozen != Some(place) && !worker.gone && ticks.is_some_and(|period| worker.since >= *period) {
+                worker.since = 0;
+                due.push(Callback { worker: place, export: "proxy_on_tick", plugin: worker.plugin, queue: None });
             }
         }
         due
@@ -173,7 +238,7 @@ impl Proxy {
     /// Makes these calls, those to different workers side by side if that is wanted.
     fn calls(&mut self, callbacks: &[Callback]) -> Result<()> {
         let Some(order) = self.order.clone() else {
-            return callbacks.iter().try_for_each(|callback| callback.make(&mut self.workers[callback.worker].0));
+            return callbacks.iter().try_for_each(|callback| callback.make(&mut self.workers[callback.worker].vm));
         };
         let busy: BTreeSet<usize> = callbacks.iter().map(|callback| callback.worker).collect();
         order.begin(busy.len());
@@ -181,7 +246,7 @@ impl Proxy {
             let (order, busy) = (&order, &busy);
             let workers = self.workers.iter_mut().enumerate().filter(|(worker, _)| busy.contains(worker));
             let threads: Vec<_> = workers
-                .map(|(worker, (vm, _))| {
+                .map(|(worker, Worker { vm, .. })| {
                     scope.spawn(move || {
                         let _runs = order.runs(worker);
                         let mut own = callbacks.iter().filter(|callback| callback.worker == worker);
@@ -201,6 +266,9 @@ impl Proxy {
             for (place, queue) in lock(&self.shared).queues.iter_mut().enumerate() {
                 if queue.rings && self.frozen != Some(queue.worker) {
                     queue.rings = false;
+                    if !self.workers[queue.worker].has(queue.plugin) {
+                        continue;
+                    }
                     let (worker, plugin, queue) = (queue.worker, queue.plugin, Some(place as i32 + 1));
                     rings.push(Callback { worker, export: "proxy_on_queue_ready", plugin, queue });
                 }
@@ -227,6 +295,10 @@ impl Proxy {
         };
         let calls = std::mem::take(&mut lock(&self.shared).calls);
         for call in calls {
+            // Envoy forgets the calls of a plugin that goes.
+            if !self.workers[call.worker].has(call.plugin) {
+                continue;
+            }
             if self.frozen == Some(call.worker) {
                 lock(&self.shared).calls.push(call);
                 continue;
@@ -256,7 +328,7 @@ impl Proxy {
     }
 
     fn answer(&mut self, call: &Dispatched, status: &str, body: Vec<u8>) -> Result<()> {
-        let vm = &mut self.workers[call.worker].0;
+        let vm = &mut self.workers[call.worker].vm;
         let (plugin, size) = (call.plugin, body.len() as i32);
         vm.store.data_mut().answer = (status.to_owned(), body);
         vm.call("proxy_on_http_call_response", plugin, &[plugin, call.token, 1, size, 0])?;
@@ -274,14 +346,14 @@ impl Proxy {
     pub(crate) fn request_to(&mut self, worker: usize, host: &str, cluster: &str) -> Result<Option<String>> {
         self.contexts += 1;
         let context = self.contexts;
-        let vm = &mut self.workers[worker].0;
+        let Worker { vm, plugin, .. } = &mut self.workers[worker];
         let headers = BTreeMap::from([
             (":authority".to_owned(), host.to_owned()),
             ("x-versionflag".to_owned(), CLAIMED.to_owned()),
         ]);
         vm.store.data_mut().headers.insert(context, headers);
         vm.store.data_mut().cluster = cluster.to_owned();
-        vm.call("proxy_on_context_create", context, &[context, PLUGIN])?;
+        vm.call("proxy_on_context_create", context, &[context, *plugin])?;
         let action = vm.call("proxy_on_request_headers", context, &[context, 1, 1])?;
         let mut version = None;
         if action == Some(CONTINUE) {
@@ -292,16 +364,19 @@ impl Proxy {
             vm.call("proxy_on_response_headers", context, &[context, 1, 0])?;
             version = Some(marked.unwrap_or_else(|| "unmarked".to_owned()));
         }
-        for end in ["proxy_on_done", "proxy_on_log", "proxy_on_delete"] {
-            vm.call(end, context, &[context])?;
-        }
+        vm.delete(context)?;
         vm.store.data_mut().headers.remove(&context);
         Ok(version)
     }
 
+    /// The workers whose plugin is still there.
+    fn live(&self) -> Vec<usize> {
+        (0..self.workers.len()).filter(|worker| !self.workers[*worker].gone).collect()
+    }
+
     /// One at each worker; whatever is wrong, one of these versions serves.
     pub(crate) fn requests_go_to(&mut self, versions: &[&str]) -> Result<()> {
-        for worker in 0..self.workers.len() {
+        for worker in self.live() {
             let version = self.request(worker)?;
             let known = version.as_deref().is_some_and(|version| versions.contains(&version));
             ensure!(known, "worker {worker} sends to {version:?}, not {versions:?}: {:#?}", lock(&self.shared).log);
@@ -315,7 +390,7 @@ impl Proxy {
         let (before, mut waited) = (self.reports.len(), 0);
         let acks = |proxy: &Proxy, report: &Report| {
             let state = report.flags.get("uid");
-            let all = report.instances.len() == proxy.workers.len();
+            let all = report.instances.len() == proxy.live().len();
             report.complete && all && state.is_some_and(|state| state.hash == proxy.record.hash)
         };
         while !self.reports.iter().skip(before).any(|report| acks(self, report)) {
