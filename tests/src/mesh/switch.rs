@@ -32,7 +32,8 @@ pub async fn start(mesh: &Mesh<'_>, services: &[&str]) -> Result<Process> {
 pub async fn deploy(mesh: &Mesh<'_>, services: &[&str]) -> Result<()> {
     let versions = |name: &&str| [Workload::of(name, "v1", 2), Workload::of(name, "v2", 0)];
     let mut all: Vec<Workload> = services.iter().flat_map(versions).collect();
-    all.extend(["caller-a", "caller-b"].map(Workload::named));
+    // As many as Istio starts by default.
+    all.extend(["caller-a", "caller-b"].map(|name| Workload { workers: 2, ..Workload::named(name) }));
     mesh.deploy_all(&all).await
 }
 
