@@ -91,7 +91,17 @@ fn writes_of_shared_data_may_conflict() -> Result<()> {
             // Without the flag service they go by their configuration.
             proxy.requests_go_to(&["v1", "v2"])?;
             lock(&proxy.shared).faults.conflicts = None;
-            proxy.settles(ACK_MS).with_context(|| format!("{conflicts} conflicts at {key}"))?;
+            let told = || format!("{conflicts} conflicts at {key}");
+            proxy.settles(ACK_MS).with_context(told)?;
+            // A flip that comes when the poller cannot renew its lease.
+            lock(&proxy.shared).faults.conflicts = Some((key, conflicts));
+            for epoch in 11..31 {
+                proxy.record = record(epoch, if epoch % 2 == 1 { "v1" } else { "v2" });
+                proxy.run(70).with_context(told)?;
+                proxy.requests_go_to(&["v1", "v2"]).with_context(told)?;
+            }
+            lock(&proxy.shared).faults.conflicts = None;
+            proxy.settles(ACK_MS).with_context(told)?;
         }
     }
     Ok(())
