@@ -99,9 +99,8 @@ pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<u32> {
     vm.speaker()?;
     let now_ms = now_ms();
     let (current, cas) = store::lease();
-    // Who is not listed has left, or registers again under another id.
-    let lives = |id| store::registry().is_some_and(|registry| registry.queue_of(id).is_some());
-    let current = current.filter(|lease| lives(lease.holder));
+    // Who is not listed has left, or registers again under another id. This instance is listed.
+    let current = current.filter(|lease| lease.holder == me.id || store::queue_of(lease.holder).is_some());
     let mut poller = vm.poller.borrow_mut();
     poller.polls = match claim(current, me.id, now_ms) {
         Claim::Write(lease) => store::write_lease(lease, cas),
@@ -139,8 +138,8 @@ pub(crate) fn on_wake(vm: &Vm, me: Me, from: &[u32]) {
     vm.sync(me);
     // Only the poller asks for a round, so the answer goes to who holds the lease. Who has lost it and
     // is still named there would wake itself for ever.
-    let holder = store::lease().0.map(|lease| lease.holder).filter(|holder| *holder != me.id);
-    if let Some(queue) = holder.and_then(|holder| store::registry()?.queue_of(holder)) {
+    let other = store::lease().0.map(|lease| lease.holder).filter(|holder| *holder != me.id);
+    if let Some(queue) = other.and_then(store::queue_of) {
         store::wake(queue, me.id);
     }
 }

@@ -42,10 +42,6 @@ pub(crate) struct Registry {
 read_fields! { Registry { boot: "boot", next: "next", live: "live" } }
 
 impl Registry {
-    pub(crate) fn queue_of(&self, id: u32) -> Option<u32> {
-        self.live.iter().find(|live| live.id == id).map(|live| live.queue)
-    }
-
     pub(crate) fn lists(&self, live: Live) -> bool {
         self.live.contains(&live)
     }
@@ -66,6 +62,11 @@ pub(crate) fn registry() -> Option<Registry> {
     read_registry().0
 }
 
+/// The queue of an instance that is listed.
+pub(crate) fn queue_of(id: u32) -> Option<u32> {
+    registry()?.live.iter().find(|live| live.id == id).map(|live| live.queue)
+}
+
 /// One that no instance of this filter would write is none.
 fn read_registry() -> (Option<Registry>, Option<u32>) {
     let (registry, cas) = read::<Registry>(REGISTRY);
@@ -81,7 +82,7 @@ fn read_registry() -> (Option<Registry>, Option<u32>) {
 pub(crate) fn register(now_ns: u64, known: Option<Live>) -> Option<Live> {
     // An id is taken before its queue is registered: of two instances that register the same queue the
     // later one would be woken in place of the other.
-    let mut taken = None;
+    let mut taken: Option<(String, Live)> = None;
     for _ in 0..TRIES {
         let (registry, cas) = read_registry();
         let Some(mut registry) = registry else {
@@ -99,21 +100,21 @@ pub(crate) fn register(now_ns: u64, known: Option<Live>) -> Option<Live> {
         if registry.live.len() >= limits::INSTANCES as usize {
             return None;
         }
-        match taken.take_if(|(boot, _)| *boot == registry.boot) {
-            None => {
-                registry.next = registry.next.checked_add(1)?;
+        match &taken {
+            Some((boot, live)) if *boot == registry.boot => {
+                let place = registry.live.partition_point(|other| other.id < live.id);
+                registry.live.insert(place, *live);
                 if write(REGISTRY, &registry, cas).is_ok() {
-                    taken = Some((registry.boot, registry.next));
+                    return Some(*live);
                 }
             }
-            Some((boot, id)) => {
-                let live = Live { id, queue: listen(&boot, id)? };
-                let place = registry.live.partition_point(|other| other.id < id);
-                registry.live.insert(place, live);
+            _ => {
+                let id = registry.next.checked_add(1)?;
+                registry.next = id;
                 if write(REGISTRY, &registry, cas).is_ok() {
-                    return Some(live);
+                    let queue = listen(&registry.boot, id)?;
+                    taken = Some((registry.boot, Live { id, queue }));
                 }
-                taken = Some((boot, id));
             }
         }
     }

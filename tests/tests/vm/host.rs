@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail};
+use wasmi::{Caller, Engine, Error, Extern, Instance, Linker, Memory, Module, Store, Val};
 
 use super::order::Order;
-use wasmi::{Caller, Engine, Error, Extern, Instance, Linker, Memory, Module, Store, Val};
 
 /// A failure that Envoy may answer a correct call with, by the call's name. The SDK ends the VM at
 /// any other one, and where calls are missing here, at every one.

@@ -22,7 +22,7 @@ struct Turns {
 impl Turns {
     /// One goes on when all the others wait.
     fn choose(&mut self) {
-        if self.running == 0 && self.next.is_none() {
+        if self.running == 0 {
             self.next = self.random.choice(self.waiting.iter().copied());
         }
     }

@@ -165,19 +165,23 @@ impl Proxy {
         vm.store.data_mut().order.clone_from(&self.order);
         vm.store.data_mut().configuration.clone_from(&self.configuration);
         let mut worker = Worker { vm, plugin: 0, since: 0, gone: false };
-        self.contexts += 1;
-        worker.configure(self.contexts)?;
+        worker.configure(self.next_context())?;
         self.workers.push(worker);
         Ok(())
+    }
+
+    fn next_context(&mut self) -> i32 {
+        self.contexts += 1;
+        self.contexts
     }
 
     /// Puts a new plugin in the place of every one, in the same instances.
     pub(crate) fn replace_plugins(&mut self) -> Result<()> {
         for place in 0..self.workers.len() {
-            self.contexts += 1;
+            let new = self.next_context();
             let worker = &mut self.workers[place];
             let old = worker.plugin;
-            worker.configure(self.contexts)?;
+            worker.configure(new)?;
             worker.vm.delete(old)?;
             self.run(STEP_MS)?;
         }
@@ -344,8 +348,7 @@ impl Proxy {
 
     /// The same to a host, where routes lead to a cluster as long as no version is chosen.
     pub(crate) fn request_to(&mut self, worker: usize, host: &str, cluster: &str) -> Result<Option<String>> {
-        self.contexts += 1;
-        let context = self.contexts;
+        let context = self.next_context();
         let Worker { vm, plugin, .. } = &mut self.workers[worker];
         let headers = BTreeMap::from([
             (":authority".to_owned(), host.to_owned()),
