@@ -31,6 +31,9 @@ TEST_ENV = envoy=$$(tools/envoy.sh) && \
 # Every build of a tier chooses the same features, so that dependencies are built once.
 TESTS := --release --package versionflag-tests --features versionflag-tests/kube
 RUN := cargo run $(TESTS) --bin
+# What needs nothing but Rust.
+UNIT := versionflag-flag versionflag-machine versionflag-service versionflag-local versionflag-cluster versionflag \
+	wasm-image wasm-trim
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
 .PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy test-old-envoy \
@@ -84,7 +87,7 @@ test: ## Run all tests: unit, wasm, real Envoy, real Kubernetes API, real Istio
 	@MAKE="$(MAKE)" tools/test.sh
 
 test-unit: ## Run the tests that need nothing but Rust
-	cargo test --package versionflag-flag --package versionflag --package wasm-image --package wasm-trim
+	cargo test $(addprefix --package ,$(UNIT))
 
 test-wasm: ## Run the shared crate's tests as wasm, under Node
 	@tools/wasm-test.sh

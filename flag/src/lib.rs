@@ -16,8 +16,6 @@
 //! | [`instance`] | one VM instance's part of a report, and the sum of all parts |
 //! | [`route`] | what the name of a route says about a proxy's routes |
 //! | [`report`] | what a proxy reports, and which reports are believed |
-//! | [`ledger`] | who acked, who lags, and whether the old version is quiet |
-//! | [`traffic`] | how many requests a version gets lately, and for how long two got new ones |
 //! | [`proxy`] | how a proxy is called, and whether it is a gateway |
 //! | [`json`] | how JSON of the other side is read |
 //! | [`lease`] | which VM instance of a proxy talks to the flag service |
@@ -33,7 +31,6 @@ pub mod host;
 pub mod instance;
 pub mod json;
 pub mod lease;
-pub mod ledger;
 pub mod limits;
 pub mod merge;
 pub mod proxy;
@@ -41,9 +38,7 @@ pub mod record;
 pub mod report;
 pub mod route;
 pub mod snapshot;
-pub mod stranger;
 pub mod table;
-pub mod traffic;
 
 /// Version of everything in this crate that crosses the wire. There has been one so far.
 pub const PROTOCOL: u32 = 1;

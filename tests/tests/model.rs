@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use flag::count::Totals;
 use flag::instance::{FlagState, Instance, combine};
-use flag::ledger::{Asked, Ledger, Quiet};
 use flag::merge::{Verdict, judge};
 use flag::record::{Gate, Record};
 use flag::report::Report;
+use machine::fleet::ledger::{Asked, Ledger, Quiet};
 use stateright::{Checker, Model, Property, UniformChooser};
 
 /// Epochs: v1 before the flip, v2 after it.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use super::cluster::Where;
-use crate::kube::domain::Domain;
+use super::kube_api::Where;
+use cluster::domain::Domain;
 
 /// What kubectl calls this program as, when it is asked for `kubectl versionflag`.
 const PLUGIN: &str = "kubectl-versionflag";

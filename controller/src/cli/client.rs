@@ -11,10 +11,10 @@ use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use crate::local::file::find_state;
-use crate::local::store::beside;
-use crate::observation::Action;
-use crate::service::{Accepted, Ask, FlagView};
+use local::file::find_state;
+use local::store::beside;
+use machine::observation::Action;
+use service::{Accepted, Ask, FlagView};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_BYTES: usize = 16 << 20;

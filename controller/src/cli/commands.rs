@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 
 use super::args::{At, Output};
 use super::client::Client;
-use super::cluster::Cluster;
+use super::kube_api::Cluster;
 use super::model::Model;
 use super::place::{Place, place};
 use super::{ANSWER, BLOCKED, print, print_json, show};
-use crate::kube::resource::VersionFlag;
-use crate::observation::Action;
-use crate::service::{FlagView, now_ms};
+use cluster::resource::VersionFlag;
+use machine::observation::Action;
+use service::FlagView;
+use service::clock::now_ms;
 
 /// Between two looks at a flag service.
 const LOOK: Duration = Duration::from_millis(500);

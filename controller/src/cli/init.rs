@@ -10,14 +10,14 @@ use kube::api::ListParams;
 use serde_json::{Map, Value, json};
 
 use super::args::Init;
-use super::cluster::Cluster;
+use super::kube_api::Cluster;
 use super::render_istio::yaml;
-use crate::kube::domain::Domain;
-use crate::kube::istio::check::{self, Wanted};
-use crate::kube::istio::routes::destination_rule;
-use crate::kube::pods::has_sidecar;
-use crate::kube::workloads::{Objects, Workloads};
-use crate::spec::{Management, Provider, Spec};
+use cluster::domain::Domain;
+use cluster::istio::check::{self, Wanted};
+use cluster::istio::routes::destination_rule;
+use cluster::pods::has_sidecar;
+use cluster::workloads::{Objects, Workloads};
+use machine::spec::{Management, Provider, Spec};
 
 /// The label that most use, and the one that Kubernetes recommends.
 const LABELS: [&str; 2] = ["version", "app.kubernetes.io/version"];

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::kube::status::unsupported;
-use crate::spec::VersionFlag;
+use cluster::resource::VersionFlag;
+use cluster::status::unsupported;
 
 /// One thing that is wrong.
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -2,10 +2,10 @@
 
 mod args;
 mod client;
-mod cluster;
 mod commands;
 mod doctor;
 mod init;
+mod kube_api;
 mod lint;
 mod model;
 mod place;
@@ -23,15 +23,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::audit::{Audit, Written};
-use crate::kube::domain::Domain;
-use crate::kube::driver::{Mtls, Options};
-use crate::kube::istio::plugin::Image;
-use crate::kube::resource::MANAGER;
-use crate::local::file::File;
-use crate::observation::Action;
-use crate::spec::Provider;
 use args::{Command, Controller, Output, Plugin, Render, Rendered};
+use cluster::domain::Domain;
+use cluster::driver::{Mtls, Options};
+use cluster::istio::plugin::Image;
+use cluster::resource::MANAGER;
+use local::file::File;
+use machine::observation::Action;
+use machine::spec::Provider;
+use service::audit::{Audit, Written};
 
 pub use args::Cli;
 
@@ -72,7 +72,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Render { what: Render::Istio(options) } => rendered(options, Provider::Istio)?,
         Command::Render { what: Render::GatewayApi(options) } => rendered(options, Provider::GatewayAPI)?,
-        Command::Crd => print(&crate::kube::resource::definition_yaml()?)?,
+        Command::Crd => print(&cluster::resource::definition_yaml()?)?,
         Command::Version { output: Output::Text } => print(&format!("versionflag {}\n", env!("CARGO_PKG_VERSION")))?,
         Command::Version { output: Output::Json } => {
             print_json(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "protocol": flag::PROTOCOL }))?;
@@ -119,7 +119,7 @@ async fn local(file: &Path, audit_log: Option<&Path>, log_json: bool) -> anyhow:
     log(log_json);
     let stop = stopped("stopping; the versions go on running")?;
     let (audit, written) = audited(audit_log)?;
-    let ended = crate::local::driver::run(file, audit, |address| bound(address, audit_log), stop).await;
+    let ended = local::driver::run(file, audit, |address| bound(address, audit_log), stop).await;
     written.iter().for_each(Written::wait);
     Ok(ended?)
 }
@@ -146,7 +146,7 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
         domain,
         audit,
     };
-    let ended = crate::kube::driver::run(options, |address| bound(address, audit_log.as_deref()), stop).await;
+    let ended = cluster::driver::run(options, |address| bound(address, audit_log.as_deref()), stop).await;
     written.iter().for_each(Written::wait);
     Ok(ended?)
 }

@@ -1,16 +1,16 @@
 //! One flag as people are shown it, whichever way it was asked for. Pure.
 
-use flag::ledger::{Laggard, Quiet};
-use flag::traffic::Flow;
 use kube::ResourceExt;
+use machine::fleet::ledger::{Laggard, Quiet};
+use machine::fleet::traffic::Flow;
 
-use crate::checks::{Answers, Verdict};
-use crate::kube::resource::{self, ResourceStatus, Role, VersionFlag};
-use crate::observation::Workload;
-use crate::service::FlagView;
-use crate::spec::Percent;
-use crate::status::{Phase, Status};
-use crate::step::{Upcoming, upcoming};
+use cluster::resource::{self, ResourceStatus, Role, VersionFlag};
+use machine::checks::{Answers, Verdict};
+use machine::observation::Workload;
+use machine::plan::{Upcoming, upcoming};
+use machine::spec::Percent;
+use machine::status::{Phase, Status};
+use service::FlagView;
 
 /// One flag.
 #[derive(Debug, Clone)]
@@ -226,7 +226,7 @@ fn checks(answers: &Answers) -> Vec<Checked> {
         Verdict::Failed => '✘',
         Verdict::Inconclusive => '?',
     };
-    let checked = |(name, answer): (&String, &crate::checks::Answer)| Checked {
+    let checked = |(name, answer): (&String, &machine::checks::Answer)| Checked {
         name: name.clone(),
         mark: mark(answer.verdict),
         message: answer.message.clone(),

@@ -5,10 +5,10 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use super::args::{Output, Preview};
-use super::cluster::Cluster;
+use super::kube_api::Cluster;
 use super::{print, print_json};
-use crate::kube::resource::VersionFlag;
-use crate::status::Phase;
+use cluster::resource::VersionFlag;
+use machine::status::Phase;
 
 /// What is printed.
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 use flag::route;
 
-use crate::envoy::{ROUTES, domains};
-use crate::local::file::{File, Local, Proxy, Sidecar};
-use crate::spec::Service;
+use local::file::{File, Local, Proxy, Sidecar};
+use machine::envoy::{ROUTES, domains};
+use machine::spec::Service;
 
 const HCM: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";

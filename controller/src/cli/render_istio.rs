@@ -8,14 +8,15 @@ use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use serde_json::Value;
 
-use crate::kube::domain::Domain;
-use crate::kube::gateway::{attach, routes as gateway};
-use crate::kube::istio::object::{Object, WasmPlugin};
-use crate::kube::istio::place;
-use crate::kube::istio::plugin::{Image, Part, config, spec, targets};
-use crate::kube::istio::routes::{delegate, destination_rule, metadata, virtual_service};
-use crate::spec::{Provider, VersionFlag};
-use crate::step::record_of;
+use cluster::domain::Domain;
+use cluster::gateway_api::{attach, routes as gateway};
+use cluster::istio::object::{Object, WasmPlugin};
+use cluster::istio::place;
+use cluster::istio::plugin::{Image, Part, config, spec, targets};
+use cluster::istio::routes::{delegate, destination_rule, metadata, virtual_service};
+use cluster::resource::VersionFlag;
+use machine::plan::record_of;
+use machine::spec::Provider;
 
 /// What is in a file: one VersionFlag, and Services beside it.
 #[derive(Debug)]

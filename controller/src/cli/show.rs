@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use flag::ledger::Quiet;
 use jiff::Timestamp;
+use machine::fleet::ledger::Quiet;
 
 use super::model::Model;
-use crate::span::Span;
-use crate::status::{Phase, Status};
+use machine::duration::Span;
+use machine::status::{Phase, Status};
 
 /// Laggards that are listed.
 const SHOWN: usize = 5;

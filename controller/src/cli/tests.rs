@@ -6,23 +6,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{CommandFactory, Parser};
 use flag::answers::Answers;
-use flag::ledger::{Fleet, Laggard};
-use flag::traffic::{Flow, Overlap, Traffic};
+use machine::fleet::ledger::{Fleet, Laggard};
+use machine::fleet::traffic::{Flow, Overlap, Traffic};
 use rstest::rstest;
 use serde_json::json;
 
 use super::args::{Cli, Command, called};
 use super::model::Model;
 use super::{PORT, image, render_istio, show};
-use crate::checks::{Answer, Verdict};
-use crate::kube::domain::Domain;
-use crate::kube::istio::plugin::Image;
-use crate::kube::resource::VersionFlag;
-use crate::observation::Workload;
-use crate::service::FlagView;
-use crate::spec::{Provider, Spec};
-use crate::status::{Blocked, Override, Phase, Status, Switch};
-use crate::step::upcoming;
+use cluster::domain::Domain;
+use cluster::istio::plugin::Image;
+use cluster::resource::VersionFlag;
+use machine::checks::{Answer, Verdict};
+use machine::observation::Workload;
+use machine::plan::upcoming;
+use machine::spec::{Provider, Spec};
+use machine::status::{Blocked, Override, Phase, Status, Switch};
+use service::FlagView;
 
 const NOW: u64 = 1_800_000_100_000;
 const FLIPPED: u64 = NOW - 5_200;

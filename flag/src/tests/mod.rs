@@ -4,13 +4,10 @@
 mod answers;
 mod contract;
 mod decisions;
-mod fleet;
 mod json;
 mod mesh;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
-mod strangers;
-mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,12 +11,12 @@ use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::kube::domain::Domain;
-use crate::kube::istio::object::{
+use cluster::domain::Domain;
+use cluster::istio::object::{
     AuthorizationPolicy, DestinationRule, Object, PeerAuthentication, Sidecar, TrafficExtension, WasmPlugin,
 };
-use crate::kube::pods::has_sidecar;
-use crate::kube::resource::VersionFlag;
+use cluster::pods::has_sidecar;
+use cluster::resource::VersionFlag;
 
 /// Which ports of a pod its sidecar stands before.
 const INBOUND_PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::facts::{Facts, Labels, Leader};
 use super::paths::{authorization, encryption, network, sidecars};
-use crate::kube::istio::object::{Kind, TrafficExtension, WasmPlugin};
-use crate::kube::istio::ours;
-use crate::kube::pods::has_sidecar;
-use crate::kube::resource::MANAGER;
+use cluster::istio::object::{Kind, TrafficExtension, WasmPlugin};
+use cluster::istio::ours;
+use cluster::pods::has_sidecar;
+use cluster::resource::MANAGER;
 
 /// Pods that are named.
 const NAMED: usize = 3;

@@ -23,12 +23,12 @@ use serde::de::DeserializeOwned;
 use self::facts::{Facts, Leader, Right};
 use self::judge::{Finding, Severity, judge};
 use super::args::{Doctor, Output};
-use super::cluster::Cluster;
+use super::kube_api::Cluster;
 use super::{MTLS_PORT, PORT, print, print_json};
-use crate::kube::driver::LEASE;
-use crate::kube::istio::object::{DestinationRule, HTTPRoute, Kind, VirtualService};
-use crate::kube::resource::{MANAGER, definition};
-use crate::spec::{CleanupPolicy, Management, Provider, Spec};
+use cluster::driver::LEASE;
+use cluster::istio::object::{DestinationRule, HTTPRoute, Kind, VirtualService};
+use cluster::resource::{MANAGER, definition};
+use machine::spec::{CleanupPolicy, Management, Provider, Spec};
 
 /// How long the Lease is watched: a replica that acts renews it every 2 s.
 const WATCHED: Duration = Duration::from_secs(6);
@@ -164,7 +164,7 @@ async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
         let found = Api::<Namespace>::all(client.clone()).get_opt(name).await;
         facts.namespaces.extend(reader.read("namespaces", found));
     }
-    let specs: Vec<&Spec> = facts.flags.iter().map(|flag| &flag.spec).collect();
+    let specs: Vec<&Spec> = facts.flags.iter().map(|flag| &flag.spec.0).collect();
     let wants = needed(&specs);
     if facts.in_mesh() {
         for (kind, there) in [

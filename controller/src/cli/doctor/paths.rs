@@ -12,10 +12,10 @@ use super::facts::{
     selects,
 };
 use super::judge::{Finding, error, some};
-use crate::kube::istio::object::{Object, Sidecar};
-use crate::kube::leader::{MTLS_NAME, NAME};
-use crate::kube::pods::has_sidecar;
-use crate::kube::resource::MANAGER;
+use cluster::istio::object::{Object, Sidecar};
+use cluster::leader::{MTLS_NAME, NAME};
+use cluster::pods::has_sidecar;
+use cluster::resource::MANAGER;
 
 /// Sidecars whose egress hides the flag service.
 pub(super) fn sidecars(facts: &Facts) -> Vec<Finding> {

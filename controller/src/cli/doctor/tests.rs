@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::facts::{Facts, Leader};
 use super::judge::{Severity, judge};
 use super::{needed, text};
-use crate::kube::resource::definition;
+use cluster::resource::definition;
 
 /// Namespace shop, where everything is as it has to be, and the controller's.
 const HEALTHY: &str = "
@@ -377,7 +377,7 @@ fn a_definition_that_is_missing_or_old_is_told() {
 #[test]
 fn what_the_controller_needs_depends_on_the_flags() {
     let rights = |yaml: &[&str]| {
-        let specs: Vec<crate::spec::Spec> =
+        let specs: Vec<machine::spec::Spec> =
             yaml.iter().map(|yaml| serde_saphyr::from_str(yaml).expect("a spec")).collect();
         let needed = needed(&specs.iter().collect::<Vec<_>>());
         let mut manifests: Vec<&str> = needed.iter().map(|right| right.manifest).collect();

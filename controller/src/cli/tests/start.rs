@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::super::args::{Cli, Command, Init};
 use super::super::{init, lint, preview};
-use crate::kube::resource::VersionFlag;
-use crate::kube::workloads::Objects;
+use cluster::resource::VersionFlag;
+use cluster::workloads::Objects;
 
 /// Service reviews, whose Deployments of v1 and v2 have this label.
 fn objects(label: &str) -> Objects {

@@ -1,0 +1,114 @@
+//! Which pod a request comes from: by its token, as the API server vouches for it, or by its address, with its
+//! certificate of the mesh where that is asked for.
+//! I/O: TokenReview.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
+use kube::core::ObjectMeta;
+use kube::{Api, Client};
+use sha2::{Digest, Sha256};
+
+use super::cache::Shared;
+use super::leader::MTLS_NAME;
+use super::pods;
+use service::lock::lock;
+use service::spiffe::Shown;
+use service::{Review, Senders};
+
+/// The audience that a proxy's token has to be for.
+pub const AUDIENCE: &str = "versionflag";
+/// A pod that was deleted goes on being believed for this long.
+const BELIEVED: Duration = Duration::from_secs(60);
+/// Answers that are remembered.
+const REMEMBERED: usize = 16_384;
+
+type Known = Arc<Mutex<HashMap<[u8; 32], (Instant, String)>>>;
+
+/// Senders that show a token of their pod; without one, those at the address of their pod. With `mtls` the address
+/// alone is not enough.
+pub fn senders(client: Client, pods: Shared<Pod>, mtls: bool) -> Senders {
+    let known = Known::default();
+    let review: Review = Box::new(move |token| {
+        let (client, known, token) = (client.clone(), Arc::clone(&known), token.to_owned());
+        Box::pin(async move {
+            let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+            if let Some(proxy) = remembered(&known, &key) {
+                return Ok(proxy);
+            }
+            let proxy = review(client, token).await?;
+            let mut known = lock(&known);
+            known.retain(|_, (at, _)| at.elapsed() < BELIEVED);
+            if known.len() < REMEMBERED {
+                known.insert(key, (Instant::now(), proxy.clone()));
+            }
+            Ok(proxy)
+        })
+    });
+    let addressed = move |proxy: &str, address, shown: Option<&Shown>| believe(&pods, proxy, address, shown, mtls);
+    Senders::Reviewed { review, addressed: Box::new(addressed) }
+}
+
+/// Whether a sender without a token is believed to be this proxy, by its address and the certificate that it has
+/// shown. The error says why it is not. Pure.
+pub fn believe(
+    pods: &Shared<Pod>,
+    proxy: &str,
+    address: IpAddr,
+    shown: Option<&Shown>,
+    mtls: bool,
+) -> Result<(), String> {
+    let workload = match shown {
+        Some(shown) => Some(shown.as_ref().map_err(ToString::to_string)?),
+        None if mtls => {
+            return Err(format!(
+                "its address alone is not believed, because this controller was started with --mtls-certs: reach the \
+                 port {MTLS_NAME} of its Service by mutual TLS, or show a token bound to the pod"
+            ));
+        }
+        None => None,
+    };
+    // A namespace has no dots.
+    let (name, namespace) = proxy.rsplit_once('.').ok_or("that is no POD.NAMESPACE")?;
+    let pods = lock(pods);
+    let pod = pods.get(namespace, name).ok_or("there is no such pod")?;
+    if !pods::has_sidecar(pod) {
+        return Err("that pod has no sidecar of Istio's".to_owned());
+    }
+    if let Some(workload) = workload.filter(|it| it.namespace != namespace || it.account != pods::account(pod)) {
+        let account = pods::account(pod);
+        return Err(format!("its certificate is of {workload}, and that pod has the account {account} of {namespace}"));
+    }
+    pods::is_not_at(pod, address).map_or(Ok(()), Err)
+}
+
+fn remembered(known: &Known, key: &[u8; 32]) -> Option<String> {
+    lock(known).get(key).filter(|(at, _)| at.elapsed() < BELIEVED).map(|(_, proxy)| proxy.clone())
+}
+
+async fn review(client: Client, token: String) -> Result<String, String> {
+    let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: Some(token) };
+    let ask = TokenReview { metadata: ObjectMeta::default(), spec, status: None };
+    let answer = Api::<TokenReview>::all(client).create(&PostParams::default(), &ask).await;
+    let status = answer.map_err(|error| format!("it cannot be reviewed: {error}"))?.status.unwrap_or_default();
+    if status.authenticated != Some(true) {
+        return Err(status.error.unwrap_or_else(|| format!("it is not one for the audience {AUDIENCE}")));
+    }
+    pod(&status.user.unwrap_or_default())
+}
+
+/// `POD.NAMESPACE` of a pod-bound token.
+fn pod(user: &UserInfo) -> Result<String, String> {
+    let name = || user.username.as_deref().unwrap_or_default();
+    let namespace = name().strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let pod = user.extra.as_ref().and_then(|extra| extra.get("authentication.kubernetes.io/pod-name")?.first());
+    match (pod, namespace) {
+        (Some(pod), Some((namespace, _))) => Ok(format!("{pod}.{namespace}")),
+        _ => Err(format!("it is the token of {:?}, and bound to no pod", flag::shortened(name()))),
+    }
+}

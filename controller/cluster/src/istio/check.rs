@@ -1,0 +1,336 @@
+//! Whether the routes in a cluster let the flag decide: those of others beside the controller's, or those
+//! of the operator. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::object::{DestinationRule, HttpRoute, Match, Object, Routes, Rule, VirtualService};
+use super::ours;
+use super::routes::{delegate_name, destination_rule, name, subset};
+use crate::domain::Domain;
+use machine::observation::RouteProblem;
+use machine::spec::Attachment;
+
+/// The routes and rules of a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// All VirtualServices that are seen.
+    pub services: Vec<Arc<Object<VirtualService>>>,
+    /// All DestinationRules that are seen.
+    pub rules: Vec<Arc<Object<DestinationRule>>>,
+}
+
+/// What one Service needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The cluster's.
+    pub domain: &'a Domain,
+    /// Namespace of the flag.
+    pub namespace: &'a str,
+    /// The Service.
+    pub service: &'a str,
+    /// The routing header.
+    pub header: &'a str,
+    /// The label that tells versions apart.
+    pub label: &'a str,
+    /// The versions that requests may be sent to.
+    pub versions: &'a BTreeSet<String>,
+    /// Where requests without a version go.
+    pub active: &'a str,
+    /// The namespaces of the callers.
+    pub callers: &'a BTreeSet<String>,
+    /// The Gateways to which routes are attached.
+    pub gateways: &'a [Attachment],
+}
+
+pub(crate) fn conflict(message: String, snippet: String) -> RouteProblem {
+    RouteProblem { reason: "RouteConflict", message, snippet }
+}
+
+pub(crate) fn yaml(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap_or_default()
+}
+
+/// Whether an object of `place` with this `exportTo` is seen by proxies of a namespace.
+fn seen_from(export_to: &[String], place: &str, namespace: &str) -> bool {
+    let shows = |to: &String| match to.as_str() {
+        "*" => true,
+        "." => place == namespace,
+        other => other == namespace,
+    };
+    export_to.is_empty() || export_to.iter().any(shows)
+}
+
+fn in_mesh(gateways: &[String]) -> bool {
+    gateways.is_empty() || gateways.iter().any(|gateway| gateway == "mesh")
+}
+
+impl Wanted<'_> {
+    /// Whether a host in an object of `place` is the Service.
+    pub(crate) fn is(&self, host: &str, place: &str) -> bool {
+        self.domain.means(host, place, self.service, self.namespace)
+    }
+
+    /// Whether a VirtualService of `place` has routes for the Service in the mesh.
+    pub(crate) fn claims(&self, routes: &Routes, place: &str) -> bool {
+        in_mesh(&routes.gateways) && routes.hosts.iter().any(|host| self.is(host, place))
+    }
+
+    /// Whether any caller goes by a VirtualService of `place`, or a gateway does.
+    pub(crate) fn sees(&self, routes: &Routes, place: &str) -> bool {
+        !in_mesh(&routes.gateways) || self.seen_by_any(&routes.export_to, place)
+    }
+
+    fn seen_by_any(&self, export_to: &[String], place: &str) -> bool {
+        self.callers.iter().any(|caller| seen_from(export_to, place, caller))
+    }
+
+    fn seen_by_all(&self, export_to: &[String], place: &str) -> bool {
+        self.callers.iter().all(|caller| seen_from(export_to, place, caller))
+    }
+
+    /// The DestinationRules of the Service for all clients.
+    fn rules<'a>(&'a self, found: &'a Found) -> impl Iterator<Item = (&'a Object<DestinationRule>, Rule)> {
+        let read = found.rules.iter().map(|object| (object.as_ref(), object.read::<Rule>()));
+        read.filter(|(object, rule)| rule.workload_selector.is_none() && self.is(&rule.host, object.namespace()))
+    }
+
+    /// The version that a subset stands for.
+    fn version_of(&self, subset: &str, found: &Found) -> Option<String> {
+        let visible = self.rules(found).filter(|(object, rule)| self.seen_by_all(&rule.export_to, object.namespace()));
+        let mut subsets = visible.flat_map(|(_, rule)| rule.subsets);
+        subsets.find(|one| one.name == subset)?.labels.get(self.label).cloned()
+    }
+
+    /// The versions of the Service that a route leads to, `None` for pods of any; nothing where it leads
+    /// elsewhere.
+    fn leads(&self, route: &HttpRoute, place: &str, found: &Found) -> Vec<Option<String>> {
+        let shares = route.route.iter().filter(|share| share.weight != Some(0));
+        let ours = shares.filter(|share| self.is(&share.destination.host, place));
+        ours.map(|share| self.version_of(&share.destination.subset, found)).collect()
+    }
+
+    /// Whether a condition is that the header has this value.
+    fn marks(&self, condition: &Match, version: &str) -> bool {
+        condition.headers.get(self.header).and_then(|header| header.get("exact")?.as_str()) == Some(version)
+    }
+
+    /// Whether requests of a version may meet it without having been told apart.
+    fn unmarked(&self, route: &HttpRoute) -> bool {
+        route.r#match.is_empty() || route.r#match.iter().any(|one| !one.headers.contains_key(self.header))
+    }
+}
+
+/// Whether nothing but the header is asked for.
+fn is_whole(condition: &Match) -> bool {
+    let nothing = |(key, value): (&String, &Value)| {
+        key == "name" || (key == "uri" && *value == json!({ "prefix": "/" })) || value.is_null()
+    };
+    condition.headers.len() == 1 && condition.more.iter().all(nothing)
+}
+
+/// What keeps the controller's own routes of a Service from deciding alone.
+pub fn managed(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
+    for object in &found.services {
+        let place = object.namespace();
+        if place == wanted.namespace
+            && object.metadata.name.as_deref().is_some_and(|it| is_own_name(wanted.service, it))
+        {
+            if ours(object) {
+                continue;
+            }
+            let message = format!("VirtualService {} has a name that the controller needs: rename it", object.name());
+            return Some(conflict(message, String::new()));
+        }
+        let routes: Routes = object.read();
+        if !wanted.sees(&routes, place) {
+            continue;
+        }
+        if wanted.claims(&routes, place) {
+            let message = format!(
+                "VirtualService {} has routes for Service {} too: delete it, or set spec.routing.management to \
+                 UserProvided and keep the routes there",
+                object.name(),
+                wanted.service
+            );
+            return Some(conflict(message, String::new()));
+        }
+        if let Some(why) = bypass(wanted, &routes, place, found) {
+            let snippet =
+                json!({ "delegate": { "name": delegate_name(wanted.service), "namespace": wanted.namespace } });
+            let message =
+                format!("VirtualService {} leads past the flag of Service {}: {why}", object.name(), wanted.service);
+            return Some(conflict(message, yaml(&snippet)));
+        }
+    }
+    wanted.rules(found).find_map(|(object, rule)| colliding(wanted, object, &rule))
+}
+
+fn is_own_name(service: &str, object: &str) -> bool {
+    object == name(service) || object == delegate_name(service)
+}
+
+/// How routes of another host get to the Service without the flag.
+fn bypass(wanted: &Wanted<'_>, routes: &Routes, place: &str, found: &Found) -> Option<String> {
+    let leading = || routes.http.iter().map(|route| (route, wanted.leads(route, place, found)));
+    if leading().all(|(_, to)| to.is_empty()) {
+        return None;
+    }
+    let missing = wanted.versions.iter().find(|version| {
+        let led = |(route, to): (&HttpRoute, Vec<Option<String>>)| {
+            !to.is_empty()
+                && route.r#match.iter().any(|one| wanted.marks(one, version))
+                && to.iter().all(|to| to.as_ref() == Some(version))
+        };
+        !leading().any(led)
+    });
+    if let Some(version) = missing {
+        return Some(format!("it has no route for {version}; let it delegate"));
+    }
+    let strays = leading()
+        .find(|(route, to)| wanted.unmarked(route) && to.iter().any(|to| to.as_deref() != Some(wanted.active)));
+    strays.map(|_| format!("requests without a version do not go to {} there; let it delegate", wanted.active))
+}
+
+/// Istio makes one of all rules of a host, unless their subsets collide or not everybody sees them.
+fn colliding(wanted: &Wanted<'_>, object: &Object<DestinationRule>, rule: &Rule) -> Option<RouteProblem> {
+    let same_name =
+        object.namespace() == wanted.namespace && object.metadata.name.as_deref() == Some(&name(wanted.service));
+    if same_name {
+        let message = format!("DestinationRule {} has a name that the controller needs: rename it", object.name());
+        return (!ours(object)).then(|| conflict(message, String::new()));
+    }
+    if !wanted.seen_by_any(&rule.export_to, object.namespace()) {
+        return None;
+    }
+    let collides = rule.subsets.iter().find_map(|one| {
+        let version = wanted.versions.iter().find(|version| subset(version) == one.name)?;
+        (one.labels.len() != 1 || one.labels.get(wanted.label) != Some(version)).then_some(&one.name)
+    });
+    if let Some(name) = collides {
+        let message = format!(
+            "DestinationRule {} has a subset {name} of Service {} that is not all of version {name}: rename it there",
+            object.name(),
+            wanted.service
+        );
+        return Some(conflict(message, String::new()));
+    }
+    let shown = rule.export_to.is_empty() || rule.export_to.iter().any(|to| to == "*");
+    let message = format!(
+        "DestinationRule {} of Service {} is not for all namespaces, so that Istio does not merge it with the \
+         controller's: remove its exportTo",
+        object.name(),
+        wanted.service
+    );
+    (!shown).then(|| conflict(message, String::new()))
+}
+
+/// What is missing in the operator's routes of a Service.
+pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
+    let missing = |message: String, snippet: &Value| {
+        Some(RouteProblem { reason: "RouteMissing", message, snippet: yaml(snippet) })
+    };
+    let read = found.services.iter().map(|object| (object, object.read::<Routes>()));
+    let mut claiming = read.filter(|(object, routes)| {
+        wanted.claims(routes, object.namespace()) && wanted.seen_by_any(&routes.export_to, object.namespace())
+    });
+    let host = wanted.domain.host(wanted.service, wanted.namespace);
+    let Some((object, routes)) = claiming.next() else {
+        let routes: Vec<Value> = wanted.versions.iter().map(|version| route(wanted, version, &host)).collect();
+        let default = json!({ "route": [{ "destination": { "host": host, "subset": subset(wanted.active) } }] });
+        let snippet = json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": { "name": wanted.service, "namespace": wanted.namespace },
+            "spec": { "hosts": [host], "http": routes.into_iter().chain([default]).collect::<Vec<_>>() },
+        });
+        return missing(format!("there is no VirtualService for Service {}", wanted.service), &snippet);
+    };
+    if let Some((other, _)) = claiming.next() {
+        let message = format!(
+            "VirtualServices {} and {} both have routes for Service {}: Istio takes one of them, so delete the other",
+            object.name(),
+            other.name(),
+            wanted.service
+        );
+        return Some(conflict(message, String::new()));
+    }
+    let place = object.namespace();
+    if !wanted.seen_by_all(&routes.export_to, place) {
+        let message =
+            format!("VirtualService {} is not seen by all callers of Service {}", object.name(), wanted.service);
+        return missing(message, &json!({ "exportTo": ["*"] }));
+    }
+    for version in wanted.versions {
+        // The route needs the subset, so that comes first.
+        let known = wanted
+            .rules(found)
+            .flat_map(|(_, rule)| rule.subsets)
+            .any(|one| one.labels.get(wanted.label) == Some(version));
+        if !known {
+            let rule =
+                destination_rule(wanted.domain, wanted.namespace, wanted.service, wanted.label, [version.as_str()]);
+            let message = format!("no DestinationRule of Service {} has a subset for {version}", wanted.service);
+            return missing(message, &rule.spec);
+        }
+        if let Err(why) = resolves(wanted, &routes, place, version, found) {
+            let message = format!(
+                "VirtualService {} does not resolve {version} of Service {}: {why}",
+                object.name(),
+                wanted.service
+            );
+            return missing(message, &json!({ "http": [route(wanted, version, &host)] }));
+        }
+    }
+    let strays = routes.http.iter().any(|route| {
+        let to = wanted.leads(route, place, found);
+        wanted.unmarked(route) && to.iter().any(|to| to.as_deref() != Some(wanted.active))
+    });
+    let default =
+        json!({ "http": [{ "route": [{ "destination": { "host": host, "subset": subset(wanted.active) } }] }] });
+    let message = || {
+        format!(
+            "requests to Service {} without a version do not go to {}, which is active: correct VirtualService {}",
+            wanted.service,
+            wanted.active,
+            object.name()
+        )
+    };
+    strays.then(|| RouteProblem { reason: "RouteDefault", message: message(), snippet: yaml(&default) })
+}
+
+fn route(wanted: &Wanted<'_>, version: &str, host: &str) -> Value {
+    json!({
+        "match": [{ "headers": { wanted.header: { "exact": version } } }],
+        "route": [{ "destination": { "host": host, "subset": subset(version) } }],
+    })
+}
+
+/// Whether requests of a version get there. The error says why not.
+fn resolves(wanted: &Wanted<'_>, routes: &Routes, place: &str, version: &str, found: &Found) -> Result<(), String> {
+    let none = || Err(format!("it has no route for the header {}: {version}", wanted.header));
+    if !routes.http.iter().any(|route| route.r#match.iter().any(|one| wanted.marks(one, version))) {
+        return none();
+    }
+    for route in &routes.http {
+        let marked = || route.r#match.iter().filter(|one| wanted.marks(one, version));
+        let to = wanted.leads(route, place, found);
+        if marked().next().is_some() {
+            if to.is_empty() || to.iter().any(|to| to.as_deref() != Some(version)) {
+                return Err(format!("its route for {version} leads elsewhere"));
+            }
+            if marked().any(is_whole) {
+                return Ok(());
+            }
+        } else if wanted.unmarked(route) {
+            if !to.is_empty() {
+                return Err(format!("a route without the header comes before that for {version}"));
+            }
+            if route.r#match.is_empty() {
+                break;
+            }
+        }
+    }
+    none()
+}

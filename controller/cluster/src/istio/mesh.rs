@@ -1,0 +1,257 @@
+//! Writes what is not as it has to be in Istio: the routes of each flag when it says so, and one plugin
+//! for all flags of a namespace. I/O: the Kubernetes API.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use flag::record::Record;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::Value;
+
+use super::object::{Kind, Object, TrafficExtension, WasmPlugin, contains};
+use super::plugin::{self, Image, Part, Target};
+use super::routes::{may_write, metadata};
+use super::watch::{Istio, Watched};
+use crate::resource::MANAGER;
+use service::failpoint;
+use service::lock::lock;
+
+/// The shortest time between two writes of a plugin: every one makes all its proxies build it anew.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Why something is not written.
+#[derive(Debug, thiserror::Error)]
+pub enum MeshError {
+    /// The API refused it.
+    #[error("{what} cannot be written: {error}")]
+    Api {
+        /// What.
+        what: String,
+        /// Why not.
+        error: kube::Error,
+    },
+    /// There is one of another owner.
+    #[error("{0} has a name that the controller needs, and is not its own: rename it")]
+    NotOurs(String),
+}
+
+/// What was written of an object last.
+struct Written {
+    spec: Value,
+    version: u64,
+    /// The watch has shown it.
+    seen: bool,
+}
+
+/// When a plugin was written last, and what went wrong.
+type Tried = (Option<Instant>, Option<String>);
+
+/// Since when each version of a rule has its subset, in Unix milliseconds.
+type Since = BTreeMap<String, u64>;
+
+/// Writes to Istio, in the name of this controller.
+pub struct Mesh {
+    client: Client,
+    /// What the cluster holds.
+    pub istio: Istio,
+    /// Where the filter is.
+    pub image: Image,
+    /// By kind, namespace and name.
+    written: Mutex<BTreeMap<(&'static str, String, String), Written>>,
+    /// By uid of the flag.
+    parts: Mutex<BTreeMap<String, Part>>,
+    plugins: Mutex<BTreeMap<Target, Tried>>,
+    subsets: Mutex<BTreeMap<(String, String), Since>>,
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Mesh")
+    }
+}
+
+fn version<K: Kind>(object: &Object<K>) -> u64 {
+    object.resource_version().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+impl Mesh {
+    /// Nothing is written yet.
+    pub fn new(client: Client, istio: Istio, image: Image) -> Mesh {
+        Mesh {
+            client,
+            istio,
+            image,
+            written: Mutex::default(),
+            parts: Mutex::default(),
+            plugins: Mutex::default(),
+            subsets: Mutex::default(),
+        }
+    }
+
+    /// Another replica acts: what was written here says nothing any more.
+    pub fn forget(&self) {
+        lock(&self.written).clear();
+        lock(&self.parts).clear();
+        lock(&self.plugins).clear();
+        lock(&self.subsets).clear();
+    }
+
+    /// Takes in which versions the rule of a Service has now. Since when each has been in there, as far as
+    /// this replica has seen it.
+    pub fn subsets(&self, namespace: &str, name: &str, versions: &BTreeSet<String>, now_ms: u64) -> Since {
+        let mut all = lock(&self.subsets);
+        let since = all.entry((namespace.to_owned(), name.to_owned())).or_default();
+        since.retain(|version, _| versions.contains(version));
+        for version in versions {
+            since.entry(version.clone()).or_insert(now_ms);
+        }
+        since.clone()
+    }
+
+    /// Writes an object, unless it is like that. Whether it was written.
+    pub async fn keep<K: Kind>(&self, watched: &Watched<K>, wanted: Object<K>) -> Result<bool, MeshError>
+    where
+        Object<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        let found = watched.get(wanted.namespace(), &wanted.name_any());
+        self.keep_over(found.as_deref(), wanted).await
+    }
+
+    /// The same over what a watch has shown.
+    pub async fn keep_over<K: Kind>(&self, found: Option<&Object<K>>, wanted: Object<K>) -> Result<bool, MeshError>
+    where
+        Object<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        let (namespace, name) = (wanted.namespace().to_owned(), wanted.name_any());
+        let key = (K::KIND, namespace.clone(), name.clone());
+        if !may_write(found) {
+            return Err(MeshError::NotOurs(format!("{} {namespace}/{name}", K::KIND)));
+        }
+        let known = {
+            let mut written = lock(&self.written);
+            let shown = found.map(version);
+            match written.get_mut(&key) {
+                Some(last) if shown.is_none_or(|shown| shown < last.version) => {
+                    // The watch has not come so far yet, or somebody has deleted it since.
+                    let deleted = shown.is_none() && last.seen;
+                    if !deleted && last.spec == wanted.spec {
+                        return Ok(false);
+                    }
+                    if deleted { None } else { Some(last.version) }
+                }
+                Some(last) => {
+                    last.seen = true;
+                    shown
+                }
+                None => shown,
+            }
+        };
+        if let Some(found) = found
+            && Some(version(found)) == known
+            && contains(&found.spec, &wanted.spec)
+        {
+            return Ok(false);
+        }
+        let spec = wanted.spec.clone();
+        let mut object = wanted;
+        // Of exactly what was seen: a leader of before must not undo it.
+        object.metadata.resource_version = known.map(|version| version.to_string());
+        let api: Api<Object<K>> = Api::namespaced(self.client.clone(), &namespace);
+        let params = PatchParams::apply(MANAGER).force();
+        let answer = api.patch(&name, &params, &Patch::Apply(&object)).await;
+        let what = || format!("{} {namespace}/{name}", K::KIND);
+        let done = answer.map_err(|error| MeshError::Api { what: what(), error })?;
+        tracing::info!(kind = K::KIND, namespace, name, "written");
+        lock(&self.written).insert(key, Written { spec, version: version(&done), seen: false });
+        Ok(true)
+    }
+
+    /// Takes in what a flag has in its plugins. They are written when all flags have been asked.
+    pub fn offer(&self, uid: &str, part: Part) {
+        lock(&self.parts).insert(uid.to_owned(), part);
+    }
+
+    /// What went wrong with one of these plugins, last.
+    pub fn trouble(&self, targets: &BTreeSet<Target>) -> Option<String> {
+        let plugins = lock(&self.plugins);
+        targets.iter().find_map(|target| plugins.get(target)?.1.clone())
+    }
+
+    /// Writes the plugins that are not as they have to be. `flags` are the names of all that exist, by
+    /// uid. How long to wait with those that were written a moment ago.
+    pub async fn flush(&self, flags: &BTreeMap<String, String>) -> Option<Duration> {
+        if self.image.problem().is_some() || self.istio.plugins_problem().is_some() {
+            return None;
+        }
+        let parts = {
+            let mut parts = lock(&self.parts);
+            // A flag that is gone stays where it is, until something else is written there.
+            parts.retain(|uid, _| flags.contains_key(uid));
+            parts.clone()
+        };
+        let mut wait: Option<Duration> = None;
+        let wanted: BTreeSet<Target> = parts.values().flat_map(|part| part.targets.iter().cloned()).collect();
+        // Flags may have had parts there that have none now.
+        let others = self.istio.plugin_targets().into_iter().filter(|target| !wanted.contains(target));
+        for target in &others.chain(wanted.iter().cloned()).collect::<BTreeSet<_>>() {
+            let last = lock(&self.plugins).get(target).and_then(|(at, _)| *at);
+            if let Some(rest) = last.and_then(|at| PAUSE.checked_sub(at.elapsed())) {
+                wait = Some(wait.map_or(rest, |wait| wait.min(rest)));
+                continue;
+            }
+            let (at, trouble) = match self.write(target, &parts, flags).await {
+                Ok(false) => (last, None),
+                Ok(true) => (Some(Instant::now()), None),
+                Err(error) => {
+                    tracing::warn!(%error, "is tried again");
+                    (Some(Instant::now()), Some(error.to_string()))
+                }
+            };
+            lock(&self.plugins).insert(target.clone(), (at, trouble));
+        }
+        wait
+    }
+
+    async fn write(
+        &self,
+        target: &Target,
+        parts: &BTreeMap<String, Part>,
+        flags: &BTreeMap<String, String>,
+    ) -> Result<bool, MeshError> {
+        let (name, istio) = (target.name(), &self.istio);
+        let old = istio.plugins.get(&target.namespace, &name);
+        // Both kinds at once would run the filter twice: what there is of the older one stays in use.
+        let extends = istio.extensions.state() == super::watch::State::Current && old.is_none();
+        let known = if extends {
+            istio.extensions.get(&target.namespace, &name).and_then(|found| plugin::known(&found))
+        } else {
+            old.and_then(|found| plugin::known(&found))
+        };
+        let records = known.iter().flat_map(|known| &known.flags);
+        let frozen: Vec<Record> = records.filter(|record| is_silent(record, parts, flags)).cloned().collect();
+        let here = parts.values().filter(|part| part.targets.contains(target));
+        let config = plugin::config(here, &frozen, &self.image.cluster);
+        let left = || known.and_then(|known| plugin::left(known, target, parts.values()));
+        let Some(config) = config.or_else(left) else { return Ok(false) };
+        failpoint::point("before a plugin is written");
+        let metadata = metadata(&target.namespace, &name);
+        let written = if extends {
+            let spec = plugin::spec::<TrafficExtension>(&self.image, target, &config);
+            self.keep(&istio.extensions, Object::new(metadata, spec)).await?
+        } else {
+            let spec = plugin::spec::<WasmPlugin>(&self.image, target, &config);
+            self.keep(&istio.plugins, Object::new(metadata, spec)).await?
+        };
+        if written {
+            failpoint::point("after a plugin was written");
+        }
+        Ok(written)
+    }
+}
+
+/// Whether a flag exists and has not been heard of since this controller acts.
+fn is_silent(record: &Record, parts: &BTreeMap<String, Part>, flags: &BTreeMap<String, String>) -> bool {
+    !parts.contains_key(&record.uid) && flags.get(&record.uid) == Some(&record.name)
+}

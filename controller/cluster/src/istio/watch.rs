@@ -1,0 +1,291 @@
+//! What the cluster holds of Istio, kept current by watches that begin when somebody wants it and the
+//! cluster has it. I/O: the Kubernetes API.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::check::Found;
+use super::object::{
+    DestinationRule, GRPCRoute, HTTPRoute, Kind, Object, TrafficExtension, VirtualService, WasmPlugin,
+};
+use super::plugin::Target;
+use crate::cache::Changes;
+use crate::index::Index;
+use crate::prune::Trim;
+use machine::spec::Provider;
+use service::Hub;
+use service::lock::lock;
+
+/// How often it is looked whether the cluster has the kinds now.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What is known of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Nothing yet.
+    Unknown,
+    /// The cluster does not have it.
+    Absent,
+    /// It cannot be read: why.
+    Refused(String),
+    /// Everything was seen.
+    Current,
+}
+
+/// One kind of object.
+pub struct Watched<K> {
+    index: Mutex<Index<Object<K>>>,
+    state: Mutex<State>,
+}
+
+impl<K: Kind> Watched<K> {
+    fn new() -> Arc<Watched<K>> {
+        Arc::new(Watched { index: Mutex::default(), state: Mutex::new(State::Unknown) })
+    }
+
+    /// What is known of it.
+    pub fn state(&self) -> State {
+        lock(&self.state).clone()
+    }
+
+    /// One object.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object<K>>> {
+        lock(&self.index).get(namespace, name).cloned()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Object<K>>> {
+        lock(&self.index).all().cloned().collect()
+    }
+}
+
+/// Everything of Istio that matters. Its watches end with it.
+pub struct Istio {
+    /// Routes.
+    pub services: Arc<Watched<VirtualService>>,
+    /// Subsets.
+    pub rules: Arc<Watched<DestinationRule>>,
+    /// Plugins.
+    pub plugins: Arc<Watched<WasmPlugin>>,
+    /// Plugins of an Istio that has these.
+    pub extensions: Arc<Watched<TrafficExtension>>,
+    /// Routes of the Gateway API.
+    pub http_routes: Arc<Watched<HTTPRoute>>,
+    /// The same for gRPC.
+    pub grpc_routes: Arc<Watched<GRPCRoute>>,
+    wanted: watch::Sender<bool>,
+    gateway_wanted: watch::Sender<bool>,
+    _watches: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Istio {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Istio")
+    }
+}
+
+/// Where objects are watched, and who is told.
+#[derive(Clone)]
+struct Place {
+    client: Client,
+    namespace: Option<String>,
+    hub: Arc<Hub>,
+    changes: Arc<Mutex<Changes>>,
+    wanted: watch::Receiver<bool>,
+}
+
+impl Istio {
+    /// Watches one namespace, or all of them, as soon as somebody wants it.
+    pub fn new(client: &Client, namespace: Option<&str>, hub: &Arc<Hub>, changes: &Arc<Mutex<Changes>>) -> Istio {
+        let (services, rules) = (Watched::new(), Watched::new());
+        let (plugins, extensions) = (Watched::new(), Watched::new());
+        let mut watches = JoinSet::new();
+        let (http_routes, grpc_routes) = (Watched::new(), Watched::new());
+        let (wanted, wants) = watch::channel(false);
+        let (gateway_wanted, gateway_wants) = watch::channel(false);
+        let place = Place {
+            client: client.clone(),
+            namespace: namespace.map(str::to_owned),
+            hub: Arc::clone(hub),
+            changes: Arc::clone(changes),
+            wanted: wants,
+        };
+        watches.spawn(follow(place.clone(), Arc::clone(&services)));
+        watches.spawn(follow(place.clone(), Arc::clone(&rules)));
+        watches.spawn(follow(place.clone(), Arc::clone(&plugins)));
+        watches.spawn(follow(place.clone(), Arc::clone(&extensions)));
+        let place = Place { wanted: gateway_wants, ..place };
+        watches.spawn(follow(place.clone(), Arc::clone(&http_routes)));
+        watches.spawn(follow(place, Arc::clone(&grpc_routes)));
+        Istio {
+            services,
+            rules,
+            plugins,
+            extensions,
+            http_routes,
+            grpc_routes,
+            wanted,
+            gateway_wanted,
+            _watches: watches,
+        }
+    }
+
+    /// Somebody wants it, with these routes. A cluster where nobody does is never asked for it.
+    pub fn want(&self, provider: Provider) {
+        self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        if provider == Provider::GatewayAPI {
+            self.gateway_wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        }
+    }
+
+    /// Waits until something is known of every kind that somebody wants.
+    pub async fn known(&self) {
+        let unknown = || {
+            let wanted = |wanted: &watch::Sender<bool>| *wanted.borrow();
+            let kinds = [self.services.state(), self.rules.state(), self.plugins.state(), self.extensions.state()];
+            wanted(&self.wanted) && kinds.contains(&State::Unknown)
+                || wanted(&self.gateway_wanted)
+                    && [self.http_routes.state(), self.grpc_routes.state()].contains(&State::Unknown)
+        };
+        while unknown() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Why the routes of this provider cannot be looked at.
+    pub fn routes_problem(&self, provider: Provider) -> Option<(&'static str, String)> {
+        let istio = problem(&self.services).or_else(|| problem(&self.rules));
+        if provider != Provider::GatewayAPI {
+            return istio;
+        }
+        let routes = problem(&self.http_routes).or_else(|| problem_unless_absent(&self.grpc_routes));
+        istio.or(routes)
+    }
+
+    /// Why no plugin can be written. One of both kinds suffices.
+    pub fn plugins_problem(&self) -> Option<(&'static str, String)> {
+        match self.extensions.state() {
+            State::Current => problem_unless_absent(&self.plugins),
+            State::Absent => problem(&self.plugins),
+            _ => problem(&self.extensions),
+        }
+    }
+
+    /// Where the controller has a plugin.
+    pub fn plugin_targets(&self) -> BTreeSet<Target> {
+        fn of<K: Kind>(watched: &Watched<K>) -> Vec<Target> {
+            lock(&watched.index).all().filter_map(|found| Target::of(found)).collect()
+        }
+        of(&self.plugins).into_iter().chain(of(&self.extensions)).collect()
+    }
+
+    /// All routes and rules.
+    pub fn found(&self) -> Found {
+        Found { services: self.services.all(), rules: self.rules.all() }
+    }
+}
+
+fn problem_unless_absent<K: Kind>(watched: &Watched<K>) -> Option<(&'static str, String)> {
+    problem(watched).filter(|_| watched.state() != State::Absent)
+}
+
+fn problem<K: Kind>(watched: &Watched<K>) -> Option<(&'static str, String)> {
+    match watched.state() {
+        State::Current => None,
+        State::Unknown => Some(("IstioUnknown", format!("the {} of the cluster are not read yet", K::PLURAL))),
+        State::Absent if K::GROUP == HTTPRoute::GROUP => Some((
+            "GatewayApiMissing",
+            format!(
+                "the cluster has no {} of {}/{}: install the CRDs of the Gateway API, or set spec.routing.provider to \
+                 Istio",
+                K::KIND,
+                K::GROUP,
+                K::VERSION
+            ),
+        )),
+        State::Absent => Some((
+            "IstioMissing",
+            format!(
+                "the cluster has no {} of {}/{}: install Istio, or set spec.routing.provider to External",
+                K::KIND,
+                K::GROUP,
+                K::VERSION
+            ),
+        )),
+        State::Refused(why) => Some((
+            "IstioForbidden",
+            format!("the controller cannot read {} ({why}): apply manifests/kubernetes/istio", K::PLURAL),
+        )),
+    }
+}
+
+/// Whether the cluster has the kind.
+async fn exists<K: Kind>(client: &Client) -> Result<bool, kube::Error> {
+    match client.list_api_group_resources(&format!("{}/{}", K::GROUP, K::VERSION)).await {
+        Ok(list) => Ok(list.resources.iter().any(|resource| resource.kind == K::KIND)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn follow<K: Kind>(mut place: Place, watched: Arc<Watched<K>>)
+where
+    Object<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    if place.wanted.wait_for(|wanted| *wanted).await.is_err() {
+        return;
+    }
+    let become_ = |state: State| {
+        let changed = std::mem::replace(&mut *lock(&watched.state), state.clone()) != state;
+        if changed {
+            tracing::info!(kind = K::KIND, ?state, "Istio");
+            // Any flag may wait for it.
+            lock(&place.changes).all = true;
+            place.hub.wake.notify_one();
+        }
+    };
+    loop {
+        match exists::<K>(&place.client).await {
+            Ok(true) => break,
+            Ok(false) => become_(State::Absent),
+            Err(error) => become_(State::Refused(error.to_string())),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let api: Api<Object<K>> = match &place.namespace {
+        Some(namespace) => Api::namespaced(place.client.clone(), namespace),
+        None => Api::all(place.client.clone()),
+    };
+    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff().modify(Trim::trim));
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                let complete = matches!(event, Event::InitDone);
+                let touched = lock(&watched.index).apply(event);
+                if complete {
+                    become_(State::Current);
+                }
+                if !touched.is_empty() {
+                    lock(&place.changes).namespaces.extend(touched);
+                    place.hub.wake.notify_one();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(kind = K::KIND, %error, "cannot be watched, the last state stays");
+                // What was seen once goes on being believed, as with every other kind.
+                if watched.state() != State::Current {
+                    become_(State::Refused(error.to_string()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Versions as Deployments and StatefulSets of a Kubernetes cluster.
+//!
+//! | module | job | I/O |
+//! | --- | --- | --- |
+//! | [`resource`] | the custom resource, and its status as people read it | none |
+//! | [`reading`] | a flag as it was read, or why it cannot be | none |
+//! | [`workloads`], [`pods`] | which workloads belong to which version, and how strong they are | none |
+//! | [`mod@status`], `conditions` | the status of the resource, from what is remembered and seen | none |
+//! | [`field_managers`] | who else writes the number of pods | none |
+//! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
+//! | [`proxies`] | who has to ack | none |
+//! | [`domain`] | how a cluster names its Services | none |
+//! | [`hosts`] | which flags name a host that another one has | none |
+//! | [`index`], [`prune`] | what is kept of the objects, by namespace | none |
+//! | [`cache`] | what the cluster holds, kept current | API |
+//! | [`api_requests`] | counts what is asked of the API server | none |
+//! | [`writer`] | everything that is written to it | API |
+//! | [`mod@lease`] | which replica acts | API |
+//! | `stalled` | tells people of flags that cannot be read | API |
+//! | [`driver`], `work_queue`, `reconciler` | observe, step, persist, act, where something may have changed | API |
+//! | [`identity`] | which pod a request comes from | API |
+//! | [`istio`] | routes and plugins of Istio | in part |
+//! | [`gateway_api`] | routes of the Gateway API | none |
+//! | [`leader`] | where proxies find the controller that leads | none |
+
+pub mod api_requests;
+pub mod cache;
+mod conditions;
+pub mod domain;
+pub mod driver;
+pub mod field_managers;
+pub mod gateway_api;
+pub mod headroom;
+pub mod hosts;
+pub mod identity;
+pub mod index;
+pub mod istio;
+pub mod leader;
+pub mod lease;
+pub mod pods;
+pub mod proxies;
+pub mod prune;
+pub mod reading;
+mod reconciler;
+pub mod resource;
+mod stalled;
+pub mod status;
+mod work_queue;
+pub mod workloads;
+pub mod writer;

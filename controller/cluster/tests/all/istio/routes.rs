@@ -1,0 +1,118 @@
+//! The routes that the controller writes.
+
+use cluster::domain::Domain;
+use cluster::istio::routes::{WARM_MS, clusters, delegate, destination_rule, routed, subset, virtual_service, warm};
+use rstest::rstest;
+use serde_json::json;
+
+use super::record;
+
+#[test]
+fn a_version_has_a_route_and_the_rest_goes_to_the_active_one() {
+    let record = record("reviews", 5, "v1", &["v1", "v2"]);
+    let object =
+        serde_json::to_value(virtual_service(&Domain::default(), "shop", "reviews", "x-flag", &record)).unwrap();
+    let host = "reviews.shop.svc.cluster.local";
+    let name = "versionflag:shop/reviews:v1,v2:v1";
+    let to = |version: &str| json!([{ "destination": { "host": host, "subset": version } }]);
+    let marked = |version: &str| json!({ "name": name, "match": [{ "headers": { "x-flag": { "exact": version } } }], "route": to(version) });
+    let http = json!([marked("v1"), marked("v2"), { "name": name, "route": to("v1") }]);
+    assert_eq!(
+        object,
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": {
+                "name": "versionflag-reviews", "namespace": "shop",
+                "labels": { "app.kubernetes.io/managed-by": "versionflag" },
+            },
+            "spec": { "hosts": [host], "http": http },
+        })
+    );
+    // What a gateway delegates to has the same routes, and no hosts.
+    let delegate = serde_json::to_value(delegate(&Domain::default(), "shop", "reviews", "x-flag", &record)).unwrap();
+    assert_eq!(delegate["metadata"]["name"], "versionflag-reviews-delegate");
+    assert_eq!(delegate["spec"], json!({ "http": http }));
+}
+
+#[test]
+fn a_subset_is_all_pods_of_a_version() {
+    let rule = destination_rule(&Domain::default(), "shop", "reviews", "release", ["v1", "1.2.0"]);
+    let spec = json!({
+        "host": "reviews.shop.svc.cluster.local",
+        "subsets": [
+            { "name": "v1", "labels": { "release": "v1" } },
+            { "name": subset("1.2.0"), "labels": { "release": "1.2.0" } },
+        ],
+    });
+    assert_eq!(rule.spec, spec);
+}
+
+#[rstest]
+#[case("v1", Some("v1"))]
+#[case("2026-01", Some("2026-01"))]
+#[case("1.2.0", None)]
+#[case("1_2_0", None)]
+#[case("V1", None)]
+#[case("x.0123456789012345678901234567890123456789012345678901234567890", None)]
+fn a_subset_has_the_name_of_a_dns_label(#[case] version: &str, #[case] same: Option<&str>) {
+    let name = subset(version);
+    assert!(name.len() <= 63 && !name.is_empty(), "{name}");
+    assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'), "{name}");
+    assert!(!name.starts_with('-') && !name.ends_with('-'), "{name}");
+    assert_eq!(same.unwrap_or(&name), name);
+    assert_eq!(name == version, same.is_some());
+}
+
+#[test]
+fn versions_that_look_alike_have_subsets_of_their_own() {
+    let names: std::collections::BTreeSet<String> = ["1.2", "1_2", "1-2", "a", "A"].into_iter().map(subset).collect();
+    assert_eq!(names.len(), 5, "{names:?}");
+}
+
+#[test]
+fn proxies_are_told_the_clusters_of_renamed_versions() {
+    let found = clusters(&Domain::default(), "reviews", "shop", &[80, 9080], ["v1", "1.2.0"]);
+    let name = subset("1.2.0");
+    let of = |port: u16| format!("outbound|{port}|{name}|reviews.shop.svc.cluster.local");
+    assert_eq!(found, [("1.2.0".to_owned(), [of(80), of(9080)].into())].into());
+    assert!(clusters(&Domain::default(), "reviews", "shop", &[], ["1.2.0"]).is_empty());
+}
+
+/// Istio takes the full name of a Service as it is, and knows none of another domain.
+#[test]
+fn what_is_written_has_the_names_of_the_cluster() {
+    let domain: Domain = "corp.example".parse().unwrap();
+    let record = record("reviews", 5, "1.2", &["1.2", "v2"]);
+    let service = virtual_service(&domain, "shop", "reviews", "x-flag", &record).spec;
+    let delegate = delegate(&domain, "shop", "reviews", "x-flag", &record).spec;
+    let rule = destination_rule(&domain, "shop", "reviews", "version", ["v1"]).spec;
+    let clusters = clusters(&domain, "reviews", "shop", &[80], ["1.2"]);
+    let host = "reviews.shop.svc.corp.example";
+    assert_eq!((&service["hosts"], &rule["host"]), (&json!([host]), &json!(host)));
+    for route in [&service, &delegate].into_iter().flat_map(|spec| spec["http"].as_array().unwrap()) {
+        assert_eq!(route["route"][0]["destination"]["host"], host);
+    }
+    assert_eq!(clusters["1.2"], [format!("outbound|80|{}|{host}", subset("1.2"))].into());
+    let all = format!("{service}{delegate}{rule}{clusters:?}");
+    assert!(!all.contains("cluster.local"), "{all}");
+}
+
+#[test]
+fn a_route_leads_to_a_subset_that_was_there_before() {
+    let set = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<std::collections::BTreeSet<String>>();
+    let since = [("v1".to_owned(), 1_000), ("v2".to_owned(), 5_000)].into();
+    let warm = |routed: &[&str], now_ms| warm(&set(&["v1", "v2"]), &set(routed), &since, now_ms);
+    assert_eq!(warm(&[], 1_000), (set(&[]), Some(1_000 + WARM_MS)));
+    assert_eq!(warm(&[], 5_000), (set(&["v1"]), Some(5_000 + WARM_MS)));
+    assert_eq!(warm(&[], 5_000 + WARM_MS), (set(&["v1", "v2"]), None));
+    // A controller that has just begun leaves the routes that there are.
+    assert_eq!(warm(&["v1", "v2"], 1_000), (set(&["v1", "v2"]), None));
+}
+
+#[test]
+fn routes_say_where_they_lead() {
+    let record = record("reviews", 5, "v1", &["v1", "v2"]);
+    let found = virtual_service(&Domain::default(), "shop", "reviews", "x-flag", &record);
+    assert_eq!(routed(&found, "x-flag"), record.versions);
+    assert!(routed(&found, "x-other").is_empty());
+}

@@ -1,0 +1,27 @@
+//! Which replica acts.
+
+use std::time::Duration;
+
+use cluster::lease::{Seen, Verdict, evaluate, went_back};
+use rstest::rstest;
+
+#[rstest]
+#[case::nobody_ever(None, Verdict::Take)]
+#[case::given_back(Some(("", 0)), Verdict::Take)]
+#[case::ours(Some(("me", 3_600)), Verdict::Renew)]
+#[case::theirs(Some(("other", 0)), Verdict::Follow)]
+#[case::theirs_still(Some(("other", 14)), Verdict::Follow)]
+#[case::theirs_no_more(Some(("other", 15)), Verdict::Take)]
+fn who_is_silent_for_a_term_acts_no_more(#[case] lease: Option<(&str, u64)>, #[case] verdict: Verdict) {
+    let seen = lease.map(|(holder, s)| Seen { holder: holder.to_owned(), unchanged: Duration::from_secs(s) });
+    assert_eq!(evaluate("me", seen.as_ref()), verdict);
+}
+
+#[rstest]
+#[case::unchanged("7", "7", false)]
+#[case::written("9", "10", false)]
+#[case::restored("10", "9", true)]
+#[case::not_a_number("10", "", false)]
+fn an_older_version_is_seen_only_after_a_restore(#[case] before: &str, #[case] now: &str, #[case] back: bool) {
+    assert_eq!(went_back(before, now), back);
+}

@@ -1,0 +1,19 @@
+//! Versions as processes of this machine, Envoy configured by a file. I/O: files, processes.
+//!
+//! | module | job |
+//! | --- | --- |
+//! | [`file`] | the file of the operator |
+//! | [`store`] | the state file and its lock |
+//! | [`process`] | starting, finding again and stopping versions |
+//! | [`probe`] | whether a version is ready |
+//! | [`headroom`] | whether the machine has room for one more |
+//! | [`files`] | the files that Envoy reads |
+//! | [`driver`] | observe, step, persist, act |
+
+pub mod driver;
+pub mod file;
+pub mod files;
+pub mod headroom;
+pub mod probe;
+pub mod process;
+pub mod store;

@@ -1,0 +1,57 @@
+//! Files that an operator may write, and what is said about those that are not taken.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::path::Path;
+
+use local::file::File;
+use rstest::rstest;
+
+fn file(spec: &str, local: &str) -> Result<File, String> {
+    let text = format!(
+        "apiVersion: versionflag.io/v1alpha1\nkind: VersionFlag\nmetadata: {{name: reviews}}\n\
+         spec: {{version: v1, services: [{{name: reviews}}] {spec}}}\n\
+         local:\n  versions:\n    v1: {{command: [sleep], address: '127.0.0.1:9001'}}\n{local}"
+    );
+    File::parse(&text, Path::new("/etc/reviews.yaml")).map_err(|error| error.to_string())
+}
+
+const EDGE: &str = "  proxies: [{id: edge}]\n";
+
+#[rstest]
+#[case(", checks: [{name: errors}]", EDGE, "exactly one of builtin, prometheus and webhook")]
+#[case(", callers: {namespaces: [a]}", EDGE, "spec.callers is not supported")]
+#[case(", coexistence: {replicas: AsDeclared}", EDGE, "a version is one process")]
+#[case(", routing: {provider: GatewayAPI}", EDGE, "read files")]
+#[case(", routing: {management: UserProvided}", EDGE, "filterConfig.routes")]
+#[case(", cleanup: {policy: Delete}", EDGE, "use ScaleToZero")]
+#[case("", "  proxies: []\n", "local.proxies is empty")]
+#[case(
+    "",
+    "  proxies: [{id: s, sidecar: {service: reviews, version: v1, filter: s.json, listen: '127.0.0.1:9101'}}]\n",
+    "local.filterConfig is missing"
+)]
+#[case(
+    "",
+    "  proxies: [{id: s, sidecar: {service: ratings, version: v9, filter: f.json, listen: '127.0.0.1:9101'}}]\n  \
+     filterConfig: {path: f.json, wasm: w}\n",
+    "\"ratings\" is not in spec.services; local.proxies.sidecar.version \"v9\" is not in local.versions; f.json would be \
+     written twice"
+)]
+#[case("", "  proxies: [{id: edge}]\n  filterConfig: {path: f, routes: f, wasm: w}\n", "routes is the same file")]
+fn what_is_wrong_is_said(#[case] spec: &str, #[case] local: &str, #[case] why: &str) {
+    let error = file(spec, local).unwrap_err();
+    assert!(error.contains(why), "{error}");
+}
+
+#[test]
+fn paths_are_relative_to_the_file_and_clusters_have_a_default() {
+    let file = file("", "  proxies: [{id: edge}]\n  filterConfig: {path: f.json, routes: r.json, wasm: w}\n").unwrap();
+    let filter = file.local.filter_config.unwrap();
+    assert_eq!(
+        (filter.path.as_path(), filter.routes.as_deref()),
+        (Path::new("/etc/f.json"), Some(Path::new("/etc/r.json")))
+    );
+    let clusters: Vec<_> = file.spec.services.iter().flat_map(|service| &service.clusters).collect();
+    assert_eq!(clusters, [(&"v1".to_owned(), &["reviews-v1".to_owned()].into())]);
+}

@@ -1,0 +1,397 @@
+//! Who acked, who lags, and whether the old version is quiet: the memory of all reports. Pure.
+//!
+//! It lives in the controller's memory only. After a restart everything is unknown until the
+//! proxies have reported again, which is the safe side.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::traffic::{Move, Overlap, Sum, Tracks, Traffic};
+use crate::fleet::unmanaged::{Flows, Stranger};
+use flag::answers::Answers;
+use flag::count::Totals;
+use flag::instance::FlagState;
+use flag::record::Record;
+use flag::report::{Report, ReportError};
+use flag::route;
+
+/// Boots of a proxy that are remembered, so that a late report of an old one is not believed.
+const OLD_BOOTS: usize = 8;
+
+/// Stands for every version that a proxy has no counter of, because it started after that version
+/// had left the flag.
+const NEVER_COUNTED: &str = "";
+
+/// An expected proxy that holds a switch up, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Laggard {
+    /// The proxy.
+    pub proxy: String,
+    /// What is known of it.
+    pub why: String,
+}
+
+/// What is known of requests to the old version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Quiet {
+    /// At least one expected proxy's share is not known.
+    Unknown,
+    /// Requests are open, or some were sent lately.
+    Busy {
+        /// How many are open.
+        open: u64,
+    },
+    /// Nothing open and nothing sent since then, in milliseconds; proved after the last ack.
+    Since(u64),
+}
+
+/// What is asked of the reports besides the acks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// The version that has to get quiet.
+    pub old: String,
+    /// The version that routes have to resolve.
+    pub wanted: String,
+    /// The lowest epoch that the configuration of a proxy may have.
+    pub config_epoch: u64,
+}
+
+/// What all expected proxies together say of one record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fleet {
+    /// How many have to ack.
+    pub expected: usize,
+    /// How many did.
+    pub acked: usize,
+    /// Those that did not.
+    pub laggards: Vec<Laggard>,
+    /// Those whose plugin configuration alone would give an earlier record than is needed.
+    pub config_laggards: Vec<Laggard>,
+    /// Those whose routes in use do not fit the record.
+    pub route_laggards: Vec<Laggard>,
+    /// Requests to the old version.
+    pub old: Quiet,
+    /// Who reaches the old version past all filters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<Stranger>,
+    /// Responses that came from another version than the intended one.
+    pub unroutable: u64,
+    /// The highest epoch that any proxy reported.
+    pub highest_epoch: u64,
+    /// Sum of all known totals by version.
+    pub sent: BTreeMap<String, Totals>,
+    /// Sum of the answers of those that acked, by version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<String, Answers>,
+    /// For how long both versions of the last flip got new requests; absent: that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<Overlap>,
+}
+
+impl Fleet {
+    /// So many have to ack, and nothing is known of them.
+    pub fn unknown(expected: usize) -> Fleet {
+        Fleet {
+            expected,
+            acked: 0,
+            laggards: vec![],
+            config_laggards: vec![],
+            route_laggards: vec![],
+            old: Quiet::Unknown,
+            strangers: vec![],
+            unroutable: 0,
+            highest_epoch: 0,
+            sent: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            overlap: None,
+        }
+    }
+}
+
+/// Totals of one version at one proxy that have not changed, with nothing open, for some reports.
+#[derive(Debug, Clone)]
+struct Run {
+    instances: Vec<u32>,
+    started: u64,
+    since_ms: u64,
+    /// When the latest reports of it came; three at most.
+    recent: VecDeque<u64>,
+}
+
+#[derive(Debug)]
+struct Proxy {
+    report: Report,
+    received_ms: u64,
+    old_boots: VecDeque<String>,
+    /// By uid and version.
+    runs: BTreeMap<(String, String), Run>,
+    /// By uid: the record in effect, and since when.
+    effective: BTreeMap<String, (u64, String, u64)>,
+    strangers: Flows,
+    tracks: Tracks,
+}
+
+/// All that was reported.
+#[derive(Debug)]
+pub struct Ledger {
+    proxies: BTreeMap<String, Proxy>,
+    stale_ms: u64,
+    /// The last flip of each flag, by uid.
+    moves: BTreeMap<String, Move>,
+}
+
+impl Ledger {
+    /// A report older than `stale_ms` says nothing any more.
+    pub fn new(stale_ms: u64) -> Ledger {
+        Ledger { proxies: BTreeMap::new(), stale_ms, moves: BTreeMap::new() }
+    }
+
+    /// Takes in a report whose sender has been checked.
+    pub fn accept(&mut self, now_ms: u64, report: Report) -> Result<(), ReportError> {
+        let known = self.proxies.remove(&report.proxy);
+        let (mut proxy, stale) = match known {
+            None => (Proxy::new(&report, now_ms), false),
+            Some(proxy) if proxy.report.boot == report.boot => {
+                let stale = report.seq <= proxy.report.seq;
+                (proxy, stale)
+            }
+            Some(proxy) if proxy.old_boots.contains(&report.boot) => (proxy, true),
+            Some(mut proxy) => {
+                let mut fresh = Proxy::new(&report, now_ms);
+                fresh.old_boots = std::mem::take(&mut proxy.old_boots);
+                fresh.old_boots.push_back(proxy.report.boot);
+                keep_last(&mut fresh.old_boots, OLD_BOOTS);
+                (fresh, false)
+            }
+        };
+        let error = ReportError::Stale { proxy: report.proxy.clone(), boot: report.boot.clone(), seq: report.seq };
+        if !stale {
+            let counted = report.flags.iter().filter(|_| report.complete);
+            for (uid, state) in counted {
+                if let Some(flip) = self.moves.get_mut(uid) {
+                    flip.take(now_ms, &report.proxy, &report.boot, state);
+                }
+            }
+            let gap = now_ms.saturating_sub(proxy.received_ms) > self.stale_ms;
+            proxy.take(now_ms, gap, report);
+        }
+        self.proxies.insert(proxy.report.proxy.clone(), proxy);
+        if stale { Err(error) } else { Ok(()) }
+    }
+
+    /// A flag is about to be flipped, and was not before.
+    pub fn flips(&mut self, uid: &str, from: &str, to: &str) {
+        let mut flip = Move::new(from, to);
+        for (name, proxy) in &self.proxies {
+            if let Some(state) = proxy.report.flags.get(uid) {
+                flip.before(name, &proxy.report.boot, state);
+            }
+        }
+        self.moves.insert(uid.to_owned(), flip);
+    }
+
+    /// A flag is gone.
+    pub fn forget(&mut self, uid: &str) {
+        self.moves.remove(uid);
+    }
+
+    /// The requests of one flag at the expected proxies.
+    pub fn traffic(&self, now_ms: u64, uid: &str, expected: &BTreeSet<String>) -> Traffic {
+        let mut sum = Sum::default();
+        let current = expected.iter().filter_map(|name| self.current(now_ms, name).ok());
+        for (proxy, state) in current.filter_map(|proxy| Some((proxy, proxy.report.flags.get(uid)?))) {
+            sum.add(proxy.received_ms, uid, state, &proxy.tracks);
+        }
+        sum.end(expected.len())
+    }
+
+    /// What the expected proxies say of `record`.
+    pub fn view(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, asked: &Asked) -> Fleet {
+        let mut fleet = Fleet::unknown(expected.len());
+        for state in self.proxies.values().filter_map(|proxy| proxy.report.flags.get(&record.uid)) {
+            fleet.highest_epoch = fleet.highest_epoch.max(state.epoch);
+        }
+        let mut last_ack_ms = 0;
+        for name in expected {
+            let laggard = |why: String| Laggard { proxy: name.clone(), why };
+            match self.current(now_ms, name).and_then(|proxy| proxy.acked(record).map(|since| (proxy, since))) {
+                Err(why) => fleet.laggards.push(laggard(why)),
+                Ok((proxy, since)) => {
+                    fleet.acked += 1;
+                    last_ack_ms = last_ack_ms.max(since);
+                    if let Some(state) = proxy.report.flags.get(&record.uid) {
+                        Answers::add(&mut fleet.answers, &state.answers);
+                    }
+                    // The report of the ack was made before any request could show a route.
+                    if proxy.received_ms <= since {
+                        fleet.route_laggards.push(laggard("it took the record over just now".to_owned()));
+                    }
+                }
+            }
+            let Some(proxy) = self.proxies.get(name) else { continue };
+            let Some(state) = proxy.report.flags.get(&record.uid) else { continue };
+            if state.arrived.contains_key(&asked.old) {
+                fleet.strangers.extend(proxy.strangers.lately(now_ms, &record.uid, name));
+            }
+            if state.config_epoch.is_none_or(|epoch| epoch < asked.config_epoch) {
+                let has = state.config_epoch.map_or("no such flag".to_owned(), |epoch| format!("epoch {epoch}"));
+                let why = format!("its configuration has {has}, not yet epoch {}", asked.config_epoch);
+                fleet.config_laggards.push(laggard(why));
+            }
+            if let Some(why) = state.routes.iter().find_map(|route| route::lacks(route, record, &asked.wanted)) {
+                fleet.route_laggards.push(laggard(why));
+            }
+            fleet.unroutable = fleet.unroutable.saturating_add(state.unroutable);
+            for (version, totals) in &state.sent {
+                let sum = fleet.sent.entry(version.clone()).or_default();
+                *sum = sum.plus(*totals);
+            }
+        }
+        let all_acked = fleet.acked == fleet.expected && fleet.expected > 0;
+        fleet.overlap = self.moves.get(&record.uid).and_then(Move::overlap);
+        fleet.old = self.quiet(now_ms, &record.uid, expected, &asked.old, all_acked.then_some(last_ack_ms));
+        fleet
+    }
+
+    fn current(&self, now_ms: u64, name: &str) -> Result<&Proxy, String> {
+        let proxy = self
+            .proxies
+            .get(name)
+            .ok_or("it never reported: is the filter loaded, and can it reach the flag service?")?;
+        let age = now_ms.saturating_sub(proxy.received_ms);
+        if age > self.stale_ms {
+            return Err(format!("last seen {:.1} s ago", age as f64 / 1000.0));
+        }
+        if !proxy.report.complete {
+            return Err("one of its workers does not answer".to_owned());
+        }
+        Ok(proxy)
+    }
+
+    fn quiet(&self, now_ms: u64, uid: &str, expected: &BTreeSet<String>, old: &str, acked_ms: Option<u64>) -> Quiet {
+        let (mut open, mut since, mut busy) = (0_u64, 0, acked_ms.is_none() || expected.is_empty());
+        for name in expected {
+            let Ok(proxy) = self.current(now_ms, name) else {
+                return Quiet::Unknown;
+            };
+            let Some(state) = proxy.report.flags.get(uid) else {
+                return Quiet::Unknown;
+            };
+            open = open.saturating_add(open_on(state, old).unwrap_or(u64::MAX));
+            let counted = state.sent.contains_key(old) || state.arrived.contains_key(old);
+            let version = if counted { old } else { NEVER_COUNTED };
+            let run = proxy.runs.get(&(uid.to_owned(), version.to_owned()));
+            // Three reports since the last ack are two rounds that began after it.
+            let proven = run.zip(acked_ms).filter(|(run, acked_ms)| {
+                run.recent.len() == 3 && run.recent.front().is_some_and(|first| first >= acked_ms)
+            });
+            match proven {
+                Some((run, _)) => since = since.max(run.since_ms),
+                None => busy = true,
+            }
+        }
+        if busy { Quiet::Busy { open } } else { Quiet::Since(since) }
+    }
+}
+
+/// Requests open on a version, sent or arrived; a version that was never counted has none.
+fn open_on(state: &FlagState, version: &str) -> Option<u64> {
+    let (sent, arrived) = totals_of(state, version);
+    sent.open()?.checked_add(arrived.open()?)
+}
+
+fn totals_of(state: &FlagState, version: &str) -> (Totals, Totals) {
+    (state.sent.get(version).copied().unwrap_or_default(), state.arrived.get(version).copied().unwrap_or_default())
+}
+
+/// Drops the oldest until `len` are left.
+fn keep_last<T>(queue: &mut VecDeque<T>, len: usize) {
+    queue.drain(..queue.len().saturating_sub(len));
+}
+
+impl Proxy {
+    fn new(report: &Report, now_ms: u64) -> Proxy {
+        Proxy {
+            report: report.clone(),
+            received_ms: now_ms,
+            old_boots: VecDeque::new(),
+            runs: BTreeMap::new(),
+            effective: BTreeMap::new(),
+            strangers: Flows::default(),
+            tracks: Tracks::default(),
+        }
+    }
+
+    /// Since when the record has been in effect.
+    fn acked(&self, record: &Record) -> Result<u64, String> {
+        let state = self.report.flags.get(&record.uid).ok_or("it does not know the flag")?;
+        if state.epoch != record.epoch {
+            return Err(format!("it is at epoch {}, not {}", state.epoch, record.epoch));
+        }
+        if state.hash != record.hash {
+            return Err(format!("its record of epoch {} has other content: {}", state.epoch, state.hash));
+        }
+        let since = self.effective.get(&record.uid).map(|(_, _, since)| *since);
+        since.ok_or_else(|| "its last report was not complete".to_owned())
+    }
+
+    fn take(&mut self, now_ms: u64, gap: bool, report: Report) {
+        if !report.complete || gap || report.instances != self.report.instances {
+            // Something was not seen: what was quiet before may not have stayed so.
+            self.runs.clear();
+            self.effective.clear();
+            self.tracks.clear();
+        }
+        if report.complete {
+            self.strangers.take(now_ms, &report.flags);
+            let states = report.flags.iter();
+            self.effective = states
+                .map(|(uid, state)| {
+                    let known =
+                        self.effective.get(uid).filter(|(epoch, hash, _)| *epoch == state.epoch && *hash == state.hash);
+                    let since = known.map_or(now_ms, |(_, _, since)| *since);
+                    (uid.clone(), (state.epoch, state.hash.clone(), since))
+                })
+                .collect();
+            self.runs = std::mem::take(&mut self.runs)
+                .into_iter()
+                .filter(|((uid, _), _)| report.flags.contains_key(uid))
+                .collect();
+            self.tracks.retain(|uid| report.flags.contains_key(uid));
+            for (uid, state) in &report.flags {
+                let counted = state.sent.keys().chain(state.arrived.keys()).map(String::as_str);
+                for version in counted.chain([NEVER_COUNTED]).collect::<BTreeSet<&str>>() {
+                    if version != NEVER_COUNTED {
+                        self.tracks.take(now_ms, uid, version, state);
+                    }
+                    self.extend_run(now_ms, uid, version, state, &report.instances);
+                }
+            }
+        }
+        self.report = report;
+        self.received_ms = now_ms;
+    }
+
+    fn extend_run(&mut self, now_ms: u64, uid: &str, version: &str, state: &FlagState, instances: &[u32]) {
+        let key = (uid.to_owned(), version.to_owned());
+        if open_on(state, version) != Some(0) {
+            self.runs.remove(&key);
+            return;
+        }
+        let (sent, arrived) = totals_of(state, version);
+        let started = sent.started.saturating_add(arrived.started);
+        let same = self.runs.get(&key).is_some_and(|run| run.started == started && run.instances == instances);
+        if !same {
+            let run = Run { instances: instances.to_vec(), started, since_ms: now_ms, recent: VecDeque::new() };
+            self.runs.insert(key.clone(), run);
+        }
+        if let Some(run) = self.runs.get_mut(&key) {
+            run.recent.push_back(now_ms);
+            keep_last(&mut run.recent, 3);
+        }
+    }
+}

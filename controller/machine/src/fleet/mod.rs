@@ -1,0 +1,11 @@
+//! What the proxies together say, from their reports. Pure.
+//!
+//! | module | decides |
+//! | --- | --- |
+//! | [`ledger`] | who acked, who lags, and whether the old version is quiet |
+//! | [`traffic`] | how many requests a version gets lately, and for how long two versions got new ones |
+//! | [`unmanaged`] | who comes to the old version past all filters, and how often |
+
+pub mod ledger;
+pub mod traffic;
+pub mod unmanaged;

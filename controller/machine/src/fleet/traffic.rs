@@ -1,0 +1,221 @@
+//! How many requests a version gets lately, and for how long two versions got new ones: as far as
+//! reports show it. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use flag::instance::FlagState;
+
+/// A rate is taken over at least half of this, and at most twice this.
+const WINDOW_MS: u64 = 2_000;
+
+/// Requests to one version, as far as they are known.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    /// Ever begun.
+    pub started: u64,
+    /// In flight.
+    pub open: u64,
+    /// Begun by second lately, at the proxies whose rate is known.
+    pub per_second: f64,
+    /// How many proxies that is.
+    pub rated: usize,
+}
+
+/// Requests by version, as far as they are known. What the other proxies have is not zero but unknown.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Traffic {
+    /// How many proxies have to ack.
+    pub expected: usize,
+    /// Those of them whose last report counts.
+    pub known: usize,
+    /// By version.
+    pub versions: BTreeMap<String, Flow>,
+}
+
+/// For how long a switch had new requests at both versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overlap {
+    /// The version that is left.
+    pub from: String,
+    /// The version that is gone to.
+    pub to: String,
+    /// From the report with the first request to `to` to that with the last one to `from`.
+    pub ms: u64,
+}
+
+/// Requests begun: sent by callers, and arrived at the version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Begun {
+    at_ms: u64,
+    sent: u64,
+    arrived: u64,
+}
+
+/// Two earlier totals of one version at one proxy.
+#[derive(Debug, Clone, Copy)]
+struct Track {
+    early: Begun,
+    late: Begun,
+}
+
+/// Earlier totals at one proxy, by uid and version.
+#[derive(Debug, Default)]
+pub(crate) struct Tracks(BTreeMap<(String, String), Track>);
+
+impl Tracks {
+    /// Something was not seen: a rate would be guessed.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Keeps those of some flags.
+    pub(crate) fn retain(&mut self, keeps: impl Fn(&str) -> bool) {
+        self.0.retain(|(uid, _), _| keeps(uid));
+    }
+
+    /// Takes in one version's totals.
+    pub(crate) fn take(&mut self, at_ms: u64, uid: &str, version: &str, state: &FlagState) {
+        let now = begun(at_ms, state, version);
+        let track = self.0.entry((uid.to_owned(), version.to_owned())).or_insert(Track { early: now, late: now });
+        // An instance has ended with what it had counted.
+        if now.sent < track.late.sent || now.arrived < track.late.arrived {
+            *track = Track { early: now, late: now };
+        } else if at_ms.saturating_sub(track.late.at_ms) >= WINDOW_MS {
+            *track = Track { early: track.late, late: now };
+        }
+    }
+
+    /// Requests by second that were sent and that arrived, up to the report of `at_ms`.
+    fn rate(&self, at_ms: u64, uid: &str, version: &str, state: &FlagState) -> Option<(f64, f64)> {
+        let early = self.0.get(&(uid.to_owned(), version.to_owned()))?.early;
+        let (now, ms) = (begun(at_ms, state, version), at_ms.saturating_sub(early.at_ms));
+        let per_s = |now: u64, early: u64| now.saturating_sub(early) as f64 * 1_000.0 / ms as f64;
+        (ms >= WINDOW_MS / 2).then(|| (per_s(now.sent, early.sent), per_s(now.arrived, early.arrived)))
+    }
+}
+
+fn begun(at_ms: u64, state: &FlagState, version: &str) -> Begun {
+    let started =
+        |totals: &BTreeMap<String, flag::count::Totals>| totals.get(version).map_or(0, |totals| totals.started);
+    Begun { at_ms, sent: started(&state.sent), arrived: started(&state.arrived) }
+}
+
+/// One version at all proxies: what was sent, and what arrived.
+#[derive(Debug, Default)]
+struct Both {
+    sent: Flow,
+    arrived: Flow,
+    /// The proxies that count the version. All others have nothing of it.
+    counted: usize,
+    rated: usize,
+}
+
+/// Adds up what proxies have of one flag. A request is seen where it is sent and where it arrives, or
+/// only at one of both: the larger sum counts.
+#[derive(Debug, Default)]
+pub(crate) struct Sum {
+    known: usize,
+    versions: BTreeMap<String, Both>,
+}
+
+impl Sum {
+    /// A proxy whose last report, of `at_ms`, counts; with its earlier totals.
+    pub(crate) fn add(&mut self, at_ms: u64, uid: &str, state: &FlagState, tracks: &Tracks) {
+        self.known += 1;
+        for version in state.sent.keys().chain(state.arrived.keys()).collect::<BTreeSet<_>>() {
+            let both = self.versions.entry(version.clone()).or_default();
+            both.counted += 1;
+            for (flow, totals) in [(&mut both.sent, &state.sent), (&mut both.arrived, &state.arrived)] {
+                let totals = totals.get(version).copied().unwrap_or_default();
+                flow.started = flow.started.saturating_add(totals.started);
+                flow.open = flow.open.saturating_add(totals.open().unwrap_or(0));
+            }
+            if let Some((sent, arrived)) = tracks.rate(at_ms, uid, version, state) {
+                both.rated += 1;
+                both.sent.per_second += sent;
+                both.arrived.per_second += arrived;
+            }
+        }
+    }
+
+    /// All of it.
+    pub(crate) fn end(self, expected: usize) -> Traffic {
+        let known = self.known;
+        let flow = |both: Both| Flow {
+            started: both.sent.started.max(both.arrived.started),
+            open: both.sent.open.max(both.arrived.open),
+            per_second: both.sent.per_second.max(both.arrived.per_second),
+            rated: both.rated + known.saturating_sub(both.counted),
+        };
+        let versions = self.versions.into_iter().map(|(version, both)| (version, flow(both))).collect();
+        Traffic { expected, known, versions }
+    }
+}
+
+/// A switch whose flip was published, as the reports after it show it.
+#[derive(Debug)]
+pub(crate) struct Move {
+    from: String,
+    to: String,
+    /// When the reports came with the first new request to `to`, and with the last one to `from`.
+    first_new: Option<u64>,
+    last_old: Option<u64>,
+    /// What was there before cannot be told from what is new.
+    unclear: bool,
+    /// By proxy: its boot, and how many requests it had begun to `from` and `to`.
+    seen: BTreeMap<String, (String, u64, u64)>,
+}
+
+impl Move {
+    pub(crate) fn new(from: &str, to: &str) -> Move {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        Move { from, to, first_new: None, last_old: None, unclear: false, seen: BTreeMap::new() }
+    }
+
+    fn counts(&self, state: &FlagState) -> (u64, u64) {
+        let of = |version: &str| {
+            let begun = begun(0, state, version);
+            begun.sent.saturating_add(begun.arrived)
+        };
+        (of(&self.from), of(&self.to))
+    }
+
+    /// What a proxy has told before the flip.
+    pub(crate) fn before(&mut self, proxy: &str, boot: &str, state: &FlagState) {
+        let (from, to) = self.counts(state);
+        self.seen.insert(proxy.to_owned(), (boot.to_owned(), from, to));
+    }
+
+    /// What it tells after it.
+    pub(crate) fn take(&mut self, now_ms: u64, proxy: &str, boot: &str, state: &FlagState) {
+        let (from, to) = self.counts(state);
+        let before = self.seen.insert(proxy.to_owned(), (boot.to_owned(), from, to));
+        let (old, new) = match before {
+            Some((known, old, new)) if known == boot => (old, new),
+            Some(_) => (0, 0),
+            // Who was not heard of before may have begun them long ago.
+            None => {
+                self.unclear |= from > 0 || (to > 0 && self.first_new.is_none());
+                return;
+            }
+        };
+        if to > new {
+            self.first_new = self.first_new.or(Some(now_ms));
+        }
+        if from > old {
+            self.last_old = Some(now_ms);
+        }
+    }
+
+    /// `None`: not known, or nothing was sent to the new version.
+    pub(crate) fn overlap(&self) -> Option<Overlap> {
+        let first = self.first_new.filter(|_| !self.unclear)?;
+        let ms = self.last_old.map_or(0, |last| last.saturating_sub(first));
+        Some(Overlap { from: self.from.clone(), to: self.to.clone(), ms })
+    }
+}

@@ -1,0 +1,81 @@
+//! Callers that no filter speaks for: who comes to a version that ought to be left, and how often, as the
+//! proxies in front of it report. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use flag::instance::FlagState;
+
+/// How long somebody who came is spoken of, in milliseconds.
+const STAYS_MS: u64 = 10_000;
+/// The time that a rate is taken over, at least.
+const RATE_MS: u64 = 1_000;
+
+/// Somebody who goes past the flag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stranger {
+    /// The proxy that saw it.
+    pub at: String,
+    /// Its address, or what is better known; empty: one of many.
+    pub from: String,
+    /// How often it comes there; 0: that is not known yet.
+    pub per_second: u64,
+}
+
+/// What one address has sent to one proxy.
+#[derive(Debug, Clone, Copy)]
+struct Flow {
+    total: u64,
+    grew_ms: u64,
+    /// Where the rate is counted from.
+    base: (u64, u64),
+    per_second: u64,
+}
+
+/// What one proxy has seen, by uid and address.
+#[derive(Debug, Default)]
+pub(crate) struct Flows(BTreeMap<(String, String), Flow>);
+
+impl Flows {
+    /// Takes in a report.
+    pub(crate) fn take(&mut self, now_ms: u64, flags: &BTreeMap<String, FlagState>) {
+        let before = std::mem::take(&mut self.0);
+        for (uid, state) in flags {
+            for (address, totals) in &state.strangers {
+                let key = (uid.clone(), address.clone());
+                let known = before.get(&key).filter(|flow| flow.total <= totals.started);
+                self.0.insert(key, Flow::after(known, now_ms, totals.started));
+            }
+        }
+    }
+
+    /// Who came lately.
+    pub(crate) fn lately(&self, now_ms: u64, uid: &str, at: &str) -> impl Iterator<Item = Stranger> {
+        let flows =
+            self.0.iter().filter(move |((of, _), flow)| of == uid && now_ms.saturating_sub(flow.grew_ms) <= STAYS_MS);
+        flows.map(move |((_, address), flow)| Stranger {
+            at: at.to_owned(),
+            from: address.clone(),
+            per_second: flow.per_second,
+        })
+    }
+}
+
+impl Flow {
+    fn after(known: Option<&Flow>, now_ms: u64, total: u64) -> Flow {
+        let Some(known) = known else {
+            return Flow { total, grew_ms: now_ms, base: (total, now_ms), per_second: 0 };
+        };
+        let grew_ms = if total > known.total { now_ms } else { known.grew_ms };
+        let (count, since_ms) = known.base;
+        let passed_ms = now_ms.saturating_sub(since_ms);
+        if passed_ms < RATE_MS {
+            return Flow { total, grew_ms, ..*known };
+        }
+        // One every other second is not none.
+        let per_second = total.saturating_sub(count).saturating_mul(1_000).div_ceil(passed_ms);
+        Flow { total, grew_ms, base: (total, now_ms), per_second }
+    }
+}

@@ -1,0 +1,25 @@
+//! The pure core of the controller: what to do next, from what is asked for, remembered and seen.
+//!
+//! No clock, randomness or I/O: time comes in as an argument, in milliseconds. Cargo keeps it so: no
+//! dependency of this crate can do I/O, and `make lint` checks that.
+//!
+//! | module | decides |
+//! | --- | --- |
+//! | [`spec`] | what an operator may ask for, and what of it is not valid |
+//! | [`duration`], [`quantity`] | lengths of time and amounts, as people write them |
+//! | [`status`] | everything that is remembered |
+//! | [`observation`] | what is seen of the world in one pass |
+//! | [`checks`] | what checks ask, and what the answers mean |
+//! | [`plan`] | what to do: the next status, or the effects of this one |
+//! | [`fleet`] | what the proxies together say |
+//! | [`envoy`] | what Envoy reads from files |
+
+pub mod checks;
+pub mod duration;
+pub mod envoy;
+pub mod fleet;
+pub mod observation;
+pub mod plan;
+pub mod quantity;
+pub mod spec;
+pub mod status;

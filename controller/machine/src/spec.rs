@@ -1,0 +1,369 @@
+//! What an operator asks for: the `spec` of a VersionFlag. Pure.
+
+mod attach;
+mod check;
+mod choice;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flag::record::{check_name, check_version};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::duration::Span;
+
+pub use attach::Attachment;
+pub use check::{Builtin, Check, Percent, Prometheus, Webhook, number};
+pub use choice::{
+    CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTargetFailure, OnTimeout, PromotionMode,
+    Provider, Replicas, SwitchMode, When,
+};
+
+/// The spec. Everything but `version` and `services` has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Spec {
+    /// The version that is wanted: changing it asks for the switch.
+    #[schemars(length(max = 63), extend("x-kubernetes-validations" = text_rule(LABEL, NO_LABEL)))]
+    pub version: String,
+    /// What is switched together, under one record.
+    #[schemars(
+        length(min = 1, max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub services: Vec<Service>,
+    /// The label that tells versions apart where workloads have labels.
+    #[serde(default = "default_label")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = text_rule("self == oldSelf", FIXED)))]
+    pub version_label: String,
+    /// Narrows who has to ack.
+    #[serde(default, skip_serializing_if = "Callers::is_empty")]
+    pub callers: Callers,
+    /// Nothing moves while this is set.
+    #[serde(default)]
+    pub suspend: bool,
+    /// Both versions side by side.
+    #[serde(default)]
+    pub coexistence: Coexistence,
+    /// When the new version is let in.
+    #[serde(default)]
+    pub promotion: Promotion,
+    /// Questions that the new version has to answer before or after the flip.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub checks: Vec<Check>,
+    /// Requests that reach the new version before the flip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Preview>,
+    /// The flip.
+    #[serde(default)]
+    pub switch: Switch,
+    /// Waiting for traffic to have moved.
+    #[serde(default)]
+    pub settle: Settle,
+    /// What becomes of the old version.
+    #[serde(default)]
+    pub cleanup: Cleanup,
+    /// How requests are marked.
+    #[serde(default)]
+    pub routing: Routing,
+    /// What to do when the new version dies after the flip.
+    #[serde(default)]
+    pub on_target_failure: OnTargetFailure,
+}
+
+fn default_label() -> String {
+    "version".to_owned()
+}
+
+/// A rule for a text that the API server checks. The message begins with the text, which is not
+/// shown otherwise.
+pub(crate) fn text_rule(rule: &str, message: &str) -> serde_json::Value {
+    let shown = format!("'\"' + self + {}", serde_json::Value::from(format!("\" {message}")));
+    serde_json::json!([{ "rule": rule, "message": message, "messageExpression": shown }])
+}
+
+const LABEL: &str = "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')";
+const HEADER: &str = "self.matches('^[a-z0-9._-]+$')";
+const NO_LABEL: &str =
+    "has to be a label value: letters, digits, '-', '_' and '.', starting and ending with a letter or digit";
+const FIXED: &str = "cannot be changed: delete this VersionFlag and make another one";
+const NO_FENCE: &str = "is not supported yet: use Immediate";
+const NO_HEADER: &str = "is not a lower-case HTTP header name";
+
+/// One service of the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Service {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The hosts by which callers name it; without any, its name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "set"))]
+    pub hosts: BTreeSet<String>,
+    /// Envoy clusters by version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub clusters: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Narrows who has to ack.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Callers {
+    /// Where the callers are; without any, in the namespace of the flag.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub namespaces: BTreeSet<String>,
+    /// Which pods they are.
+    #[serde(skip_serializing_if = "PodSelector::is_empty")]
+    pub pods: PodSelector,
+    /// Gateways of Istio's that lead requests to the services, besides those in the namespaces above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub gateways: Vec<Gateway>,
+}
+
+/// Pods of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Gateway {
+    /// Where they are; without it, in the namespace of the flag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// They have all of these labels.
+    #[schemars(schema_with = "labels")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// At least one: without labels every pod would be a gateway.
+fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object", "minProperties": 1, "maxProperties": 16, "additionalProperties": { "type": "string" },
+    })
+}
+
+/// Pods by their labels.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct PodSelector {
+    /// They have all of these.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+impl Callers {
+    /// Whether nothing is narrowed.
+    pub fn is_empty(&self) -> bool {
+        *self == Callers::default()
+    }
+}
+
+impl Gateway {
+    /// The namespace of its pods, for a flag of `namespace`.
+    pub fn namespace<'a>(&'a self, namespace: &'a str) -> &'a str {
+        self.namespace.as_deref().unwrap_or(namespace)
+    }
+}
+
+impl PodSelector {
+    /// Whether every pod fits.
+    pub fn is_empty(&self) -> bool {
+        self.match_labels.is_empty()
+    }
+}
+
+/// Both versions side by side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Coexistence {
+    /// After this the new version is reported as not getting ready.
+    pub ready_timeout: Span,
+    /// How long it has to have been ready without a break.
+    pub min_ready: Span,
+    /// How many of it, where replicas exist.
+    pub replicas: Replicas,
+    /// What a lack of headroom means.
+    pub headroom: Headroom,
+}
+
+impl Default for Coexistence {
+    fn default() -> Self {
+        let (ready_timeout, min_ready) = (Span(600_000), Span(10_000));
+        Coexistence { ready_timeout, min_ready, replicas: Replicas::MatchActive, headroom: Headroom::Require }
+    }
+}
+
+/// When the new version is let in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Promotion {
+    /// Who lets it in.
+    pub mode: PromotionMode,
+    /// How long it waits, ready, before it is let in by itself.
+    pub after: Span,
+}
+
+/// Which requests reach the new version while it is ready and waits to be let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Preview {
+    /// A request header.
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = text_rule(HEADER, NO_HEADER)))]
+    pub header: String,
+    /// The value that it has to have. Whoever knows it can choose: make it hard to guess.
+    #[schemars(length(min = 1, max = 253))]
+    pub value: String,
+}
+
+/// The flip.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Switch {
+    /// How it is done.
+    #[schemars(extend("x-kubernetes-validations" = text_rule("self != 'Fenced'", NO_FENCE)))]
+    pub mode: SwitchMode,
+    /// How long callers wait in mode Fenced.
+    pub max_hold: Span,
+    /// What becomes of them then.
+    pub on_hold_timeout: OnHoldTimeout,
+    /// What becomes of proxies that do not ack.
+    pub laggards: Laggards,
+    /// When they are named.
+    pub ack_timeout: Span,
+}
+
+impl Default for Switch {
+    fn default() -> Self {
+        Switch {
+            mode: SwitchMode::Immediate,
+            max_hold: Span(1_000),
+            on_hold_timeout: OnHoldTimeout::Open,
+            laggards: Laggards::Wait,
+            ack_timeout: Span(300_000),
+        }
+    }
+}
+
+/// Waiting for traffic to have moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Settle {
+    /// How long nothing may reach the old version.
+    pub quiet_period: Span,
+    /// How long the new version serves alone at least.
+    pub bake: Span,
+    /// When a switch that does not settle is reported.
+    pub timeout: Span,
+    /// And what is done about it.
+    pub on_timeout: OnTimeout,
+}
+
+impl Default for Settle {
+    fn default() -> Self {
+        Settle { quiet_period: Span(10_000), bake: Span(0), timeout: Span(600_000), on_timeout: OnTimeout::Wait }
+    }
+}
+
+/// What becomes of the old version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Cleanup {
+    /// What is done with it.
+    pub policy: CleanupPolicy,
+    /// How long it stays for a rollback.
+    pub retain_for: Span,
+}
+
+impl Default for Cleanup {
+    fn default() -> Self {
+        Cleanup { policy: CleanupPolicy::ScaleToZero, retain_for: Span(3_600_000) }
+    }
+}
+
+/// How requests are marked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Routing {
+    /// Who carries the routes out, where there is a choice.
+    pub provider: Provider,
+    /// Who writes them, where there is a choice.
+    pub management: Management,
+    /// The header that routes match.
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = text_rule(HEADER, NO_HEADER)))]
+    pub header: String,
+    /// Gateways of the Gateway API to which the controller attaches routes of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub gateways: Vec<Attachment>,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        let header = flag::config::HEADER.to_owned();
+        Routing { provider: Provider::Istio, management: Management::Managed, header, gateways: vec![] }
+    }
+}
+
+impl Routing {
+    /// Whether the proxies are Istio's.
+    pub fn in_mesh(&self) -> bool {
+        matches!(self.provider, Provider::Istio | Provider::GatewayAPI)
+    }
+}
+
+impl Service {
+    /// The cluster of a version that `clusters` does not list.
+    pub fn default_cluster(&self, version: &str) -> String {
+        format!("{}-{version}", self.name)
+    }
+
+    /// The hosts by which callers name it.
+    pub fn hosts(&self) -> BTreeSet<String> {
+        if self.hosts.is_empty() { BTreeSet::from([self.name.clone()]) } else { self.hosts.clone() }
+    }
+}
+
+impl Spec {
+    /// Everything that is wrong with it, in sentences. Empty: it is valid.
+    pub fn validate(&self) -> Vec<String> {
+        let mut wrong = vec![];
+        let mut check = |result: Result<(), flag::record::RecordError>| {
+            if let Err(error) = result {
+                wrong.push(error.to_string());
+            }
+        };
+        check(check_version("spec.version", &self.version));
+        // The members make a record of their own, with every version that they name.
+        let mut versions: BTreeSet<String> =
+            self.services.iter().flat_map(|service| service.clusters.keys().cloned()).collect();
+        versions.insert(self.version.clone());
+        if versions.iter().all(|version| check_version("version", version).is_ok()) {
+            check(crate::plan::record_of("spec", "spec", 1, &self.version, &versions, None, self).seal().map(|_| ()));
+        }
+        check(check_name("spec.versionLabel", &self.version_label));
+        let headers =
+            [("routing", Some(&self.routing.header)), ("preview", self.preview.as_ref().map(|one| &one.header))];
+        for (part, header) in headers {
+            if let Some(header) = header.filter(|header| !flag::config::is_header(header)) {
+                wrong.push(format!("spec.{part}.header {header:?} {NO_HEADER}"));
+            }
+        }
+        if let Some(preview) = &self.preview {
+            wrong.extend(check_name("spec.preview.value", &preview.value).err().map(|error| error.to_string()));
+        }
+        if self.callers.gateways.iter().any(|gateway| gateway.match_labels.is_empty()) {
+            wrong.push("spec.callers.gateways: matchLabels is empty: name at least one label".to_owned());
+        }
+        if self.switch.mode == SwitchMode::Fenced {
+            wrong.push(format!("spec.switch.mode Fenced {NO_FENCE}"));
+        }
+        wrong.extend(attach::validate(self));
+        wrong.extend(check::validate(&self.checks));
+        wrong
+    }
+}

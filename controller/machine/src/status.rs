@@ -1,0 +1,327 @@
+//! Everything that is remembered of one flag, timestamps included. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::fleet::ledger::{Asked, Fleet, Laggard};
+use flag::record::Record;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Entries of the history that are kept.
+const HISTORY: usize = 10;
+
+/// Where a flag stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// The first version is taken over.
+    Adopting,
+    /// One version serves, nothing is asked for.
+    Stable,
+    /// The new version starts beside the active one.
+    Coexisting,
+    /// The new version is ready and waits to be let in.
+    AwaitingPromotion,
+    /// Proxies show that their routes resolve the new version.
+    ProvingRoutes,
+    /// The flag is flipped, not every proxy has acked.
+    Switching,
+    /// All proxies acked, the old version gets quiet.
+    Settling,
+    /// The old version stays for a while, for a rollback.
+    Retaining,
+    /// The old version is stopped.
+    Removing,
+}
+
+impl Phase {
+    /// All of them, in order.
+    pub const ALL: [Phase; 9] = [
+        Phase::Adopting,
+        Phase::Stable,
+        Phase::Coexisting,
+        Phase::AwaitingPromotion,
+        Phase::ProvingRoutes,
+        Phase::Switching,
+        Phase::Settling,
+        Phase::Retaining,
+        Phase::Removing,
+    ];
+
+    /// Whether a switch is under way that has not been flipped yet.
+    pub fn before_flip(self) -> bool {
+        matches!(self, Phase::Coexisting | Phase::AwaitingPromotion | Phase::ProvingRoutes)
+    }
+
+    /// The proxies that hold it up, each once: those that have not acked, then those whose routes or
+    /// configuration are behind what it needs.
+    pub fn laggards(self, fleet: &Fleet) -> Vec<Laggard> {
+        let proves = matches!(self, Phase::Settling | Phase::Retaining | Phase::Removing);
+        let configs = fleet.config_laggards.iter().filter(|_| proves);
+        let routes = fleet.route_laggards.iter().filter(|_| proves || self == Phase::ProvingRoutes);
+        let mut named = BTreeSet::new();
+        let all = fleet.laggards.iter().chain(configs).chain(routes);
+        all.filter(|one| named.insert(one.proxy.as_str())).cloned().collect()
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Adopting => "Adopting",
+            Phase::Stable => "Stable",
+            Phase::Coexisting => "Coexisting",
+            Phase::AwaitingPromotion => "AwaitingPromotion",
+            Phase::ProvingRoutes => "ProvingRoutes",
+            Phase::Switching => "Switching",
+            Phase::Settling => "Settling",
+            Phase::Retaining => "Retaining",
+            Phase::Removing => "Removing",
+        }
+    }
+}
+
+/// What keeps a flag from moving on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Blocked {
+    /// One CamelCase word.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// Unix milliseconds.
+    pub since: u64,
+}
+
+/// A version that is held against the spec.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Override {
+    /// The version that is held.
+    pub version: String,
+    /// The `spec.version` that it overrides; another one ends it.
+    pub for_spec_version: String,
+    /// Why.
+    pub reason: String,
+    /// Unix milliseconds.
+    pub at: u64,
+}
+
+/// One switch, or the removal of a version that serves no more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Switch {
+    /// The version that is left.
+    pub from: String,
+    /// The version that is gone to.
+    pub to: String,
+    /// The controller started `to`, and stops it again if the switch is given up.
+    #[serde(default)]
+    pub ours: bool,
+    /// It takes back another switch.
+    #[serde(default)]
+    pub rollback: bool,
+    /// Nothing is switched: `from` is only removed.
+    #[serde(default)]
+    pub removal: bool,
+    /// Unix milliseconds of each step.
+    pub started_at: u64,
+    /// There was room for `to`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headroom_at: Option<u64>,
+    /// `to` had been ready for long enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<u64>,
+    /// `to` was let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_at: Option<u64>,
+    /// The record with `to` was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flipped_at: Option<u64>,
+    /// All proxies had acked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acked_at: Option<u64>,
+    /// The epoch that they had then. What was written at this epoch or later never leads to `from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acked_epoch: Option<u64>,
+    /// Traffic had moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<u64>,
+    /// For how long both versions got new requests, if that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap_ms: Option<u64>,
+    /// Until when `from` stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain_until: Option<u64>,
+    /// The decision to remove `from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal_intent_at: Option<u64>,
+    /// `from` was gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<u64>,
+}
+
+impl Switch {
+    /// It goes forward: there is something to go back to.
+    pub(crate) fn may_roll_back(&self) -> bool {
+        !self.removal && !self.rollback
+    }
+}
+
+/// The last request that was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct LastRequest {
+    /// Its id.
+    pub id: String,
+    /// What it asked for.
+    pub action: crate::observation::Action,
+    /// Why it was refused; absent: it was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Unix milliseconds.
+    pub at: u64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Event {
+    /// Unix milliseconds.
+    pub at: u64,
+    /// One CamelCase word.
+    pub event: String,
+    /// One sentence.
+    pub message: String,
+    /// Epoch of the record by then.
+    pub epoch: u64,
+}
+
+/// The status of one flag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Status {
+    /// Identity of the flag.
+    pub uid: String,
+    /// For people, `namespace/name`.
+    pub name: String,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Since when, in Unix milliseconds.
+    pub phase_since: u64,
+    /// The record as last written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
+    /// The version that serves.
+    #[serde(default)]
+    pub active_version: String,
+    /// The version that is being switched to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_version: Option<String>,
+    /// The version that served before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_version: Option<String>,
+    /// What keeps it from moving on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<Blocked>,
+    /// A version that is held against the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#override: Option<Override>,
+    /// Nothing moves, by request.
+    #[serde(default)]
+    pub suspended: bool,
+    /// The switch under way, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<Switch>,
+    /// Versions of earlier switches that still have to be removed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub leftovers: BTreeSet<String>,
+    /// The last request that was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_request: Option<LastRequest>,
+    /// What happened lately, oldest first.
+    #[serde(default)]
+    pub history: Vec<Event>,
+}
+
+impl Status {
+    /// A flag that nothing is known of.
+    pub fn new(uid: &str, name: &str, now_ms: u64) -> Status {
+        Status {
+            uid: uid.to_owned(),
+            name: name.to_owned(),
+            phase: Phase::Adopting,
+            phase_since: now_ms,
+            record: None,
+            active_version: String::new(),
+            target_version: None,
+            previous_version: None,
+            blocked: None,
+            r#override: None,
+            suspended: false,
+            switch: None,
+            leftovers: BTreeSet::new(),
+            last_request: None,
+            history: vec![],
+        }
+    }
+
+    /// The epoch last written.
+    pub fn epoch(&self) -> u64 {
+        self.record.as_ref().map_or(0, |record| record.epoch)
+    }
+
+    /// What the proxies' reports are asked for.
+    pub fn asked(&self) -> Asked {
+        let switch = self.switch.as_ref().filter(|_| !self.phase.before_flip());
+        Asked {
+            old: switch.map(|switch| switch.from.clone()).unwrap_or_default(),
+            wanted: self.target_version.clone().unwrap_or_else(|| self.active_version.clone()),
+            config_epoch: switch.and_then(|switch| switch.acked_epoch).unwrap_or_else(|| self.epoch()),
+        }
+    }
+
+    /// Whether proxies are asked to show their routes.
+    pub fn proves_routes(&self) -> bool {
+        !matches!(self.phase, Phase::Adopting | Phase::Stable)
+    }
+
+    /// Equal but for the wording of what blocks, which may change with every report.
+    pub fn same_but_wording(&self, other: &Status) -> bool {
+        let mut reworded = self.clone();
+        if let (Some(mine), Some(theirs)) = (&mut reworded.blocked, &other.blocked)
+            && mine.reason == theirs.reason
+        {
+            mine.message.clone_from(&theirs.message);
+        }
+        reworded == *other
+    }
+
+    /// How long the flip took that all proxies have acked since `before`, in seconds.
+    pub fn flipped_since(&self, before: &Status) -> Option<f64> {
+        let acked = |status: &Status| status.switch.as_ref().filter(|one| !one.removal).and_then(|one| one.acked_at);
+        let (None, Some(acked_at)) = (acked(before), acked(self)) else { return None };
+        let flipped_at = self.switch.as_ref()?.flipped_at?;
+        Some(acked_at.saturating_sub(flipped_at) as f64 / 1_000.0)
+    }
+
+    /// Goes on to a phase.
+    pub fn enter(&mut self, now_ms: u64, phase: Phase) {
+        self.phase = phase;
+        self.phase_since = now_ms;
+    }
+
+    /// Adds to the history. The record may still change in this pass: the epoch of the entry is filled in
+    /// at the end of it.
+    pub fn note(&mut self, now_ms: u64, event: &str, message: String) {
+        let entry = Event { at: now_ms, event: event.to_owned(), message, epoch: 0 };
+        self.history.push(entry);
+        self.history.drain(..self.history.len().saturating_sub(HISTORY));
+    }
+
+    /// Gives what was noted in this pass the epoch that the pass ends with.
+    pub(crate) fn date(&mut self) {
+        let epoch = self.epoch();
+        for event in self.history.iter_mut().filter(|event| event.epoch == 0) {
+            event.epoch = epoch;
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Who acked, who lags, when the old version is quiet; and that unknown is never zero.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::record;
+use flag::count::Totals;
+use flag::instance::{FlagState, Instance, combine};
+use flag::record::Record;
+use flag::report::Report;
+use machine::fleet::ledger::{Asked, Fleet, Ledger, Quiet};
+
+fn state(record: &Record, started: u64, finished: u64) -> FlagState {
+    FlagState {
+        epoch: record.epoch,
+        hash: record.hash.clone(),
+        config_epoch: Some(record.epoch),
+        sent: BTreeMap::from([("v1".to_owned(), Totals { started, finished })]),
+        ..FlagState::default()
+    }
+}
+
+fn report(proxy: &str, seq: u64, state: FlagState) -> Report {
+    Report {
+        protocol: flag::PROTOCOL,
+        proxy: proxy.to_owned(),
+        boot: "b1".to_owned(),
+        seq,
+        revision: "r".to_owned(),
+        instances: vec![1, 2],
+        complete: true,
+        flags: BTreeMap::from([("u-1".to_owned(), state)]),
+    }
+}
+
+/// Two proxies, `a` and `b`, that must ack.
+struct Story {
+    ledger: Ledger,
+    now_ms: u64,
+    record: Record,
+    old: String,
+}
+
+impl Story {
+    fn new() -> Story {
+        Story { ledger: Ledger::new(3_000), now_ms: 10_000, record: record(9, "v2"), old: "v1".to_owned() }
+    }
+
+    /// 100 ms later both report; `b` as given.
+    fn both(&mut self, seq: u64, b: FlagState) -> Fleet {
+        self.now_ms += 100;
+        let a = state(&self.record, 10, 10);
+        self.ledger.accept(self.now_ms, report("a", seq, a)).expect("believed");
+        self.ledger.accept(self.now_ms, report("b", seq, b)).expect("believed");
+        self.view()
+    }
+
+    fn view(&self) -> Fleet {
+        let expected = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        let asked = Asked { old: self.old.clone(), wanted: "v2".to_owned(), config_epoch: 9 };
+        self.ledger.view(self.now_ms, &self.record, &expected, &asked)
+    }
+
+    fn quiet(&mut self, from_seq: u64) -> Fleet {
+        let state = state(&self.record, 5, 5);
+        let mut fleet = self.view();
+        for seq in from_seq..from_seq + 3 {
+            fleet = self.both(seq, state.clone());
+        }
+        fleet
+    }
+}
+
+#[test]
+fn nobody_reported_means_unknown() {
+    let fleet = Story::new().view();
+    assert_eq!((fleet.acked, fleet.old), (0, Quiet::Unknown));
+    assert!(fleet.laggards[0].why.contains("never reported"), "{:?}", fleet.laggards);
+}
+
+#[test]
+fn two_rounds_after_the_last_ack_are_quiet() {
+    let mut story = Story::new();
+    let quiet = state(&story.record, 5, 5);
+    for seq in 1..=2 {
+        let fleet = story.both(seq, quiet.clone());
+        assert_eq!((fleet.acked, fleet.old), (2, Quiet::Busy { open: 0 }), "one round is not enough");
+    }
+    assert_eq!(story.both(3, quiet).old, Quiet::Since(10_100));
+}
+
+#[test]
+fn an_open_request_is_busy_and_a_new_one_starts_over() {
+    let mut story = Story::new();
+    assert_eq!(story.quiet(1).old, Quiet::Since(10_100));
+    let open = state(&story.record, 6, 5);
+    assert_eq!(story.both(4, open).old, Quiet::Busy { open: 1 });
+    let finished = state(&story.record, 6, 6);
+    assert_eq!(story.both(5, finished.clone()).old, Quiet::Busy { open: 0 });
+    story.both(6, finished.clone());
+    assert_eq!(story.both(7, finished).old, Quiet::Since(10_500));
+}
+
+#[test]
+fn a_request_between_two_reports_is_seen_by_its_total() {
+    let mut story = Story::new();
+    story.quiet(1);
+    let another = state(&story.record, 6, 6);
+    assert_eq!(story.both(4, another).old, Quiet::Busy { open: 0 });
+}
+
+#[test]
+fn arrivals_at_the_old_version_count_too() {
+    let mut story = Story::new();
+    story.quiet(1);
+    let mut arrived = state(&story.record, 5, 5);
+    arrived.arrived.insert("v1".to_owned(), Totals { started: 1, finished: 0 });
+    assert_eq!(story.both(4, arrived).old, Quiet::Busy { open: 1 });
+}
+
+#[test]
+fn silence_makes_everything_unknown() {
+    let mut story = Story::new();
+    story.quiet(1);
+    story.now_ms += 3_001;
+    let fleet = story.view();
+    assert_eq!((fleet.acked, fleet.old), (0, Quiet::Unknown));
+    assert!(fleet.laggards[0].why.contains("last seen 3.0 s ago"), "{:?}", fleet.laggards);
+    let state = state(&story.record, 5, 5);
+    assert_eq!(story.both(4, state).old, Quiet::Busy { open: 0 }, "and it has to be proven anew");
+}
+
+#[test]
+fn a_worker_that_does_not_answer_makes_it_unknown() {
+    let mut story = Story::new();
+    story.quiet(1);
+    let report = Report { complete: false, flags: BTreeMap::new(), ..report("b", 4, FlagState::default()) };
+    story.ledger.accept(story.now_ms, report).expect("believed");
+    let fleet = story.view();
+    assert_eq!((fleet.acked, fleet.old), (1, Quiet::Unknown));
+}
+
+#[test]
+fn a_restarted_proxy_acks_and_proves_anew() {
+    let mut story = Story::new();
+    story.quiet(1);
+    story.now_ms += 100;
+    let restarted = Report { boot: "b2".into(), ..report("b", 1, state(&story.record, 0, 0)) };
+    story.ledger.accept(story.now_ms, restarted.clone()).expect("believed");
+    assert_eq!(story.view().old, Quiet::Busy { open: 0 });
+    let late = report("b", 9, state(&story.record, 5, 5));
+    assert!(story.ledger.accept(story.now_ms, late).is_err(), "a late report of the old boot");
+    assert!(story.ledger.accept(story.now_ms, restarted).is_err(), "the same report again");
+}
+
+#[test]
+fn another_set_of_instances_proves_anew() {
+    let mut story = Story::new();
+    story.quiet(1);
+    let report = Report { instances: vec![2, 3], ..report("b", 4, state(&story.record, 5, 5)) };
+    story.ledger.accept(story.now_ms, report).expect("believed");
+    assert_eq!(story.view().old, Quiet::Busy { open: 0 });
+}
+
+#[test]
+fn who_lags_is_named_with_the_reason() {
+    let mut story = Story::new();
+    let behind = FlagState { epoch: 8, config_epoch: None, ..state(&story.record, 1, 1) };
+    let fleet = story.both(1, behind);
+    assert_eq!(fleet.acked, 1);
+    assert_eq!(fleet.laggards[0].proxy, "b");
+    assert!(fleet.laggards[0].why.contains("at epoch 8, not 9"));
+    assert!(fleet.config_laggards[0].why.contains("no such flag, not yet epoch 9"));
+    let other = FlagState { hash: "other".into(), ..state(&story.record, 1, 1) };
+    assert!(story.both(2, other).laggards[0].why.contains("other content"));
+}
+
+#[test]
+fn routes_are_proven_by_their_name() {
+    let mut story = Story::new();
+    let mut routed = |seq, route: &str| {
+        let state = FlagState { routes: BTreeSet::from([route.to_owned()]), ..state(&story.record, 1, 1) };
+        story.both(seq, state).route_laggards.len()
+    };
+    assert_eq!(routed(1, "versionflag:reviews:v1,v2"), 2, "no request could show a route yet, at neither of both");
+    assert_eq!(routed(2, "versionflag:reviews:v1,v2"), 0);
+    assert_eq!(routed(9, "versionflag:reviews:v1"), 1);
+    assert_eq!(routed(10, "somebody-elses"), 0, "its name says nothing about versions");
+    assert_eq!(routed(11, "versionflag:reviews:v1,v2:v2"), 0);
+    assert_eq!(routed(12, "versionflag:reviews:v1,v2:v1"), 1, "the default is another version");
+    assert_eq!(routed(13, "versionflag:reviews:v0,v1,v2:v2"), 1, "it leads to a version that is not there");
+    assert_eq!(routed(14, &flag::route::name(&record(9, "v2"))), 0);
+}
+
+#[test]
+fn a_version_that_a_proxy_never_counted_is_quiet_there() {
+    let mut story = Story::new();
+    story.old = "v0".to_owned();
+    let fleet = story.quiet(1);
+    assert_eq!(fleet.old, Quiet::Since(10_100), "since the first of three reports");
+}
+
+#[test]
+fn the_sum_is_of_all_instances_or_of_none() {
+    let record = record(9, "v2");
+    let instance = |id, round, state| Instance { id, round, flags: BTreeMap::from([("u-1".to_owned(), state)]) };
+    let live = [1, 2];
+    let one = instance(1, 4, state(&record, 7, 5));
+    let two = instance(2, 4, state(&record, 3, 3));
+    let sum = combine(&live, 4, &[one.clone(), two.clone()]).expect("complete");
+    assert_eq!(sum["u-1"].sent["v1"], Totals { started: 10, finished: 8 });
+    assert_eq!((sum["u-1"].epoch, sum["u-1"].config_epoch), (9, Some(9)));
+    assert_eq!(combine(&live, 4, std::slice::from_ref(&one)), None, "one is missing");
+    assert_eq!(combine(&live, 5, &[one.clone(), two.clone()]), None, "the answers are to an older round");
+    assert_eq!(combine(&[], 0, &[]), None, "nobody lives");
+    let behind = instance(2, 4, FlagState { epoch: 8, config_epoch: None, ..state(&record, 3, 3) });
+    let sum = combine(&live, 4, &[one.clone(), behind]).expect("complete");
+    assert_eq!((sum["u-1"].epoch, sum["u-1"].config_epoch), (8, None), "the lowest counts");
+    let differs = instance(2, 4, FlagState { hash: "other".into(), ..state(&record, 3, 3) });
+    assert_eq!(combine(&live, 4, &[one.clone(), differs]).expect("complete")["u-1"].epoch, 0, "no agreement");
+    let ignorant = Instance { id: 2, round: 4, flags: BTreeMap::new() };
+    assert_eq!(combine(&live, 4, &[one, ignorant]).expect("complete")["u-1"].epoch, 0, "one does not know the flag");
+}

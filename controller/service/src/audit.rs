@@ -1,0 +1,309 @@
+//! The audit log: one JSON object a line for everything that happens to a flag. I/O: appends to a file
+//! or to stdout, on a thread of its own.
+//!
+//! At least once: what was told after the status was written is told again, as `replayed`, when a
+//! controller begins with a flag, as far back as its history goes. Lines of one thing have the same
+//! `uid`, `time`, `event` and `message`. What cannot be written is logged and lost, and holds nothing up.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use machine::observation::Action;
+use machine::status::{Event, Phase, Status};
+
+/// Lines that wait to be written.
+const WAITING: usize = 1_024;
+/// How long the last lines may take.
+const LAST: Duration = Duration::from_secs(1);
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line<'a> {
+    /// RFC 3339, with milliseconds.
+    pub time: String,
+    /// Of the flag, in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<&'a str>,
+    /// Of the flag.
+    pub name: &'a str,
+    /// Of the flag.
+    pub uid: &'a str,
+    /// Of the record by then.
+    pub epoch: u64,
+    /// One CamelCase word: of the history, or `Blocked`, `Unblocked`, `Refused`.
+    pub event: &'a str,
+    /// One sentence.
+    pub message: &'a str,
+    /// One CamelCase word: what blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+    /// Where the flag stood after it; not known of what is replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// The version that is left, in a switch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<&'a str>,
+    /// The version that is gone to, in a switch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<&'a str>,
+    /// The request by hand that led to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Asked<'a>>,
+    /// It may have been told before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replayed: bool,
+}
+
+/// A request by hand. Who made it is known to the API server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Asked<'a> {
+    /// Chosen by who asked.
+    pub id: &'a str,
+    /// What was asked for.
+    pub action: Action,
+}
+
+fn time(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    format!("{:.3}", time.unwrap_or(Timestamp::MAX))
+}
+
+/// What of a history was not in it before. The history is added to at its end and cut at its
+/// beginning, so that times, which may be equal, need not be compared.
+pub fn news<'a>(before: &[Event], after: &'a [Event]) -> &'a [Event] {
+    let same =
+        |one: &Event, other: &Event| (one.at, &one.event, &one.message) == (other.at, &other.event, &other.message);
+    let kept = (0..=before.len()).find_map(|cut| {
+        let kept = before.get(cut..)?;
+        let fits = kept.len() <= after.len() && kept.iter().zip(after).all(|(one, other)| same(one, other));
+        fits.then_some(kept.len())
+    });
+    after.get(kept.unwrap_or_default()..).unwrap_or_default()
+}
+
+/// What there is to tell; without a status before, everything that is remembered.
+pub fn lines<'a>(now_ms: u64, before: Option<&Status>, after: &'a Status) -> Vec<Line<'a>> {
+    let (namespace, name) = match after.name.split_once('/') {
+        Some((namespace, name)) => (Some(namespace), name),
+        None => (None, after.name.as_str()),
+    };
+    let under_way = |status: &Status| !matches!(status.phase, Phase::Adopting | Phase::Stable);
+    let switch = before.and(after.switch.as_ref()).filter(|_| under_way(after) || before.is_some_and(under_way));
+    let last = after.last_request.as_ref();
+    let asked = last.filter(|last| before.is_none_or(|before| before.last_request.as_ref() != Some(*last)));
+    let request = asked.map(|last| Asked { id: &last.id, action: last.action });
+    let line = |at: u64, event: &'a str, message: &'a str| Line {
+        time: time(at),
+        namespace,
+        name,
+        uid: &after.uid,
+        epoch: after.epoch(),
+        event,
+        message,
+        reason: None,
+        phase: before.map(|_| after.phase),
+        from: switch.map(|switch| switch.from.as_str()),
+        to: switch.map(|switch| switch.to.as_str()),
+        request: None,
+        replayed: before.is_none(),
+    };
+    let new = news(before.map_or(&[], |before| &before.history), &after.history);
+    let mut lines: Vec<Line<'a>> = new
+        .iter()
+        .map(|event| Line {
+            epoch: event.epoch,
+            request: request.clone().filter(|_| asked.is_some_and(|asked| asked.at == event.at)),
+            ..line(event.at, &event.event, &event.message)
+        })
+        .collect();
+    if let Some(asked) = asked
+        && let Some(why) = &asked.refused
+    {
+        lines.push(Line { request, ..line(asked.at, "Refused", why) });
+    }
+    let blocked = before.and_then(|before| before.blocked.as_ref()).map(|blocked| blocked.reason.as_str());
+    match &after.blocked {
+        Some(now) if blocked != Some(now.reason.as_str()) => {
+            lines.push(Line { reason: Some(&now.reason), ..line(now.since, "Blocked", &now.message) });
+        }
+        None if blocked.is_some() => lines.push(line(now_ms, "Unblocked", "it goes on")),
+        _ => {}
+    }
+    lines
+}
+
+/// Where the lines go; by default, nowhere.
+#[derive(Debug, Clone, Default)]
+pub struct Audit {
+    to: Option<SyncSender<String>>,
+}
+
+/// Says when everything is written.
+#[derive(Debug)]
+pub struct Written(Receiver<()>);
+
+impl Written {
+    /// Waits for that, but not for ever. No [`Audit`] may be left.
+    pub fn wait(&self) {
+        // Nothing is ever sent: the end of the writer is what is waited for.
+        if self.0.recv_timeout(LAST) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            tracing::warn!("the end of the audit log could not be written in time and is lost");
+        }
+    }
+}
+
+impl Audit {
+    /// Appends to a file; `-` is stdout.
+    pub fn open(path: &Path) -> std::io::Result<(Audit, Written)> {
+        let out: Box<dyn Write + Send> = match path.as_os_str() == "-" {
+            true => Box::new(std::io::stdout()),
+            false => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+        };
+        Ok(Audit::to(out))
+    }
+
+    fn to(mut out: Box<dyn Write + Send>) -> (Audit, Written) {
+        let (to, from) = sync_channel::<String>(WAITING);
+        let (open, written) = channel();
+        std::thread::spawn(move || {
+            for line in from {
+                if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+                    tracing::error!(%error, line = line.trim_end(), "a line of the audit log is lost");
+                }
+            }
+            drop(open);
+        });
+        (Audit { to: Some(to) }, Written(written))
+    }
+
+    /// Tells what is new.
+    pub fn tell(&self, now_ms: u64, before: Option<&Status>, after: &Status) {
+        let Some(to) = &self.to else { return };
+        for line in lines(now_ms, before, after) {
+            let Ok(text) = serde_json::to_string(&line) else { continue };
+            match to.try_send(format!("{text}\n")) {
+                Ok(()) => {}
+                Err(TrySendError::Full(line) | TrySendError::Disconnected(line)) => {
+                    tracing::error!(
+                        line = line.trim_end(),
+                        "a line of the audit log is lost: writing it takes too long"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use machine::status::{Blocked, LastRequest, Switch};
+
+    const NOW: u64 = 1_800_000_000_123;
+
+    fn event(at: u64, name: &str) -> Event {
+        Event { at, event: name.to_owned(), message: String::new(), epoch: 1 }
+    }
+
+    #[rstest]
+    #[case::nothing(&[], &[], 0)]
+    #[case::first(&[], &["A"], 1)]
+    #[case::same(&["A", "B"], &["A", "B"], 0)]
+    #[case::one_more(&["A", "B"], &["A", "B", "C"], 1)]
+    #[case::cut(&["A", "B"], &["B", "C", "D"], 2)]
+    #[case::all_new(&["A", "B"], &["C", "D"], 2)]
+    // All of them at one time: only a millisecond.
+    #[case::alike(&["A", "A"], &["A", "A", "A"], 1)]
+    fn what_is_new_is_found_without_the_clock(
+        #[case] before: &[&str],
+        #[case] after: &[&str],
+        #[case] expected: usize,
+    ) {
+        let events = |names: &[&str]| names.iter().map(|name| event(NOW, name)).collect::<Vec<_>>();
+        let (before, after) = (events(before), events(after));
+        let found = news(&before, &after);
+        assert_eq!(found, &after[after.len() - expected..]);
+    }
+
+    fn before() -> Status {
+        Status { phase: Phase::AwaitingPromotion, ..Status::new("u-1", "shop/reviews", NOW - 5) }
+    }
+
+    /// A promotion was granted.
+    fn promoted() -> Status {
+        let mut after = Status { phase: Phase::ProvingRoutes, ..before() };
+        after.switch = Some(Switch { from: "v1".to_owned(), to: "v2".to_owned(), ..Switch::default() });
+        after.history = vec![Event { message: "promote was asked for".to_owned(), ..event(NOW, "Requested") }];
+        after.last_request = Some(LastRequest { id: "7".to_owned(), action: Action::Promote, refused: None, at: NOW });
+        after
+    }
+
+    fn told(before: Option<&Status>, after: &Status) -> Vec<serde_json::Value> {
+        lines(NOW, before, after).iter().map(|line| serde_json::to_value(line).expect("JSON")).collect()
+    }
+
+    #[test]
+    fn a_line_says_what_when_from_where_to_where_and_at_whose_wish() {
+        let expected = json!({
+            "time": "2027-01-15T08:00:00.123Z", "namespace": "shop", "name": "reviews", "uid": "u-1", "epoch": 1,
+            "event": "Requested", "message": "promote was asked for", "phase": "ProvingRoutes",
+            "from": "v1", "to": "v2", "request": { "id": "7", "action": "promote" },
+        });
+        assert_eq!(told(Some(&before()), &promoted()), [expected]);
+        assert_eq!(told(Some(&promoted()), &promoted()), [] as [serde_json::Value; 0]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_told_again_at_the_start() {
+        let expected = json!({
+            "time": "2027-01-15T08:00:00.123Z", "namespace": "shop", "name": "reviews", "uid": "u-1", "epoch": 1,
+            "event": "Requested", "message": "promote was asked for",
+            "request": { "id": "7", "action": "promote" }, "replayed": true,
+        });
+        assert_eq!(told(None, &promoted()), [expected]);
+    }
+
+    #[test]
+    fn refusals_and_blockers_are_told_once() {
+        let mut after = before();
+        let refused = Some("there is no previous version to go back to".to_owned());
+        after.last_request = Some(LastRequest { id: "8".to_owned(), action: Action::Rollback, refused, at: NOW });
+        let blocked =
+            |message: &str| Some(Blocked { reason: "Laggards".to_owned(), message: message.to_owned(), since: NOW });
+        after.blocked = blocked("1 of 2");
+        let lines = told(Some(&before()), &after);
+        let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap_or_default()).collect();
+        assert_eq!(events, ["Refused", "Blocked"]);
+        assert_eq!(lines[0]["request"], json!({ "id": "8", "action": "rollback" }));
+        assert_eq!(lines[1]["reason"], "Laggards");
+        let reworded = Status { blocked: blocked("2 of 2"), ..after.clone() };
+        assert!(told(Some(&after), &reworded).is_empty());
+        let free = Status { blocked: None, ..after.clone() };
+        assert_eq!(told(Some(&after), &free)[0]["event"], "Unblocked");
+    }
+
+    #[test]
+    fn lines_are_appended_to_the_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("audit.log");
+        for _ in 0..2 {
+            let (audit, written) = Audit::open(&path).expect("a file");
+            audit.tell(NOW, Some(&before()), &promoted());
+            drop(audit);
+            written.wait();
+        }
+        let text = std::fs::read_to_string(&path).expect("lines");
+        let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        assert_eq!(events.map(|line| line["event"].clone()).collect::<Vec<_>>(), ["Requested", "Requested"]);
+    }
+}

@@ -1,0 +1,81 @@
+//! The flag service: what proxies and people talk to. I/O: HTTP, with TLS or without.
+
+mod admin;
+pub mod audit;
+pub mod check_runner;
+pub mod clock;
+pub mod failpoint;
+mod hub;
+pub mod id;
+pub mod lock;
+mod metrics;
+mod poll;
+mod report;
+mod sender;
+mod server;
+pub mod spiffe;
+pub mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
+
+pub use admin::{Accepted, Ask};
+pub use hub::{FlagView, Hub, Post};
+pub use metrics::ApiRequests;
+pub use sender::{Addressed, Review, Senders};
+pub use server::{Limits, Server, serve_within};
+
+/// Long polls at a time.
+const POLLS: usize = 8_192;
+/// Other requests at a time.
+const REQUESTS: usize = 256;
+
+/// An answer that says what was wrong.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    reason: &'static str,
+    error: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, reason: &'static str, error: impl Into<String>) -> Refusal {
+        Refusal { status, reason, error: error.into() }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "error": self.error, "reason": self.reason });
+        (self.status, Json(body)).into_response()
+    }
+}
+
+/// All routes. A request takes no longer than this, a long poll excepted.
+pub fn router(hub: Arc<Hub>, timeout: Duration) -> Router {
+    let polls = Router::new().route("/v1/snapshot", get(poll::snapshot)).layer(GlobalConcurrencyLimitLayer::new(POLLS));
+    let others = Router::new()
+        .route("/v1/report", post(report::report).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES)))
+        .route("/v1/status", get(admin::status))
+        .route("/v1/requests", post(admin::request).layer(DefaultBodyLimit::max(4_096)))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(admin::ready))
+        .route("/metrics", get(admin::metrics))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, timeout))
+        .layer(GlobalConcurrencyLimitLayer::new(REQUESTS));
+    polls.merge(others).with_state(hub)
+}
+
+/// Serves until `stop` ends.
+pub async fn serve(listener: tokio::net::TcpListener, hub: Arc<Hub>, stop: impl Future<Output = ()>) {
+    serve_within(Limits::default(), listener, hub, stop).await;
+}

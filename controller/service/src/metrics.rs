@@ -1,0 +1,136 @@
+//! Metrics of the flag service. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use super::FlagView;
+use crate::lock::lock;
+use machine::status::Phase;
+
+type Labels = Vec<(&'static str, String)>;
+
+/// How often the API server of a cluster was asked, by verb and kind of object.
+#[derive(Debug, Clone, Default)]
+pub struct ApiRequests(Family<Labels, Counter>);
+
+impl ApiRequests {
+    /// One more.
+    pub fn count(&self, verb: &str, kind: String) {
+        self.0.get_or_create(&vec![("verb", verb.to_owned()), ("resource", kind)]).inc();
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    reports: Family<Labels, Counter>,
+    expected: Family<Labels, Gauge>,
+    acked: Family<Labels, Gauge>,
+    laggards: Family<Labels, Gauge>,
+    epoch: Family<Labels, Gauge<u64, AtomicU64>>,
+    phase: Family<Labels, Gauge>,
+    open: Family<Labels, Gauge>,
+    /// Versions with an `open` line, by flag.
+    versions: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    pub(super) flip: Histogram,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Metrics {
+        let mut registry = Registry::with_prefix("versionflag");
+        let metrics = Metrics {
+            registry: Registry::default(),
+            reports: Family::default(),
+            expected: Family::default(),
+            acked: Family::default(),
+            laggards: Family::default(),
+            epoch: Family::default(),
+            phase: Family::default(),
+            open: Family::default(),
+            versions: Mutex::default(),
+            // 1 ms to 65 s.
+            flip: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
+        };
+        registry.register("reports", "Reports by what became of them", metrics.reports.clone());
+        registry.register("proxies_expected", "Proxies that have to ack", metrics.expected.clone());
+        registry.register("proxies_acked", "Proxies that have acked the current record", metrics.acked.clone());
+        registry.register("proxies_lagging", "Proxies that have not", metrics.laggards.clone());
+        registry.register("epoch", "Epoch of the current record", metrics.epoch.clone());
+        registry.register("phase", "1 for the phase in effect", metrics.phase.clone());
+        registry.register("open_requests", "Requests in flight by version", metrics.open.clone());
+        registry.register("flip_duration_seconds", "From a flip's record to the last ack", metrics.flip.clone());
+        Metrics { registry, ..metrics }
+    }
+
+    pub(super) fn report(&self, result: &str) {
+        self.reports.get_or_create(&vec![("result", result.to_owned())]).inc();
+    }
+
+    pub(super) fn show(&self, view: &FlagView) {
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let flag = || ("flag", view.name.clone());
+        let labels = vec![flag()];
+        self.expected.get_or_create(&labels).set(count(view.fleet.expected));
+        self.acked.get_or_create(&labels).set(count(view.fleet.acked));
+        self.laggards.get_or_create(&labels).set(count(view.fleet.laggards.len()));
+        self.epoch.get_or_create(&labels).set(view.status.epoch());
+        for phase in Phase::ALL {
+            let labels = vec![flag(), ("phase", phase.name().to_owned())];
+            self.phase.get_or_create(&labels).set(i64::from(phase == view.status.phase));
+        }
+        let open = |version: &String| view.fleet.sent.get(version).and_then(|totals| totals.open());
+        let mut versions = lock(&self.versions);
+        let shown = versions.entry(view.name.clone()).or_default();
+        // Versions come and go. Those that nobody counts any more have no line, nor have those
+        // whose totals contradict themselves: unknown is not zero.
+        for version in std::mem::take(shown).iter().chain(view.fleet.sent.keys()) {
+            let labels = vec![flag(), ("version", version.clone())];
+            match open(version) {
+                Some(open) => {
+                    self.open.get_or_create(&labels).set(i64::try_from(open).unwrap_or(i64::MAX));
+                    shown.insert(version.clone());
+                }
+                None => {
+                    self.open.remove(&labels);
+                }
+            }
+        }
+    }
+
+    /// A flag is gone.
+    pub(super) fn forget(&self, flag: &str) {
+        let flag = || ("flag", flag.to_owned());
+        let labels = vec![flag()];
+        self.expected.remove(&labels);
+        self.acked.remove(&labels);
+        self.laggards.remove(&labels);
+        self.epoch.remove(&labels);
+        for phase in Phase::ALL {
+            self.phase.remove(&vec![flag(), ("phase", phase.name().to_owned())]);
+        }
+        for version in lock(&self.versions).remove(&flag().1).unwrap_or_default() {
+            self.open.remove(&vec![flag(), ("version", version)]);
+        }
+    }
+
+    /// Shows these as well.
+    pub(super) fn with(mut self, requests: &ApiRequests) -> Metrics {
+        self.registry.register("api_requests", "Requests to the Kubernetes API", requests.0.clone());
+        self
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

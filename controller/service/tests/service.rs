@@ -1,0 +1,305 @@
+//! The flag service over HTTP: who may speak for a proxy, long polls, and what a client may take.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use flag::report::Report;
+use flag::snapshot::Snapshot;
+use rstest::rstest;
+use serde_json::Value;
+use service::{Hub, Limits, Post, Senders, router, serve_within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tower::Service as _;
+
+/// More than any answer takes, less than a long poll.
+const SOON: Duration = Duration::from_secs(5);
+
+struct Service {
+    hub: Arc<Hub>,
+    address: SocketAddr,
+    server: tokio::task::JoinHandle<()>,
+}
+
+/// It expects `open` without a token, and `edge` and `other` with one each.
+fn hub() -> Arc<Hub> {
+    let hub = Arc::new(Hub::new(Senders::listed()));
+    let token = |token: &str| Some(token.to_owned());
+    let proxies = [("open", None), ("edge", token("secret-1")), ("other", token("secret-2"))];
+    hub.senders.know(proxies.map(|(name, token)| (name.to_owned(), token)).into());
+    hub
+}
+
+impl Service {
+    async fn start(limits: Limits) -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (hub, address) = (hub(), listener.local_addr().unwrap());
+        let server = tokio::spawn(serve_within(limits, listener, Arc::clone(&hub), std::future::pending()));
+        Service { hub, address, server }
+    }
+
+    /// Publishes something else than before.
+    fn publish(&self, report_every_ms: u32) {
+        assert!(self.hub.publish(post("reviews", report_every_ms)));
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn get(&self, path: &str, header: &str) -> Answer {
+        let mut stream = self.connect().await;
+        let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{header}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        Answer::read(stream).await
+    }
+
+    async fn poll(&self, query: &str) -> Answer {
+        self.get(&format!("/v1/snapshot?{query}"), "").await
+    }
+
+    async fn report(&self, report: &[u8], header: &str) -> Answer {
+        let mut stream = self.connect().await;
+        let length = report.len();
+        let head = format!("POST /v1/report HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n");
+        stream.write_all(format!("{head}{header}\r\n").as_bytes()).await.unwrap();
+        stream.write_all(report).await.unwrap();
+        Answer::read(stream).await
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+impl Answer {
+    /// All that comes until the service closes the connection.
+    async fn read(mut stream: TcpStream) -> Answer {
+        let mut bytes = vec![];
+        // What the service did not read makes it reset the connection after its answer.
+        let _ = tokio::time::timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("an end in time");
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer but {text:?}"));
+        Answer { status: head.split(' ').nth(1).unwrap().parse().unwrap(), body: body.to_owned() }
+    }
+
+    fn reason(&self) -> String {
+        let body: Value = serde_json::from_str(&self.body).unwrap();
+        assert!(body["error"].as_str().is_some_and(|error| error.len() > 10), "no sentence in {body}");
+        body["reason"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+fn post(name: &str, report_every_ms: u32) -> Post {
+    let yaml = format!("{{version: v1, services: [{{name: {name}}}]}}");
+    let spec = serde_saphyr::from_str(&yaml).unwrap();
+    let versions = BTreeSet::from(["v1".to_owned()]);
+    let record = machine::plan::record_of(name, name, 1, "v1", &versions, None, &spec).seal().unwrap();
+    Post { record, report_every_ms, prove_routes: false, measure: false, audience: None }
+}
+
+fn report(proxy: &str) -> Vec<u8> {
+    let report = Report {
+        protocol: flag::PROTOCOL,
+        proxy: proxy.to_owned(),
+        boot: "b".to_owned(),
+        seq: 1,
+        revision: String::new(),
+        instances: vec![1],
+        complete: true,
+        flags: BTreeMap::new(),
+    };
+    serde_json::to_vec(&report).unwrap()
+}
+
+#[rstest]
+#[case::no_token_needed("open", "", true)]
+#[case::its_token("edge", "authorization: Bearer secret-1\r\n", true)]
+#[case::no_token("edge", "", false)]
+#[case::a_wrong_token("edge", "authorization: Bearer secret\r\n", false)]
+#[case::another_scheme("edge", "authorization: secret-1\r\n", false)]
+#[case::the_token_of_another("edge", "authorization: Bearer secret-2\r\n", false)]
+#[case::not_expected("stranger", "authorization: Bearer secret-1\r\n", false)]
+#[tokio::test]
+async fn only_a_proxy_speaks_for_itself(#[case] proxy: &str, #[case] header: &str, #[case] granted: bool) {
+    let service = Service::start(Limits::default()).await;
+    service.publish(1_000);
+    let reported = service.report(&report(proxy), header).await;
+    let polled = service.get(&format!("/v1/snapshot?proxy={proxy}"), header).await;
+    if granted {
+        assert_eq!((reported.status, polled.status), (200, 200), "{reported:?} {polled:?}");
+        return;
+    }
+    for answer in [reported, polled] {
+        assert_eq!((answer.status, answer.reason().as_str()), (403, "sender"), "{answer:?}");
+        assert!(!answer.body.contains("secret"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_machine_needs_a_token() {
+    let here = ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"].map(|peer| (peer, 200, 404));
+    // 127.0.0.6 is whoever a sidecar of Istio's lets in.
+    let elsewhere = ["198.51.100.1:1", "127.0.0.6:1", "[::ffff:127.0.0.6]:1"].map(|peer| (peer, 403, 403));
+    for (peer, taken, asked) in here.into_iter().chain(elsewhere) {
+        let hub = hub();
+        hub.publish(post("reviews", 1_000));
+        let peer: SocketAddr = peer.parse().unwrap();
+        let unknown = Body::from(r#"{"flag": "none", "action": "rollback"}"#);
+        let requests = [
+            (Request::get("/v1/snapshot?proxy=open").body(Body::empty()), taken),
+            (Request::post("/v1/report").body(Body::from(report("open"))), taken),
+            (Request::post("/v1/requests").header("content-type", "application/json").body(unknown), asked),
+        ];
+        for (request, status) in requests {
+            let mut request = request.unwrap();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let answer = router(Arc::clone(&hub), SOON).call(request).await.unwrap();
+            assert_eq!(answer.status(), status, "{peer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_copy_of_a_report_is_refused() {
+    let service = Service::start(Limits::default()).await;
+    assert_eq!(service.report(&report("open"), "").await.status, 200);
+    let again = service.report(&report("open"), "").await;
+    assert_eq!((again.status, again.reason().as_str()), (409, "stale"));
+    let malformed = service.report(b"{}", "").await;
+    assert_eq!((malformed.status, malformed.reason().as_str()), (400, "malformed"));
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_before_its_end() {
+    let service = Service::start(Limits::default()).await;
+    let just_over = service.report(&vec![b' '; flag::limits::REPORT_BYTES + 1], "").await;
+    assert_eq!((just_over.status, just_over.reason().as_str()), (413, "too_large"));
+    // Of a body without end no more than the limit is needed.
+    let mut stream = service.connect().await;
+    stream.write_all(b"POST /v1/report HTTP/1.1\r\nhost: a\r\ncontent-length: 1099511627776\r\n\r\n").await.unwrap();
+    stream.write_all(&vec![b' '; flag::limits::REPORT_BYTES + 1]).await.unwrap();
+    let endless = Answer::read(stream).await;
+    assert_eq!((endless.status, endless.reason().as_str()), (413, "too_large"));
+}
+
+#[tokio::test]
+async fn a_poll_is_answered_when_something_changes() {
+    let service = Service::start(Limits::default()).await;
+    let begin = Instant::now();
+    let nothing = service.poll("proxy=open&waitMs=200").await;
+    assert_eq!((nothing.status, nothing.body.as_str()), (204, ""));
+    assert!(begin.elapsed() >= Duration::from_millis(200), "it did not wait");
+
+    service.publish(1_000);
+    let first = service.poll("proxy=open&waitMs=30000").await;
+    let first = Snapshot::parse(first.body.as_bytes()).unwrap();
+    assert_eq!(first.report_every_ms, 1_000);
+    let same = format!("proxy=open&revision={}", first.revision);
+    assert_eq!(service.poll(&format!("{same}&waitMs=100")).await.status, 204);
+
+    let waits = format!("{same}&waitMs=30000");
+    let change = async {
+        // Not before both wait: connections that were accepted are polled before this task again.
+        for _ in 0..2 {
+            assert_eq!(service.poll("proxy=open&waitMs=1&revision=none").await.status, 200);
+        }
+        service.publish(100);
+        Instant::now()
+    };
+    let (one, other, changed) = tokio::join!(service.poll(&waits), service.poll(&waits), change);
+    assert!(changed.elapsed() < SOON, "answered {:?} after the change", changed.elapsed());
+    for answer in [one, other] {
+        assert_eq!(Snapshot::parse(answer.body.as_bytes()).unwrap().report_every_ms, 100);
+    }
+}
+
+/// Sends byte by byte until the service has had enough, and gives what it said.
+async fn drip(stream: TcpStream, bytes: &[u8]) -> String {
+    let (mut from, mut to) = stream.into_split();
+    let mut said = vec![];
+    let drips = async {
+        for byte in bytes.iter().cycle() {
+            if to.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            // The slowness is the fault that is played here.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        read = from.read_to_end(&mut said) => drop(read),
+        () = drips => {}
+        () = tokio::time::sleep(SOON) => panic!("it is not cut off"),
+    }
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+fn impatient() -> Limits {
+    let soon = Duration::from_millis(300);
+    Limits { head: soon, request: soon, ..Limits::default() }
+}
+
+#[tokio::test]
+async fn a_slow_client_is_cut_off() {
+    let service = Service::start(impatient()).await;
+    let head = drip(service.connect().await, b"GET /healthz HTTP/1.1\r\nx: ").await;
+    assert!(!head.contains(" 200 "), "{head}");
+    let mut stream = service.connect().await;
+    stream.write_all(b"POST /v1/report HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n").await.unwrap();
+    let body = drip(stream, b" ").await;
+    assert!(body.starts_with("HTTP/1.1 408 "), "{body}");
+    // A poll may take longer than any other request.
+    let begin = Instant::now();
+    assert_eq!(service.poll("proxy=open&waitMs=1000").await.status, 204);
+    assert!(begin.elapsed() >= Duration::from_secs(1), "the poll was cut off");
+}
+
+#[tokio::test]
+async fn idle_connections_make_room() {
+    let service = Service::start(Limits { connections: 2, ..impatient() }).await;
+    let mut idle = [service.connect().await, service.connect().await];
+    let begin = Instant::now();
+    assert_eq!(service.get("/healthz", "").await.status, 200);
+    // It was let in when one of them had said nothing for too long.
+    assert!(begin.elapsed() >= Duration::from_millis(200), "the limit is not kept");
+    for stream in &mut idle {
+        let ended = tokio::time::timeout(SOON, stream.read(&mut [0; 1])).await.expect("an end in time");
+        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_has_every_flag_until_it_is_gone() {
+    let service = Service::start(Limits::default()).await;
+    let poll = async || Snapshot::parse(service.poll("proxy=open&waitMs=1000").await.body.as_bytes()).unwrap();
+    let names = |snapshot: &Snapshot| snapshot.flags.iter().map(|flag| flag.name.clone()).collect::<Vec<_>>();
+    assert!(service.hub.publish(post("reviews", 1_000)));
+    assert!(service.hub.publish(Post { prove_routes: true, ..post("ratings", 100) }));
+    assert!(!service.hub.publish(post("reviews", 1_000)), "nothing changed");
+    let both = poll().await;
+    assert_eq!((names(&both), both.report_every_ms), (vec!["ratings".to_owned(), "reviews".to_owned()], 100));
+    assert_eq!(both.prove_routes, ["ratings"]);
+    let elsewhere = Some(BTreeSet::from(["edge".to_owned()]));
+    service.hub.publish(Post { audience: elsewhere, ..post("details", 1_000) });
+    assert_eq!(poll().await, both, "what others are sent is no change");
+    service.hub.forget("ratings");
+    let one = poll().await;
+    assert_eq!((names(&one), one.report_every_ms), (vec!["reviews".to_owned()], 1_000));
+    assert_ne!(both.revision, one.revision);
+}
