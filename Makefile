@@ -34,7 +34,7 @@ RUN := cargo run $(TESTS) --bin
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
 .PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy test-old-envoy \
-	test-kube test-mesh image demo bench bench-kube bench-flip plot-flip soak clean
+	test-kube test-mesh image demo bench bench-hot-path bench-flip bench-kube bench-mesh plot-flip soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -118,19 +118,25 @@ test-mesh: programs image ## Run the tests with a real Istio mesh; needs root
 demo: programs ## Watch a version switch; ROLLBACK=1 shows one that is taken back
 	@$(TEST_ENV) $(RUN) demo -- $(if $(ROLLBACK),--rollback)
 
-bench: empty-filter programs ## Measure the hot path and the flip
-	@$(TEST_ENV) $(RUN) bench-hot-path && $(RUN) bench-flip
+# A benchmark has the name of the program that it runs.
+bench: bench-hot-path bench-flip ## Measure with a plain Envoy: bench-hot-path, then bench-flip
+
+bench-hot-path: programs empty-filter ## Measure what the filter costs a request
+	@$(TEST_ENV) $(RUN) $@
+
+bench-flip: programs ## Measure flips of a plain Envoy with four workers
+	@$(TEST_ENV) $(RUN) $@
 
 bench-kube: programs ## Measure the controller with 1,000 VersionFlags on a real Kubernetes API; needs root
 	@programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
-		$(RUN) bench-kube
+		$(RUN) $@
 
-bench-flip: programs image ## Measure flips in a real Istio mesh, by ours and other ways; needs root
+bench-mesh: programs image ## Measure flips in a real Istio mesh, by ours and other ways; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh --mesh) && export VERSIONFLAG_KUBE="$$programs" && \
-		$(RUN) bench-mesh
+		$(RUN) $@
 
-plot-flip: ## Draw what `make bench-flip` measured: docs/flip.svg
-	@cargo run $(TESTS) --bin plot-flip
+plot-flip: ## Draw what `make bench-mesh` measured: docs/flip.svg
+	@cargo run $(TESTS) --bin $@
 
 soak: programs ## Switch versions under load for a long time
 	@$(TEST_ENV) $(RUN) soak
