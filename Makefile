@@ -4,6 +4,14 @@
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 
+# Where rustup is told not to fetch the toolchain of rust-toolchain.toml and does not have it, the stable
+# one has to do. Cargo refuses one that is older than rust-version.
+ifeq ($(RUSTUP_AUTO_INSTALL),0)
+ifneq ($(shell cargo --version >/dev/null 2>&1 || echo missing),)
+export RUSTUP_TOOLCHAIN := stable
+endif
+endif
+
 # The filter must stay small: every worker of every proxy compiles it.
 FILTER_MAX_BYTES := 153600
 
@@ -17,7 +25,7 @@ FILTER_TRIM := --keep $(LIFECYCLE) $(foreach name,configure request_headers tick
 EMPTY_TRIM := --keep $(LIFECYCLE) \
 	--keep proxy_on_context_create,proxy_on_configure,proxy_on_delete,proxy_on_request_headers
 
-BUILD := Cargo.toml Cargo.lock Makefile tools/lib.sh tools/wasm-build.sh tools/wasm-link.sh tools/wasm-trim/Cargo.toml tools/wasm-trim/src/main.rs
+BUILD := Cargo.toml Cargo.lock rust-toolchain.toml Makefile tools/lib.sh tools/wasm-build.sh tools/wasm-link.sh tools/wasm-trim/Cargo.toml tools/wasm-trim/src/main.rs
 # sources DIR...: what a build of these packages depends on
 sources = $(foreach dir,$(1),$(dir)/Cargo.toml $(shell find $(dir)/src -type f))
 
@@ -70,15 +78,16 @@ manifests: ## Write the manifests that are made from code: manifests/kubernetes/
 	@cargo run --quiet --package versionflag -- crd >target/crd.yaml
 	@mv target/crd.yaml manifests/kubernetes/crd.yaml
 
-# The wasm crates are only checked, never linked, so the native toolchain can lint them too.
+# The cheap checks come first. The wasm crates are only checked, never linked, so the native toolchain can
+# lint them too.
 lint: ## Check formatting, lints and shell scripts
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --features versionflag-tests/kube -- -D warnings
 	@if command -v shellcheck >/dev/null; then \
 		echo shellcheck; shellcheck -x tools/*.sh .ci/run; \
 	else \
 		echo "shellcheck is not installed: the scripts are not checked"; \
 	fi
+	cargo clippy --workspace --all-targets --features versionflag-tests/kube -- -D warnings
 
 test: ## Run all tests: unit, wasm, real Envoy, real Kubernetes API, real Istio
 	@MAKE="$(MAKE)" tools/test.sh
