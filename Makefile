@@ -80,13 +80,14 @@ manifests: ## Write the manifests that are made from code: manifests/kubernetes/
 
 # The cheap checks come first. The wasm crates are only checked, never linked, so the native toolchain can
 # lint them too.
-lint: ## Check formatting, lints and shell scripts
+lint: ## Check formatting, lints, dependencies and shell scripts
 	cargo fmt --all --check
 	@if command -v shellcheck >/dev/null; then \
 		echo shellcheck; shellcheck -x tools/*.sh .ci/run; \
 	else \
 		echo "shellcheck is not installed: the scripts are not checked"; \
 	fi
+	@tools/deny.sh
 	cargo clippy --workspace --all-targets --features versionflag-tests/kube -- -D warnings
 
 test: ## Run all tests: unit, wasm, real Envoy, real Kubernetes API, real Istio

@@ -42,6 +42,16 @@ ensure() {
     missing "$1 (on Debian and Ubuntu: apt-get install $2)"
 }
 
+# pypi DIR PACKAGE==VERSION: makes DIR a Python environment with this package, from a wheel only.
+pypi() {
+  rm -rf "$1"
+  # A Python may come without venv, or be a stripped one: then Debian's own is tried.
+  python3 -m venv "$1" >/dev/null 2>&1 ||
+    { apt_install python3-venv && /usr/bin/python3 -m venv --clear "$1"; } ||
+    missing "python3 with venv (on Debian and Ubuntu: apt-get install python3-venv)"
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: "$2" >&2
+}
+
 # From the root, where rust-toolchain.toml counts.
 default_sysroot() { (cd "$root" && rustc --print sysroot); }
 rust_has_wasm() { [ -d "$(default_sysroot)/lib/rustlib/$wasm_target/lib" ]; }
