@@ -80,8 +80,9 @@ manifests: ## Write the manifests that are made from code: manifests/kubernetes/
 
 # The cheap checks come first. The wasm crates are only checked, never linked, so the native toolchain can
 # lint them too.
-lint: ## Check formatting, lints, dependencies, what is pure, and shell scripts
+lint: ## Check formatting, lints, dependencies, the layers of crates, lengths of files, and shell scripts
 	cargo fmt --all --check
+	@tools/length.sh
 	@tools/purity.sh
 	@if command -v shellcheck >/dev/null; then \
 		echo shellcheck; shellcheck -x tools/*.sh .ci/run; \
