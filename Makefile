@@ -4,6 +4,14 @@
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 
+# Where rustup is told not to fetch the toolchain of rust-toolchain.toml and does not have it, the stable
+# one has to do. Cargo refuses one that is older than rust-version.
+ifeq ($(RUSTUP_AUTO_INSTALL),0)
+ifneq ($(shell cargo --version >/dev/null 2>&1 || echo missing),)
+export RUSTUP_TOOLCHAIN := stable
+endif
+endif
+
 # The filter must stay small: every worker of every proxy compiles it.
 FILTER_MAX_BYTES := 153600
 
@@ -17,7 +25,7 @@ FILTER_TRIM := --keep $(LIFECYCLE) $(foreach name,configure request_headers tick
 EMPTY_TRIM := --keep $(LIFECYCLE) \
 	--keep proxy_on_context_create,proxy_on_configure,proxy_on_delete,proxy_on_request_headers
 
-BUILD := Cargo.toml Cargo.lock Makefile tools/lib.sh tools/wasm-build.sh tools/wasm-link.sh tools/wasm-trim/Cargo.toml tools/wasm-trim/src/main.rs
+BUILD := Cargo.toml Cargo.lock rust-toolchain.toml Makefile tools/lib.sh tools/wasm-build.sh tools/wasm-link.sh tools/wasm-trim/Cargo.toml tools/wasm-trim/src/main.rs
 # sources DIR...: what a build of these packages depends on
 sources = $(foreach dir,$(1),$(dir)/Cargo.toml $(shell find $(dir)/src -type f))
 
@@ -37,7 +45,7 @@ UNIT := versionflag-flag versionflag-machine versionflag-service versionflag-loc
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
 .PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy test-old-envoy \
-	test-kube test-mesh image demo bench bench-kube bench-flip plot-flip soak clean
+	test-kube test-mesh image demo bench bench-hot-path bench-flip bench-kube bench-mesh plot-flip soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -73,15 +81,19 @@ manifests: ## Write the manifests that are made from code: manifests/kubernetes/
 	@cargo run --quiet --package versionflag -- crd >target/crd.yaml
 	@mv target/crd.yaml manifests/kubernetes/crd.yaml
 
-# The wasm crates are only checked, never linked, so the native toolchain can lint them too.
-lint: ## Check formatting, lints and shell scripts
+# The cheap checks come first. The wasm crates are only checked, never linked, so the native toolchain can
+# lint them too.
+lint: ## Check formatting, lints, dependencies, the layers of crates, lengths of files, and shell scripts
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --features versionflag-tests/kube -- -D warnings
+	@tools/length.sh
+	@tools/purity.sh
 	@if command -v shellcheck >/dev/null; then \
 		echo shellcheck; shellcheck -x tools/*.sh .ci/run; \
 	else \
 		echo "shellcheck is not installed: the scripts are not checked"; \
 	fi
+	@tools/deny.sh
+	cargo clippy --workspace --all-targets --features versionflag-tests/kube -- -D warnings
 
 test: ## Run all tests: unit, wasm, real Envoy, real Kubernetes API, real Istio
 	@MAKE="$(MAKE)" tools/test.sh
@@ -121,19 +133,25 @@ test-mesh: programs image ## Run the tests with a real Istio mesh; needs root
 demo: programs ## Watch a version switch; ROLLBACK=1 shows one that is taken back
 	@$(TEST_ENV) $(RUN) demo -- $(if $(ROLLBACK),--rollback)
 
-bench: empty-filter programs ## Measure the hot path and the flip
-	@$(TEST_ENV) $(RUN) bench-hot-path && $(RUN) bench-flip
+# A benchmark has the name of the program that it runs.
+bench: bench-hot-path bench-flip ## Measure with a plain Envoy: bench-hot-path, then bench-flip
+
+bench-hot-path: programs empty-filter ## Measure what the filter costs a request
+	@$(TEST_ENV) $(RUN) $@
+
+bench-flip: programs ## Measure flips of a plain Envoy with four workers
+	@$(TEST_ENV) $(RUN) $@
 
 bench-kube: programs ## Measure the controller with 1,000 VersionFlags on a real Kubernetes API; needs root
 	@programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
-		$(RUN) bench-kube
+		$(RUN) $@
 
-bench-flip: programs image ## Measure flips in a real Istio mesh, by ours and other ways; needs root
+bench-mesh: programs image ## Measure flips in a real Istio mesh, by ours and other ways; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh --mesh) && export VERSIONFLAG_KUBE="$$programs" && \
-		$(RUN) bench-mesh
+		$(RUN) $@
 
-plot-flip: ## Draw what `make bench-flip` measured: docs/flip.svg
-	@cargo run $(TESTS) --bin plot-flip
+plot-flip: ## Draw what `make bench-mesh` measured: docs/flip.svg
+	@cargo run $(TESTS) --bin $@
 
 soak: programs ## Switch versions under load for a long time
 	@$(TEST_ENV) $(RUN) soak

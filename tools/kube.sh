@@ -24,14 +24,14 @@ done
 
 modules=$root/tools/kube
 # Go itself says whether it is, or can fetch, the version that the module asks for.
-command -v go >/dev/null && go -C "$modules/kwok" list -m >/dev/null 2>&1 ||
+{ command -v go && go -C "$modules/kwok" list -m; } >/dev/null 2>&1 ||
   missing "Go $(sed -n 's/^go //p' "$modules/kwok/go.mod") or later (https://go.dev/dl)"
 
 if [ -n "$check" ]; then
   ensure ip iproute2
   # Only trying tells whether this root may: in a container it often may not.
   namespace=versionflag-check-$$
-  ip netns add "$namespace" 2>/dev/null && ip netns delete "$namespace" ||
+  { ip netns add "$namespace" 2>/dev/null && ip netns delete "$namespace"; } ||
     missing "the right to make network namespaces (run make as root, in a container with --privileged)"
   [ -n "$mesh" ] || exit 0
   ensure iptables iptables

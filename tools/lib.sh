@@ -42,7 +42,19 @@ ensure() {
     missing "$1 (on Debian and Ubuntu: apt-get install $2)"
 }
 
-rust_has_wasm() { [ -d "$(rustc --print sysroot)/lib/rustlib/$wasm_target/lib" ]; }
+# pypi DIR PACKAGE==VERSION: makes DIR a Python environment with this package, from a wheel only.
+pypi() {
+  rm -rf "$1"
+  # A Python may come without venv, or be a stripped one: then Debian's own is tried.
+  python3 -m venv "$1" >/dev/null 2>&1 ||
+    { apt_install python3-venv && /usr/bin/python3 -m venv --clear "$1"; } ||
+    missing "python3 with venv (on Debian and Ubuntu: apt-get install python3-venv)"
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: "$2" >&2
+}
+
+# From the root, where rust-toolchain.toml counts.
+default_sysroot() { (cd "$root" && rustc --print sysroot); }
+rust_has_wasm() { [ -d "$(default_sysroot)/lib/rustlib/$wasm_target/lib" ]; }
 
 # Debian builds the standard library from its own sources, of the same version as its rustc.
 debian_has_wasm() {
@@ -52,7 +64,7 @@ debian_has_wasm() {
 
 wasm_linker() {
   local lld sysroot
-  sysroot=$(rustc --print sysroot)
+  sysroot=$(default_sysroot)
   for lld in "$sysroot"/lib/rustlib/*/bin/rust-lld /usr/bin/wasm-ld /usr/bin/wasm-ld-*; do
     [ -x "$lld" ] && printf '%s\n' "$lld" && return
   done
@@ -73,7 +85,7 @@ choose_wasm_rust() {
   if [ -e "$stamp" ] && debian_has_wasm && wasm_linker >/dev/null; then
     return
   fi
-  if command -v rustup >/dev/null && timeout 180 rustup target add "$wasm_target" >/dev/null 2>&1 &&
+  if command -v rustup >/dev/null && (cd "$root" && timeout 180 rustup target add "$wasm_target") >/dev/null 2>&1 &&
     rust_has_wasm; then
     wasm_rust=default
     return
@@ -111,7 +123,7 @@ wasm_cargo() {
     flags+=(--remap-path-prefix "${dir%/}=/crates")
   done
   # Debian's sources are a link to where they really are, and both names occur.
-  rust_source=$("$rustc" --print sysroot)/lib/rustlib/src/rust
+  rust_source=$(cd "$root" && "$rustc" --print sysroot)/lib/rustlib/src/rust
   if [ -d "$rust_source/library" ]; then
     for dir in "$rust_source/library" "$(readlink -f "$rust_source/library")"; do
       flags+=(--remap-path-prefix "$dir=/rust/library")

@@ -2,7 +2,8 @@
 # Prints the path of a Prometheus: $PROMETHEUS, or one on PATH, or Debian's package, unpacked into
 # the cache. Nothing is installed: the package would start a service.
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 if [ -n "${PROMETHEUS:-}" ]; then
   [ -x "$PROMETHEUS" ] || die "PROMETHEUS is $PROMETHEUS, which is not a program"

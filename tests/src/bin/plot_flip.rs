@@ -1,4 +1,4 @@
-//! Draws what `make bench-flip` measured, a dot for every flip. I/O: reads target/bench/flip.json,
+//! Draws what `make bench-mesh` measured, a dot for every flip. I/O: reads target/bench/flip.json,
 //! writes docs/flip.svg.
 
 use std::path::Path;
@@ -21,7 +21,7 @@ const SIZE: (u32, u32) = (1000, 500);
 
 fn main() -> Result<()> {
     let root = harness::root();
-    let text = std::fs::read(root.join("target/bench/flip.json")).context("run `make bench-flip` first")?;
+    let text = std::fs::read(root.join("target/bench/flip.json")).context("run `make bench-mesh` first")?;
     let results: Value = serde_json::from_slice(&text)?;
     draw(&root.join("docs/flip.svg"), &results)
 }
