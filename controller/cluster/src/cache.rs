@@ -15,7 +15,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
-use machine::fleet::unmanaged::Stranger;
+use machine::fleet::unmanaged::UnmanagedCaller;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -220,9 +220,9 @@ impl Cache {
     }
 
     /// Says of each address which pod has it.
-    pub fn name_strangers(&self, strangers: &mut [Stranger]) {
-        if !strangers.is_empty() {
-            proxies::name_strangers(strangers, lock(&self.pods).all());
+    pub fn name_callers(&self, callers: &mut [UnmanagedCaller]) {
+        if !callers.is_empty() {
+            proxies::name_callers(callers, lock(&self.pods).all());
         }
     }
 

@@ -18,10 +18,11 @@ use super::domain::Domain;
 use super::hosts::{Taken, claims, taken};
 use super::istio::mesh::Mesh;
 use super::istio::plugin::{Image, namespaces};
-use super::istio::watch::Istio;
+use super::istio::watch::IstioCache;
 use super::lease::{Election, Leadership};
+use super::providers::Headers;
 use super::reading::Reading;
-use super::reconciler::{Headers, Surroundings};
+use super::reconciler::Context;
 use super::resource::VersionFlag;
 use super::work_queue::{Kept, News, TICK};
 use super::writer::Writer;
@@ -149,7 +150,7 @@ pub async fn run(
     };
     if let Some(cache) = cache {
         let writer = Writer::new(client.clone(), &options.identity);
-        let istio = Istio::new(&watching, options.namespace.as_deref(), &hub, &changes);
+        let istio = IstioCache::new(&watching, options.namespace.as_deref(), &hub, &changes);
         for routing in cache.flags().iter().filter_map(|reading| Some(&reading.flag()?.spec.routing)) {
             if routing.in_mesh() {
                 istio.want(routing.provider);
@@ -244,7 +245,7 @@ impl Driver {
         due.sort_by_key(|kept| kept.order());
         let more = due.len() > AT_A_TURN;
         due.truncate(AT_A_TURN);
-        let around = Surroundings {
+        let around = Context {
             cache: &self.cache,
             hub: &self.hub,
             writer: &self.writer,

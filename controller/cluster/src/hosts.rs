@@ -19,7 +19,7 @@ pub type Taken = BTreeMap<String, String>;
 /// Who has a host: first of all whose record names it, then the oldest.
 type Rank<'a> = (bool, Option<Timestamp>, Option<&'a str>);
 
-struct Claim<'a> {
+struct HostClaim<'a> {
     rank: Rank<'a>,
     flag: &'a VersionFlag,
     service: &'a str,
@@ -27,7 +27,7 @@ struct Claim<'a> {
 
 /// The flags whose hosts others have already. Those that no proxy is sent together may have the same.
 pub fn taken<'a>(domain: &Domain, flags: impl Iterator<Item = &'a Reading> + Clone) -> Taken {
-    let mut holders: BTreeMap<(String, String), Claim<'_>> = BTreeMap::new();
+    let mut holders: BTreeMap<(String, String), HostClaim<'_>> = BTreeMap::new();
     for (place, host, claim) in flags.clone().flat_map(|reading| claimed(domain, reading)) {
         match holders.entry((place, host)) {
             Entry::Vacant(free) => drop(free.insert(claim)),
@@ -55,13 +55,13 @@ pub fn taken<'a>(domain: &Domain, flags: impl Iterator<Item = &'a Reading> + Clo
 }
 
 /// Every place and host that a flag claims.
-fn claimed<'a>(domain: &Domain, reading: &'a Reading) -> impl Iterator<Item = (String, String, Claim<'a>)> {
+fn claimed<'a>(domain: &Domain, reading: &'a Reading) -> impl Iterator<Item = (String, String, HostClaim<'a>)> {
     let (created, uid) = reading.age();
     reading.flag().into_iter().flat_map(move |flag| {
         let (recorded, places) = (recorded(flag), places(flag));
         hosts(domain, flag).into_iter().flat_map(move |(service, host)| {
             let rank = (!recorded.contains(host.as_str()), created, uid);
-            let at = move |place: String| (place, host.clone(), Claim { rank, flag, service });
+            let at = move |place: String| (place, host.clone(), HostClaim { rank, flag, service });
             places.clone().into_iter().map(at)
         })
     })

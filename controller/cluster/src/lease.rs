@@ -23,7 +23,7 @@ const RENEW: Duration = Duration::from_secs(2);
 
 /// What to do about the Lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ElectionStep {
     /// It is ours: write it again.
     Renew,
     /// Nobody has it: write our name.
@@ -34,7 +34,7 @@ pub enum Verdict {
 
 /// The Lease, as it was seen last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Seen {
+pub struct LeaseView {
     /// Its holder; empty: it was given back.
     pub holder: String,
     /// For how long it has been seen unchanged.
@@ -49,11 +49,11 @@ pub fn went_back(before: &str, now: &str) -> bool {
 }
 
 /// What `me` has to do.
-pub fn evaluate(me: &str, lease: Option<&Seen>) -> Verdict {
+pub fn evaluate(me: &str, lease: Option<&LeaseView>) -> ElectionStep {
     match lease {
-        Some(seen) if seen.holder == me => Verdict::Renew,
-        Some(seen) if !seen.holder.is_empty() && seen.unchanged < TERM => Verdict::Follow,
-        _ => Verdict::Take,
+        Some(seen) if seen.holder == me => ElectionStep::Renew,
+        Some(seen) if !seen.holder.is_empty() && seen.unchanged < TERM => ElectionStep::Follow,
+        _ => ElectionStep::Take,
     }
 }
 
@@ -127,14 +127,14 @@ impl Election {
             return Ok(());
         }
         let verdict = evaluate(&self.me, seen.as_ref());
-        if verdict == Verdict::Follow {
+        if verdict == ElectionStep::Follow {
             if self.until.send_replace(None).is_some() {
                 tracing::warn!(lease = self.name, "another replica has the Lease: this one acts no more");
             }
             return Ok(());
         }
         // Whoever wrote in between makes this a conflict, and is looked at in the next turn.
-        let written = tokio::time::timeout(RENEW, self.write(lease, &self.me, verdict == Verdict::Take)).await;
+        let written = tokio::time::timeout(RENEW, self.write(lease, &self.me, verdict == ElectionStep::Take)).await;
         match written {
             Ok(Ok(())) => {
                 // The term began at the latest when the request was sent.
@@ -158,7 +158,7 @@ impl Election {
         }
     }
 
-    fn see(&mut self, lease: &Lease) -> Seen {
+    fn see(&mut self, lease: &Lease) -> LeaseView {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let since = match &self.last {
             Some((last, since)) if *last == version => *since,
@@ -167,7 +167,7 @@ impl Election {
         self.restored |= self.last.as_ref().is_some_and(|(last, _)| went_back(last, &version));
         self.last = Some((version, since));
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
-        Seen { holder, unchanged: since.elapsed() }
+        LeaseView { holder, unchanged: since.elapsed() }
     }
 
     async fn write(&self, lease: Option<Lease>, holder: &str, taken: bool) -> Result<(), kube::Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use machine::fleet::unmanaged::Stranger;
+use machine::fleet::unmanaged::UnmanagedCaller;
 
 use super::pods;
 use super::resource::PROXY;
@@ -61,10 +61,10 @@ pub fn name(pod: &Pod) -> Option<String> {
 }
 
 /// Says of each address of a caller without a filter which pod has it.
-pub fn name_strangers<'a>(strangers: &mut [Stranger], pods: impl Iterator<Item = &'a Arc<Pod>>) {
+pub fn name_callers<'a>(callers: &mut [UnmanagedCaller], pods: impl Iterator<Item = &'a Arc<Pod>>) {
     for pod in pods {
         // What has got its name is no address any more.
-        for from in strangers.iter_mut().map(|stranger| &mut stranger.from) {
+        for from in callers.iter_mut().map(|caller| &mut caller.from) {
             if let Ok(address) = from.trim_matches(['[', ']']).parse()
                 && pods::is_not_at(pod, address).is_none()
                 && let Some(name) = name(pod)

@@ -12,8 +12,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::resource::{ResourceStatus, VersionFlag, time};
-use super::status::Problem;
+use machine::reason::{Problem, Reason};
 use machine::status::Status;
+use machine::time::UnixMs;
 
 /// What is shown of why something cannot be read.
 const SHOWN: usize = 200;
@@ -112,7 +113,7 @@ fn machine_of(metadata: &ObjectMeta, value: Value) -> Result<Option<Status>, Pro
                 "status.machine was written by a newer controller: upgrade this one, which does not understand it ({})",
                 why(&error)
             );
-            Err(Problem { reason: "NewerController", message })
+            Err(Problem::new(Reason::NewerController, message))
         }
     }
 }
@@ -123,7 +124,7 @@ fn spec_problem(error: &serde_json::Error) -> Problem {
          spec",
         why(error)
     );
-    Problem { reason: "UnreadableSpec", message }
+    Problem::new(Reason::UnreadableSpec, message)
 }
 
 /// Without the list of everything that would be right.
@@ -141,12 +142,13 @@ fn services(value: &Value) -> Vec<String> {
 
 impl Unreadable {
     /// The merge patch by which its status says so, and keeps all else; `None`: it does already.
-    pub fn patch(&self, now_ms: u64) -> Option<Value> {
-        let Problem { reason, message } = &self.problem;
+    pub fn patch(&self, now: UnixMs) -> Option<Value> {
+        let Problem { reason, message, .. } = &self.problem;
+        let reason = reason.name();
         let words = [("Ready", "False"), ("Stalled", "True")];
         let said = |(kind, status): &(&str, &str)| {
             self.conditions.iter().any(|one| {
-                one.type_ == *kind && one.status == *status && one.reason == *reason && one.message == *message
+                one.type_ == *kind && one.status == *status && one.reason == reason && one.message == *message
             })
         };
         if words.iter().all(said) && self.blocked_by.as_ref() == Some(message) {
@@ -160,8 +162,8 @@ impl Unreadable {
                 type_: (*kind).to_owned(),
                 status: (*status).to_owned(),
                 observed_generation: self.metadata.generation,
-                last_transition_time: before.map_or_else(|| time(now_ms), |old| old.last_transition_time.clone()),
-                reason: (*reason).to_owned(),
+                last_transition_time: before.map_or_else(|| time(now), |old| old.last_transition_time.clone()),
+                reason: reason.to_owned(),
                 message: message.clone(),
             }
         });

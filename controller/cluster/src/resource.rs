@@ -11,9 +11,10 @@ use kube::{CustomResource, CustomResourceExt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use machine::observation::Action;
+use machine::action::Action;
 use machine::spec::Spec;
 use machine::status::{Phase, Status};
+use machine::time::UnixMs;
 
 /// The spec as the custom resource has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource)]
@@ -32,7 +33,7 @@ use machine::status::{Phase, Status};
     printcolumn(name = "Target", type_ = "string", json_path = ".spec.version"),
     printcolumn(name = "Active", type_ = "string", json_path = ".status.activeVersion"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Proxies", type_ = "string", json_path = ".status.proxies.summary"),
+    printcolumn(name = "ProxiesStatus", type_ = "string", json_path = ".status.proxies.summary"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Blocked-By", type_ = "string", json_path = ".status.blockedBy"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -63,7 +64,7 @@ impl JsonSchema for ResourceSpec {
     }
 }
 
-/// Annotation by which people ask: a [`machine::observation::Request`] as JSON.
+/// Annotation by which people ask: a [`machine::action::Request`] as JSON.
 pub const REQUEST: &str = "versionflag.io/request";
 /// Annotation on the workloads of a version that a rollback goes back to: the epoch of its record.
 pub const KEPT_AT: &str = "versionflag.io/kept-at";
@@ -85,9 +86,9 @@ pub fn definition_yaml() -> Result<String, serde_saphyr::ser::Error> {
     Ok(format!("# Made by `make manifests`: do not edit.\n{yaml}"))
 }
 
-/// Unix milliseconds as Kubernetes writes times: whole seconds.
-pub fn time(ms: u64) -> Time {
-    let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
+/// A point in time as Kubernetes writes it: in whole seconds.
+pub fn time(at: UnixMs) -> Time {
+    let seconds = i64::try_from(at.0 / 1_000).unwrap_or(i64::MAX);
     Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
 }
 
@@ -121,27 +122,27 @@ pub struct ResourceStatus {
     pub blocked_by: Option<String>,
     /// A version that is held against the spec.
     #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
-    pub held: Option<Held>,
+    pub held: Option<HeldStatus>,
     /// Every version that has workloads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub versions: Vec<Version>,
+    pub versions: Vec<VersionStatus>,
     /// Who has to ack, and who did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub proxies: Option<Proxies>,
+    pub proxies: Option<ProxiesStatus>,
     /// Workloads that requests are or may be sent to: they must neither be deleted nor scaled to zero.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub protected_workloads: Vec<String>,
     /// The switch under way, or the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub switch: Option<Switch>,
+    pub switch: Option<SwitchStatus>,
     /// The last request by hand that was answered.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_request: Option<LastRequest>,
+    pub last_request: Option<LastRequestStatus>,
     /// What happened lately, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub history: Vec<Event>,
+    pub history: Vec<HistoryStatus>,
     /// What is so, and what is not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
@@ -155,7 +156,7 @@ pub struct ResourceStatus {
 /// A version that is held against the spec.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Held {
+pub struct HeldStatus {
     /// The version that is held.
     pub version: String,
     /// The `spec.version` that it overrides; another one ends it.
@@ -170,11 +171,11 @@ pub struct Held {
 /// One version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Version {
+pub struct VersionStatus {
     /// Its name.
     pub name: String,
     /// What it is to the flag.
-    pub role: Role,
+    pub role: VersionRole,
     /// Whether it serves at full strength.
     pub ready: bool,
     /// How many pods it is asked to have.
@@ -191,7 +192,7 @@ pub struct Version {
 
 /// What a version is to the flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Role {
+pub enum VersionRole {
     /// Requests go to it.
     Active,
     /// It is being switched to.
@@ -207,7 +208,7 @@ pub enum Role {
 /// Who has to ack, and who did.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Proxies {
+pub struct ProxiesStatus {
     /// How many have to.
     pub expected: i32,
     /// How many did.
@@ -216,13 +217,13 @@ pub struct Proxies {
     pub summary: String,
     /// The first of those that did not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub laggards: Vec<Laggard>,
+    pub laggards: Vec<LaggardStatus>,
 }
 
 /// A proxy that has to ack and did not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Laggard {
+pub struct LaggardStatus {
     /// `POD.NAMESPACE`.
     pub proxy: String,
     /// What is known of it.
@@ -232,7 +233,7 @@ pub struct Laggard {
 /// One switch, or the removal of a version that serves no more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Switch {
+pub struct SwitchStatus {
     /// The version that is left.
     pub from: String,
     /// The version that is gone to.
@@ -279,7 +280,7 @@ pub struct Switch {
 /// The last request by hand that was answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct LastRequest {
+pub struct LastRequestStatus {
     /// Its id.
     pub id: String,
     /// What it asked for.
@@ -295,7 +296,7 @@ pub struct LastRequest {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Event {
+pub struct HistoryStatus {
     /// When.
     #[schemars(schema_with = "date_time")]
     pub at: Time,

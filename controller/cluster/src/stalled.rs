@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::reading::{Reading, Unreadable};
 use super::writer::Writer;
-use service::clock::now_ms;
+use service::clock::now;
 
 /// Between two tries to write it.
 const RETRY: Duration = Duration::from_secs(5);
@@ -21,12 +21,12 @@ impl Stalled {
     pub(super) async fn tell(&mut self, name: &str, flag: &Unreadable, writer: &Writer) {
         let problem = &flag.problem;
         if self.told != problem.message {
-            tracing::warn!(flag = name, reason = problem.reason, "{}", problem.message);
+            tracing::warn!(flag = name, reason = problem.reason.name(), "{}", problem.message);
             let reading = Reading::Unreadable(flag.clone());
-            writer.event(&reading, true, problem.reason, &problem.message).await;
+            writer.event(&reading, true, problem.reason.name(), &problem.message).await;
             self.told.clone_from(&problem.message);
         }
-        let Some(patch) = flag.patch(now_ms()) else { return };
+        let Some(patch) = flag.patch(now()) else { return };
         if self.written.is_some_and(|at| at.elapsed() < RETRY) {
             return;
         }

@@ -7,30 +7,26 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use machine::fleet::ledger::Fleet;
 
 use super::conditions;
-use super::resource::{Event, Held, Laggard, LastRequest, Proxies, ResourceStatus, Role, Switch, Version, time};
+use super::resource::{
+    HeldStatus, HistoryStatus, LaggardStatus, LastRequestStatus, ProxiesStatus, ResourceStatus, SwitchStatus,
+    VersionRole, VersionStatus, time,
+};
 use super::workloads::Workloads;
 use machine::checks::Answers;
-use machine::observation::{RouteProblem, Workload};
+use machine::observation::Workload;
+use machine::reason::{Problem, Reason};
 use machine::spec::Spec;
 use machine::status::{Phase, Status};
+use machine::time::UnixMs;
 
 /// Laggards that are named.
 const NAMED: usize = 10;
 
-/// Something that has to be put right outside of the state machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// One CamelCase word.
-    pub reason: &'static str,
-    /// One sentence.
-    pub message: String,
-}
-
 /// What the status is made from.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
-    /// Unix milliseconds.
-    pub now_ms: u64,
+pub struct StatusInputs<'a> {
+    /// When that is.
+    pub now: UnixMs,
     /// `metadata.generation` of the spec.
     pub generation: Option<i64>,
     /// The spec in force.
@@ -48,7 +44,7 @@ pub struct Seen<'a> {
     /// What has to be put right.
     pub problem: Option<&'a Problem>,
     /// What is wrong with the routes.
-    pub routes: Option<&'a RouteProblem>,
+    pub routes: Option<&'a Problem>,
     /// What was written last.
     pub before: Option<&'a ResourceStatus>,
 }
@@ -60,7 +56,7 @@ pub fn unsupported(spec: &Spec) -> Option<Problem> {
         return None;
     };
     let message = "spec.routing.management UserProvided is not supported yet with provider External: use Managed";
-    Some(Problem { reason: "NotSupported", message: message.to_owned() })
+    Some(Problem::new(Reason::NotSupported, message))
 }
 
 /// Why a flag of which nothing is remembered cannot begin with the version that its spec asks for:
@@ -74,11 +70,11 @@ pub fn cannot_begin(spec: &Spec, machine: &Status, versions: &BTreeMap<String, W
          first",
         spec.version
     );
-    Some(Problem { reason: "ActiveNotReady", message })
+    Some(Problem::new(Reason::ActiveNotReady, message))
 }
 
 /// The whole status.
-pub fn derive(seen: &Seen<'_>) -> ResourceStatus {
+pub fn derive(seen: &StatusInputs<'_>) -> ResourceStatus {
     let machine = seen.machine;
     let named = |version: &String| Some(version.clone()).filter(|version| !version.is_empty());
     ResourceStatus {
@@ -89,7 +85,7 @@ pub fn derive(seen: &Seen<'_>) -> ResourceStatus {
         epoch: machine.record.as_ref().map(|record| int(record.epoch)),
         phase: Some(machine.phase),
         blocked_by: blocked(seen).map(|(_, message)| message.to_owned()),
-        held: machine.r#override.as_ref().map(|held| Held {
+        held: machine.r#override.as_ref().map(|held| HeldStatus {
             version: held.version.clone(),
             for_spec_version: held.for_spec_version.clone(),
             reason: held.reason.clone(),
@@ -99,7 +95,7 @@ pub fn derive(seen: &Seen<'_>) -> ResourceStatus {
         proxies: Some(proxies(machine.phase, seen.fleet)),
         protected_workloads: protected(seen),
         switch: machine.switch.as_ref().map(switch),
-        last_request: machine.last_request.as_ref().map(|last| LastRequest {
+        last_request: machine.last_request.as_ref().map(|last| LastRequestStatus {
             id: last.id.clone(),
             action: last.action,
             refused: last.refused.clone(),
@@ -112,10 +108,10 @@ pub fn derive(seen: &Seen<'_>) -> ResourceStatus {
 }
 
 /// Reason and sentence of what keeps the flag from moving on.
-pub(super) fn blocked<'a>(seen: &Seen<'a>) -> Option<(&'a str, &'a str)> {
+pub(super) fn blocked<'a>(seen: &StatusInputs<'a>) -> Option<(Reason, &'a str)> {
     let problem = seen.problem.map(|problem| (problem.reason, problem.message.as_str()));
     let machine = seen.machine.blocked.as_ref();
-    problem.or_else(|| machine.map(|blocked| (blocked.reason.as_str(), blocked.message.as_str())))
+    problem.or_else(|| machine.map(|blocked| (blocked.reason, blocked.message.as_str())))
 }
 
 /// What is kept for the longer: an epoch is less than a day ahead of the clock.
@@ -123,26 +119,26 @@ fn int(epoch: u64) -> i64 {
     i64::try_from(epoch).unwrap_or(i64::MAX)
 }
 
-fn versions(seen: &Seen<'_>) -> Vec<Version> {
+fn versions(seen: &StatusInputs<'_>) -> Vec<VersionStatus> {
     let machine = seen.machine;
     let under_way = machine.switch.as_ref().filter(|_| !matches!(machine.phase, Phase::Adopting | Phase::Stable));
     let role = |name: &str| {
         if name == machine.active_version {
-            Role::Active
+            VersionRole::Active
         } else if machine.target_version.as_deref() == Some(name) {
-            Role::Target
+            VersionRole::Target
         } else if under_way.is_some_and(|switch| switch.from == name) {
-            Role::Old
+            VersionRole::Old
         } else if machine.leftovers.contains(name) {
-            Role::Leftover
+            VersionRole::Leftover
         } else {
-            Role::Other
+            VersionRole::Other
         }
     };
     let mut names = seen.workloads.versions();
     names.extend([machine.active_version.as_str()].into_iter().filter(|name| !name.is_empty()));
     names.extend(machine.target_version.as_deref());
-    let version = |name: &str| Version {
+    let version = |name: &str| VersionStatus {
         name: name.to_owned(),
         role: role(name),
         ready: seen.versions.get(name).is_some_and(|workload| workload.ready),
@@ -158,10 +154,11 @@ fn autoscalers(workloads: &Workloads, version: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-fn proxies(phase: Phase, fleet: &Fleet) -> Proxies {
+fn proxies(phase: Phase, fleet: &Fleet) -> ProxiesStatus {
     let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-    let laggard = |one: &machine::fleet::ledger::Laggard| Laggard { proxy: one.proxy.clone(), why: one.why.clone() };
-    Proxies {
+    let laggard =
+        |one: &machine::fleet::ledger::Laggard| LaggardStatus { proxy: one.proxy.clone(), why: one.why.clone() };
+    ProxiesStatus {
         expected: count(fleet.expected),
         acked: count(fleet.acked),
         summary: format!("{}/{}", fleet.acked, fleet.expected),
@@ -170,7 +167,7 @@ fn proxies(phase: Phase, fleet: &Fleet) -> Proxies {
 }
 
 /// The workloads of every version that requests are or may be sent to.
-fn protected(seen: &Seen<'_>) -> Vec<String> {
+fn protected(seen: &StatusInputs<'_>) -> Vec<String> {
     let machine = seen.machine;
     let waits = if machine.phase == Phase::Coexisting { machine.target_version.as_ref() } else { None };
     let versions = machine.record.iter().flat_map(|record| &record.versions);
@@ -179,8 +176,8 @@ fn protected(seen: &Seen<'_>) -> Vec<String> {
     names.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn switch(switch: &machine::status::Switch) -> Switch {
-    Switch {
+fn switch(switch: &machine::status::Switch) -> SwitchStatus {
+    SwitchStatus {
         from: switch.from.clone(),
         to: switch.to.clone(),
         rollback: switch.rollback,
@@ -196,8 +193,13 @@ fn switch(switch: &machine::status::Switch) -> Switch {
     }
 }
 
-fn event(event: &machine::status::Event) -> Event {
-    Event { at: time(event.at), event: event.event.clone(), message: event.message.clone(), epoch: int(event.epoch) }
+fn event(entry: &machine::history::Entry) -> HistoryStatus {
+    HistoryStatus {
+        at: time(entry.at),
+        event: entry.event.name().to_owned(),
+        message: entry.message.clone(),
+        epoch: int(entry.epoch),
+    }
 }
 
 impl ResourceStatus {
@@ -236,10 +238,11 @@ impl ResourceStatus {
         outline.blocked_by = outline.blocked_by.map(|_| String::new());
         if let Some(proxies) = &mut outline.proxies {
             let all = proxies.acked == proxies.expected;
-            *proxies = Proxies { expected: proxies.expected, acked: i32::from(all), ..Proxies::default() };
+            *proxies = ProxiesStatus { expected: proxies.expected, acked: i32::from(all), ..ProxiesStatus::default() };
         }
         // What is wrong with routes changes only when somebody edits them, who waits for the next word.
-        let worded = |one: &Condition| one.type_ == "RoutesReady" && !["Laggards", "NotProven"].contains(&&*one.reason);
+        let numbers = [Reason::Laggards, Reason::NotProven].map(Reason::name);
+        let worded = |one: &Condition| one.type_ == "RoutesReady" && !numbers.contains(&one.reason.as_str());
         for condition in outline.conditions.iter_mut().filter(|one| !worded(one)) {
             condition.message.clear();
         }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use kube::{Resource, ResourceExt};
 
 use super::reading::Reading;
-use super::reconciler::{Flag, Surroundings};
+use super::reconciler::{Context, Reconciler};
 use super::stalled::Stalled;
-use service::clock::now_ms;
+use service::clock::now;
 
 /// The longest time without a look at a flag that is on its way.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ pub(super) struct Kept {
     pub(super) name: String,
     reading: Arc<Reading>,
     /// As soon as it could be read once.
-    flag: Option<Flag>,
+    flag: Option<Reconciler>,
     stalled: Stalled,
     due: Instant,
     /// It is due then because of the clock.
@@ -105,31 +105,31 @@ impl Kept {
 
     /// Whether a report may be what it waits for.
     pub(super) fn awaits_reports(&self) -> bool {
-        self.flag.as_ref().is_some_and(Flag::awaits_reports)
+        self.flag.as_ref().is_some_and(Reconciler::awaits_reports)
     }
 
     fn is_moving(&self) -> bool {
-        self.flag.as_ref().is_some_and(Flag::is_moving)
+        self.flag.as_ref().is_some_and(Reconciler::is_moving)
     }
 
     /// One look at it, and everything that can be done now.
-    pub(super) async fn turn(&mut self, around: &Surroundings<'_>) {
+    pub(super) async fn turn(&mut self, context: &Context<'_>) {
         self.timed = false;
         let wait = match self.reading.as_ref() {
             Reading::Unreadable(reading) => {
-                self.stalled.tell(&self.name, reading, around.writer).await;
+                self.stalled.tell(&self.name, reading, context.writer).await;
                 REST
             }
             Reading::Flag(resource) => {
                 self.stalled = Stalled::default();
-                let flag = self.flag.get_or_insert_with(|| Flag::new(resource, now_ms()));
-                let neighbours = around.cache.flags_of(resource.metadata.namespace.as_deref().unwrap_or_default());
+                let flag = self.flag.get_or_insert_with(|| Reconciler::new(resource, now()));
+                let neighbours = context.cache.flags_of(resource.metadata.namespace.as_deref().unwrap_or_default());
                 let claimed = claimed_by_older(&self.reading, &neighbours);
-                match flag.turn(resource, claimed.as_deref(), around).await {
+                match flag.turn(resource, claimed.as_deref(), context).await {
                     Ok(wait) => {
                         self.timed = wait.is_some();
                         let most = if flag.is_moving() { TICK } else { REST };
-                        wait.map_or(most, |wait| Duration::from_millis(wait).min(most))
+                        wait.map_or(most, |wait| Duration::from_millis(wait.0).min(most))
                     }
                     Err(error) => {
                         tracing::warn!(flag = self.name, %error, "is tried again");

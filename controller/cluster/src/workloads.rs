@@ -37,7 +37,7 @@ pub struct Objects {
 
 /// Something with replicas.
 #[derive(Debug, Clone)]
-pub enum Object {
+pub enum ScaledObject {
     /// A Deployment.
     Deployment(Arc<Deployment>),
     /// A StatefulSet.
@@ -48,16 +48,16 @@ pub enum Object {
 #[derive(Debug, Clone)]
 pub struct Scale {
     /// Of what, as it was seen: the change is only right while that is so.
-    pub object: Object,
+    pub object: ScaledObject,
     /// To how many.
     pub replicas: i32,
 }
 
 /// One version of one service.
 #[derive(Debug, Clone, Default)]
-pub struct Group {
+pub struct VersionGroup {
     /// Its workloads.
-    pub objects: Vec<Object>,
+    pub objects: Vec<ScaledObject>,
     /// Its pods, whoever made them, without those that have ended well.
     pub pods: Vec<Arc<Pod>>,
     /// How many of them the Service sends requests to.
@@ -68,7 +68,7 @@ pub struct Group {
 #[derive(Debug, Clone, Default)]
 pub struct Workloads {
     /// By service of the spec, and version.
-    pub services: BTreeMap<String, BTreeMap<String, Group>>,
+    pub services: BTreeMap<String, BTreeMap<String, VersionGroup>>,
     /// Names of the HorizontalPodAutoscalers by the workload that they scale.
     pub autoscalers: BTreeMap<String, String>,
     /// What has to be put right before anything can be switched, in sentences.
@@ -118,12 +118,12 @@ impl Workloads {
     }
 
     /// One version's groups by service; none where nothing of it was found.
-    pub fn groups(&self, version: &str) -> impl Iterator<Item = (&str, Option<&Group>)> {
+    pub fn groups(&self, version: &str) -> impl Iterator<Item = (&str, Option<&VersionGroup>)> {
         self.services.iter().map(move |(service, groups)| (service.as_str(), groups.get(version)))
     }
 
     /// Each workload of a version once, though several Services may select it.
-    pub fn objects(&self, version: &str) -> Vec<&Object> {
+    pub fn objects(&self, version: &str) -> Vec<&ScaledObject> {
         let all = self.groups(version).filter_map(|(_, group)| group).flat_map(|group| &group.objects);
         all.map(|object| (object.to_string(), object)).collect::<BTreeMap<_, _>>().into_values().collect()
     }
@@ -135,10 +135,10 @@ impl Workloads {
         let any = !self.services.is_empty();
         Workload {
             declared: any && declared,
-            running: groups().flatten().any(Group::running),
+            running: groups().flatten().any(VersionGroup::running),
             ready: any && groups().all(|group| group.is_some_and(|group| group.lacks().is_none())),
             ready_since: None,
-            exited: groups().flatten().find_map(Group::exited),
+            exited: groups().flatten().find_map(VersionGroup::exited),
             exists: groups().flatten().any(|group| !group.objects.is_empty()),
         }
     }
@@ -155,7 +155,7 @@ impl Workloads {
 
     /// How many pods a version is asked to have.
     pub fn replicas(&self, version: &str) -> i32 {
-        self.objects(version).into_iter().map(Object::replicas).sum()
+        self.objects(version).into_iter().map(ScaledObject::replicas).sum()
     }
 
     /// What has to be scaled so that the version runs: as strong as the version `like`, or, without
@@ -165,10 +165,10 @@ impl Workloads {
         let mut wanted: BTreeMap<String, Scale> = BTreeMap::new();
         for (service, group) in self.groups(version) {
             let objects = group.map(|group| group.objects.as_slice()).unwrap_or_default();
-            let strength = |version| self.services.get(service)?.get(version).map(Group::replicas);
+            let strength = |version| self.services.get(service)?.get(version).map(VersionGroup::replicas);
             let strength = like.and_then(strength).unwrap_or(0);
             let share = i32::try_from(objects.len()).map_or(1, |count| (strength + count - 1) / count.max(1)).max(1);
-            let asleep = |object: &Object| object.replicas() == 0 || self.autoscaler(object).is_none();
+            let asleep = |object: &ScaledObject| object.replicas() == 0 || self.autoscaler(object).is_none();
             for object in objects.iter().filter(|object| object.replicas() < share && asleep(object)) {
                 let replicas = wanted.get(&object.to_string()).map_or(share, |scale| scale.replicas.max(share));
                 wanted.insert(object.to_string(), Scale { object: object.clone(), replicas });
@@ -178,12 +178,12 @@ impl Workloads {
     }
 
     /// Who else scales a workload.
-    pub fn autoscaler(&self, object: &Object) -> Option<&str> {
+    pub fn autoscaler(&self, object: &ScaledObject) -> Option<&str> {
         self.autoscalers.get(&object.to_string()).map(String::as_str)
     }
 
     /// Who else writes the number of pods of a version again and again, with one workload of each.
-    pub fn managers(&self, version: &str) -> BTreeMap<String, &Object> {
+    pub fn managers(&self, version: &str) -> BTreeMap<String, &ScaledObject> {
         let objects = self.objects(version).into_iter().rev();
         objects
             .flat_map(|object| field_managers::of(object.metadata()).into_iter().map(move |name| (name, object)))
@@ -197,14 +197,14 @@ impl Workloads {
     }
 }
 
-impl Group {
+impl VersionGroup {
     fn running(&self) -> bool {
         self.pods.iter().any(|pod| !pods::ended(pod))
             || self.objects.iter().any(|object| object.replicas() > 0 || object.created() > 0)
     }
 
     fn replicas(&self) -> i32 {
-        self.objects.iter().map(Object::replicas).sum()
+        self.objects.iter().map(ScaledObject::replicas).sum()
     }
 
     /// Why it does not serve at full strength.
@@ -237,9 +237,9 @@ impl Objects {
         targets.map(|(target, name)| (format!("{}/{}", target.kind, target.name), name)).collect()
     }
 
-    fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = Object> {
-        let deployments = self.deployments.iter().map(|one| Object::Deployment(Arc::clone(one)));
-        let sets = self.stateful_sets.iter().map(|one| Object::StatefulSet(Arc::clone(one)));
+    fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = ScaledObject> {
+        let deployments = self.deployments.iter().map(|one| ScaledObject::Deployment(Arc::clone(one)));
+        let sets = self.stateful_sets.iter().map(|one| ScaledObject::StatefulSet(Arc::clone(one)));
         deployments.chain(sets).filter(move |one| one.metadata().namespace.as_deref() == Some(namespace))
     }
 }
@@ -299,34 +299,34 @@ fn ready_pods<'a>(namespace: &str, service: &str, slices: &'a [Arc<EndpointSlice
     targets.filter(|target| target.kind.as_deref() == Some("Pod")).filter_map(|target| target.name.as_deref()).collect()
 }
 
-impl std::fmt::Display for Object {
+impl std::fmt::Display for ScaledObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.kind(), self.metadata().name.as_deref().unwrap_or_default())
     }
 }
 
-impl Object {
+impl ScaledObject {
     /// `Deployment` or `StatefulSet`.
     pub fn kind(&self) -> &'static str {
         match self {
-            Object::Deployment(_) => "Deployment",
-            Object::StatefulSet(_) => "StatefulSet",
+            ScaledObject::Deployment(_) => "Deployment",
+            ScaledObject::StatefulSet(_) => "StatefulSet",
         }
     }
 
     /// Its metadata.
     pub fn metadata(&self) -> &kube::core::ObjectMeta {
         match self {
-            Object::Deployment(one) => &one.metadata,
-            Object::StatefulSet(one) => &one.metadata,
+            ScaledObject::Deployment(one) => &one.metadata,
+            ScaledObject::StatefulSet(one) => &one.metadata,
         }
     }
 
     /// How many pods it is asked to have.
     pub fn replicas(&self) -> i32 {
         let asked = match self {
-            Object::Deployment(one) => one.spec.as_ref().and_then(|spec| spec.replicas),
-            Object::StatefulSet(one) => one.spec.as_ref().and_then(|spec| spec.replicas),
+            ScaledObject::Deployment(one) => one.spec.as_ref().and_then(|spec| spec.replicas),
+            ScaledObject::StatefulSet(one) => one.spec.as_ref().and_then(|spec| spec.replicas),
         };
         asked.unwrap_or(1)
     }
@@ -334,8 +334,8 @@ impl Object {
     /// What its pods are made from.
     pub fn template(&self) -> Option<&PodTemplateSpec> {
         match self {
-            Object::Deployment(one) => one.spec.as_ref().map(|spec| &spec.template),
-            Object::StatefulSet(one) => one.spec.as_ref().map(|spec| &spec.template),
+            ScaledObject::Deployment(one) => one.spec.as_ref().map(|spec| &spec.template),
+            ScaledObject::StatefulSet(one) => one.spec.as_ref().map(|spec| &spec.template),
         }
     }
 
@@ -363,8 +363,8 @@ impl Object {
     /// Pods that it has made, of any generation.
     fn created(&self) -> i32 {
         match self {
-            Object::Deployment(one) => one.status.as_ref().and_then(|status| status.replicas).unwrap_or(0),
-            Object::StatefulSet(one) => one.status.as_ref().map_or(0, |status| status.replicas),
+            ScaledObject::Deployment(one) => one.status.as_ref().and_then(|status| status.replicas).unwrap_or(0),
+            ScaledObject::StatefulSet(one) => one.status.as_ref().map_or(0, |status| status.replicas),
         }
     }
 
@@ -372,11 +372,11 @@ impl Object {
     fn lacks(&self) -> Option<String> {
         let replicas = self.replicas();
         let (observed, updated, available, kept_back) = match self {
-            Object::Deployment(one) => {
+            ScaledObject::Deployment(one) => {
                 let status = one.status.clone().unwrap_or_default();
                 (status.observed_generation, status.updated_replicas, status.available_replicas, 0)
             }
-            Object::StatefulSet(one) => {
+            ScaledObject::StatefulSet(one) => {
                 let status = one.status.clone().unwrap_or_default();
                 let strategy = one.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
                 let partition = strategy.and_then(|one| one.rolling_update.as_ref()?.partition).unwrap_or(0);

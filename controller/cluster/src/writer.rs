@@ -13,7 +13,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::resource::{KEPT_AT, MANAGER, ResourceStatus, VersionFlag};
-use super::workloads::{Object, Scale};
+use super::workloads::{Scale, ScaledObject};
 
 /// Writes to the cluster, in the name of this controller.
 #[derive(Clone)]
@@ -98,11 +98,11 @@ impl Writer {
         };
         let namespace = namespace.unwrap_or_default();
         match &scale.object {
-            Object::Deployment(_) => {
+            ScaledObject::Deployment(_) => {
                 let api: Api<Deployment> = Api::namespaced(self.client.clone(), &namespace);
                 api.replace_scale(&name, &post(), &body).await?;
             }
-            Object::StatefulSet(_) => {
+            ScaledObject::StatefulSet(_) => {
                 let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), &namespace);
                 api.replace_scale(&name, &post(), &body).await?;
             }
@@ -111,16 +111,16 @@ impl Writer {
     }
 
     /// Deletes a workload, if it still is as it was when that was decided.
-    pub async fn delete(&self, object: &Object) -> Result<(), kube::Error> {
+    pub async fn delete(&self, object: &ScaledObject) -> Result<(), kube::Error> {
         let metadata = object.metadata();
         let (name, namespace) = (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone());
         let same = Preconditions { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() };
         let (namespace, how) = (namespace.unwrap_or_default(), DeleteParams::background().preconditions(same));
         let done = match object {
-            Object::Deployment(_) => {
+            ScaledObject::Deployment(_) => {
                 Api::<Deployment>::namespaced(self.client.clone(), &namespace).delete(&name, &how).await.map(drop)
             }
-            Object::StatefulSet(_) => {
+            ScaledObject::StatefulSet(_) => {
                 Api::<StatefulSet>::namespaced(self.client.clone(), &namespace).delete(&name, &how).await.map(drop)
             }
         };
@@ -128,17 +128,17 @@ impl Writer {
     }
 
     /// Marks a workload that is gone back to, so that a scale-down which was decided before fails.
-    pub async fn keep(&self, object: &Object, epoch: u64) -> Result<(), kube::Error> {
+    pub async fn keep(&self, object: &ScaledObject, epoch: u64) -> Result<(), kube::Error> {
         let metadata = object.metadata();
         let (name, namespace) = (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone());
         let patch = Patch::Merge(json!({ "metadata": { "annotations": { KEPT_AT: epoch.to_string() } } }));
         let namespace = namespace.unwrap_or_default();
         match object {
-            Object::Deployment(_) => {
+            ScaledObject::Deployment(_) => {
                 let api: Api<Deployment> = Api::namespaced(self.client.clone(), &namespace);
                 api.patch_metadata(&name, &merge(), &patch).await?;
             }
-            Object::StatefulSet(_) => {
+            ScaledObject::StatefulSet(_) => {
                 let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), &namespace);
                 api.patch_metadata(&name, &merge(), &patch).await?;
             }

@@ -8,8 +8,8 @@ use flag::config::Role;
 use flag::record::{check_name, check_version};
 use serde::{Deserialize, Serialize};
 
-use machine::duration::Span;
-use machine::spec::{CleanupPolicy, Management, Provider, Replicas, Spec};
+use machine::duration::Millis;
+use machine::spec::{CleanupPolicy, Management, Provider, Replicas, Service, Spec};
 
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -51,12 +51,12 @@ pub struct Local {
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
     /// The proxies that have to ack.
-    pub proxies: Vec<Proxy>,
+    pub proxies: Vec<ExpectedProxy>,
     /// The file that Envoy reads the filter from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_config: Option<FilterConfig>,
     /// How versions are started.
-    pub versions: BTreeMap<String, Version>,
+    pub versions: BTreeMap<String, VersionCommand>,
 }
 
 fn default_listen() -> SocketAddr {
@@ -66,7 +66,7 @@ fn default_listen() -> SocketAddr {
 /// One expected proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Proxy {
+pub struct ExpectedProxy {
     /// Its node id.
     pub id: String,
     /// What it has to show when it reports.
@@ -118,7 +118,7 @@ fn default_cluster() -> String {
 /// How one version is started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Version {
+pub struct VersionCommand {
     /// Program and arguments.
     pub command: Vec<String>,
     /// Where it runs; the file's directory unless given.
@@ -148,12 +148,12 @@ pub struct Ready {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// How often.
-    pub interval: Span,
+    pub interval: Millis,
 }
 
 impl Default for Ready {
     fn default() -> Self {
-        Ready { path: None, interval: Span(200) }
+        Ready { path: None, interval: Millis(200) }
     }
 }
 
@@ -164,12 +164,12 @@ pub struct Stop {
     /// Signal to its process group.
     pub signal: String,
     /// After this it is killed.
-    pub grace: Span,
+    pub grace: Millis,
 }
 
 impl Default for Stop {
     fn default() -> Self {
-        Stop { signal: "SIGTERM".to_owned(), grace: Span(10_000) }
+        Stop { signal: "SIGTERM".to_owned(), grace: Millis(10_000) }
     }
 }
 
@@ -246,17 +246,18 @@ impl File {
         for sidecar in file.local.proxies.iter_mut().filter_map(|proxy| proxy.sidecar.as_mut()) {
             sidecar.filter = directory.join(&sidecar.filter);
         }
-        for service in &mut file.spec.services {
-            for version in file.local.versions.keys() {
-                let default = BTreeSet::from([service.default_cluster(version)]);
-                service.clusters.entry(version.clone()).or_insert(default);
-            }
-        }
         for version in file.local.versions.values_mut() {
             let inner = version.directory.take().unwrap_or_default();
             version.directory = Some(directory.join(inner));
         }
         Ok(file)
+    }
+
+    /// The Envoy clusters of a service by version: those that the spec lists, and those of every version that can be
+    /// started.
+    pub fn clusters(&self, service: &Service) -> BTreeMap<String, BTreeSet<String>> {
+        let versions = service.clusters.keys().chain(self.local.versions.keys());
+        versions.map(|version| (version.clone(), service.clusters_of(version))).collect()
     }
 
     /// What a spec may ask for, but not of this machine.
@@ -377,7 +378,7 @@ pub fn find_state(path: &Path) -> Result<PathBuf, FileError> {
     Ok(directory.join(state_file(path, Path::new(configured))))
 }
 
-impl Version {
+impl VersionCommand {
     fn validate(&self) -> Vec<String> {
         let mut wrong = vec![];
         if self.command.first().is_none_or(String::is_empty) {

@@ -26,11 +26,11 @@ pub fn filters(local: &Local, header: &str, record: &Record) -> Result<BTreeMap<
 
 /// Writes files that have to change.
 #[derive(Debug, Default)]
-pub struct Writer {
+pub struct FileWriter {
     last: BTreeMap<PathBuf, String>,
 }
 
-impl Writer {
+impl FileWriter {
     /// Has the file be this text. Whether it had to be written.
     pub fn write(&mut self, path: &Path, text: String) -> std::io::Result<bool> {
         if self.last.get(path) == Some(&text) && path.exists() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::file::Version;
+use super::file::VersionCommand;
 use machine::observation::Headroom;
 use machine::quantity;
 
@@ -13,7 +13,7 @@ fn available_memory(meminfo: &str) -> Option<u64> {
 }
 
 /// Looks at this machine.
-pub fn look(wanted: &str, versions: &BTreeMap<String, Version>, running: &[String]) -> Headroom {
+pub fn look(wanted: &str, versions: &BTreeMap<String, VersionCommand>, running: &[String]) -> Headroom {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(0, |count| count.get() as u64);
     judge(wanted, versions, running, available_memory(&meminfo), cpus)
@@ -21,7 +21,7 @@ pub fn look(wanted: &str, versions: &BTreeMap<String, Version>, running: &[Strin
 
 fn judge(
     wanted: &str,
-    versions: &BTreeMap<String, Version>,
+    versions: &BTreeMap<String, VersionCommand>,
     running: &[String],
     memory: Option<u64>,
     cpus: u64,

@@ -8,7 +8,8 @@
 //! | [`probe`] | whether a version is ready |
 //! | [`headroom`] | whether the machine has room for one more |
 //! | [`files`] | the files that Envoy reads |
-//! | [`driver`] | observe, step, persist, act |
+//! | [`driver`] | turns of the state machine, and edits of the file |
+//! | `world` | one flag of this machine: observe, persist, show, execute |
 
 pub mod driver;
 pub mod file;
@@ -17,3 +18,4 @@ pub mod headroom;
 pub mod probe;
 pub mod process;
 pub mod store;
+mod world;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::file::Version;
+use super::file::VersionCommand;
 use service::Hub;
 use service::clock::now_ms;
 
@@ -26,7 +26,7 @@ pub struct Probe {
 
 impl Probe {
     /// Starts asking. Wakes the driver when the answer changes.
-    pub fn start(version: &Version, hub: Arc<Hub>) -> Probe {
+    pub fn start(version: &VersionCommand, hub: Arc<Hub>) -> Probe {
         let since = Arc::new(AtomicU64::new(0));
         let (address, ready, shared) = (version.address, version.ready.clone(), Arc::clone(&since));
         let task = tokio::spawn(async move {

@@ -12,10 +12,11 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::file::{Stop, Version};
+use super::file::{Stop, VersionCommand};
 use super::probe::Probe;
 use super::store::{Store, StoreError};
 use machine::observation::Workload;
+use machine::time::UnixMs;
 use service::Hub;
 use service::failpoint;
 
@@ -60,7 +61,7 @@ pub enum ProcessError {
 
 /// What is known beside the state file.
 #[derive(Debug, Default)]
-struct Live {
+struct LiveProcess {
     child: Option<Child>,
     probe: Option<Probe>,
     exited: Option<String>,
@@ -75,7 +76,7 @@ pub struct Supervisor {
     name: String,
     logs: PathBuf,
     hub: Arc<Hub>,
-    live: BTreeMap<String, Live>,
+    live: BTreeMap<String, LiveProcess>,
 }
 
 impl Supervisor {
@@ -103,7 +104,7 @@ impl Supervisor {
         &mut self,
         now_ms: u64,
         store: &mut Store,
-        versions: &BTreeMap<String, Version>,
+        versions: &BTreeMap<String, VersionCommand>,
     ) -> Result<(), StoreError> {
         let mut ended = vec![];
         for (version, process) in &store.state.processes {
@@ -122,7 +123,7 @@ impl Supervisor {
                     live.exited = Some(how);
                 } else {
                     tracing::info!(version, "stopped");
-                    *live = Live::default();
+                    *live = LiveProcess::default();
                 }
                 continue;
             }
@@ -147,7 +148,13 @@ impl Supervisor {
     }
 
     /// Has the version running. Nothing to do while it runs, stops, or ended just now.
-    pub fn start(&mut self, now_ms: u64, store: &mut Store, version: &str, how: &Version) -> Result<(), ProcessError> {
+    pub fn start(
+        &mut self,
+        now_ms: u64,
+        store: &mut Store,
+        version: &str,
+        how: &VersionCommand,
+    ) -> Result<(), ProcessError> {
         let live = self.live.entry(version.to_owned()).or_default();
         if store.state.processes.contains_key(version) || now_ms < live.next_start_ms {
             return Ok(());
@@ -223,7 +230,7 @@ impl Supervisor {
             declared,
             running: process.is_some(),
             ready: ready_since.is_some(),
-            ready_since,
+            ready_since: ready_since.map(UnixMs),
             exited: live.and_then(|live| live.exited.clone()).filter(|_| ready_since.is_none()),
             exists: false,
         }

@@ -17,7 +17,7 @@ const FORMAT: u32 = 1;
 /// What the state file has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct State {
+pub struct StateFile {
     /// Shape of this file.
     pub format: u32,
     /// The flag's status.
@@ -66,7 +66,7 @@ pub enum StoreError {
 pub struct Store {
     path: PathBuf,
     /// What `save` writes.
-    pub state: State,
+    pub state: StateFile,
     // Held for as long as this lives.
     _lock: File,
 }
@@ -93,7 +93,7 @@ impl Store {
         let state = match std::fs::read(path) {
             Ok(bytes) => parse(path, &bytes)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                State { format: FORMAT, status: fresh(), processes: BTreeMap::new() }
+                StateFile { format: FORMAT, status: fresh(), processes: BTreeMap::new() }
             }
             Err(error) => return Err(io(path, "read")(error)),
         };
@@ -135,9 +135,9 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<State, StoreError> {
+fn parse(path: &Path, bytes: &[u8]) -> Result<StateFile, StoreError> {
     let damaged = |error: String| StoreError::Damaged { path: path.to_owned(), error };
-    let state: State = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+    let state: StateFile = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     if state.format != FORMAT {
         return Err(damaged(format!("its format is {}, this controller writes {FORMAT}", state.format)));
     }

@@ -47,11 +47,11 @@ fn what_is_wrong_is_said(#[case] spec: &str, #[case] local: &str, #[case] why: &
 #[test]
 fn paths_are_relative_to_the_file_and_clusters_have_a_default() {
     let file = file("", "  proxies: [{id: edge}]\n  filterConfig: {path: f.json, routes: r.json, wasm: w}\n").unwrap();
-    let filter = file.local.filter_config.unwrap();
+    let filter = file.local.filter_config.as_ref().unwrap();
     assert_eq!(
         (filter.path.as_path(), filter.routes.as_deref()),
         (Path::new("/etc/f.json"), Some(Path::new("/etc/r.json")))
     );
-    let clusters: Vec<_> = file.spec.services.iter().flat_map(|service| &service.clusters).collect();
-    assert_eq!(clusters, [(&"v1".to_owned(), &["reviews-v1".to_owned()].into())]);
+    let clusters = file.clusters(&file.spec.services[0]);
+    assert_eq!(clusters, [("v1".to_owned(), ["reviews-v1".to_owned()].into())].into());
 }

@@ -8,11 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A length of time in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Span(pub u64);
+pub struct Millis(pub u64);
 
 /// Why a text is not a length of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SpanError {
+pub enum DurationError {
     /// Below zero.
     #[error("duration {0:?} is negative: a duration is at least 0s")]
     Negative(String),
@@ -33,36 +33,36 @@ const MAX_MS: u64 = 3_650 * 86_400_000;
 /// cannot would keep the controller from reading any.
 const PATTERN: &str = "([0-9]{1,3}d)?([0-9]{1,4}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?([0-9]{1,9}ms)?";
 
-impl FromStr for Span {
-    type Err = SpanError;
+impl FromStr for Millis {
+    type Err = DurationError;
 
-    fn from_str(text: &str) -> Result<Span, SpanError> {
+    fn from_str(text: &str) -> Result<Millis, DurationError> {
         let shown = || text.chars().take(40).collect::<String>();
         if text.starts_with('-') {
-            return Err(SpanError::Negative(shown()));
+            return Err(DurationError::Negative(shown()));
         }
         let (mut rest, mut total) = (text, 0_u64);
         while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| SpanError::NoUnit(shown()))?;
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| DurationError::NoUnit(shown()))?;
             let (number, after) = rest.split_at(digits);
             let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
             let (unit, after) = after.split_at(letters);
             let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale);
             let number: Option<u64> = number.parse().ok();
             let (Some(scale), Some(number)) = (scale, number) else {
-                return Err(SpanError::Malformed(shown()));
+                return Err(DurationError::Malformed(shown()));
             };
             total = number.checked_mul(scale).and_then(|part| total.checked_add(part)).unwrap_or(u64::MAX);
             if total > MAX_MS {
-                return Err(SpanError::TooLong(shown()));
+                return Err(DurationError::TooLong(shown()));
             }
             rest = after;
         }
-        if text.is_empty() { Err(SpanError::Malformed(shown())) } else { Ok(Span(total)) }
+        if text.is_empty() { Err(DurationError::Malformed(shown())) } else { Ok(Millis(total)) }
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 == 0 {
             return f.write_str("0s");
@@ -78,19 +78,19 @@ impl fmt::Display for Span {
     }
 }
 
-impl Serialize for Span {
+impl Serialize for Millis {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+impl<'de> Deserialize<'de> for Millis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Millis, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
-impl JsonSchema for Span {
+impl JsonSchema for Millis {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "Span".into()
     }
@@ -103,7 +103,7 @@ impl JsonSchema for Span {
         json_schema!({
             "type": "string",
             "maxLength": 40,
-            "x-kubernetes-validations": crate::spec::text_rule(
+            "x-kubernetes-validations": crate::schema::text_rule(
                 &format!("self != '' && self.matches('^{PATTERN}$')"),
                 "has to be a length of time: write it as 500ms, 10s, 5m, 1h, 1h30m or 1d, the largest unit first",
             ),
@@ -125,22 +125,22 @@ mod tests {
     #[case("1h30m", 5_400_000)]
     #[case("1d", 86_400_000)]
     fn reads_and_writes(#[case] text: &str, #[case] ms: u64) {
-        assert_eq!(text.parse(), Ok(Span(ms)));
-        assert_eq!(Span(ms).to_string(), text);
+        assert_eq!(text.parse(), Ok(Millis(ms)));
+        assert_eq!(Millis(ms).to_string(), text);
     }
 
     proptest! {
         #[test]
         fn what_is_admitted_can_be_read(text in PATTERN) {
             prop_assume!(!text.is_empty());
-            prop_assert!(text.parse::<Span>().is_ok(), "{text}");
+            prop_assert!(text.parse::<Millis>().is_ok(), "{text}");
         }
     }
 
     #[rstest]
     #[case("999d9999h99999m999999s999999999ms")]
     fn so_can_the_longest(#[case] text: &str) {
-        assert!(text.parse::<Span>().is_ok());
+        assert!(text.parse::<Millis>().is_ok());
     }
 
     #[rstest]
@@ -153,7 +153,7 @@ mod tests {
     #[case("99999999999999999999d", "not understood")]
     #[case("99999999d", "too long")]
     fn says_what_is_wrong(#[case] text: &str, #[case] why: &str) {
-        let error = text.parse::<Span>().unwrap_err().to_string();
+        let error = text.parse::<Millis>().unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }
 }

@@ -13,13 +13,27 @@
 //! | [`plan`] | what to do: the next status, or the effects of this one |
 //! | [`fleet`] | what the proxies together say |
 //! | [`envoy`] | what Envoy reads from files |
+//! | [`simulate`] | nothing: it plays a script, for people who want to know what all this does |
 
+pub mod action;
 pub mod checks;
 pub mod duration;
 pub mod envoy;
 pub mod fleet;
+pub mod history;
 pub mod observation;
 pub mod plan;
+pub mod publication;
 pub mod quantity;
+pub mod reason;
+pub mod reconcile;
+pub mod record;
+mod schema;
+pub mod simulate;
 pub mod spec;
 pub mod status;
+pub mod time;
+mod validate;
+
+#[cfg(test)]
+mod fixtures;

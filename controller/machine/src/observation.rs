@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::fleet::ledger::Fleet;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::action::Request;
 use crate::checks::Answers;
+use crate::fleet::ledger::Fleet;
+use crate::reason::Problem;
+use crate::time::UnixMs;
 
 /// One version's workload.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,9 +20,9 @@ pub struct Workload {
     pub running: bool,
     /// It serves at full strength, and is not being stopped.
     pub ready: bool,
-    /// Since when, in Unix milliseconds.
+    /// Since when it has been ready without a break.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ready_since: Option<u64>,
+    pub ready_since: Option<UnixMs>,
     /// How it ended, if it did so by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exited: Option<String>,
@@ -44,77 +46,38 @@ pub enum Headroom {
     Unknown,
 }
 
-/// What a person asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// Let the new version in.
-    Promote,
-    /// Back to the version before.
-    Rollback,
-    /// Give up a switch that was not flipped yet.
-    Abort,
-    /// End an override, and try again.
-    Retry,
-    /// Let nothing move.
-    Suspend,
-    /// Let things move again.
-    Resume,
+/// Who keeps a version that serves running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keeper {
+    /// The controller: it starts again what ended.
+    #[default]
+    Controller,
+    /// The platform. Whoever makes the version smaller, while nothing is switched, means it.
+    Platform,
 }
 
-impl Action {
-    /// Its name, as people write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Action::Promote => "promote",
-            Action::Rollback => "rollback",
-            Action::Abort => "abort",
-            Action::Retry => "retry",
-            Action::Suspend => "suspend",
-            Action::Resume => "resume",
-        }
-    }
+/// Something of one version that routes can lead to: a subset, or a Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// Since when it has been there, as far as this controller has seen it.
+    pub since: UnixMs,
+    /// Since when it has had somebody who serves; `None`: nobody does.
+    pub serving_since: Option<UnixMs>,
 }
 
-/// One request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
-    /// Chosen by who asks; answered once.
-    pub id: String,
-    /// What is asked for.
-    pub action: Action,
-}
-
-/// Where the services are, where proxies can know by themselves which of their pods they stand beside.
+/// What the platform knows of one service of the spec.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Place {
-    /// Their namespace; empty: proxies are told instead.
-    pub namespace: String,
-    /// The labels of their pods, each as `key=value`, by service.
-    pub selectors: BTreeMap<String, BTreeSet<String>>,
-}
-
-/// What is wrong with the routes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteProblem {
-    /// One CamelCase word.
-    pub reason: &'static str,
-    /// One sentence.
-    pub message: String,
-    /// What would put it right, as YAML; empty: words suffice.
-    pub snippet: String,
-}
-
-impl RouteProblem {
-    /// There are no routes yet that hold anything back.
-    pub const PENDING: &'static str = "RoutesPending";
-    /// What is there holds back what has no route yet.
-    pub const WARMING: &'static str = "RoutesWarming";
-
-    /// It passes by itself in a moment.
-    pub fn passes(&self) -> bool {
-        [RouteProblem::PENDING, RouteProblem::WARMING].contains(&self.reason)
-    }
+pub struct ServiceFacts {
+    /// The hosts by which callers name it, those of the spec among them.
+    pub hosts: BTreeSet<String>,
+    /// Envoy clusters by version, where the spec names none.
+    pub clusters: BTreeMap<String, BTreeSet<String>>,
+    /// The labels of its pods, each as `key=value`; empty where proxies are told which pods they stand beside.
+    pub selector: BTreeSet<String>,
+    /// What routes can lead to, by version.
+    pub destinations: BTreeMap<String, Destination>,
+    /// The versions that each route object written here leads to, by name of the object.
+    pub routed: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Everything that is seen in one pass.
@@ -132,11 +95,21 @@ pub struct Observation {
     pub spec_error: Option<String>,
     /// The last answers to the checks that are asked now.
     pub checks: Answers,
-    /// Where the services are.
-    pub place: Place,
+    /// The namespace by which proxies find out which pods they stand beside; empty where they are told.
+    pub namespace: String,
+    /// What is known of each service of the spec, by name.
+    pub services: BTreeMap<String, ServiceFacts>,
+    /// The proxies that are sent the record; `None`: every proxy that asks.
+    pub audience: Option<BTreeSet<String>>,
+    /// What has to be put right outside of the state machine.
+    pub problem: Option<Problem>,
     /// What is wrong with the routes. While something is, requests are moved to no other version, and no
     /// version is removed.
-    pub routes: Option<RouteProblem>,
+    pub routes: Option<Problem>,
+    /// No spec was ever valid since this controller began, so that nothing can be planned.
+    pub spec_unknown: bool,
+    /// Who keeps a version that serves running, where nothing is switched.
+    pub keeper: Keeper,
 }
 
 impl Observation {
@@ -149,8 +122,13 @@ impl Observation {
             request: None,
             spec_error: None,
             checks: Answers::new(),
-            place: Place::default(),
+            namespace: String::new(),
+            services: BTreeMap::new(),
+            audience: None,
+            problem: None,
             routes: None,
+            spec_unknown: false,
+            keeper: Keeper::Controller,
         }
     }
 

@@ -1,16 +1,16 @@
 //! What an operator asks for: the `spec` of a VersionFlag. Pure.
 
-mod attach;
-mod check;
+pub(crate) mod attach;
+pub(crate) mod check;
 mod choice;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flag::record::{check_name, check_version};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::duration::Span;
+use crate::duration::Millis;
+use crate::schema::text_rule;
 
 pub use attach::Attachment;
 pub use check::{Builtin, Check, Percent, Prometheus, Webhook, number};
@@ -79,20 +79,13 @@ fn default_label() -> String {
     "version".to_owned()
 }
 
-/// A rule for a text that the API server checks. The message begins with the text, which is not
-/// shown otherwise.
-pub(crate) fn text_rule(rule: &str, message: &str) -> serde_json::Value {
-    let shown = format!("'\"' + self + {}", serde_json::Value::from(format!("\" {message}")));
-    serde_json::json!([{ "rule": rule, "message": message, "messageExpression": shown }])
-}
-
 const LABEL: &str = "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')";
 const HEADER: &str = "self.matches('^[a-z0-9._-]+$')";
 const NO_LABEL: &str =
     "has to be a label value: letters, digits, '-', '_' and '.', starting and ending with a letter or digit";
 const FIXED: &str = "cannot be changed: delete this VersionFlag and make another one";
-const NO_FENCE: &str = "is not supported yet: use Immediate";
-const NO_HEADER: &str = "is not a lower-case HTTP header name";
+pub(crate) const NO_FENCE: &str = "is not supported yet: use Immediate";
+pub(crate) const NO_HEADER: &str = "is not a lower-case HTTP header name";
 
 /// One service of the group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -182,9 +175,9 @@ impl PodSelector {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Coexistence {
     /// After this the new version is reported as not getting ready.
-    pub ready_timeout: Span,
+    pub ready_timeout: Millis,
     /// How long it has to have been ready without a break.
-    pub min_ready: Span,
+    pub min_ready: Millis,
     /// How many of it, where replicas exist.
     pub replicas: Replicas,
     /// What a lack of headroom means.
@@ -193,7 +186,7 @@ pub struct Coexistence {
 
 impl Default for Coexistence {
     fn default() -> Self {
-        let (ready_timeout, min_ready) = (Span(600_000), Span(10_000));
+        let (ready_timeout, min_ready) = (Millis(600_000), Millis(10_000));
         Coexistence { ready_timeout, min_ready, replicas: Replicas::MatchActive, headroom: Headroom::Require }
     }
 }
@@ -205,7 +198,7 @@ pub struct Promotion {
     /// Who lets it in.
     pub mode: PromotionMode,
     /// How long it waits, ready, before it is let in by itself.
-    pub after: Span,
+    pub after: Millis,
 }
 
 /// Which requests reach the new version while it is ready and waits to be let in.
@@ -228,23 +221,23 @@ pub struct Switch {
     #[schemars(extend("x-kubernetes-validations" = text_rule("self != 'Fenced'", NO_FENCE)))]
     pub mode: SwitchMode,
     /// How long callers wait in mode Fenced.
-    pub max_hold: Span,
+    pub max_hold: Millis,
     /// What becomes of them then.
     pub on_hold_timeout: OnHoldTimeout,
     /// What becomes of proxies that do not ack.
     pub laggards: Laggards,
     /// When they are named.
-    pub ack_timeout: Span,
+    pub ack_timeout: Millis,
 }
 
 impl Default for Switch {
     fn default() -> Self {
         Switch {
             mode: SwitchMode::Immediate,
-            max_hold: Span(1_000),
+            max_hold: Millis(1_000),
             on_hold_timeout: OnHoldTimeout::Open,
             laggards: Laggards::Wait,
-            ack_timeout: Span(300_000),
+            ack_timeout: Millis(300_000),
         }
     }
 }
@@ -254,18 +247,18 @@ impl Default for Switch {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Settle {
     /// How long nothing may reach the old version.
-    pub quiet_period: Span,
+    pub quiet_period: Millis,
     /// How long the new version serves alone at least.
-    pub bake: Span,
+    pub bake: Millis,
     /// When a switch that does not settle is reported.
-    pub timeout: Span,
+    pub timeout: Millis,
     /// And what is done about it.
     pub on_timeout: OnTimeout,
 }
 
 impl Default for Settle {
     fn default() -> Self {
-        Settle { quiet_period: Span(10_000), bake: Span(0), timeout: Span(600_000), on_timeout: OnTimeout::Wait }
+        Settle { quiet_period: Millis(10_000), bake: Millis(0), timeout: Millis(600_000), on_timeout: OnTimeout::Wait }
     }
 }
 
@@ -276,12 +269,12 @@ pub struct Cleanup {
     /// What is done with it.
     pub policy: CleanupPolicy,
     /// How long it stays for a rollback.
-    pub retain_for: Span,
+    pub retain_for: Millis,
 }
 
 impl Default for Cleanup {
     fn default() -> Self {
-        Cleanup { policy: CleanupPolicy::ScaleToZero, retain_for: Span(3_600_000) }
+        Cleanup { policy: CleanupPolicy::ScaleToZero, retain_for: Millis(3_600_000) }
     }
 }
 
@@ -317,53 +310,14 @@ impl Routing {
 }
 
 impl Service {
-    /// The cluster of a version that `clusters` does not list.
-    pub fn default_cluster(&self, version: &str) -> String {
-        format!("{}-{version}", self.name)
+    /// The Envoy clusters of a version: those that are listed, or `SERVICE-VERSION`.
+    pub fn clusters_of(&self, version: &str) -> BTreeSet<String> {
+        let default = || BTreeSet::from([format!("{}-{version}", self.name)]);
+        self.clusters.get(version).cloned().unwrap_or_else(default)
     }
 
     /// The hosts by which callers name it.
     pub fn hosts(&self) -> BTreeSet<String> {
         if self.hosts.is_empty() { BTreeSet::from([self.name.clone()]) } else { self.hosts.clone() }
-    }
-}
-
-impl Spec {
-    /// Everything that is wrong with it, in sentences. Empty: it is valid.
-    pub fn validate(&self) -> Vec<String> {
-        let mut wrong = vec![];
-        let mut check = |result: Result<(), flag::record::RecordError>| {
-            if let Err(error) = result {
-                wrong.push(error.to_string());
-            }
-        };
-        check(check_version("spec.version", &self.version));
-        // The members make a record of their own, with every version that they name.
-        let mut versions: BTreeSet<String> =
-            self.services.iter().flat_map(|service| service.clusters.keys().cloned()).collect();
-        versions.insert(self.version.clone());
-        if versions.iter().all(|version| check_version("version", version).is_ok()) {
-            check(crate::plan::record_of("spec", "spec", 1, &self.version, &versions, None, self).seal().map(|_| ()));
-        }
-        check(check_name("spec.versionLabel", &self.version_label));
-        let headers =
-            [("routing", Some(&self.routing.header)), ("preview", self.preview.as_ref().map(|one| &one.header))];
-        for (part, header) in headers {
-            if let Some(header) = header.filter(|header| !flag::config::is_header(header)) {
-                wrong.push(format!("spec.{part}.header {header:?} {NO_HEADER}"));
-            }
-        }
-        if let Some(preview) = &self.preview {
-            wrong.extend(check_name("spec.preview.value", &preview.value).err().map(|error| error.to_string()));
-        }
-        if self.callers.gateways.iter().any(|gateway| gateway.match_labels.is_empty()) {
-            wrong.push("spec.callers.gateways: matchLabels is empty: name at least one label".to_owned());
-        }
-        if self.switch.mode == SwitchMode::Fenced {
-            wrong.push(format!("spec.switch.mode Fenced {NO_FENCE}"));
-        }
-        wrong.extend(attach::validate(self));
-        wrong.extend(check::validate(&self.checks));
-        wrong
     }
 }

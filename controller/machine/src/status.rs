@@ -2,16 +2,36 @@
 
 use std::collections::BTreeSet;
 
-use crate::fleet::ledger::{Asked, Fleet, Laggard};
 use flag::record::Record;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
+
+use crate::action::Action;
+use crate::fleet::ledger::{Asked, Fleet, Laggard};
+use crate::history::{Entry, Happening};
+use crate::reason::Reason;
+use crate::time::UnixMs;
 
 /// Entries of the history that are kept.
 const HISTORY: usize = 10;
 
 /// Where a flag stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    IntoStaticStr,
+    VariantArray,
+)]
 pub enum Phase {
     /// The first version is taken over.
     Adopting,
@@ -34,18 +54,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All of them, in order.
-    pub const ALL: [Phase; 9] = [
-        Phase::Adopting,
-        Phase::Stable,
-        Phase::Coexisting,
-        Phase::AwaitingPromotion,
-        Phase::ProvingRoutes,
-        Phase::Switching,
-        Phase::Settling,
-        Phase::Retaining,
-        Phase::Removing,
-    ];
+    /// All phases, in order.
+    pub const ALL: &[Phase] = Phase::VARIANTS;
 
     /// Whether a switch is under way that has not been flipped yet.
     pub fn before_flip(self) -> bool {
@@ -63,19 +73,9 @@ impl Phase {
         all.filter(|one| named.insert(one.proxy.as_str())).cloned().collect()
     }
 
-    /// Its name.
+    /// The name of the phase.
     pub fn name(self) -> &'static str {
-        match self {
-            Phase::Adopting => "Adopting",
-            Phase::Stable => "Stable",
-            Phase::Coexisting => "Coexisting",
-            Phase::AwaitingPromotion => "AwaitingPromotion",
-            Phase::ProvingRoutes => "ProvingRoutes",
-            Phase::Switching => "Switching",
-            Phase::Settling => "Settling",
-            Phase::Retaining => "Retaining",
-            Phase::Removing => "Removing",
-        }
+        self.into()
     }
 }
 
@@ -83,12 +83,12 @@ impl Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Blocked {
-    /// One CamelCase word.
-    pub reason: String,
+    /// Why, in one word.
+    pub reason: Reason,
     /// One sentence.
     pub message: String,
-    /// Unix milliseconds.
-    pub since: u64,
+    /// Since when it has been so.
+    pub since: UnixMs,
 }
 
 /// A version that is held against the spec.
@@ -101,8 +101,8 @@ pub struct Override {
     pub for_spec_version: String,
     /// Why.
     pub reason: String,
-    /// Unix milliseconds.
-    pub at: u64,
+    /// When that was.
+    pub at: UnixMs,
 }
 
 /// One switch, or the removal of a version that serves no more.
@@ -122,41 +122,41 @@ pub struct Switch {
     /// Nothing is switched: `from` is only removed.
     #[serde(default)]
     pub removal: bool,
-    /// Unix milliseconds of each step.
-    pub started_at: u64,
+    /// The switch began.
+    pub started_at: UnixMs,
     /// There was room for `to`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub headroom_at: Option<u64>,
+    pub headroom_at: Option<UnixMs>,
     /// `to` had been ready for long enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ready_at: Option<u64>,
+    pub ready_at: Option<UnixMs>,
     /// `to` was let in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub promoted_at: Option<u64>,
+    pub promoted_at: Option<UnixMs>,
     /// The record with `to` was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flipped_at: Option<u64>,
+    pub flipped_at: Option<UnixMs>,
     /// All proxies had acked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub acked_at: Option<u64>,
+    pub acked_at: Option<UnixMs>,
     /// The epoch that they had then. What was written at this epoch or later never leads to `from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acked_epoch: Option<u64>,
     /// Traffic had moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled_at: Option<u64>,
+    pub settled_at: Option<UnixMs>,
     /// For how long both versions got new requests, if that was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap_ms: Option<u64>,
     /// Until when `from` stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retain_until: Option<u64>,
+    pub retain_until: Option<UnixMs>,
     /// The decision to remove `from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub removal_intent_at: Option<u64>,
+    pub removal_intent_at: Option<UnixMs>,
     /// `from` was gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub removed_at: Option<u64>,
+    pub removed_at: Option<UnixMs>,
 }
 
 impl Switch {
@@ -173,26 +173,12 @@ pub struct LastRequest {
     /// Its id.
     pub id: String,
     /// What it asked for.
-    pub action: crate::observation::Action,
+    pub action: Action,
     /// Why it was refused; absent: it was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
-    /// Unix milliseconds.
-    pub at: u64,
-}
-
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Event {
-    /// Unix milliseconds.
-    pub at: u64,
-    /// One CamelCase word.
-    pub event: String,
-    /// One sentence.
-    pub message: String,
-    /// Epoch of the record by then.
-    pub epoch: u64,
+    /// When that was.
+    pub at: UnixMs,
 }
 
 /// The status of one flag.
@@ -205,8 +191,8 @@ pub struct Status {
     pub name: String,
     /// Where it stands.
     pub phase: Phase,
-    /// Since when, in Unix milliseconds.
-    pub phase_since: u64,
+    /// Since when.
+    pub phase_since: UnixMs,
     /// The record as last written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
@@ -239,17 +225,17 @@ pub struct Status {
     pub last_request: Option<LastRequest>,
     /// What happened lately, oldest first.
     #[serde(default)]
-    pub history: Vec<Event>,
+    pub history: Vec<Entry>,
 }
 
 impl Status {
     /// A flag that nothing is known of.
-    pub fn new(uid: &str, name: &str, now_ms: u64) -> Status {
+    pub fn new(uid: &str, name: &str, now: UnixMs) -> Status {
         Status {
             uid: uid.to_owned(),
             name: name.to_owned(),
             phase: Phase::Adopting,
-            phase_since: now_ms,
+            phase_since: now,
             record: None,
             active_version: String::new(),
             target_version: None,
@@ -300,25 +286,25 @@ impl Status {
         let acked = |status: &Status| status.switch.as_ref().filter(|one| !one.removal).and_then(|one| one.acked_at);
         let (None, Some(acked_at)) = (acked(before), acked(self)) else { return None };
         let flipped_at = self.switch.as_ref()?.flipped_at?;
-        Some(acked_at.saturating_sub(flipped_at) as f64 / 1_000.0)
+        Some(acked_at.since(flipped_at).0 as f64 / 1_000.0)
     }
 
     /// Goes on to a phase.
-    pub fn enter(&mut self, now_ms: u64, phase: Phase) {
+    pub fn enter(&mut self, now: UnixMs, phase: Phase) {
         self.phase = phase;
-        self.phase_since = now_ms;
+        self.phase_since = now;
     }
 
     /// Adds to the history. The record may still change in this pass: the epoch of the entry is filled in
     /// at the end of it.
-    pub fn note(&mut self, now_ms: u64, event: &str, message: String) {
-        let entry = Event { at: now_ms, event: event.to_owned(), message, epoch: 0 };
+    pub fn note(&mut self, now: UnixMs, event: Happening, message: String) {
+        let entry = Entry { at: now, event, message, epoch: 0 };
         self.history.push(entry);
         self.history.drain(..self.history.len().saturating_sub(HISTORY));
     }
 
     /// Gives what was noted in this pass the epoch that the pass ends with.
-    pub(crate) fn date(&mut self) {
+    pub(crate) fn date_entries(&mut self) {
         let epoch = self.epoch();
         for event in self.history.iter_mut().filter(|event| event.epoch == 0) {
             event.epoch = epoch;

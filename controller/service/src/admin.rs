@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sender::is_here;
 use super::{FlagView, Hub, Refusal};
-use machine::observation::{Action, Request};
+use machine::action::{Action, Request};
 
 /// Body of `POST /v1/requests`.
 #[derive(Debug, Serialize, Deserialize)]

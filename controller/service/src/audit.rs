@@ -14,8 +14,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use machine::observation::Action;
-use machine::status::{Event, Phase, Status};
+use machine::action::Action;
+use machine::history::Entry;
+use machine::status::{Phase, Status};
+use machine::time::UnixMs;
 
 /// Lines that wait to be written.
 const WAITING: usize = 1_024;
@@ -77,9 +79,9 @@ fn time(ms: u64) -> String {
 
 /// What of a history was not in it before. The history is added to at its end and cut at its
 /// beginning, so that times, which may be equal, need not be compared.
-pub fn news<'a>(before: &[Event], after: &'a [Event]) -> &'a [Event] {
+pub fn news<'a>(before: &[Entry], after: &'a [Entry]) -> &'a [Entry] {
     let same =
-        |one: &Event, other: &Event| (one.at, &one.event, &one.message) == (other.at, &other.event, &other.message);
+        |one: &Entry, other: &Entry| (one.at, one.event, &one.message) == (other.at, other.event, &other.message);
     let kept = (0..=before.len()).find_map(|cut| {
         let kept = before.get(cut..)?;
         let fits = kept.len() <= after.len() && kept.iter().zip(after).all(|(one, other)| same(one, other));
@@ -89,7 +91,7 @@ pub fn news<'a>(before: &[Event], after: &'a [Event]) -> &'a [Event] {
 }
 
 /// What there is to tell; without a status before, everything that is remembered.
-pub fn lines<'a>(now_ms: u64, before: Option<&Status>, after: &'a Status) -> Vec<Line<'a>> {
+pub fn lines<'a>(now: UnixMs, before: Option<&Status>, after: &'a Status) -> Vec<Line<'a>> {
     let (namespace, name) = match after.name.split_once('/') {
         Some((namespace, name)) => (Some(namespace), name),
         None => (None, after.name.as_str()),
@@ -99,8 +101,8 @@ pub fn lines<'a>(now_ms: u64, before: Option<&Status>, after: &'a Status) -> Vec
     let last = after.last_request.as_ref();
     let asked = last.filter(|last| before.is_none_or(|before| before.last_request.as_ref() != Some(*last)));
     let request = asked.map(|last| Asked { id: &last.id, action: last.action });
-    let line = |at: u64, event: &'a str, message: &'a str| Line {
-        time: time(at),
+    let line = |at: UnixMs, event: &'a str, message: &'a str| Line {
+        time: time(at.0),
         namespace,
         name,
         uid: &after.uid,
@@ -120,7 +122,7 @@ pub fn lines<'a>(now_ms: u64, before: Option<&Status>, after: &'a Status) -> Vec
         .map(|event| Line {
             epoch: event.epoch,
             request: request.clone().filter(|_| asked.is_some_and(|asked| asked.at == event.at)),
-            ..line(event.at, &event.event, &event.message)
+            ..line(event.at, event.event.name(), &event.message)
         })
         .collect();
     if let Some(asked) = asked
@@ -128,12 +130,12 @@ pub fn lines<'a>(now_ms: u64, before: Option<&Status>, after: &'a Status) -> Vec
     {
         lines.push(Line { request, ..line(asked.at, "Refused", why) });
     }
-    let blocked = before.and_then(|before| before.blocked.as_ref()).map(|blocked| blocked.reason.as_str());
+    let blocked = before.and_then(|before| before.blocked.as_ref()).map(|blocked| blocked.reason);
     match &after.blocked {
-        Some(now) if blocked != Some(now.reason.as_str()) => {
-            lines.push(Line { reason: Some(&now.reason), ..line(now.since, "Blocked", &now.message) });
+        Some(new) if blocked != Some(new.reason) => {
+            lines.push(Line { reason: Some(new.reason.name()), ..line(new.since, "Blocked", &new.message) });
         }
-        None if blocked.is_some() => lines.push(line(now_ms, "Unblocked", "it goes on")),
+        None if blocked.is_some() => lines.push(line(now, "Unblocked", "it goes on")),
         _ => {}
     }
     lines
@@ -184,9 +186,9 @@ impl Audit {
     }
 
     /// Tells what is new.
-    pub fn tell(&self, now_ms: u64, before: Option<&Status>, after: &Status) {
+    pub fn tell(&self, now: UnixMs, before: Option<&Status>, after: &Status) {
         let Some(to) = &self.to else { return };
-        for line in lines(now_ms, before, after) {
+        for line in lines(now, before, after) {
             let Ok(text) = serde_json::to_string(&line) else { continue };
             match to.try_send(format!("{text}\n")) {
                 Ok(()) => {}
@@ -207,43 +209,50 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use machine::history::Happening;
+    use machine::reason::Reason;
     use machine::status::{Blocked, LastRequest, Switch};
 
-    const NOW: u64 = 1_800_000_000_123;
+    const NOW: UnixMs = UnixMs(1_800_000_000_123);
 
-    fn event(at: u64, name: &str) -> Event {
-        Event { at, event: name.to_owned(), message: String::new(), epoch: 1 }
+    const A: Happening = Happening::Started;
+    const B: Happening = Happening::Flipped;
+    const C: Happening = Happening::Settled;
+    const D: Happening = Happening::Removed;
+
+    fn entry(at: UnixMs, event: Happening) -> Entry {
+        Entry { at, event, message: String::new(), epoch: 1 }
     }
 
     #[rstest]
     #[case::nothing(&[], &[], 0)]
-    #[case::first(&[], &["A"], 1)]
-    #[case::same(&["A", "B"], &["A", "B"], 0)]
-    #[case::one_more(&["A", "B"], &["A", "B", "C"], 1)]
-    #[case::cut(&["A", "B"], &["B", "C", "D"], 2)]
-    #[case::all_new(&["A", "B"], &["C", "D"], 2)]
+    #[case::first(&[], &[A], 1)]
+    #[case::same(&[A, B], &[A, B], 0)]
+    #[case::one_more(&[A, B], &[A, B, C], 1)]
+    #[case::cut(&[A, B], &[B, C, D], 2)]
+    #[case::all_new(&[A, B], &[C, D], 2)]
     // All of them at one time: only a millisecond.
-    #[case::alike(&["A", "A"], &["A", "A", "A"], 1)]
+    #[case::alike(&[A, A], &[A, A, A], 1)]
     fn what_is_new_is_found_without_the_clock(
-        #[case] before: &[&str],
-        #[case] after: &[&str],
+        #[case] before: &[Happening],
+        #[case] after: &[Happening],
         #[case] expected: usize,
     ) {
-        let events = |names: &[&str]| names.iter().map(|name| event(NOW, name)).collect::<Vec<_>>();
+        let events = |kinds: &[Happening]| kinds.iter().map(|kind| entry(NOW, *kind)).collect::<Vec<_>>();
         let (before, after) = (events(before), events(after));
         let found = news(&before, &after);
         assert_eq!(found, &after[after.len() - expected..]);
     }
 
     fn before() -> Status {
-        Status { phase: Phase::AwaitingPromotion, ..Status::new("u-1", "shop/reviews", NOW - 5) }
+        Status { phase: Phase::AwaitingPromotion, ..Status::new("u-1", "shop/reviews", UnixMs(NOW.0 - 5)) }
     }
 
     /// A promotion was granted.
     fn promoted() -> Status {
         let mut after = Status { phase: Phase::ProvingRoutes, ..before() };
         after.switch = Some(Switch { from: "v1".to_owned(), to: "v2".to_owned(), ..Switch::default() });
-        after.history = vec![Event { message: "promote was asked for".to_owned(), ..event(NOW, "Requested") }];
+        after.history = vec![Entry { message: "promote was asked for".to_owned(), ..entry(NOW, Happening::Requested) }];
         after.last_request = Some(LastRequest { id: "7".to_owned(), action: Action::Promote, refused: None, at: NOW });
         after
     }
@@ -279,7 +288,7 @@ mod tests {
         let refused = Some("there is no previous version to go back to".to_owned());
         after.last_request = Some(LastRequest { id: "8".to_owned(), action: Action::Rollback, refused, at: NOW });
         let blocked =
-            |message: &str| Some(Blocked { reason: "Laggards".to_owned(), message: message.to_owned(), since: NOW });
+            |message: &str| Some(Blocked { reason: Reason::Laggards, message: message.to_owned(), since: NOW });
         after.blocked = blocked("1 of 2");
         let lines = told(Some(&before()), &after);
         let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap_or_default()).collect();

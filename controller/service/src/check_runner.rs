@@ -16,10 +16,11 @@ use hyper_util::rt::TokioExecutor;
 use machine::fleet::ledger::Fleet;
 
 use crate::Hub;
-use crate::clock::now_ms;
+use crate::clock::now;
 use crate::lock::lock;
 use machine::checks::{Answer, Answers, Questions, Verdict, verdict};
 use machine::spec::Check;
+use machine::time::UnixMs;
 
 /// No answer after this is none.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,7 +46,7 @@ struct Memory {
     questions: Questions,
     answers: Answers,
     /// When each check was asked last.
-    asked: BTreeMap<String, u64>,
+    asked: BTreeMap<String, UnixMs>,
 }
 
 /// Asks for all flags.
@@ -71,7 +72,7 @@ impl Runner {
     }
 
     /// The last answers to what is asked now. Asks what is due, and wakes the hub with the answer.
-    pub fn look(self: &Arc<Self>, now_ms: u64, flag: &str, questions: Option<Questions>, fleet: &Fleet) -> Answers {
+    pub fn look(self: &Arc<Self>, now: UnixMs, flag: &str, questions: Option<Questions>, fleet: &Fleet) -> Answers {
         let mut flags = lock(&self.flags);
         let Some(questions) = questions else {
             flags.remove(flag);
@@ -87,9 +88,9 @@ impl Runner {
         for check in &memory.questions.checks {
             if let Some(builtin) = &check.builtin {
                 let measured = fleet.answers.get(&memory.questions.to);
-                note(&mut memory.answers, now_ms, &check.name, verdict::builtin(builtin, measured));
-            } else if memory.asked.get(&check.name).is_none_or(|at| now_ms.saturating_sub(*at) >= check.interval.0) {
-                memory.asked.insert(check.name.clone(), now_ms);
+                note(&mut memory.answers, now, &check.name, verdict::builtin(builtin, measured));
+            } else if memory.asked.get(&check.name).is_none_or(|at| now.since(*at) >= check.interval) {
+                memory.asked.insert(check.name.clone(), now);
                 let (runner, flag) = (Arc::clone(self), flag.to_owned());
                 tokio::spawn(runner.ask(flag, memory.questions.clone(), check.clone()));
             }
@@ -120,7 +121,7 @@ impl Runner {
         let answer = answer.unwrap_or_else(|error| (Verdict::Inconclusive, error.to_string()));
         let mut flags = lock(&self.flags);
         if let Some(memory) = flags.get_mut(&flag).filter(|memory| memory.questions == questions) {
-            note(&mut memory.answers, now_ms(), &check.name, answer);
+            note(&mut memory.answers, now(), &check.name, answer);
             self.hub.wake.notify_one();
         }
     }
@@ -142,8 +143,8 @@ impl Runner {
     }
 }
 
-fn note(answers: &mut Answers, now_ms: u64, name: &str, (verdict, message): (Verdict, String)) {
-    let since = answers.get(name).filter(|old| old.verdict == verdict).map_or(now_ms, |old| old.since);
+fn note(answers: &mut Answers, now: UnixMs, name: &str, (verdict, message): (Verdict, String)) {
+    let since = answers.get(name).filter(|old| old.verdict == verdict).map_or(now, |old| old.since);
     answers.insert(name.to_owned(), Answer { verdict, message, since });
 }
 

@@ -2,7 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Unix milliseconds.
+use machine::time::UnixMs;
+
+/// The present.
+pub fn now() -> UnixMs {
+    UnixMs(now_ms())
+}
+
+/// The present in Unix milliseconds.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

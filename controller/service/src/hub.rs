@@ -18,10 +18,13 @@ use super::sender::Senders;
 use super::tls::Tls;
 use crate::clock::now_ms;
 use crate::lock::lock;
+use machine::action::Request;
 use machine::checks::Answers;
-use machine::observation::{Request, Workload};
+use machine::observation::Workload;
 use machine::plan::Upcoming;
-use machine::status::{Phase, Status};
+use machine::publication::Publication;
+use machine::status::Status;
+use machine::time::UnixMs;
 
 /// Requests of people that wait for an answer.
 const QUEUE: usize = 64;
@@ -56,41 +59,8 @@ pub struct FlagView {
     /// The requests to its versions, as of now.
     #[serde(default)]
     pub traffic: Traffic,
-    /// Unix milliseconds of this view.
-    pub now: u64,
-}
-
-/// What the proxies are sent of one flag.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Post {
-    /// The record.
-    pub record: Record,
-    /// Milliseconds between two reports that it needs.
-    pub report_every_ms: u32,
-    /// Whether proxies are asked to show their routes.
-    pub prove_routes: bool,
-    /// Whether proxies are asked to measure answers.
-    pub measure: bool,
-    /// Who is sent it; `None`: every proxy.
-    pub audience: Option<BTreeSet<String>>,
-}
-
-impl Post {
-    /// Whether every report may move a flag in this phase.
-    pub fn watches(phase: Phase) -> bool {
-        matches!(phase, Phase::ProvingRoutes | Phase::Switching | Phase::Settling | Phase::Removing)
-    }
-
-    /// What a status has its proxies sent.
-    pub fn of(status: &Status, record: &Record) -> Post {
-        Post {
-            record: record.clone(),
-            report_every_ms: if Post::watches(status.phase) { 100 } else { 1_000 },
-            prove_routes: status.proves_routes(),
-            measure: false,
-            audience: None,
-        }
-    }
+    /// When this view is of.
+    pub now: UnixMs,
 }
 
 /// Shared by the flag service and the driver. Flags are told apart by name.
@@ -99,7 +69,7 @@ pub struct Hub {
     ledger: Mutex<Ledger>,
     /// Who may speak for a proxy.
     pub senders: Senders,
-    posts: Mutex<BTreeMap<String, Post>>,
+    posts: Mutex<BTreeMap<String, Publication>>,
     /// Grows with every change of what is published; 0: nothing is yet.
     changes: watch::Sender<u64>,
     views: Mutex<BTreeMap<String, Arc<FlagView>>>,
@@ -145,8 +115,8 @@ impl Hub {
     }
 
     /// What the proxies that have to ack say.
-    pub fn fleet(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, asked: &Asked) -> Fleet {
-        lock(&self.ledger).view(now_ms, record, expected, asked)
+    pub fn fleet(&self, now: UnixMs, record: &Record, expected: &BTreeSet<String>, asked: &Asked) -> Fleet {
+        lock(&self.ledger).view(now.0, record, expected, asked)
     }
 
     pub(super) fn accept(&self, report: flag::report::Report) -> Result<(), flag::report::ReportError> {
@@ -177,7 +147,7 @@ impl Hub {
     }
 
     /// Publishes; who waits is woken at once if anything changed. Whether it did.
-    pub fn publish(&self, post: Post) -> bool {
+    pub fn publish(&self, post: Publication) -> bool {
         let mut posts = lock(&self.posts);
         let before = posts.get(&post.record.name);
         if before == Some(&post) {
@@ -201,7 +171,7 @@ impl Hub {
     /// All that a proxy is sent; `None`: nothing is published yet.
     pub(super) fn snapshot(&self, proxy: &str) -> Option<Snapshot> {
         let posts = lock(&self.posts);
-        let for_it = |post: &&Post| post.audience.as_ref().is_none_or(|audience| audience.contains(proxy));
+        let for_it = |post: &&Publication| post.audience.as_ref().is_none_or(|audience| audience.contains(proxy));
         (*self.changes.borrow() > 0).then(|| snapshot(posts.values().filter(for_it)))
     }
 
@@ -238,7 +208,7 @@ impl Hub {
         let (now, ledger) = (now_ms(), lock(&self.ledger));
         let shown = views.iter().map(|view| {
             let traffic = ledger.traffic(now, &view.status.uid, &view.callers);
-            FlagView { traffic, now, ..FlagView::clone(view) }
+            FlagView { traffic, now: UnixMs(now), ..FlagView::clone(view) }
         });
         shown.collect()
     }
@@ -266,11 +236,15 @@ impl Hub {
     }
 }
 
-fn snapshot<'a>(posts: impl Iterator<Item = &'a Post> + Clone) -> Snapshot {
+fn snapshot<'a>(posts: impl Iterator<Item = &'a Publication> + Clone) -> Snapshot {
     let mut snapshot = Snapshot {
         protocol: PROTOCOL,
         revision: String::new(),
-        report_every_ms: posts.clone().map(|post| post.report_every_ms).min().unwrap_or(1_000),
+        report_every_ms: posts
+            .clone()
+            .map(|post| post.report_every)
+            .min()
+            .map_or(1_000, |every| u32::try_from(every.0).unwrap_or(u32::MAX)),
         prove_routes: posts.clone().filter(|post| post.prove_routes).map(|post| post.record.uid.clone()).collect(),
         measure: posts.clone().filter(|post| post.measure).map(|post| post.record.uid.clone()).collect(),
         flags: posts.map(|post| post.record.clone()).collect(),

@@ -29,7 +29,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 pub use admin::{Accepted, Ask};
-pub use hub::{FlagView, Hub, Post};
+pub use hub::{FlagView, Hub};
 pub use metrics::ApiRequests;
 pub use sender::{Addressed, Review, Senders};
 pub use server::{Limits, Server, serve_within};

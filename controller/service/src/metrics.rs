@@ -84,7 +84,7 @@ impl Metrics {
         self.epoch.get_or_create(&labels).set(view.status.epoch());
         for phase in Phase::ALL {
             let labels = vec![flag(), ("phase", phase.name().to_owned())];
-            self.phase.get_or_create(&labels).set(i64::from(phase == view.status.phase));
+            self.phase.get_or_create(&labels).set(i64::from(*phase == view.status.phase));
         }
         let open = |version: &String| view.fleet.sent.get(version).and_then(|totals| totals.open());
         let mut versions = lock(&self.versions);

@@ -12,9 +12,13 @@ use axum::extract::ConnectInfo;
 use axum::http::Request;
 use flag::report::Report;
 use flag::snapshot::Snapshot;
+use machine::duration::Millis;
+use machine::observation::Observation;
+use machine::publication::Publication;
+use machine::record::Draft;
 use rstest::rstest;
 use serde_json::Value;
-use service::{Hub, Limits, Post, Senders, router, serve_within};
+use service::{Hub, Limits, Senders, router, serve_within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service as _;
@@ -46,8 +50,8 @@ impl Service {
     }
 
     /// Publishes something else than before.
-    fn publish(&self, report_every_ms: u32) {
-        assert!(self.hub.publish(post("reviews", report_every_ms)));
+    fn publish(&self, report_every: u64) {
+        assert!(self.hub.publish(publication("reviews", report_every)));
     }
 
     async fn connect(&self) -> TcpStream {
@@ -105,12 +109,14 @@ impl Answer {
     }
 }
 
-fn post(name: &str, report_every_ms: u32) -> Post {
+fn publication(name: &str, report_every: u64) -> Publication {
     let yaml = format!("{{version: v1, services: [{{name: {name}}}]}}");
     let spec = serde_saphyr::from_str(&yaml).unwrap();
     let versions = BTreeSet::from(["v1".to_owned()]);
-    let record = machine::plan::record_of(name, name, 1, "v1", &versions, None, &spec).seal().unwrap();
-    Post { record, report_every_ms, prove_routes: false, measure: false, audience: None }
+    let draft = Draft { uid: name, name, epoch: 1, active: "v1", versions: &versions, preview: None };
+    let record = draft.record(&spec, &Observation::unknown()).seal().unwrap();
+    let report_every = Millis(report_every);
+    Publication { record, report_every, prove_routes: false, measure: false, audience: None }
 }
 
 fn report(proxy: &str) -> Vec<u8> {
@@ -158,7 +164,7 @@ async fn another_machine_needs_a_token() {
     let elsewhere = ["198.51.100.1:1", "127.0.0.6:1", "[::ffff:127.0.0.6]:1"].map(|peer| (peer, 403, 403));
     for (peer, taken, asked) in here.into_iter().chain(elsewhere) {
         let hub = hub();
-        hub.publish(post("reviews", 1_000));
+        hub.publish(publication("reviews", 1_000));
         let peer: SocketAddr = peer.parse().unwrap();
         let unknown = Body::from(r#"{"flag": "none", "action": "rollback"}"#);
         let requests = [
@@ -289,14 +295,14 @@ async fn a_snapshot_has_every_flag_until_it_is_gone() {
     let service = Service::start(Limits::default()).await;
     let poll = async || Snapshot::parse(service.poll("proxy=open&waitMs=1000").await.body.as_bytes()).unwrap();
     let names = |snapshot: &Snapshot| snapshot.flags.iter().map(|flag| flag.name.clone()).collect::<Vec<_>>();
-    assert!(service.hub.publish(post("reviews", 1_000)));
-    assert!(service.hub.publish(Post { prove_routes: true, ..post("ratings", 100) }));
-    assert!(!service.hub.publish(post("reviews", 1_000)), "nothing changed");
+    assert!(service.hub.publish(publication("reviews", 1_000)));
+    assert!(service.hub.publish(Publication { prove_routes: true, ..publication("ratings", 100) }));
+    assert!(!service.hub.publish(publication("reviews", 1_000)), "nothing changed");
     let both = poll().await;
     assert_eq!((names(&both), both.report_every_ms), (vec!["ratings".to_owned(), "reviews".to_owned()], 100));
     assert_eq!(both.prove_routes, ["ratings"]);
     let elsewhere = Some(BTreeSet::from(["edge".to_owned()]));
-    service.hub.publish(Post { audience: elsewhere, ..post("details", 1_000) });
+    service.hub.publish(Publication { audience: elsewhere, ..publication("details", 1_000) });
     assert_eq!(poll().await, both, "what others are sent is no change");
     service.hub.forget("ratings");
     let one = poll().await;

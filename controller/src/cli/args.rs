@@ -99,7 +99,7 @@ pub(super) enum Command {
     /// Print a VersionFlag for a Service of a cluster
     Init(Init),
     /// Print how a request reaches a version before it is active
-    Preview(Preview),
+    Preview(PreviewArgs),
     /// Find what is wrong with a file before it is applied; exit code 1 says that something is
     Lint {
         /// YAML documents with a VersionFlag, and what belongs to it
@@ -108,6 +108,11 @@ pub(super) enum Command {
         /// How to print it
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
+    },
+    /// Play a script of what is seen and asked for, and print what the controller makes of it
+    Simulate {
+        /// YAML as in controller/machine/simulations; - for stdin
+        file: PathBuf,
     },
     /// Print configuration for others
     Render {
@@ -134,7 +139,7 @@ pub(super) struct Controller {
     #[arg(long, default_value = "0.0.0.0:7070")]
     pub(super) listen: std::net::SocketAddr,
     #[command(flatten)]
-    pub(super) mtls: Mtls,
+    pub(super) mtls: MtlsArgs,
     /// Name of this replica
     #[arg(long, env = "POD_NAME")]
     pub(super) identity: String,
@@ -153,7 +158,7 @@ pub(super) struct Controller {
     #[command(flatten)]
     pub(super) names: Names,
     #[command(flatten)]
-    pub(super) plugin: Plugin,
+    pub(super) plugin: PluginArgs,
     /// Append one JSON object per line to this file for everything that happens; - for stdout
     #[arg(long, env = "VERSIONFLAG_AUDIT_LOG", value_name = "FILE")]
     pub(super) audit_log: Option<PathBuf>,
@@ -165,7 +170,7 @@ pub(super) struct Controller {
 /// Whether proxies have to show the certificates of their workloads.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Mtls {
+pub(super) struct MtlsArgs {
     /// Believe polls and reports by mutual TLS only, or by a token of the pod: where Istio's agent writes the
     /// certificates of this one (OUTPUT_CERTS)
     #[arg(long, env = "VERSIONFLAG_MTLS_CERTS", value_name = "DIR")]
@@ -205,7 +210,7 @@ pub(super) enum Manifest {
 
 /// Which version of a flag.
 #[derive(Debug, Args)]
-pub(super) struct Preview {
+pub(super) struct PreviewArgs {
     /// The VersionFlag
     pub(super) name: String,
     /// The version
@@ -250,7 +255,7 @@ pub(super) struct Names {
 /// How Istio delivers the filter.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Plugin {
+pub(super) struct PluginArgs {
     /// Where Istio finds the filter: oci://REGISTRY/NAME@sha256:DIGEST
     #[arg(long, env = "VERSIONFLAG_PLUGIN_URL")]
     pub(super) plugin_url: Option<String>,
@@ -299,7 +304,7 @@ pub(super) struct Rendered {
     #[command(flatten)]
     pub(super) names: Names,
     #[command(flatten)]
-    pub(super) plugin: Plugin,
+    pub(super) plugin: PluginArgs,
 }
 
 #[derive(Debug, Args)]

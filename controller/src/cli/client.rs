@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 
 use local::file::find_state;
 use local::store::beside;
-use machine::observation::Action;
+use machine::action::Action;
 use service::{Accepted, Ask, FlagView};
 
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -15,12 +15,13 @@ use super::args::{At, Output};
 use super::client::Client;
 use super::kube_api::Cluster;
 use super::model::Model;
-use super::place::{Place, place};
+use super::place::{Address, place};
 use super::{ANSWER, BLOCKED, print, print_json, show};
 use cluster::resource::VersionFlag;
-use machine::observation::Action;
+use machine::action::Action;
+use machine::time::UnixMs;
 use service::FlagView;
-use service::clock::now_ms;
+use service::clock::now;
 
 /// Between two looks at a flag service.
 const LOOK: Duration = Duration::from_millis(500);
@@ -34,7 +35,7 @@ enum Source {
 }
 
 /// One flag, for people and for programs.
-struct Shown {
+struct ShownFlag {
     model: Model,
     json: Value,
 }
@@ -43,19 +44,19 @@ impl Source {
     async fn open(at: &At, all: bool) -> anyhow::Result<Source> {
         let is_file = at.at.as_ref().is_some_and(|at| Path::new(at).is_file());
         let name = match place(at.at.as_deref(), is_file) {
-            Place::Service(text) if all || at.cluster.is_given() => {
+            Address::Service(text) if all || at.cluster.is_given() => {
                 bail!("{text} is a file or a URL: -n, -A, --context and --kubeconfig are for the NAME of a VersionFlag")
             }
-            Place::Service(text) => return Ok(Source::Service { client: Client::at(&text)?, at: text }),
-            Place::Named(name) if all => bail!("-A shows all flags of the cluster: leave {name} or -A out"),
-            Place::Named(name) => Some(name),
-            Place::All => None,
+            Address::Service(text) => return Ok(Source::Service { client: Client::at(&text)?, at: text }),
+            Address::Named(name) if all => bail!("-A shows all flags of the cluster: leave {name} or -A out"),
+            Address::Named(name) => Some(name),
+            Address::All => None,
         };
         Ok(Source::Cluster { cluster: Cluster::connect(&at.cluster, all).await?, name })
     }
 
     /// `live`: with what the flag service of a cluster knows, if it can be asked.
-    async fn look(&self, live: Option<&mut Live>) -> anyhow::Result<Vec<Shown>> {
+    async fn look(&self, live: Option<&mut LiveView>) -> anyhow::Result<Vec<ShownFlag>> {
         match self {
             Source::Service { client, at } => client.status().await?.iter().map(|view| of_view(view, at)).collect(),
             Source::Cluster { cluster, name } => {
@@ -75,12 +76,12 @@ impl Source {
 
 /// Asks what is not in the resource, and says once that it cannot.
 #[derive(Default)]
-struct Live {
+struct LiveView {
     quiet: bool,
     said: Option<String>,
 }
 
-impl Live {
+impl LiveView {
     async fn ask(&mut self, cluster: &Cluster, name: Option<&str>) -> Option<Vec<FlagView>> {
         let error = match cluster.live(name).await {
             Ok(views) => return Some(views),
@@ -99,11 +100,15 @@ fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-fn of_view(view: &FlagView, at: &str) -> anyhow::Result<Shown> {
-    Ok(Shown { model: Model::of_view(view, at), json: serde_json::to_value(view)? })
+fn of_view(view: &FlagView, at: &str) -> anyhow::Result<ShownFlag> {
+    Ok(ShownFlag { model: Model::of_view(view, at), json: serde_json::to_value(view)? })
 }
 
-fn of_resources(flags: &[VersionFlag], views: Option<&[FlagView]>, cluster: &Cluster) -> anyhow::Result<Vec<Shown>> {
+fn of_resources(
+    flags: &[VersionFlag],
+    views: Option<&[FlagView]>,
+    cluster: &Cluster,
+) -> anyhow::Result<Vec<ShownFlag>> {
     let view = |flag: &VersionFlag| {
         let name = format!("{}/{}", flag.namespace().unwrap_or_default(), flag.name_any());
         views.into_iter().flatten().find(|view| view.name == name)
@@ -111,7 +116,7 @@ fn of_resources(flags: &[VersionFlag], views: Option<&[FlagView]>, cluster: &Clu
     flags.iter().map(|flag| of_resource(flag, view(flag), cluster)).collect()
 }
 
-fn of_resource(flag: &VersionFlag, live: Option<&FlagView>, cluster: &Cluster) -> anyhow::Result<Shown> {
+fn of_resource(flag: &VersionFlag, live: Option<&FlagView>, cluster: &Cluster) -> anyhow::Result<ShownFlag> {
     let mut status = flag.status.clone().unwrap_or_default();
     // Not for others: it may change with every version of the controller.
     status.machine = None;
@@ -122,18 +127,18 @@ fn of_resource(flag: &VersionFlag, live: Option<&FlagView>, cluster: &Cluster) -
             "next": live.next,
         })),
     });
-    Ok(Shown { model: Model::of_resource(flag, live, cluster.at(flag), now_ms()), json })
+    Ok(ShownFlag { model: Model::of_resource(flag, live, cluster.at(flag), now()), json })
 }
 
-fn jsons(shown: &[Shown]) -> Value {
+fn jsons(shown: &[ShownFlag]) -> Value {
     shown.iter().map(|one| one.json.clone()).collect()
 }
 
-fn text(shown: &[Shown], draw: impl Fn(&Model) -> String) -> String {
+fn text(shown: &[ShownFlag], draw: impl Fn(&Model) -> String) -> String {
     shown.iter().map(|one| draw(&one.model)).collect()
 }
 
-fn draw(shown: &[Shown], output: Output, program: &str) -> anyhow::Result<String> {
+fn draw(shown: &[ShownFlag], output: Output, program: &str) -> anyhow::Result<String> {
     Ok(match output {
         Output::Json => format!("{}\n", jsons(shown)),
         Output::Text => text(shown, |model| show::status(model, program)),
@@ -141,7 +146,7 @@ fn draw(shown: &[Shown], output: Output, program: &str) -> anyhow::Result<String
 }
 
 /// The same whenever nothing but the clock has changed.
-fn outline(shown: &[Shown], output: Output) -> String {
+fn outline(shown: &[ShownFlag], output: Output) -> String {
     match output {
         Output::Json => {
             let mut all = jsons(shown);
@@ -150,13 +155,13 @@ fn outline(shown: &[Shown], output: Output) -> String {
             }
             all.to_string()
         }
-        Output::Text => text(shown, |model| show::status(&Model { now: 0, ..model.clone() }, "")),
+        Output::Text => text(shown, |model| show::status(&Model { now: UnixMs(0), ..model.clone() }, "")),
     }
 }
 
 pub(super) async fn status(at: &At, all: bool, watch: bool, program: &str) -> anyhow::Result<ExitCode> {
     let source = Source::open(at, all).await?;
-    let mut live = Live::default();
+    let mut live = LiveView::default();
     if !watch {
         let shown = source.look(Some(&mut live)).await?;
         match at.output {
@@ -168,7 +173,7 @@ pub(super) async fn status(at: &At, all: bool, watch: bool, program: &str) -> an
     }
     // Says what is wrong, where a watch would wait.
     let mut before = None;
-    let mut again = |shown: Vec<Shown>| {
+    let mut again = |shown: Vec<ShownFlag>| {
         let now = outline(&shown, at.output);
         if before.as_ref() == Some(&now) {
             return anyhow::Ok(());
@@ -225,10 +230,10 @@ pub(super) async fn why(at: &At, program: &str) -> anyhow::Result<()> {
         });
         return print_json(&why.collect::<Vec<_>>());
     }
-    let shown = source.look(Some(&mut Live { quiet: true, ..Live::default() })).await?;
+    let shown = source.look(Some(&mut LiveView { quiet: true, ..LiveView::default() })).await?;
     match at.output {
         Output::Json => {
-            let why = shown.iter().map(|Shown { model, .. }| {
+            let why = shown.iter().map(|ShownFlag { model, .. }| {
                 let blocked = model.blocked.as_ref().map(
                     |blocked| json!({ "reason": blocked.reason, "message": blocked.message, "since": blocked.since }),
                 );
@@ -250,7 +255,7 @@ pub(super) async fn history(at: &At) -> anyhow::Result<()> {
         Output::Json => print_json(
             &shown
                 .iter()
-                .map(|Shown { model, json }| {
+                .map(|ShownFlag { model, json }| {
                     let history = json.pointer("/status/history").cloned().unwrap_or_else(|| json!([]));
                     json!({ "namespace": model.namespace, "name": model.name, "history": history })
                 })

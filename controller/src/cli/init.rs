@@ -13,7 +13,7 @@ use super::args::Init;
 use super::kube_api::Cluster;
 use super::render_istio::yaml;
 use cluster::domain::Domain;
-use cluster::istio::check::{self, Wanted};
+use cluster::istio::check::{self, RouteNeeds};
 use cluster::istio::routes::destination_rule;
 use cluster::pods::has_sidecar;
 use cluster::workloads::{Objects, Workloads};
@@ -96,7 +96,7 @@ pub(super) fn flag(namespace: &str, options: &Init, in_mesh: bool, objects: &Obj
 pub(super) fn routes(domain: &Domain, namespace: &str, spec: &Spec, service: &str) -> Vec<Value> {
     let versions = BTreeSet::from([spec.version.clone()]);
     let callers = BTreeSet::from([namespace.to_owned()]);
-    let wanted = Wanted {
+    let wanted = RouteNeeds {
         domain,
         namespace,
         service,
@@ -112,7 +112,7 @@ pub(super) fn routes(domain: &Domain, namespace: &str, spec: &Spec, service: &st
         "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
         "metadata": { "name": service, "namespace": namespace }, "spec": rule.spec,
     });
-    let missing = check::user_provided(&wanted, &check::Found::default());
-    let routes = missing.and_then(|missing| serde_saphyr::from_str(&missing.snippet).ok());
+    let missing = check::user_provided(&wanted, &check::IstioObjects::default());
+    let routes = missing.and_then(|missing| serde_saphyr::from_str(&missing.fix).ok());
     [rule].into_iter().chain(routes).collect()
 }

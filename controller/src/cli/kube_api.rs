@@ -20,7 +20,7 @@ use super::ANSWER;
 use cluster::driver::LEASE;
 use cluster::resource::{REQUEST, VersionFlag};
 use cluster::writer::is_conflict;
-use machine::observation::{Action, Request};
+use machine::action::{Action, Request};
 use service::FlagView;
 use service::id::unique;
 

@@ -13,6 +13,7 @@ mod preview;
 mod render;
 mod render_istio;
 mod show;
+mod simulate;
 #[cfg(test)]
 mod tests;
 
@@ -23,13 +24,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use args::{Command, Controller, Output, Plugin, Render, Rendered};
+use args::{Command, Controller, Output, PluginArgs, Render, Rendered};
 use cluster::domain::Domain;
 use cluster::driver::{Mtls, Options};
 use cluster::istio::plugin::Image;
 use cluster::resource::MANAGER;
 use local::file::File;
-use machine::observation::Action;
+use machine::action::Action;
 use machine::spec::Provider;
 use service::audit::{Audit, Written};
 
@@ -66,6 +67,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Init(options) => print(&init::run(&options).await?)?,
         Command::Preview(options) => preview::run(&options).await?,
         Command::Lint { file, output } => return linted(&file, output),
+        Command::Simulate { file } => print(&simulate::run(&file)?)?,
         Command::Render { what: Render::Envoy { file, proxy } } => {
             let text = render::envoy(&File::read(&file)?, proxy.as_deref());
             print(&text.map_err(anyhow::Error::msg)?)?;
@@ -151,7 +153,7 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
     Ok(ended?)
 }
 
-fn image(plugin: Plugin, home: &str, port: u16, domain: &Domain) -> Image {
+fn image(plugin: PluginArgs, home: &str, port: u16, domain: &Domain) -> Image {
     let port = plugin.service_port.unwrap_or(port);
     Image {
         url: plugin.plugin_url,

@@ -4,12 +4,13 @@ use kube::ResourceExt;
 use machine::fleet::ledger::{Laggard, Quiet};
 use machine::fleet::traffic::Flow;
 
-use cluster::resource::{self, ResourceStatus, Role, VersionFlag};
+use cluster::resource::{self, ResourceStatus, VersionFlag, VersionRole};
 use machine::checks::{Answers, Verdict};
 use machine::observation::Workload;
 use machine::plan::{Upcoming, upcoming};
 use machine::spec::Percent;
 use machine::status::{Phase, Status};
+use machine::time::UnixMs;
 use service::FlagView;
 
 /// One flag.
@@ -22,9 +23,9 @@ pub(super) struct Model {
     pub(super) spec_version: String,
     /// What the controller remembers; `None`: it has not looked at the flag yet.
     pub(super) status: Option<Status>,
-    pub(super) blocked: Option<Blocked>,
-    pub(super) versions: Vec<Version>,
-    pub(super) proxies: Proxies,
+    pub(super) blocked: Option<Blocker>,
+    pub(super) versions: Vec<VersionRow>,
+    pub(super) proxies: ProxiesRow,
     /// What is asked about the new version now.
     pub(super) checks: Vec<Checked>,
     /// For how long both versions of the switch got new requests, in milliseconds, as far as it was seen.
@@ -37,26 +38,26 @@ pub(super) struct Model {
     pub(super) waiting: String,
     /// Whether what the spec asks for is so: `True`, `False` or `Unknown`.
     pub(super) ready: String,
-    /// Unix milliseconds.
-    pub(super) created: Option<u64>,
-    /// Unix milliseconds of this view.
-    pub(super) now: u64,
+    /// When the resource was made.
+    pub(super) created: Option<UnixMs>,
+    /// When this view is of.
+    pub(super) now: UnixMs,
     /// What follows the name of a command that is about this flag.
     pub(super) at: String,
 }
 
 /// What keeps a flag from moving on.
 #[derive(Debug, Clone)]
-pub(super) struct Blocked {
+pub(super) struct Blocker {
     pub(super) reason: String,
     pub(super) message: String,
-    /// Unix milliseconds.
-    pub(super) since: Option<u64>,
+    /// Since when it has been so.
+    pub(super) since: Option<UnixMs>,
 }
 
 /// One version.
 #[derive(Debug, Clone)]
-pub(super) struct Version {
+pub(super) struct VersionRow {
     pub(super) name: String,
     pub(super) role: &'static str,
     /// What is known of it.
@@ -65,7 +66,7 @@ pub(super) struct Version {
 
 /// Who has to ack, and who did.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Proxies {
+pub(super) struct ProxiesRow {
     pub(super) expected: usize,
     pub(super) acked: usize,
     /// Those that hold the flag up, or the first of them.
@@ -101,7 +102,7 @@ impl Model {
                 () => "○ old",
             };
             let state = format!("{}{}", strength(workload), requests(view, name));
-            Some(Version { name: name.clone(), role, state })
+            Some(VersionRow { name: name.clone(), role, state })
         });
         let serves = view.versions.get(&view.spec_version).is_some_and(|workload| workload.ready);
         let ready = serves && status.blocked.is_none() && status.active_version == view.spec_version;
@@ -110,8 +111,8 @@ impl Model {
             name: name.to_owned(),
             spec_version: view.spec_version.clone(),
             status: Some(status.clone()),
-            blocked: status.blocked.as_ref().map(|blocked| Blocked {
-                reason: blocked.reason.clone(),
+            blocked: status.blocked.as_ref().map(|blocked| Blocker {
+                reason: blocked.reason.name().to_owned(),
                 message: blocked.message.clone(),
                 since: Some(blocked.since),
             }),
@@ -130,13 +131,13 @@ impl Model {
     }
 
     /// As the resource has it, with what the flag service knows besides, if it was asked.
-    pub(super) fn of_resource(flag: &VersionFlag, live: Option<&FlagView>, at: String, now: u64) -> Model {
+    pub(super) fn of_resource(flag: &VersionFlag, live: Option<&FlagView>, at: String, now: UnixMs) -> Model {
         let none = ResourceStatus::default();
         let status = flag.status.as_ref().unwrap_or(&none);
         let machine = status.machine.as_deref();
         let live = live.filter(|live| Some(&live.status.uid) == machine.map(|machine| &machine.uid));
         let count = |count: i32| usize::try_from(count).unwrap_or_default();
-        let written = status.proxies.as_ref().map(|proxies| Proxies {
+        let written = status.proxies.as_ref().map(|proxies| ProxiesRow {
             expected: count(proxies.expected),
             acked: count(proxies.acked),
             laggards: proxies
@@ -145,13 +146,15 @@ impl Model {
                 .map(|one| Laggard { proxy: one.proxy.clone(), why: one.why.clone() })
                 .collect(),
         });
-        let versions = status.versions.iter().filter(|version| version.role != Role::Other || version.replicas > 0);
-        let versions = versions.map(|version| Version {
+        let versions =
+            status.versions.iter().filter(|version| version.role != VersionRole::Other || version.replicas > 0);
+        let versions = versions.map(|version| VersionRow {
             name: version.name.clone(),
             role: role(version.role),
             state: state(version) + &live.map(|live| requests(live, &version.name)).unwrap_or_default(),
         });
-        let created = flag.creation_timestamp().and_then(|time| u64::try_from(time.0.as_millisecond()).ok());
+        let created =
+            flag.creation_timestamp().and_then(|time| u64::try_from(time.0.as_millisecond()).ok()).map(UnixMs);
         Model {
             namespace: flag.namespace(),
             name: flag.name_any(),
@@ -215,9 +218,9 @@ fn requests(view: &FlagView, version: &str) -> String {
     format!("  {rate} rps  in flight {open}{failed}")
 }
 
-fn proxies(view: &FlagView) -> Proxies {
+fn proxies(view: &FlagView) -> ProxiesRow {
     let fleet = &view.fleet;
-    Proxies { expected: fleet.expected, acked: fleet.acked, laggards: view.status.phase.laggards(fleet) }
+    ProxiesRow { expected: fleet.expected, acked: fleet.acked, laggards: view.status.phase.laggards(fleet) }
 }
 
 fn checks(answers: &Answers) -> Vec<Checked> {
@@ -264,7 +267,7 @@ fn strength(workload: &Workload) -> String {
     }
 }
 
-fn state(version: &resource::Version) -> String {
+fn state(version: &resource::VersionStatus) -> String {
     let mut state = match (version.replicas, version.ready) {
         (0, _) => "stopped".to_owned(),
         (replicas, true) => format!("ready  {replicas} replicas"),
@@ -277,13 +280,13 @@ fn state(version: &resource::Version) -> String {
     state
 }
 
-fn role(role: Role) -> &'static str {
+fn role(role: VersionRole) -> &'static str {
     match role {
-        Role::Active => "● active",
-        Role::Target => "○ target",
-        Role::Old => "○ old",
-        Role::Leftover => "○ leftover",
-        Role::Other => "○ other",
+        VersionRole::Active => "● active",
+        VersionRole::Target => "○ target",
+        VersionRole::Old => "○ old",
+        VersionRole::Leftover => "○ leftover",
+        VersionRole::Other => "○ other",
     }
 }
 
@@ -294,13 +297,13 @@ fn condition<'a>(
     status.conditions.iter().find(|condition| condition.type_ == name)
 }
 
-fn blocked(status: &ResourceStatus) -> Option<Blocked> {
+fn blocked(status: &ResourceStatus) -> Option<Blocker> {
     let message = status.blocked_by.clone()?;
     // What blocks is why it is not ready, in one word.
-    let reason = condition(status, "Ready").map_or_else(|| "Blocked".to_owned(), |ready| ready.reason.clone());
+    let reason = condition(status, "Ready").map_or_else(|| "Blocker".to_owned(), |ready| ready.reason.clone());
     let machine = status.machine.as_ref().and_then(|machine| machine.blocked.as_ref());
-    let since = machine.filter(|machine| machine.reason == reason).map(|machine| machine.since);
-    Some(Blocked { reason, message, since })
+    let since = machine.filter(|machine| machine.reason.name() == reason).map(|machine| machine.since);
+    Some(Blocker { reason, message, since })
 }
 
 /// The sentence of the condition that has to come true next.

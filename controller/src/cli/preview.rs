@@ -4,7 +4,7 @@
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::args::{Output, Preview};
+use super::args::{Output, PreviewArgs};
 use super::kube_api::Cluster;
 use super::{print, print_json};
 use cluster::resource::VersionFlag;
@@ -12,7 +12,7 @@ use machine::status::Phase;
 
 /// What is printed.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Shown {
+pub(super) struct PreviewText {
     pub(super) header: String,
     pub(super) value: String,
     /// What it reaches now.
@@ -21,7 +21,7 @@ pub(super) struct Shown {
     pub(super) curl: Vec<String>,
 }
 
-pub(super) async fn run(options: &Preview) -> anyhow::Result<()> {
+pub(super) async fn run(options: &PreviewArgs) -> anyhow::Result<()> {
     let cluster = Cluster::connect(&options.cluster, false).await?;
     let flags = cluster.flags(Some(&options.name)).await?;
     for flag in &flags {
@@ -34,12 +34,12 @@ pub(super) async fn run(options: &Preview) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn text(shown: &Shown) -> String {
+fn text(shown: &PreviewText) -> String {
     format!("{}: {}\n{}\n", shown.header, shown.value, shown.curl.join("\n"))
 }
 
 /// How a request reaches a version of a flag, or why it cannot.
-pub(super) fn shown(flag: &VersionFlag, version: &str) -> Result<Shown, String> {
+pub(super) fn shown(flag: &VersionFlag, version: &str) -> Result<PreviewText, String> {
     let (name, namespace) = (flag.name_any(), flag.namespace().unwrap_or_default());
     let status = flag.status.clone().unwrap_or_default();
     if status.active_version.as_deref() == Some(version) {
@@ -68,7 +68,7 @@ pub(super) fn shown(flag: &VersionFlag, version: &str) -> Result<Shown, String> 
         .services
         .iter()
         .map(|service| format!("curl -H '{}' http://{}.{namespace}/", quoted(&header), service.name));
-    Ok(Shown {
+    Ok(PreviewText {
         header: preview.header.clone(),
         value: preview.value.clone(),
         version: version.to_owned(),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use flag::route;
 
-use local::file::{File, Local, Proxy, Sidecar};
+use local::file::{ExpectedProxy, File, Local, Sidecar};
 use machine::envoy::{ROUTES, domains};
 use machine::spec::Service;
 
@@ -49,7 +49,7 @@ pub(super) fn envoy(file: &File, proxy: Option<&str>) -> Result<String, String> 
             }
             text.push_str("  clusters:\n");
             for service in &file.spec.services {
-                for (version, names) in &service.clusters {
+                for (version, names) in &file.clusters(service) {
                     for (name, address) in names.iter().zip(std::iter::repeat(address(local, service, version))) {
                         if let Some(address) = address {
                             cluster(&mut text, name, address, "");
@@ -70,7 +70,7 @@ fn address(local: &Local, service: &Service, version: &str) -> Option<SocketAddr
     in_front.map(|sidecar| sidecar.listen).or_else(|| Some(local.versions.get(version)?.address))
 }
 
-fn head(text: &mut String, file: &File, proxy: &Proxy, listener: &str, listen: SocketAddr, filter: &str) {
+fn head(text: &mut String, file: &File, proxy: &ExpectedProxy, listener: &str, listen: SocketAddr, filter: &str) {
     let direction = match proxy.sidecar {
         Some(_) => {
             "\n    # [versionflag] Tells the filter to count what arrives here, from whomever.\n    \
@@ -160,7 +160,8 @@ fn static_routes(text: &mut String, file: &File) {
 
 fn routes_of(text: &mut String, file: &File, service: &Service) {
     // The route's name tells the filter which versions its routes resolve.
-    let versions = service.clusters.keys().map(String::as_str);
+    let clusters = file.clusters(service);
+    let versions = clusters.keys().map(String::as_str);
     let route_name = quote(&route::name_of_versions(&file.metadata.name, versions));
     let header = quote(&file.spec.routing.header);
     let hosts = service.hosts();
@@ -175,7 +176,7 @@ fn routes_of(text: &mut String, file: &File, service: &Service) {
         domains.join(", ")
     );
     let first = |names: &BTreeSet<String>| names.first().map(|name| quote(name));
-    for (version, names) in &service.clusters {
+    for (version, names) in &clusters {
         if let Some(cluster) = first(names) {
             let _ = writeln!(
                 text,
@@ -188,7 +189,7 @@ fn routes_of(text: &mut String, file: &File, service: &Service) {
             );
         }
     }
-    if let Some(cluster) = service.clusters.get(&file.spec.version).and_then(first) {
+    if let Some(cluster) = clusters.get(&file.spec.version).and_then(first) {
         let _ = writeln!(
             text,
             r"              # [versionflag] Without the filter, requests go to the version that the file asks for now.

@@ -10,12 +10,13 @@ use serde_json::Value;
 
 use cluster::domain::Domain;
 use cluster::gateway_api::{attach, routes as gateway};
-use cluster::istio::object::{Object, WasmPlugin};
-use cluster::istio::place;
+use cluster::istio::object::{MeshObject, WasmPlugin};
 use cluster::istio::plugin::{Image, Part, config, spec, targets};
 use cluster::istio::routes::{delegate, destination_rule, metadata, virtual_service};
 use cluster::resource::VersionFlag;
-use machine::plan::record_of;
+use cluster::service_facts::ServicePlace;
+use machine::observation::{Observation, ServiceFacts};
+use machine::record::Draft;
 use machine::spec::Provider;
 
 /// What is in a file: one VersionFlag, and Services beside it.
@@ -66,10 +67,16 @@ pub(super) fn render(
     let versions: BTreeSet<String> = versions.iter().chain([active]).cloned().collect();
     // In a file a namespace may be left out.
     let services: Vec<Arc<Service>> = services.iter().map(|service| placed(service, &namespace)).collect();
-    let wanted = place::complete(domain, &namespace, &flag.spec, &services, &versions, None);
+    let here = services.iter().filter(|service| service.namespace().as_ref() == Some(&namespace));
+    let here: Vec<Arc<Service>> = here.cloned().collect();
+    let place = ServicePlace { domain, namespace: &namespace, services: &here };
+    // Which pods a proxy stands beside is for the controller to say, which sees them.
+    let facts = place.in_mesh(&flag.spec, &versions, None).into_iter();
+    let facts = facts.map(|(name, facts)| (name, ServiceFacts { selector: BTreeSet::new(), ..facts }));
+    let seen = Observation { services: facts.collect(), ..Observation::unknown() };
     let name = format!("{namespace}/{}", flag.name_any());
-    let record =
-        record_of("example", &name, 1, active, &versions, None, &wanted).seal().map_err(|error| error.to_string())?;
+    let draft = Draft { uid: "example", name: &name, epoch: 1, active, versions: &versions, preview: None };
+    let record = draft.record(&flag.spec, &seen).seal().map_err(|error| error.to_string())?;
     let mut documents = match provider {
         Provider::GatewayAPI => by_gateway_api(&flag, &namespace, &services, &record)?,
         _ => by_istio(domain, &flag, &namespace, &record)?,
@@ -80,7 +87,7 @@ pub(super) fn render(
     if let Some(config) = config([&part], &[], &image.cluster) {
         for target in &targets {
             let content = spec::<WasmPlugin>(image, target, &config);
-            documents.push(yaml(&Object::<WasmPlugin>::new(metadata(&target.namespace, &target.name()), content))?);
+            documents.push(yaml(&MeshObject::<WasmPlugin>::new(metadata(&target.namespace, &target.name()), content))?);
         }
     }
     Ok(documents.join("---\n"))

@@ -6,26 +6,32 @@ use jiff::Timestamp;
 use machine::fleet::ledger::Quiet;
 
 use super::model::Model;
-use machine::duration::Span;
+use machine::duration::Millis;
 use machine::status::{Phase, Status};
+use machine::time::UnixMs;
 
 /// Laggards that are listed.
 const SHOWN: usize = 5;
 
-fn when(ms: u64) -> String {
-    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(|| ms.to_string(), |time| format!("{time:.3}"))
+fn when(at: UnixMs) -> String {
+    let time = i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(|| at.0.to_string(), |time| format!("{time:.3}"))
 }
 
-/// A length of time, as exact as a person needs it.
-fn ago(now: u64, then: u64) -> String {
-    let ms = now.saturating_sub(then);
-    if ms < 60_000 { format!("{:.1}s", ms as f64 / 1_000.0) } else { Span(ms - ms % 1_000).to_string() }
+/// A duration, as exact as a person needs it.
+fn long(duration: Millis) -> String {
+    let ms = duration.0;
+    if ms < 60_000 { format!("{:.1}s", ms as f64 / 1_000.0) } else { Millis(ms - ms % 1_000).to_string() }
+}
+
+/// How long ago something was.
+fn ago(now: UnixMs, then: UnixMs) -> String {
+    long(now.since(then))
 }
 
 /// An age as kubectl writes it.
-fn age(ms: u64) -> String {
-    let seconds = ms / 1_000;
+fn age(duration: Millis) -> String {
+    let seconds = duration.0 / 1_000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     match seconds {
         0..120 => format!("{seconds}s"),
@@ -97,13 +103,12 @@ pub(super) fn status(model: &Model, program: &str) -> String {
     if let Some(switch) = status.switch.as_ref().filter(|switch| !switch.removal && status.phase != Phase::Stable)
         && let Some(flipped) = switch.flipped_at
     {
-        let acked = switch.acked_at.map_or_else(
-            || "not all acked".to_owned(),
-            |at| format!("all acked after {} ms", at.saturating_sub(flipped)),
-        );
+        let acked = switch
+            .acked_at
+            .map_or_else(|| "not all acked".to_owned(), |at| format!("all acked after {} ms", at.since(flipped).0));
         // Reports are no closer than that.
-        let long = |ms: u64| if ms < 100 { "<0.1s".to_owned() } else { ago(ms, 0) };
-        let overlap = model.overlap.map(|ms| format!(", overlap {}", long(ms))).unwrap_or_default();
+        let shown = |ms: u64| if ms < 100 { "<0.1s".to_owned() } else { long(Millis(ms)) };
+        let overlap = model.overlap.map(|ms| format!(", overlap {}", shown(ms))).unwrap_or_default();
         let _ = writeln!(text, "├─ flipped {} ago, {acked}{overlap}", ago(now, flipped));
     }
     if let Some(held) = status.r#override.as_ref().filter(|held| held.for_spec_version == model.spec_version) {
@@ -144,7 +149,7 @@ pub(super) fn why(model: &Model, program: &str) -> String {
         let old = match old {
             Quiet::Unknown => "not known".to_owned(),
             Quiet::Busy { open } => format!("busy, {open} requests open"),
-            Quiet::Since(since) => format!("quiet for {}", ago(now, *since)),
+            Quiet::Since(since) => format!("quiet for {}", ago(now, UnixMs(*since))),
         };
         let from = status.switch.as_ref().map(|switch| switch.from.as_str()).unwrap_or_default();
         let _ = writeln!(text, "  {from}: {old}");
@@ -175,7 +180,7 @@ pub(super) fn table(models: &[Model]) -> String {
             format!("{}/{}", model.proxies.acked, model.proxies.expected),
             model.ready.clone(),
             model.blocked.as_ref().map(|blocked| blocked.reason.clone()).unwrap_or_default(),
-            model.created.map(|created| age(model.now.saturating_sub(created))).unwrap_or_default(),
+            model.created.map(|created| age(model.now.since(created))).unwrap_or_default(),
         ]
         .map(|cell| if cell.is_empty() { "-".to_owned() } else { cell })
     });

@@ -18,18 +18,26 @@ use cluster::domain::Domain;
 use cluster::istio::plugin::Image;
 use cluster::resource::VersionFlag;
 use machine::checks::{Answer, Verdict};
+use machine::history::Happening;
 use machine::observation::Workload;
 use machine::plan::upcoming;
+use machine::reason::Reason;
 use machine::spec::{Provider, Spec};
 use machine::status::{Blocked, Override, Phase, Status, Switch};
+use machine::time::UnixMs;
 use service::FlagView;
 
-const NOW: u64 = 1_800_000_100_000;
-const FLIPPED: u64 = NOW - 5_200;
+const NOW: UnixMs = UnixMs(1_800_000_100_000);
+const FLIPPED: UnixMs = UnixMs(NOW.0 - 5_200);
+
+/// So many milliseconds ago.
+fn ago(ms: u64) -> UnixMs {
+    UnixMs(NOW.0 - ms)
+}
 
 /// A switch that two proxies hold up.
 fn settling() -> Status {
-    let mut status = Status::new("u-1", "shop/reviews", NOW - 90_000);
+    let mut status = Status::new("u-1", "shop/reviews", ago(90_000));
     status.enter(FLIPPED, Phase::Switching);
     status.active_version = "v2".to_owned();
     status.previous_version = Some("v1".to_owned());
@@ -37,16 +45,16 @@ fn settling() -> Status {
     status.switch = Some(Switch {
         from: "v1".to_owned(),
         to: "v2".to_owned(),
-        started_at: NOW - 60_000,
+        started_at: ago(60_000),
         flipped_at: Some(FLIPPED),
         ..Switch::default()
     });
     status.blocked = Some(Blocked {
-        reason: "Laggards".to_owned(),
+        reason: Reason::Laggards,
         message: "2 of 4 proxies have not acked".to_owned(),
-        since: NOW - 1_000,
+        since: ago(1_000),
     });
-    status.note(FLIPPED, "Flipped", "from v1 to v2".to_owned());
+    status.note(FLIPPED, Happening::Flipped, "from v1 to v2".to_owned());
     status
 }
 
@@ -100,7 +108,7 @@ fn with(machine: Option<&Status>, live: Option<&FlagView>) -> Model {
             "proxies": { "expected": 4, "acked": 2, "summary": "2/4", "laggards": laggards },
             "conditions": [
                 { "type": "Ready", "status": "False", "message": "v2 does not serve everywhere yet",
-                  "reason": blocked.map_or("Switching", |blocked| &blocked.reason),
+                  "reason": blocked.map_or("Switching", |blocked| blocked.reason.name()),
                   "lastTransitionTime": "2027-01-15T08:00:00Z" },
                 { "type": "Switched", "status": "False", "message": "2 of 4 proxies acked",
                   "reason": "Laggards", "lastTransitionTime": "2027-01-15T08:00:00Z" },
@@ -140,9 +148,9 @@ fn both_sources_give_one_tree() {
 /// What a mesh of four proxies has to say, two of which are not heard of.
 fn busy() -> (Status, FlagView) {
     let mut status = settling();
-    status.enter(NOW - 3_000, Phase::Settling);
+    status.enter(ago(3_000), Phase::Settling);
     if let Some(switch) = &mut status.switch {
-        switch.acked_at = Some(NOW - 5_000);
+        switch.acked_at = Some(ago(5_000));
     }
     let mut view = seen(status.clone());
     let flow = |open: u64, per_second: f64, rated: usize| Flow { started: 9_000, open, per_second, rated };

@@ -4,11 +4,11 @@
 use k8s_openapi::api::core::v1;
 use serde_json::{Value, json};
 
-use super::object::Said;
+use super::object::RouteStatus;
 use super::routes::{ending, ports, route_name};
-use crate::istio::object::{HTTPRoute, Kind, Object};
+use crate::istio::object::{HTTPRoute, Kind, MeshObject};
 use crate::istio::routes::short_hash;
-use machine::observation::RouteProblem;
+use machine::reason::{Problem, Reason};
 use machine::spec::Attachment;
 
 /// One HTTPRoute of a Service.
@@ -96,17 +96,16 @@ impl Attached<'_> {
     }
 
     /// What its Gateway has against it, as it is.
-    pub fn refusal(&self, route: &Object<HTTPRoute>) -> Option<RouteProblem> {
+    pub fn refusal(&self, route: &MeshObject<HTTPRoute>) -> Option<Problem> {
         let title = title(route.namespace(), self.gateway?);
-        let problem = |reason, message| Some(RouteProblem { reason, message, snippet: String::new() });
-        let said = Said::of(&route.status);
+        let said = RouteStatus::of(&route.status);
         if said.parents.is_empty() {
             let message = format!(
                 "nobody answers for Gateway {title}, to which HTTPRoute {} is attached: there is no such Gateway, or \
                  none of a class of Istio's",
                 route.name()
             );
-            return problem("GatewayUnknown", message);
+            return Some(Problem::new(Reason::GatewayUnknown, message));
         }
         // What is said of the route of before is no answer.
         let current =
@@ -118,6 +117,6 @@ impl Attached<'_> {
         let what = if refused.r#type == "Accepted" { "does not accept" } else { "does not resolve" };
         let message =
             format!("Gateway {title} {what} HTTPRoute {} ({}): {}", route.name(), refused.reason, refused.message);
-        problem("GatewayRefused", message)
+        Some(Problem::new(Reason::GatewayRefused, message))
     }
 }

@@ -7,22 +7,22 @@ use k8s_openapi::api::core::v1;
 use serde_json::{Value, json};
 
 use super::attach;
-use super::object::{Condition, Rest, Routes};
+use super::object::{Condition, Rest, RouteSpec};
 use super::routes::{find, ports, rule, service, service_name, spec, version_of};
-use crate::istio::check::{Wanted, conflict, yaml};
-use crate::istio::object::{self as istio, GRPCRoute, HTTPRoute, Kind, Object, VirtualService};
+use crate::istio::check::{RouteNeeds, conflict, yaml};
+use crate::istio::object::{self as istio, GRPCRoute, HTTPRoute, Kind, MeshObject, VirtualService};
 use crate::istio::ours;
-use machine::observation::RouteProblem;
+use machine::reason::{Problem, Reason};
 
 /// What a cluster holds.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub struct GatewayObjects {
     /// All HTTPRoutes that are seen.
-    pub http: Vec<Arc<Object<HTTPRoute>>>,
+    pub http: Vec<Arc<MeshObject<HTTPRoute>>>,
     /// All GRPCRoutes that are seen.
-    pub grpc: Vec<Arc<Object<GRPCRoute>>>,
+    pub grpc: Vec<Arc<MeshObject<GRPCRoute>>>,
     /// All VirtualServices that are seen: Istio goes by these first.
-    pub virtual_services: Vec<Arc<Object<VirtualService>>>,
+    pub virtual_services: Vec<Arc<MeshObject<VirtualService>>>,
     /// The Services of the flag's namespace.
     pub services: Vec<Arc<v1::Service>>,
 }
@@ -34,11 +34,11 @@ struct Route {
     namespace: String,
     name: String,
     ours: bool,
-    routes: Routes,
+    routes: RouteSpec,
 }
 
 impl Route {
-    fn of<K: Kind>(object: &Arc<Object<K>>) -> Route {
+    fn of<K: Kind>(object: &Arc<MeshObject<K>>) -> Route {
         Route {
             title: format!("{} {}", K::KIND, object.name()),
             namespace: object.namespace().to_owned(),
@@ -48,7 +48,7 @@ impl Route {
         }
     }
 
-    fn all(found: &Found) -> impl Iterator<Item = Route> {
+    fn all(found: &GatewayObjects) -> impl Iterator<Item = Route> {
         found.http.iter().map(Route::of).chain(found.grpc.iter().map(Route::of))
     }
 }
@@ -69,16 +69,16 @@ enum Lack {
 }
 
 /// A flag's Service among everything that there is.
-struct Look<'a> {
-    wanted: &'a Wanted<'a>,
-    found: &'a Found,
+struct ServiceRouting<'a> {
+    wanted: &'a RouteNeeds<'a>,
+    found: &'a GatewayObjects,
     whole: &'a v1::Service,
 }
 
-impl Look<'_> {
+impl ServiceRouting<'_> {
     /// The parents of a route that are the Service, by port; `None` for all of them.
     fn parents(&self, route: &Route) -> Vec<Option<i32>> {
-        let Wanted { service, namespace, .. } = self.wanted;
+        let RouteNeeds { service, namespace, .. } = self.wanted;
         let parents = route.routes.parent_refs.iter();
         parents.filter(|it| it.is_parent(&route.namespace, service, namespace)).map(|parent| parent.port).collect()
     }
@@ -135,10 +135,10 @@ impl Look<'_> {
     }
 
     /// A VirtualService that Istio goes by instead.
-    fn virtual_service(&self) -> Option<RouteProblem> {
-        let Wanted { service, namespace, .. } = self.wanted;
+    fn virtual_service(&self) -> Option<Problem> {
+        let RouteNeeds { service, namespace, .. } = self.wanted;
         self.found.virtual_services.iter().find_map(|object| {
-            let (place, routes) = (object.namespace(), object.read::<istio::Routes>());
+            let (place, routes) = (object.namespace(), object.read::<istio::VirtualServiceSpec>());
             let sees = self.wanted.sees(&routes, place);
             if sees && self.wanted.claims(&routes, place) {
                 let message = format!(
@@ -160,8 +160,8 @@ impl Look<'_> {
     }
 
     /// A route for other requests, not one of those that are written, that leads to the Service past the flag.
-    fn bypass(&self, written: &[String]) -> Option<RouteProblem> {
-        let Wanted { service, active, .. } = self.wanted;
+    fn bypass(&self, written: &[String]) -> Option<Problem> {
+        let RouteNeeds { service, active, .. } = self.wanted;
         Route::all(self.found).find_map(|route| {
             if route.ours && written.contains(&route.name) || !self.parents(&route).is_empty() {
                 return None;
@@ -196,7 +196,7 @@ impl Look<'_> {
 
     /// The rule that puts it right.
     fn snippet(&self, lack: &Lack, port: i32) -> Value {
-        let Wanted { header, active, .. } = self.wanted;
+        let RouteNeeds { header, active, .. } = self.wanted;
         let Lack::Version(version, rest) = lack else { return rule("/", &self.to(active), port, header, None) };
         let mut rule = rule("/", &self.to(version), port, header, Some(version));
         if let Some(condition) = rule.pointer_mut("/matches/0").and_then(Value::as_object_mut) {
@@ -222,20 +222,20 @@ impl Look<'_> {
     }
 }
 
-fn missing(message: String, snippet: &Value) -> Option<RouteProblem> {
-    Some(RouteProblem { reason: "RouteMissing", message, snippet: yaml(snippet) })
+fn missing(message: String, snippet: &Value) -> Option<Problem> {
+    Some(Problem::new(Reason::RouteMissing, message).with_fix(yaml(snippet)))
 }
 
 /// What keeps the controller's own routes of a Service from deciding alone. Nothing is known of a Service that
 /// is not there.
-pub fn managed(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
-    let look = Look { wanted, found, whole: find(&found.services, wanted.service)? };
+pub fn managed(wanted: &RouteNeeds<'_>, found: &GatewayObjects) -> Option<Problem> {
+    let look = ServiceRouting { wanted, found, whole: find(&found.services, wanted.service)? };
     if let Some(problem) = look.virtual_service() {
         return Some(problem);
     }
     let (attached, wrong) = attach::all(wanted.namespace, look.whole, wanted.gateways);
     if let Some(message) = wrong.into_iter().next() {
-        return Some(RouteProblem { reason: "InvalidGateway", message, snippet: String::new() });
+        return Some(Problem::new(Reason::InvalidGateway, message));
     }
     let names: Vec<String> = attached.into_iter().map(|one| one.name).collect();
     for route in Route::all(found).filter(|route| !route.ours) {
@@ -275,9 +275,9 @@ pub fn is_ours(service: &v1::Service) -> bool {
 }
 
 /// What is missing in the operator's routes of a Service.
-pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
-    let Wanted { namespace, service: name, header, active, .. } = *wanted;
-    let look = Look { wanted, found, whole: find(&found.services, name)? };
+pub fn user_provided(wanted: &RouteNeeds<'_>, found: &GatewayObjects) -> Option<Problem> {
+    let RouteNeeds { namespace, service: name, header, active, .. } = *wanted;
+    let look = ServiceRouting { wanted, found, whole: find(&found.services, name)? };
     if let Some(problem) = look.virtual_service() {
         return Some(problem);
     }
@@ -323,7 +323,7 @@ pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem>
                     "requests to Service {name} without a version do not go to {active}, which is active: correct {}",
                     route.title
                 );
-                Some(RouteProblem { reason: "RouteDefault", message, snippet: yaml(&snippet) })
+                Some(Problem::new(Reason::RouteDefault, message).with_fix(yaml(&snippet)))
             }
         };
     }

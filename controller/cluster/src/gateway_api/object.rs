@@ -1,4 +1,4 @@
-//! Routes of the Gateway API as they are read: whatever is in them makes sense as far as it is looked at.
+//! RouteSpec of the Gateway API as they are read: whatever is in them makes sense as far as it is looked at.
 //! Pure.
 
 use serde::Deserialize;
@@ -7,17 +7,17 @@ use serde_json::{Map, Value};
 /// What is looked at of an HTTPRoute or a GRPCRoute.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Routes {
+pub struct RouteSpec {
     /// Whose requests it is about.
     pub parent_refs: Vec<Reference>,
     /// What is done with them.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<RouteRule>,
 }
 
 /// A rule.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Rule {
+pub struct RouteRule {
     /// Any of these; without any, always.
     pub matches: Vec<Condition>,
     /// Where it leads.
@@ -125,23 +125,23 @@ pub struct Rest {
 /// What is looked at of the status of a route.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct Said {
+pub struct RouteStatus {
     /// What is said for each of its parents.
-    pub parents: Vec<OfParent>,
+    pub parents: Vec<ParentStatus>,
 }
 
 /// What is said for one parent.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct OfParent {
+pub struct ParentStatus {
     /// In so many words.
-    pub conditions: Vec<Verdict>,
+    pub conditions: Vec<ParentCondition>,
 }
 
 /// A condition of a status.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Verdict {
+pub struct ParentCondition {
     /// What it is about.
     pub r#type: String,
     /// Whether it is so.
@@ -154,9 +154,9 @@ pub struct Verdict {
     pub observed_generation: Option<i64>,
 }
 
-impl Said {
+impl RouteStatus {
     /// What a status says. What does not make sense is not there.
-    pub fn of(status: &Value) -> Said {
-        Said::deserialize(status).unwrap_or_default()
+    pub fn of(status: &Value) -> RouteStatus {
+        RouteStatus::deserialize(status).unwrap_or_default()
     }
 }

@@ -12,9 +12,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use super::attach::Attached;
-use super::object::Routes;
+use super::object::RouteSpec;
 use crate::domain::Domain;
-use crate::istio::object::{HTTPRoute, Object, Service};
+use crate::istio::object::{HTTPRoute, MeshObject, Service};
 use crate::istio::routes::{metadata, name, short_hash, subset};
 
 /// Bytes of a name: a DNS label.
@@ -59,18 +59,18 @@ pub fn version_of<'a>(one: &'a v1::Service, whole: &v1::Service, label: &str) ->
 }
 
 /// The Service of a version as it is written: like the whole one, of pods with the label.
-pub fn service(namespace: &str, whole: &v1::Service, label: &str, version: &str) -> Object<Service> {
+pub fn service(namespace: &str, whole: &v1::Service, label: &str, version: &str) -> MeshObject<Service> {
     let mut selects = selector(whole).cloned().unwrap_or_default();
     selects.insert(label.to_owned(), version.to_owned());
     let ports = whole.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let ports: Vec<ServicePort> = ports.map(|port| ServicePort { node_port: None, ..port.clone() }).collect();
     let name = service_name(whole.metadata.name.as_deref().unwrap_or_default(), version);
-    Object::new(metadata(namespace, &name), json!({ "selector": selects, "ports": ports }))
+    MeshObject::new(metadata(namespace, &name), json!({ "selector": selects, "ports": ports }))
 }
 
 /// A Service as it is, to be compared with what is wanted.
-pub fn as_object(found: &v1::Service) -> Object<Service> {
-    Object::new(found.metadata.clone(), serde_json::to_value(&found.spec).unwrap_or_default())
+pub fn as_object(found: &v1::Service) -> MeshObject<Service> {
+    MeshObject::new(found.metadata.clone(), serde_json::to_value(&found.spec).unwrap_or_default())
 }
 
 /// The name of what is written for a port of a Service.
@@ -85,7 +85,7 @@ pub fn http_route(
     attached: &Attached<'_>,
     header: &str,
     record: &Record,
-) -> Object<HTTPRoute> {
+) -> MeshObject<HTTPRoute> {
     let (path, port) = (attached.path(), attached.port);
     let marked = record.versions.iter().map(|version| (Some(version), version));
     let rules = marked.chain([(None, &record.active)]).enumerate().map(|(index, (marked, version))| {
@@ -95,7 +95,7 @@ pub fn http_route(
         }
         rule
     });
-    Object::new(metadata(namespace, &attached.name), attached.spec(namespace, service, rules.collect()))
+    MeshObject::new(metadata(namespace, &attached.name), attached.spec(namespace, service, rules.collect()))
 }
 
 /// A route of all requests to a port of a Service.
@@ -118,8 +118,8 @@ pub fn rule(path: &str, to: &str, port: i32, header: &str, marked: Option<&Strin
 }
 
 /// The versions that a route written here leads to by the header.
-pub fn routed(found: &Object<HTTPRoute>, header: &str) -> BTreeSet<String> {
-    let rules = found.read::<Routes>().rules;
+pub fn routed(found: &MeshObject<HTTPRoute>, header: &str) -> BTreeSet<String> {
+    let rules = found.read::<RouteSpec>().rules;
     let conditions = rules.iter().flat_map(|rule| &rule.matches);
     conditions.filter_map(|condition| condition.marks(header)).map(str::to_owned).collect()
 }

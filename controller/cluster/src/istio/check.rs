@@ -6,25 +6,27 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::object::{DestinationRule, HttpRoute, Match, Object, Routes, Rule, VirtualService};
+use super::object::{
+    DestinationRule, DestinationRuleSpec, HttpRoute, Match, MeshObject, VirtualService, VirtualServiceSpec,
+};
 use super::ours;
 use super::routes::{delegate_name, destination_rule, name, subset};
 use crate::domain::Domain;
-use machine::observation::RouteProblem;
+use machine::reason::{Problem, Reason};
 use machine::spec::Attachment;
 
 /// The routes and rules of a cluster.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub struct IstioObjects {
     /// All VirtualServices that are seen.
-    pub services: Vec<Arc<Object<VirtualService>>>,
+    pub services: Vec<Arc<MeshObject<VirtualService>>>,
     /// All DestinationRules that are seen.
-    pub rules: Vec<Arc<Object<DestinationRule>>>,
+    pub rules: Vec<Arc<MeshObject<DestinationRule>>>,
 }
 
 /// What one Service needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct RouteNeeds<'a> {
     /// The cluster's.
     pub domain: &'a Domain,
     /// Namespace of the flag.
@@ -45,8 +47,8 @@ pub struct Wanted<'a> {
     pub gateways: &'a [Attachment],
 }
 
-pub(crate) fn conflict(message: String, snippet: String) -> RouteProblem {
-    RouteProblem { reason: "RouteConflict", message, snippet }
+pub(crate) fn conflict(message: String, snippet: String) -> Problem {
+    Problem::new(Reason::RouteConflict, message).with_fix(snippet)
 }
 
 pub(crate) fn yaml(value: &Value) -> String {
@@ -67,19 +69,19 @@ fn in_mesh(gateways: &[String]) -> bool {
     gateways.is_empty() || gateways.iter().any(|gateway| gateway == "mesh")
 }
 
-impl Wanted<'_> {
+impl RouteNeeds<'_> {
     /// Whether a host in an object of `place` is the Service.
     pub(crate) fn is(&self, host: &str, place: &str) -> bool {
         self.domain.means(host, place, self.service, self.namespace)
     }
 
     /// Whether a VirtualService of `place` has routes for the Service in the mesh.
-    pub(crate) fn claims(&self, routes: &Routes, place: &str) -> bool {
+    pub(crate) fn claims(&self, routes: &VirtualServiceSpec, place: &str) -> bool {
         in_mesh(&routes.gateways) && routes.hosts.iter().any(|host| self.is(host, place))
     }
 
     /// Whether any caller goes by a VirtualService of `place`, or a gateway does.
-    pub(crate) fn sees(&self, routes: &Routes, place: &str) -> bool {
+    pub(crate) fn sees(&self, routes: &VirtualServiceSpec, place: &str) -> bool {
         !in_mesh(&routes.gateways) || self.seen_by_any(&routes.export_to, place)
     }
 
@@ -92,13 +94,16 @@ impl Wanted<'_> {
     }
 
     /// The DestinationRules of the Service for all clients.
-    fn rules<'a>(&'a self, found: &'a Found) -> impl Iterator<Item = (&'a Object<DestinationRule>, Rule)> {
-        let read = found.rules.iter().map(|object| (object.as_ref(), object.read::<Rule>()));
+    fn rules<'a>(
+        &'a self,
+        found: &'a IstioObjects,
+    ) -> impl Iterator<Item = (&'a MeshObject<DestinationRule>, DestinationRuleSpec)> {
+        let read = found.rules.iter().map(|object| (object.as_ref(), object.read::<DestinationRuleSpec>()));
         read.filter(|(object, rule)| rule.workload_selector.is_none() && self.is(&rule.host, object.namespace()))
     }
 
     /// The version that a subset stands for.
-    fn version_of(&self, subset: &str, found: &Found) -> Option<String> {
+    fn version_of(&self, subset: &str, found: &IstioObjects) -> Option<String> {
         let visible = self.rules(found).filter(|(object, rule)| self.seen_by_all(&rule.export_to, object.namespace()));
         let mut subsets = visible.flat_map(|(_, rule)| rule.subsets);
         subsets.find(|one| one.name == subset)?.labels.get(self.label).cloned()
@@ -106,7 +111,7 @@ impl Wanted<'_> {
 
     /// The versions of the Service that a route leads to, `None` for pods of any; nothing where it leads
     /// elsewhere.
-    fn leads(&self, route: &HttpRoute, place: &str, found: &Found) -> Vec<Option<String>> {
+    fn leads(&self, route: &HttpRoute, place: &str, found: &IstioObjects) -> Vec<Option<String>> {
         let shares = route.route.iter().filter(|share| share.weight != Some(0));
         let ours = shares.filter(|share| self.is(&share.destination.host, place));
         ours.map(|share| self.version_of(&share.destination.subset, found)).collect()
@@ -132,7 +137,7 @@ fn is_whole(condition: &Match) -> bool {
 }
 
 /// What keeps the controller's own routes of a Service from deciding alone.
-pub fn managed(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
+pub fn managed(wanted: &RouteNeeds<'_>, found: &IstioObjects) -> Option<Problem> {
     for object in &found.services {
         let place = object.namespace();
         if place == wanted.namespace
@@ -144,7 +149,7 @@ pub fn managed(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
             let message = format!("VirtualService {} has a name that the controller needs: rename it", object.name());
             return Some(conflict(message, String::new()));
         }
-        let routes: Routes = object.read();
+        let routes: VirtualServiceSpec = object.read();
         if !wanted.sees(&routes, place) {
             continue;
         }
@@ -173,7 +178,7 @@ fn is_own_name(service: &str, object: &str) -> bool {
 }
 
 /// How routes of another host get to the Service without the flag.
-fn bypass(wanted: &Wanted<'_>, routes: &Routes, place: &str, found: &Found) -> Option<String> {
+fn bypass(wanted: &RouteNeeds<'_>, routes: &VirtualServiceSpec, place: &str, found: &IstioObjects) -> Option<String> {
     let leading = || routes.http.iter().map(|route| (route, wanted.leads(route, place, found)));
     if leading().all(|(_, to)| to.is_empty()) {
         return None;
@@ -195,7 +200,11 @@ fn bypass(wanted: &Wanted<'_>, routes: &Routes, place: &str, found: &Found) -> O
 }
 
 /// Istio makes one of all rules of a host, unless their subsets collide or not everybody sees them.
-fn colliding(wanted: &Wanted<'_>, object: &Object<DestinationRule>, rule: &Rule) -> Option<RouteProblem> {
+fn colliding(
+    wanted: &RouteNeeds<'_>,
+    object: &MeshObject<DestinationRule>,
+    rule: &DestinationRuleSpec,
+) -> Option<Problem> {
     let same_name =
         object.namespace() == wanted.namespace && object.metadata.name.as_deref() == Some(&name(wanted.service));
     if same_name {
@@ -228,11 +237,10 @@ fn colliding(wanted: &Wanted<'_>, object: &Object<DestinationRule>, rule: &Rule)
 }
 
 /// What is missing in the operator's routes of a Service.
-pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem> {
-    let missing = |message: String, snippet: &Value| {
-        Some(RouteProblem { reason: "RouteMissing", message, snippet: yaml(snippet) })
-    };
-    let read = found.services.iter().map(|object| (object, object.read::<Routes>()));
+pub fn user_provided(wanted: &RouteNeeds<'_>, found: &IstioObjects) -> Option<Problem> {
+    let missing =
+        |message: String, snippet: &Value| Some(Problem::new(Reason::RouteMissing, message).with_fix(yaml(snippet)));
+    let read = found.services.iter().map(|object| (object, object.read::<VirtualServiceSpec>()));
     let mut claiming = read.filter(|(object, routes)| {
         wanted.claims(routes, object.namespace()) && wanted.seen_by_any(&routes.export_to, object.namespace())
     });
@@ -297,10 +305,10 @@ pub fn user_provided(wanted: &Wanted<'_>, found: &Found) -> Option<RouteProblem>
             object.name()
         )
     };
-    strays.then(|| RouteProblem { reason: "RouteDefault", message: message(), snippet: yaml(&default) })
+    strays.then(|| Problem::new(Reason::RouteDefault, message()).with_fix(yaml(&default)))
 }
 
-fn route(wanted: &Wanted<'_>, version: &str, host: &str) -> Value {
+fn route(wanted: &RouteNeeds<'_>, version: &str, host: &str) -> Value {
     json!({
         "match": [{ "headers": { wanted.header: { "exact": version } } }],
         "route": [{ "destination": { "host": host, "subset": subset(version) } }],
@@ -308,7 +316,13 @@ fn route(wanted: &Wanted<'_>, version: &str, host: &str) -> Value {
 }
 
 /// Whether requests of a version get there. The error says why not.
-fn resolves(wanted: &Wanted<'_>, routes: &Routes, place: &str, version: &str, found: &Found) -> Result<(), String> {
+fn resolves(
+    wanted: &RouteNeeds<'_>,
+    routes: &VirtualServiceSpec,
+    place: &str,
+    version: &str,
+    found: &IstioObjects,
+) -> Result<(), String> {
     let none = || Err(format!("it has no route for the header {}: {version}", wanted.header));
     if !routes.http.iter().any(|route| route.r#match.iter().any(|one| wanted.marks(one, version))) {
         return none();

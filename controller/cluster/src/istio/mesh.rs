@@ -10,11 +10,12 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::Value;
 
-use super::object::{Kind, Object, TrafficExtension, WasmPlugin, contains};
+use super::object::{Kind, MeshObject, TrafficExtension, WasmPlugin, contains};
 use super::plugin::{self, Image, Part, Target};
 use super::routes::{may_write, metadata};
-use super::watch::{Istio, Watched};
+use super::watch::{IstioCache, Watched};
 use crate::resource::MANAGER;
+use machine::time::UnixMs;
 use service::failpoint;
 use service::lock::lock;
 
@@ -38,7 +39,7 @@ pub enum MeshError {
 }
 
 /// What was written of an object last.
-struct Written {
+struct LastWrite {
     spec: Value,
     version: u64,
     /// The watch has shown it.
@@ -48,22 +49,22 @@ struct Written {
 /// When a plugin was written last, and what went wrong.
 type Tried = (Option<Instant>, Option<String>);
 
-/// Since when each version of a rule has its subset, in Unix milliseconds.
-type Since = BTreeMap<String, u64>;
+/// Since when each version has had a destination of routes.
+type Since = BTreeMap<String, UnixMs>;
 
 /// Writes to Istio, in the name of this controller.
 pub struct Mesh {
     client: Client,
     /// What the cluster holds.
-    pub istio: Istio,
+    pub istio: IstioCache,
     /// Where the filter is.
     pub image: Image,
     /// By kind, namespace and name.
-    written: Mutex<BTreeMap<(&'static str, String, String), Written>>,
+    written: Mutex<BTreeMap<(&'static str, String, String), LastWrite>>,
     /// By uid of the flag.
     parts: Mutex<BTreeMap<String, Part>>,
     plugins: Mutex<BTreeMap<Target, Tried>>,
-    subsets: Mutex<BTreeMap<(String, String), Since>>,
+    destinations: Mutex<BTreeMap<(String, String), Since>>,
 }
 
 impl std::fmt::Debug for Mesh {
@@ -72,13 +73,13 @@ impl std::fmt::Debug for Mesh {
     }
 }
 
-fn version<K: Kind>(object: &Object<K>) -> u64 {
+fn version<K: Kind>(object: &MeshObject<K>) -> u64 {
     object.resource_version().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 impl Mesh {
     /// Nothing is written yet.
-    pub fn new(client: Client, istio: Istio, image: Image) -> Mesh {
+    pub fn new(client: Client, istio: IstioCache, image: Image) -> Mesh {
         Mesh {
             client,
             istio,
@@ -86,7 +87,7 @@ impl Mesh {
             written: Mutex::default(),
             parts: Mutex::default(),
             plugins: Mutex::default(),
-            subsets: Mutex::default(),
+            destinations: Mutex::default(),
         }
     }
 
@@ -95,34 +96,38 @@ impl Mesh {
         lock(&self.written).clear();
         lock(&self.parts).clear();
         lock(&self.plugins).clear();
-        lock(&self.subsets).clear();
+        lock(&self.destinations).clear();
     }
 
-    /// Takes in which versions the rule of a Service has now. Since when each has been in there, as far as
-    /// this replica has seen it.
-    pub fn subsets(&self, namespace: &str, name: &str, versions: &BTreeSet<String>, now_ms: u64) -> Since {
-        let mut all = lock(&self.subsets);
+    /// Takes in which versions have a destination of routes now. Since when each has had it, as far as this
+    /// replica has seen.
+    pub fn since(&self, namespace: &str, name: &str, versions: &BTreeSet<String>, now: UnixMs) -> Since {
+        let mut all = lock(&self.destinations);
         let since = all.entry((namespace.to_owned(), name.to_owned())).or_default();
         since.retain(|version, _| versions.contains(version));
         for version in versions {
-            since.entry(version.clone()).or_insert(now_ms);
+            since.entry(version.clone()).or_insert(now);
         }
         since.clone()
     }
 
     /// Writes an object, unless it is like that. Whether it was written.
-    pub async fn keep<K: Kind>(&self, watched: &Watched<K>, wanted: Object<K>) -> Result<bool, MeshError>
+    pub async fn keep<K: Kind>(&self, watched: &Watched<K>, wanted: MeshObject<K>) -> Result<bool, MeshError>
     where
-        Object<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+        MeshObject<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let found = watched.get(wanted.namespace(), &wanted.name_any());
         self.keep_over(found.as_deref(), wanted).await
     }
 
     /// The same over what a watch has shown.
-    pub async fn keep_over<K: Kind>(&self, found: Option<&Object<K>>, wanted: Object<K>) -> Result<bool, MeshError>
+    pub async fn keep_over<K: Kind>(
+        &self,
+        found: Option<&MeshObject<K>>,
+        wanted: MeshObject<K>,
+    ) -> Result<bool, MeshError>
     where
-        Object<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+        MeshObject<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let (namespace, name) = (wanted.namespace().to_owned(), wanted.name_any());
         let key = (K::KIND, namespace.clone(), name.clone());
@@ -158,13 +163,13 @@ impl Mesh {
         let mut object = wanted;
         // Of exactly what was seen: a leader of before must not undo it.
         object.metadata.resource_version = known.map(|version| version.to_string());
-        let api: Api<Object<K>> = Api::namespaced(self.client.clone(), &namespace);
+        let api: Api<MeshObject<K>> = Api::namespaced(self.client.clone(), &namespace);
         let params = PatchParams::apply(MANAGER).force();
         let answer = api.patch(&name, &params, &Patch::Apply(&object)).await;
         let what = || format!("{} {namespace}/{name}", K::KIND);
         let done = answer.map_err(|error| MeshError::Api { what: what(), error })?;
         tracing::info!(kind = K::KIND, namespace, name, "written");
-        lock(&self.written).insert(key, Written { spec, version: version(&done), seen: false });
+        lock(&self.written).insert(key, LastWrite { spec, version: version(&done), seen: false });
         Ok(true)
     }
 
@@ -223,7 +228,7 @@ impl Mesh {
         let (name, istio) = (target.name(), &self.istio);
         let old = istio.plugins.get(&target.namespace, &name);
         // Both kinds at once would run the filter twice: what there is of the older one stays in use.
-        let extends = istio.extensions.state() == super::watch::State::Current && old.is_none();
+        let extends = istio.extensions.state() == super::watch::WatchState::Current && old.is_none();
         let known = if extends {
             istio.extensions.get(&target.namespace, &name).and_then(|found| plugin::known(&found))
         } else {
@@ -239,10 +244,10 @@ impl Mesh {
         let metadata = metadata(&target.namespace, &name);
         let written = if extends {
             let spec = plugin::spec::<TrafficExtension>(&self.image, target, &config);
-            self.keep(&istio.extensions, Object::new(metadata, spec)).await?
+            self.keep(&istio.extensions, MeshObject::new(metadata, spec)).await?
         } else {
             let spec = plugin::spec::<WasmPlugin>(&self.image, target, &config);
-            self.keep(&istio.plugins, Object::new(metadata, spec)).await?
+            self.keep(&istio.plugins, MeshObject::new(metadata, spec)).await?
         };
         if written {
             failpoint::point("after a plugin was written");

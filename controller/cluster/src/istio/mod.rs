@@ -6,19 +6,17 @@
 //! | [`routes`] | the routes that are written | none |
 //! | [`check`] | whether the routes that are there let the flag decide | none |
 //! | [`plugin`] | the filter with the flags of a namespace | none |
-//! | [`place`] | what proxies have to know to find themselves in a record | none |
 //! | [`watch`] | what the cluster holds of it, if it has it at all | API |
 //! | [`mesh`] | writes what is not as it has to be | API |
 
 pub mod check;
 pub mod mesh;
 pub mod object;
-pub mod place;
 pub mod plugin;
 pub mod routes;
 pub mod watch;
 
-use self::object::Object;
+use self::object::MeshObject;
 use super::resource::MANAGER;
 
 /// Label of everything that the controller writes.
@@ -27,6 +25,6 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const PROXY_CONTAINER: &str = "istio-proxy";
 
 /// Whether the controller wrote an object.
-pub fn ours<K>(object: &Object<K>) -> bool {
+pub fn ours<K>(object: &MeshObject<K>) -> bool {
     object.label(MANAGED_BY) == Some(MANAGER)
 }

@@ -48,7 +48,7 @@ macro_rules! kind {
 }
 
 kind! {
-    /// Routes of a host.
+    /// VirtualServiceSpec of a host.
     VirtualService, "networking.istio.io", "v1", "virtualservices"
 }
 kind! {
@@ -68,7 +68,7 @@ kind! {
     PeerAuthentication, "security.istio.io", "v1", "peerauthentications"
 }
 kind! {
-    /// Routes of the Gateway API.
+    /// VirtualServiceSpec of the Gateway API.
     HTTPRoute, "gateway.networking.k8s.io", "v1", "httproutes"
 }
 kind! {
@@ -89,7 +89,7 @@ kind! {
 }
 
 /// One object of a kind.
-pub struct Object<K> {
+pub struct MeshObject<K> {
     /// Name, namespace, labels.
     pub metadata: ObjectMeta,
     /// Whatever is in it.
@@ -99,10 +99,10 @@ pub struct Object<K> {
     kind: PhantomData<fn() -> K>,
 }
 
-impl<K> Object<K> {
+impl<K> MeshObject<K> {
     /// One of this name and content.
-    pub fn new(metadata: ObjectMeta, spec: Value) -> Object<K> {
-        Object { metadata, spec, status: Value::Null, kind: PhantomData }
+    pub fn new(metadata: ObjectMeta, spec: Value) -> MeshObject<K> {
+        MeshObject { metadata, spec, status: Value::Null, kind: PhantomData }
     }
 
     /// The spec as far as it is looked at. What does not make sense is not there.
@@ -126,19 +126,19 @@ impl<K> Object<K> {
     }
 }
 
-impl<K> Clone for Object<K> {
-    fn clone(&self) -> Object<K> {
-        Object { status: self.status.clone(), ..Object::new(self.metadata.clone(), self.spec.clone()) }
+impl<K> Clone for MeshObject<K> {
+    fn clone(&self) -> MeshObject<K> {
+        MeshObject { status: self.status.clone(), ..MeshObject::new(self.metadata.clone(), self.spec.clone()) }
     }
 }
 
-impl<K: Kind> fmt::Debug for Object<K> {
+impl<K: Kind> fmt::Debug for MeshObject<K> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} {} {}", K::KIND, self.name(), self.spec)
     }
 }
 
-impl<K: Kind> Serialize for Object<K> {
+impl<K: Kind> Serialize for MeshObject<K> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("Object", 4)?;
         object.serialize_field("apiVersion", &K::api_version())?;
@@ -149,8 +149,8 @@ impl<K: Kind> Serialize for Object<K> {
     }
 }
 
-impl<'de, K> Deserialize<'de> for Object<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<K>, D::Error> {
+impl<'de, K> Deserialize<'de> for MeshObject<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MeshObject<K>, D::Error> {
         #[derive(Deserialize)]
         struct Read {
             metadata: ObjectMeta,
@@ -160,11 +160,11 @@ impl<'de, K> Deserialize<'de> for Object<K> {
             status: Value,
         }
         let read = Read::deserialize(deserializer)?;
-        Ok(Object { status: read.status, ..Object::new(read.metadata, read.spec) })
+        Ok(MeshObject { status: read.status, ..MeshObject::new(read.metadata, read.spec) })
     }
 }
 
-impl<K: Kind> Resource for Object<K> {
+impl<K: Kind> Resource for MeshObject<K> {
     type DynamicType = ();
     type Scope = k8s_openapi::NamespaceResourceScope;
 
@@ -193,7 +193,7 @@ impl<K: Kind> Resource for Object<K> {
     }
 }
 
-impl<K: Kind> Trim for Object<K> {
+impl<K: Kind> Trim for MeshObject<K> {
     fn trim(&mut self) {
         // What gateways make of the routes that were written here.
         if K::KIND != HTTPRoute::KIND || !ours(self) {
@@ -219,7 +219,7 @@ pub fn contains(found: &Value, wanted: &Value) -> bool {
 /// What is looked at of a VirtualService.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Routes {
+pub struct VirtualServiceSpec {
     /// Which it is about.
     pub hosts: Vec<String>,
     /// Where it holds; without any, in the mesh.
@@ -260,7 +260,7 @@ pub struct Match {
 #[serde(default)]
 pub struct Weighted {
     /// Where they go.
-    pub destination: Destination,
+    pub destination: RouteDestination,
     /// How many; with a single destination, all.
     pub weight: Option<i64>,
 }
@@ -268,7 +268,7 @@ pub struct Weighted {
 /// Pods.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct Destination {
+pub struct RouteDestination {
     /// Of a Service.
     pub host: String,
     /// All of them without one.
@@ -278,7 +278,7 @@ pub struct Destination {
 /// What is looked at of a DestinationRule.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Rule {
+pub struct DestinationRuleSpec {
     /// Which it is about.
     pub host: String,
     /// Who sees it; without any, everybody.

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::object::{Kind, Object, TrafficExtension};
+use super::object::{Kind, MeshObject, TrafficExtension};
 use super::ours;
 use super::routes::short_hash;
 use crate::resource::MANAGER;
@@ -55,7 +55,7 @@ pub struct Target {
 
 impl Target {
     /// That of a plugin as it is, if the controller wrote it.
-    pub fn of<K: Kind>(found: &Object<K>) -> Option<Target> {
+    pub fn of<K: Kind>(found: &MeshObject<K>) -> Option<Target> {
         let selector = found.spec.pointer("/selector/matchLabels");
         let labels = selector.map_or_else(|| Ok(BTreeMap::new()), BTreeMap::deserialize).ok()?;
         let target = Target { namespace: found.namespace().to_owned(), labels };
@@ -177,7 +177,7 @@ pub fn spec<K: Kind>(image: &Image, target: &Target, config: &Config) -> Value {
 }
 
 /// What the filter is told by a plugin as it is.
-pub fn known<K>(found: &Object<K>) -> Option<Config> {
+pub fn known<K>(found: &MeshObject<K>) -> Option<Config> {
     let wasm = found.spec.get("wasm").unwrap_or(&found.spec);
     Config::parse(wasm.get("pluginConfig")?.to_string().as_bytes()).ok()
 }

@@ -9,7 +9,7 @@ use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::object::{DestinationRule, Object, Routes, VirtualService};
+use super::object::{DestinationRule, MeshObject, VirtualService, VirtualServiceSpec};
 use super::{MANAGED_BY, ours};
 use crate::domain::Domain;
 use crate::resource::MANAGER;
@@ -75,10 +75,10 @@ pub fn virtual_service(
     service: &str,
     header: &str,
     record: &Record,
-) -> Object<VirtualService> {
+) -> MeshObject<VirtualService> {
     let host = domain.host(service, namespace);
     let spec = json!({ "hosts": [host], "http": http(&host, header, record) });
-    Object::new(metadata(namespace, &name(service)), spec)
+    MeshObject::new(metadata(namespace, &name(service)), spec)
 }
 
 /// The same for a VirtualService that knows the host and the paths itself, and delegates.
@@ -88,9 +88,9 @@ pub fn delegate(
     service: &str,
     header: &str,
     record: &Record,
-) -> Object<VirtualService> {
+) -> MeshObject<VirtualService> {
     let spec = json!({ "http": http(&domain.host(service, namespace), header, record) });
-    Object::new(metadata(namespace, &delegate_name(service)), spec)
+    MeshObject::new(metadata(namespace, &delegate_name(service)), spec)
 }
 
 fn http(host: &str, header: &str, record: &Record) -> Vec<Value> {
@@ -106,28 +106,9 @@ fn http(host: &str, header: &str, record: &Record) -> Vec<Value> {
     marked.chain([json!({ "name": name, "route": to(&record.active) })]).collect()
 }
 
-/// How long a subset is there before a route leads to it. A route that reaches a proxy before the endpoints
-/// of its subset fails requests, and a proxy says nothing of the endpoints that it has.
-pub const WARM_MS: u64 = 2_000;
-
-/// The versions that routes may lead to now: those they lead to already, and those whose subset has been
-/// there for a while. And when there will be more.
-pub fn warm(
-    versions: &BTreeSet<String>,
-    routed: &BTreeSet<String>,
-    since: &BTreeMap<String, u64>,
-    now_ms: u64,
-) -> (BTreeSet<String>, Option<u64>) {
-    let due = |version: &String| since.get(version).map_or(now_ms, |since| *since).saturating_add(WARM_MS);
-    let is_warm = |version: &&String| routed.contains(*version) || due(version) <= now_ms;
-    let warm: BTreeSet<String> = versions.iter().filter(is_warm).cloned().collect();
-    let next = versions.iter().filter(|version| !warm.contains(*version)).map(due).min();
-    (warm, next)
-}
-
 /// The versions that a VirtualService written here leads to by the header.
-pub fn routed(found: &Object<VirtualService>, header: &str) -> BTreeSet<String> {
-    let routes = found.read::<Routes>().http;
+pub fn routed(found: &MeshObject<VirtualService>, header: &str) -> BTreeSet<String> {
+    let routes = found.read::<VirtualServiceSpec>().http;
     let conditions = routes.iter().flat_map(|route| &route.r#match);
     let values = conditions.filter_map(|one| one.headers.get(header)?.get("exact")?.as_str());
     values.map(str::to_owned).collect()
@@ -140,13 +121,13 @@ pub fn destination_rule<'a>(
     service: &str,
     label: &str,
     versions: impl IntoIterator<Item = &'a str>,
-) -> Object<DestinationRule> {
+) -> MeshObject<DestinationRule> {
     let subsets = versions.into_iter().map(|version| json!({ "name": subset(version), "labels": { label: version } }));
     let spec = json!({ "host": domain.host(service, namespace), "subsets": subsets.collect::<Vec<_>>() });
-    Object::new(metadata(namespace, &name(service)), spec)
+    MeshObject::new(metadata(namespace, &name(service)), spec)
 }
 
 /// Whether the controller may write an object: there is none, or it is its own.
-pub fn may_write<K>(found: Option<&Object<K>>) -> bool {
+pub fn may_write<K>(found: Option<&MeshObject<K>>) -> bool {
     found.is_none_or(ours)
 }

@@ -1,4 +1,4 @@
-//! What the cluster holds of Istio, kept current by watches that begin when somebody wants it and the
+//! What the cluster holds of IstioCache, kept current by watches that begin when somebody wants it and the
 //! cluster has it. I/O: the Kubernetes API.
 
 use std::collections::BTreeSet;
@@ -13,14 +13,15 @@ use kube::{Api, Client, Resource};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::check::Found;
+use super::check::IstioObjects;
 use super::object::{
-    DestinationRule, GRPCRoute, HTTPRoute, Kind, Object, TrafficExtension, VirtualService, WasmPlugin,
+    DestinationRule, GRPCRoute, HTTPRoute, Kind, MeshObject, TrafficExtension, VirtualService, WasmPlugin,
 };
 use super::plugin::Target;
 use crate::cache::Changes;
 use crate::index::Index;
 use crate::prune::Trim;
+use machine::reason::{Problem, Reason};
 use machine::spec::Provider;
 use service::Hub;
 use service::lock::lock;
@@ -30,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// What is known of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum WatchState {
     /// Nothing yet.
     Unknown,
     /// The cluster does not have it.
@@ -43,40 +44,40 @@ pub enum State {
 
 /// One kind of object.
 pub struct Watched<K> {
-    index: Mutex<Index<Object<K>>>,
-    state: Mutex<State>,
+    index: Mutex<Index<MeshObject<K>>>,
+    state: Mutex<WatchState>,
 }
 
 impl<K: Kind> Watched<K> {
     fn new() -> Arc<Watched<K>> {
-        Arc::new(Watched { index: Mutex::default(), state: Mutex::new(State::Unknown) })
+        Arc::new(Watched { index: Mutex::default(), state: Mutex::new(WatchState::Unknown) })
     }
 
     /// What is known of it.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> WatchState {
         lock(&self.state).clone()
     }
 
     /// One object.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object<K>>> {
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<MeshObject<K>>> {
         lock(&self.index).get(namespace, name).cloned()
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<Arc<Object<K>>> {
+    pub fn all(&self) -> Vec<Arc<MeshObject<K>>> {
         lock(&self.index).all().cloned().collect()
     }
 }
 
-/// Everything of Istio that matters. Its watches end with it.
-pub struct Istio {
+/// Everything of IstioCache that matters. Its watches end with it.
+pub struct IstioCache {
     /// Routes.
     pub services: Arc<Watched<VirtualService>>,
     /// Subsets.
     pub rules: Arc<Watched<DestinationRule>>,
     /// Plugins.
     pub plugins: Arc<Watched<WasmPlugin>>,
-    /// Plugins of an Istio that has these.
+    /// Plugins of an IstioCache that has these.
     pub extensions: Arc<Watched<TrafficExtension>>,
     /// Routes of the Gateway API.
     pub http_routes: Arc<Watched<HTTPRoute>>,
@@ -87,7 +88,7 @@ pub struct Istio {
     _watches: JoinSet<()>,
 }
 
-impl std::fmt::Debug for Istio {
+impl std::fmt::Debug for IstioCache {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("Istio")
     }
@@ -95,7 +96,7 @@ impl std::fmt::Debug for Istio {
 
 /// Where objects are watched, and who is told.
 #[derive(Clone)]
-struct Place {
+struct WatchScope {
     client: Client,
     namespace: Option<String>,
     hub: Arc<Hub>,
@@ -103,16 +104,16 @@ struct Place {
     wanted: watch::Receiver<bool>,
 }
 
-impl Istio {
+impl IstioCache {
     /// Watches one namespace, or all of them, as soon as somebody wants it.
-    pub fn new(client: &Client, namespace: Option<&str>, hub: &Arc<Hub>, changes: &Arc<Mutex<Changes>>) -> Istio {
+    pub fn new(client: &Client, namespace: Option<&str>, hub: &Arc<Hub>, changes: &Arc<Mutex<Changes>>) -> IstioCache {
         let (services, rules) = (Watched::new(), Watched::new());
         let (plugins, extensions) = (Watched::new(), Watched::new());
         let mut watches = JoinSet::new();
         let (http_routes, grpc_routes) = (Watched::new(), Watched::new());
         let (wanted, wants) = watch::channel(false);
         let (gateway_wanted, gateway_wants) = watch::channel(false);
-        let place = Place {
+        let place = WatchScope {
             client: client.clone(),
             namespace: namespace.map(str::to_owned),
             hub: Arc::clone(hub),
@@ -123,10 +124,10 @@ impl Istio {
         watches.spawn(follow(place.clone(), Arc::clone(&rules)));
         watches.spawn(follow(place.clone(), Arc::clone(&plugins)));
         watches.spawn(follow(place.clone(), Arc::clone(&extensions)));
-        let place = Place { wanted: gateway_wants, ..place };
+        let place = WatchScope { wanted: gateway_wants, ..place };
         watches.spawn(follow(place.clone(), Arc::clone(&http_routes)));
         watches.spawn(follow(place, Arc::clone(&grpc_routes)));
-        Istio {
+        IstioCache {
             services,
             rules,
             plugins,
@@ -152,9 +153,9 @@ impl Istio {
         let unknown = || {
             let wanted = |wanted: &watch::Sender<bool>| *wanted.borrow();
             let kinds = [self.services.state(), self.rules.state(), self.plugins.state(), self.extensions.state()];
-            wanted(&self.wanted) && kinds.contains(&State::Unknown)
+            wanted(&self.wanted) && kinds.contains(&WatchState::Unknown)
                 || wanted(&self.gateway_wanted)
-                    && [self.http_routes.state(), self.grpc_routes.state()].contains(&State::Unknown)
+                    && [self.http_routes.state(), self.grpc_routes.state()].contains(&WatchState::Unknown)
         };
         while unknown() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -162,7 +163,7 @@ impl Istio {
     }
 
     /// Why the routes of this provider cannot be looked at.
-    pub fn routes_problem(&self, provider: Provider) -> Option<(&'static str, String)> {
+    pub fn routes_problem(&self, provider: Provider) -> Option<Problem> {
         let istio = problem(&self.services).or_else(|| problem(&self.rules));
         if provider != Provider::GatewayAPI {
             return istio;
@@ -172,10 +173,10 @@ impl Istio {
     }
 
     /// Why no plugin can be written. One of both kinds suffices.
-    pub fn plugins_problem(&self) -> Option<(&'static str, String)> {
+    pub fn plugins_problem(&self) -> Option<Problem> {
         match self.extensions.state() {
-            State::Current => problem_unless_absent(&self.plugins),
-            State::Absent => problem(&self.plugins),
+            WatchState::Current => problem_unless_absent(&self.plugins),
+            WatchState::Absent => problem(&self.plugins),
             _ => problem(&self.extensions),
         }
     }
@@ -189,43 +190,36 @@ impl Istio {
     }
 
     /// All routes and rules.
-    pub fn found(&self) -> Found {
-        Found { services: self.services.all(), rules: self.rules.all() }
+    pub fn found(&self) -> IstioObjects {
+        IstioObjects { services: self.services.all(), rules: self.rules.all() }
     }
 }
 
-fn problem_unless_absent<K: Kind>(watched: &Watched<K>) -> Option<(&'static str, String)> {
-    problem(watched).filter(|_| watched.state() != State::Absent)
+fn problem_unless_absent<K: Kind>(watched: &Watched<K>) -> Option<Problem> {
+    problem(watched).filter(|_| watched.state() != WatchState::Absent)
 }
 
-fn problem<K: Kind>(watched: &Watched<K>) -> Option<(&'static str, String)> {
-    match watched.state() {
-        State::Current => None,
-        State::Unknown => Some(("IstioUnknown", format!("the {} of the cluster are not read yet", K::PLURAL))),
-        State::Absent if K::GROUP == HTTPRoute::GROUP => Some((
-            "GatewayApiMissing",
+fn problem<K: Kind>(watched: &Watched<K>) -> Option<Problem> {
+    let (plural, kind) = (K::PLURAL, format!("{} of {}/{}", K::KIND, K::GROUP, K::VERSION));
+    let (reason, message) = match watched.state() {
+        WatchState::Current => return None,
+        WatchState::Unknown => (Reason::IstioUnknown, format!("the {plural} of the cluster are not read yet")),
+        WatchState::Absent if K::GROUP == HTTPRoute::GROUP => (
+            Reason::GatewayApiMissing,
             format!(
-                "the cluster has no {} of {}/{}: install the CRDs of the Gateway API, or set spec.routing.provider to \
-                 Istio",
-                K::KIND,
-                K::GROUP,
-                K::VERSION
+                "the cluster has no {kind}: install the CRDs of the Gateway API, or set spec.routing.provider to IstioCache"
             ),
-        )),
-        State::Absent => Some((
-            "IstioMissing",
-            format!(
-                "the cluster has no {} of {}/{}: install Istio, or set spec.routing.provider to External",
-                K::KIND,
-                K::GROUP,
-                K::VERSION
-            ),
-        )),
-        State::Refused(why) => Some((
-            "IstioForbidden",
-            format!("the controller cannot read {} ({why}): apply manifests/kubernetes/istio", K::PLURAL),
-        )),
-    }
+        ),
+        WatchState::Absent => (
+            Reason::IstioMissing,
+            format!("the cluster has no {kind}: install IstioCache, or set spec.routing.provider to External"),
+        ),
+        WatchState::Refused(why) => (
+            Reason::IstioForbidden,
+            format!("the controller cannot read {plural} ({why}): apply manifests/kubernetes/istio"),
+        ),
+    };
+    Some(Problem::new(reason, message))
 }
 
 /// Whether the cluster has the kind.
@@ -237,14 +231,14 @@ async fn exists<K: Kind>(client: &Client) -> Result<bool, kube::Error> {
     }
 }
 
-async fn follow<K: Kind>(mut place: Place, watched: Arc<Watched<K>>)
+async fn follow<K: Kind>(mut place: WatchScope, watched: Arc<Watched<K>>)
 where
-    Object<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    MeshObject<K>: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
 {
     if place.wanted.wait_for(|wanted| *wanted).await.is_err() {
         return;
     }
-    let become_ = |state: State| {
+    let become_ = |state: WatchState| {
         let changed = std::mem::replace(&mut *lock(&watched.state), state.clone()) != state;
         if changed {
             tracing::info!(kind = K::KIND, ?state, "Istio");
@@ -256,12 +250,12 @@ where
     loop {
         match exists::<K>(&place.client).await {
             Ok(true) => break,
-            Ok(false) => become_(State::Absent),
-            Err(error) => become_(State::Refused(error.to_string())),
+            Ok(false) => become_(WatchState::Absent),
+            Err(error) => become_(WatchState::Refused(error.to_string())),
         }
         tokio::time::sleep(LOOK).await;
     }
-    let api: Api<Object<K>> = match &place.namespace {
+    let api: Api<MeshObject<K>> = match &place.namespace {
         Some(namespace) => Api::namespaced(place.client.clone(), namespace),
         None => Api::all(place.client.clone()),
     };
@@ -272,7 +266,7 @@ where
                 let complete = matches!(event, Event::InitDone);
                 let touched = lock(&watched.index).apply(event);
                 if complete {
-                    become_(State::Current);
+                    become_(WatchState::Current);
                 }
                 if !touched.is_empty() {
                     lock(&place.changes).namespaces.extend(touched);
@@ -282,8 +276,8 @@ where
             Err(error) => {
                 tracing::warn!(kind = K::KIND, %error, "cannot be watched, the last state stays");
                 // What was seen once goes on being believed, as with every other kind.
-                if watched.state() != State::Current {
-                    become_(State::Refused(error.to_string()));
+                if watched.state() != WatchState::Current {
+                    become_(WatchState::Refused(error.to_string()));
                 }
             }
         }

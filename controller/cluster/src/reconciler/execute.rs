@@ -1,129 +1,146 @@
-//! What one VersionFlag does: publishes, writes files, scales. I/O: through the writer and the flag
+//! What one VersionFlag does: every effect of a plan, as it comes. I/O: through the writer, the mesh and the flag
 //! service.
 
-use std::collections::BTreeMap;
-
-use flag::config::{Role, Workload};
 use kube::ResourceExt;
+use machine::plan::Effect;
+use machine::reason::{Problem, Reason};
+use service::failpoint;
 use sha2::{Digest, Sha256};
 
-use super::{Flag, Hash, Look, Surroundings, TurnError};
+use super::observe::Seen;
+use super::{Context, Hash, Reconciler, TurnError};
+use crate::providers::{Subject, provider};
 use crate::resource::KEPT_AT;
-use crate::workloads::Object;
-use machine::checks::Questions;
-use machine::envoy::{self, Filter};
-use machine::plan::Effect;
-use machine::spec::{Replicas, Spec};
-use machine::status::{Phase, Status};
-use service::Post;
-use service::failpoint;
+use crate::workloads::ScaledObject;
+use crate::writer::refusal;
 
-impl Flag {
-    pub(super) async fn act(
+impl Reconciler {
+    pub(super) async fn execute(
         &mut self,
-        look: &Look,
+        seen: &Seen,
         effect: Effect,
-        around: &Surroundings<'_>,
+        context: &Context<'_>,
     ) -> Result<(), TurnError> {
-        if !around.leadership.holds() {
+        if !context.leadership.holds() {
             return Err(TurnError::Deposed);
         }
+        let done = self.act(seen, effect, context).await;
+        if let Err(TurnError::Api(error)) = &done {
+            let refused = |why: &str| {
+                let message = format!("the API server does not let the controller go on: {why}");
+                Problem::new(Reason::Forbidden, message)
+            };
+            self.refused = refusal(error).map(refused).or_else(|| self.refused.take());
+        }
+        done
+    }
+
+    async fn act(&mut self, seen: &Seen, effect: Effect, context: &Context<'_>) -> Result<(), TurnError> {
         match effect {
-            Effect::Publish(record) => {
-                let audience = Some(look.audience.clone());
-                let measure = Questions::of(&look.spec, &self.machine).is_some_and(|asked| asked.measures());
-                if around.hub.publish(Post { audience, measure, ..Post::of(&self.machine, &record) }) {
+            Effect::Protect { version, epoch } => self.protect(seen, &version, epoch, context).await,
+            Effect::Start { version, like } => self.start(seen, &version, like.as_deref(), context).await,
+            Effect::Publish(publication) => {
+                if context.hub.publish(*publication) {
                     failpoint::point("after the record was published");
                 }
+                Ok(())
             }
-            Effect::Route(record) if look.spec.routing.in_mesh() => {
-                let done = self.route(look, &record, around).await;
+            Effect::Route(order) => {
+                let namespace = self.namespace();
+                let subject = self.subject(seen, &namespace);
+                let done = provider(&seen.spec).route(subject, &order, context).await;
                 self.unwritten = done.as_ref().err().map(ToString::to_string);
-                done?;
-            }
-            Effect::Configure(record) if look.spec.routing.in_mesh() => {
-                self.configure(look, *record, around);
-            }
-            Effect::Route(record) => {
-                self.gathered.insert("routes.json".to_owned(), envoy::routes(&look.spec.routing.header, &record)?);
+                self.gathered.extend(done?);
+                Ok(())
             }
             Effect::Configure(record) => {
-                let filter = Filter {
-                    wasm: around.filter_path,
-                    cluster: around.flag_service_cluster,
-                    role: Role::Auto,
-                    workload: None,
-                    header: &look.spec.routing.header,
-                };
-                self.gathered.insert("filter.json".to_owned(), envoy::filter(filter.clone(), &record)?);
-                for (name, workload) in sidecars(look) {
-                    let filter = Filter { workload: Some(workload), ..filter.clone() };
-                    self.gathered.insert(name, envoy::filter(filter, &record)?);
-                }
+                let namespace = self.namespace();
+                let subject = self.subject(seen, &namespace);
+                let files = provider(&seen.spec).configure(&subject, &record, context)?;
+                self.gathered.extend(files);
+                Ok(())
             }
-            Effect::Start { version } => self.start(look, &version, around).await?,
-            Effect::Stop { version } => {
-                self.write_gathered(around).await?;
-                for scale in look.workloads.stop(&version) {
-                    tracing::info!(flag = self.name, workload = %scale.object, "scaled to 0");
-                    failpoint::point("before a workload is scaled down");
-                    around.writer.scale(&scale).await?;
-                    failpoint::point("after a workload was scaled down");
-                }
-            }
-            Effect::Delete { version } => {
-                self.write_gathered(around).await?;
-                for object in look.workloads.objects(&version).into_iter().filter(|object| !object.is_ending()) {
-                    failpoint::point("before a workload is deleted");
-                    around.writer.delete(object).await?;
-                    tracing::info!(flag = self.name, workload = %object, "deleted");
-                    failpoint::point("after a workload was deleted");
-                }
-            }
+            Effect::Stop { version } => self.stop(seen, &version, context).await,
+            Effect::Delete { version } => self.delete(seen, &version, context).await,
+        }
+    }
+
+    fn subject<'a>(&'a self, seen: &'a Seen, namespace: &'a str) -> Subject<'a> {
+        Subject {
+            now: seen.now,
+            name: &self.name,
+            namespace,
+            resource: &self.resource,
+            spec: &seen.spec,
+            status: &self.status,
+            objects: &seen.objects,
+            workloads: &seen.workloads,
+            versions: &seen.observation.versions,
+            unwritten: self.unwritten.as_deref(),
+        }
+    }
+
+    async fn protect(&self, seen: &Seen, version: &str, epoch: u64, context: &Context<'_>) -> Result<(), TurnError> {
+        let marked = |object: &&&ScaledObject| {
+            let annotations = object.metadata().annotations.as_ref();
+            annotations.and_then(|all| all.get(KEPT_AT)).is_some_and(|at| *at == epoch.to_string())
+        };
+        for object in seen.workloads.objects(version).iter().filter(|object| !marked(object)) {
+            context.writer.keep(object, epoch).await?;
+            failpoint::point("after a workload was marked to be kept");
         }
         Ok(())
     }
 
-    async fn start(&self, look: &Look, version: &str, around: &Surroundings<'_>) -> Result<(), TurnError> {
-        let machine = &self.machine;
-        let active = version == machine.active_version;
-        let rollback = machine.switch.as_ref().is_some_and(|switch| switch.rollback);
-        if active && rollback && machine.phase == Phase::Switching {
-            let epoch = machine.epoch();
-            let marked = |object: &&&Object| {
-                let annotations = object.metadata().annotations.as_ref();
-                annotations.and_then(|all| all.get(KEPT_AT)).is_some_and(|at| *at == epoch.to_string())
-            };
-            for object in look.workloads.objects(version).iter().filter(|object| !marked(object)) {
-                around.writer.keep(object, epoch).await?;
-                failpoint::point("after a workload was marked to be kept");
-            }
-        }
-        // Whoever scales the version that serves, and nothing else is going on, means it.
-        if active && matches!(machine.phase, Phase::Adopting | Phase::Stable) {
-            return Ok(());
-        }
-        let like = if active { None } else { like(&look.spec, machine) };
-        for scale in look.workloads.start(version, like) {
+    async fn start(
+        &self,
+        seen: &Seen,
+        version: &str,
+        like: Option<&str>,
+        context: &Context<'_>,
+    ) -> Result<(), TurnError> {
+        for scale in seen.workloads.start(version, like) {
             tracing::info!(flag = self.name, workload = %scale.object, replicas = scale.replicas, "scaled up");
-            around.writer.scale(&scale).await?;
+            context.writer.scale(&scale).await?;
             failpoint::point("after a workload was scaled up");
         }
         Ok(())
     }
 
+    async fn stop(&mut self, seen: &Seen, version: &str, context: &Context<'_>) -> Result<(), TurnError> {
+        self.write_gathered(context).await?;
+        for scale in seen.workloads.stop(version) {
+            tracing::info!(flag = self.name, workload = %scale.object, "scaled to 0");
+            failpoint::point("before a workload is scaled down");
+            context.writer.scale(&scale).await?;
+            failpoint::point("after a workload was scaled down");
+        }
+        Ok(())
+    }
+
+    async fn delete(&mut self, seen: &Seen, version: &str, context: &Context<'_>) -> Result<(), TurnError> {
+        self.write_gathered(context).await?;
+        for object in seen.workloads.objects(version).into_iter().filter(|object| !object.is_ending()) {
+            failpoint::point("before a workload is deleted");
+            context.writer.delete(object).await?;
+            tracing::info!(flag = self.name, workload = %object, "deleted");
+            failpoint::point("after a workload was deleted");
+        }
+        Ok(())
+    }
+
     /// All files that are to be written now, at once.
-    pub(super) async fn write_gathered(&mut self, around: &Surroundings<'_>) -> Result<(), TurnError> {
+    pub(super) async fn write_gathered(&mut self, context: &Context<'_>) -> Result<(), TurnError> {
         let mut files = std::mem::take(&mut self.gathered);
         files.retain(|name, text| self.files.get(name) != Some(&hash(text)));
         if files.is_empty() {
             return Ok(());
         }
-        if !around.leadership.holds() {
+        if !context.leadership.holds() {
             return Err(TurnError::Deposed);
         }
         let name = format!("versionflag-{}", self.resource.name_any());
-        around.writer.files(&self.resource.namespace().unwrap_or_default(), &name, &files).await?;
+        context.writer.files(&self.namespace(), &name, &files).await?;
         failpoint::point("after the files of the proxies were written");
         self.files.extend(files.into_iter().map(|(name, text)| (name, hash(&text))));
         Ok(())
@@ -132,17 +149,4 @@ impl Flag {
 
 fn hash(text: &str) -> Hash {
     Sha256::digest(text).into()
-}
-
-/// The version whose strength a new one gets.
-pub(super) fn like<'a>(spec: &Spec, machine: &'a Status) -> Option<&'a str> {
-    (spec.coexistence.replicas == Replicas::MatchActive).then_some(machine.active_version.as_str())
-}
-
-/// One file a version of a service, for the proxies beside it.
-fn sidecars(look: &Look) -> BTreeMap<String, Workload> {
-    let groups = look.workloads.services.iter().flat_map(|(service, groups)| {
-        groups.keys().map(move |version| Workload { service: service.clone(), version: version.clone() })
-    });
-    groups.map(|workload| (format!("{}-{}.json", workload.service, workload.version), workload)).collect()
 }

@@ -4,109 +4,124 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
-use machine::fleet::ledger::Fleet;
-
-use super::execute::like;
-use super::{Flag, Surroundings, mesh};
-use crate::cache::Cache;
-use crate::domain::Domain;
-use crate::hosts::host_names;
-use crate::istio::place;
-use crate::resource::REQUEST;
-use crate::status::{Problem, cannot_begin, unsupported};
-use crate::workloads::Workloads;
-use crate::{headroom, proxies};
+use machine::action::Request;
 use machine::checks::Questions;
-use machine::observation::{Headroom, Observation, Place, Request};
+use machine::fleet::ledger::Fleet;
+use machine::observation::{Headroom, Keeper, Observation, Workload};
+use machine::reason::{Problem, Reason};
 use machine::spec::Spec;
-use machine::status::{Phase, Status};
-use service::clock::now_ms;
-use service::{Hub, Post};
+use machine::status::Phase;
+use machine::time::UnixMs;
+use service::Hub;
+use service::clock::now;
 
-/// One look at everything that concerns the flag.
-pub(super) struct Look {
-    pub(super) now_ms: u64,
+use super::{Context, Reconciler};
+use crate::cache::Cache;
+use crate::headroom;
+use crate::providers::{ProxySet, Subject, provider};
+use crate::resource::REQUEST;
+use crate::status::cannot_begin;
+use crate::workloads::{Objects, Workloads};
+
+/// What one look has shown.
+pub(super) struct Seen {
+    pub(super) now: UnixMs,
+    /// The spec in force; the one of the resource where none was ever valid.
     pub(super) spec: Spec,
+    pub(super) objects: Objects,
     pub(super) workloads: Workloads,
+    /// The proxies that have to ack.
     pub(super) expected: BTreeSet<String>,
-    /// Who is sent its record.
-    pub(super) audience: BTreeSet<String>,
-    pub(super) problem: Option<Problem>,
-    pub(super) seen: Observation,
+    pub(super) observation: Observation,
 }
 
-impl Flag {
-    pub(super) fn look(&mut self, claimed: Option<&str>, around: &Surroundings<'_>) -> Look {
-        let now_ms = now_ms();
-        let namespace = self.resource.namespace().unwrap_or_default();
-        let taken = self.resource.uid().and_then(|uid| around.taken.get(&uid));
-        let mut wrong = self.resource.spec.validate();
-        let reason = if wrong.is_empty() && taken.is_some() { "HostTaken" } else { "InvalidSpec" };
-        // Both together would be refused by every proxy that is sent both.
-        wrong.extend(taken.cloned());
-        let valid = wrong.is_empty().then(|| self.resource.spec.0.clone());
-        self.spec = valid.or_else(|| self.spec.take());
+impl Reconciler {
+    pub(super) fn observe(&mut self, claimed: Option<&str>, context: &Context<'_>) -> Seen {
+        let (now, namespace) = (now(), self.namespace());
+        // Those of a pass before are out of date.
+        self.gathered.clear();
+        let invalid = self.validate(context);
         let spec = self.spec.as_ref().unwrap_or(&self.resource.spec).clone();
-        let callers = spec.all_callers();
-        let gateways = callers.gateways.iter().filter_map(|gateway| gateway.namespace.as_ref());
-        let others: BTreeSet<&String> = callers.namespaces.iter().chain(gateways).collect();
-        let objects = around.cache.near(&namespace, others);
+        let objects = near(&namespace, &spec, context.cache);
         let workloads = Workloads::find(&namespace, &spec, &objects);
-        let before = self.machine.record.as_ref();
-        let (spec, place, expected, audience) = if spec.routing.in_mesh() {
-            around.mesh.istio.want(spec.routing.provider);
-            let versions = known_versions(&self.machine, &workloads, &spec.version);
-            let expected = proxies::expected_in_mesh(&namespace, &spec, &workloads, &objects.pods);
-            let mut audience = proxies::audience_in_mesh(&namespace, &spec, &objects.pods);
-            audience.extend(expected.iter().cloned());
-            let place = place::place(&namespace, &spec, &objects.services, before);
-            (
-                place::complete(around.domain, &namespace, &spec, &objects.services, &versions, before),
-                place,
-                expected,
-                audience,
-            )
-        } else {
-            let spec = with_hosts(around.domain, &spec, &namespace);
-            let expected = proxies::expected(&namespace, &spec, &objects.pods);
-            (spec, Place::default(), expected.clone(), expected)
+        let versions = self.versions(now, &workloads);
+        if spec.routing.in_mesh() {
+            context.mesh.istio.want(spec.routing.provider);
+        }
+        let subject = Subject {
+            now,
+            name: &self.name,
+            namespace: &namespace,
+            resource: &self.resource,
+            spec: &spec,
+            status: &self.status,
+            objects: &objects,
+            workloads: &workloads,
+            versions: &versions,
+            unwritten: self.unwritten.as_deref(),
         };
-        let spec_error = (!wrong.is_empty()).then(|| wrong.join("; "));
-        let invalid = spec_error.clone().filter(|_| self.spec.is_none());
-        let problem = |reason, message| Problem { reason, message };
-        // Who shares a Service has the same hosts, too.
-        let found = claimed.map(|message| problem("ServiceTaken", message.to_owned()));
-        let found = found.or_else(|| invalid.map(|message| problem(reason, message)));
-        let found = found.or_else(|| unsupported(&spec));
-        let found = found.or_else(|| mesh::problem(&self.name, &namespace, &spec, around));
-        let found = found.or_else(|| workloads.errors.first().map(|message| problem("Workloads", message.clone())));
-        let versions = self.versions(now_ms, &workloads);
-        let status = &self.machine;
-        let routes = mesh::routes(&namespace, &spec, status, &versions, self.unwritten.as_ref(), around);
-        let found = found.or_else(|| cannot_begin(&spec, status, &versions)).or_else(|| self.refused.clone());
-        let asked = status.asked();
-        let fleet = status.record.as_ref().map(|record| around.hub.fleet(now_ms, record, &expected, &asked));
-        let mut fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
-        around.cache.name_strangers(&mut fleet.strangers);
-        let seen = Observation {
-            checks: around.checks.look(now_ms, &self.name, Questions::of(&spec, status), &fleet),
-            headroom: self.headroom(&namespace, &spec, &workloads, around.cache),
-            versions,
+        let by = provider(&spec);
+        let ProxySet { expected, audience } = by.proxies(&subject);
+        let problem = self.problem(claimed, invalid.as_ref(), &subject, context);
+        let fleet = self.fleet(now, &expected, context);
+        let observation = Observation {
+            checks: context.checks.look(now, &self.name, Questions::of(&spec, &self.status), &fleet),
+            headroom: self.headroom(&namespace, &spec, &workloads, context.cache),
             fleet,
-            request: self.request(around.hub),
-            spec_error,
-            place,
-            routes,
+            request: self.request(context.hub),
+            spec_unknown: self.spec.is_none(),
+            spec_error: invalid.map(|problem| problem.message),
+            namespace: by.namespace(&subject),
+            services: by.services(&subject, context),
+            audience: Some(audience),
+            problem,
+            routes: by.routes(&subject, context),
+            keeper: Keeper::Platform,
+            versions,
         };
-        Look { now_ms, spec, workloads, expected, audience, problem: found, seen }
+        Seen { now, spec, objects, workloads, expected, observation }
     }
 
-    fn versions(&mut self, now_ms: u64, workloads: &Workloads) -> BTreeMap<String, machine::observation::Workload> {
+    /// What is wrong with the spec as it is now. If nothing is, it is in force.
+    fn validate(&mut self, context: &Context<'_>) -> Option<Problem> {
+        let taken = self.resource.uid().and_then(|uid| context.taken.get(&uid));
+        let mut wrong = self.resource.spec.validate();
+        let reason = if wrong.is_empty() && taken.is_some() { Reason::HostTaken } else { Reason::InvalidSpec };
+        // Both flags together would be refused by every proxy that is sent both.
+        wrong.extend(taken.cloned());
+        if wrong.is_empty() {
+            self.spec = Some(self.resource.spec.0.clone());
+            return None;
+        }
+        Some(Problem::new(reason, wrong.join("; ")))
+    }
+
+    /// What has to be put right outside of the state machine; the first that was found.
+    fn problem(
+        &self,
+        claimed: Option<&str>,
+        invalid: Option<&Problem>,
+        subject: &Subject<'_>,
+        context: &Context<'_>,
+    ) -> Option<Problem> {
+        // Who shares a Service has the same hosts, too.
+        let taken = claimed.map(|message| Problem::new(Reason::ServiceTaken, message));
+        let unusable = || invalid.filter(|_| self.spec.is_none()).cloned();
+        let workloads = || subject.workloads.errors.first().map(|message| Problem::new(Reason::Workloads, message));
+        taken
+            .or_else(unusable)
+            .or_else(|| provider(subject.spec).problem(subject, context))
+            .or_else(workloads)
+            .or_else(|| cannot_begin(subject.spec, &self.status, subject.versions))
+            .or_else(|| self.refused.clone())
+    }
+
+    fn versions(&mut self, now: UnixMs, workloads: &Workloads) -> BTreeMap<String, Workload> {
         let mut versions = BTreeMap::new();
         for version in workloads.versions() {
             let mut workload = workloads.observe(version);
             if workload.ready {
-                workload.ready_since = Some(*self.ready_since.entry(version.to_owned()).or_insert(now_ms));
+                workload.ready_since = Some(*self.ready_since.entry(version.to_owned()).or_insert(now));
             } else {
                 self.ready_since.remove(version);
             }
@@ -115,18 +130,28 @@ impl Flag {
         versions
     }
 
+    fn fleet(&self, now: UnixMs, expected: &BTreeSet<String>, context: &Context<'_>) -> Fleet {
+        let asked = self.status.asked();
+        let fleet = self.status.record.as_ref().map(|record| context.hub.fleet(now, record, expected, &asked));
+        let mut fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
+        context.cache.name_callers(&mut fleet.unmanaged);
+        fleet
+    }
+
+    /// Whether there is room for a version that is about to be started.
     fn headroom(&self, namespace: &str, spec: &Spec, workloads: &Workloads, cache: &Cache) -> Headroom {
-        let asks = self.machine.switch.as_ref();
-        let asks = asks.filter(|switch| self.machine.phase == Phase::Coexisting && switch.headroom_at.is_none());
-        asks.map_or(Headroom::Unknown, |switch| {
-            let scales = workloads.start(&switch.to, like(spec, &self.machine));
+        let starts = self.status.switch.as_ref();
+        let starts = starts.filter(|switch| self.status.phase == Phase::Coexisting && switch.headroom_at.is_none());
+        starts.map_or(Headroom::Unknown, |switch| {
+            let like = self.status.strength_of_new(spec.coexistence.replicas);
+            let scales = workloads.start(&switch.to, like);
             headroom::look(namespace, &switch.to, &scales, &cache.room(namespace))
         })
     }
 
     /// What people ask for, by the annotation or through the flag service.
     fn request(&self, hub: &Hub) -> Option<Request> {
-        let answered = self.machine.last_request.as_ref().map(|last| last.id.as_str());
+        let answered = self.status.last_request.as_ref().map(|last| last.id.as_str());
         let annotated = self.resource.annotations().get(REQUEST);
         let annotated = annotated.and_then(|text| serde_json::from_str::<Request>(text).ok());
         let annotated = annotated.filter(|request| Some(request.id.as_str()) != answered);
@@ -134,27 +159,10 @@ impl Flag {
     }
 }
 
-/// Every version that a record may name.
-fn known_versions(machine: &Status, workloads: &Workloads, wanted: &str) -> BTreeSet<String> {
-    let recorded = machine.record.iter().flat_map(|record| &record.versions);
-    let found = workloads.versions().into_iter().map(str::to_owned);
-    found.chain(recorded.cloned()).chain([wanted.to_owned()]).collect()
-}
-
-/// The spec with the names of its Services that their callers may use.
-fn with_hosts(domain: &Domain, spec: &Spec, namespace: &str) -> Spec {
-    let mut named = spec.clone();
-    for service in &mut named.services {
-        service.hosts = host_names(domain, spec, service, namespace);
-    }
-    named
-}
-
-/// Whose reports a flag waits for: while acks or quiet are to be seen everybody's, otherwise those of
-/// the proxies that have not acked.
-pub(super) fn awaited(machine: &Status, look: &Look) -> BTreeSet<String> {
-    if Post::watches(machine.phase) {
-        return look.expected.clone();
-    }
-    look.seen.fleet.laggards.iter().map(|laggard| laggard.proxy.clone()).collect()
+/// What is in the namespace of a flag, and the pods of its callers.
+fn near(namespace: &str, spec: &Spec, cache: &Cache) -> Objects {
+    let callers = spec.all_callers();
+    let gateways = callers.gateways.iter().filter_map(|gateway| gateway.namespace.as_ref());
+    let others: BTreeSet<&String> = callers.namespaces.iter().chain(gateways).collect();
+    cache.near(namespace, others)
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use cluster::domain::Domain;
 use cluster::gateway_api::attach::all;
-use cluster::gateway_api::check::{Found, managed, user_provided};
+use cluster::gateway_api::check::{GatewayObjects, managed, user_provided};
 use cluster::gateway_api::routes::{http_route, routed, service};
-use cluster::istio::check::Wanted;
-use cluster::istio::object::{HTTPRoute, Object};
+use cluster::istio::check::RouteNeeds;
+use cluster::istio::object::{HTTPRoute, MeshObject};
 use cluster::prune::Trim;
 use k8s_openapi::api::core::v1::Service;
-use machine::observation::RouteProblem;
+use machine::reason::Problem;
 use machine::spec::Attachment;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ fn named(ports: &[i32], gateways: &[&str]) -> (Vec<String>, Vec<String>) {
 }
 
 /// The route of one Gateway, as it is written.
-fn written(gateway: &str) -> Object<HTTPRoute> {
+fn written(gateway: &str) -> MeshObject<HTTPRoute> {
     let (whole, gateways) = (whole(&[80]), attachments(&[gateway]));
     let (found, wrong) = all("shop", &whole, &gateways);
     assert_eq!(wrong, Vec::<String>::new());
@@ -138,16 +138,16 @@ fn a_gateway_of_another_service_is_not_its_own() {
 
 /// The check of namespace shop with these Gateways in the spec, and these HTTPRoutes there.
 fn checked(
-    check: fn(&Wanted<'_>, &Found) -> Option<RouteProblem>,
+    check: fn(&RouteNeeds<'_>, &GatewayObjects) -> Option<Problem>,
     gateways: &[&str],
-    http: Vec<Object<HTTPRoute>>,
-) -> Option<RouteProblem> {
+    http: Vec<MeshObject<HTTPRoute>>,
+) -> Option<Problem> {
     let (versions, callers) = (["v1", "v2"].map(String::from).into(), BTreeSet::from(["shop".to_owned()]));
     let whole = whole(&[80]);
     let of_version =
         |version| Arc::new(parse(&serde_json::to_string(&service("shop", &whole, "version", version)).unwrap()));
     let services = ["v1", "v2"].map(of_version).into_iter().chain([Arc::new(whole.clone())]).collect();
-    let wanted = Wanted {
+    let wanted = RouteNeeds {
         domain: &Domain::default(),
         namespace: "shop",
         service: "reviews",
@@ -158,7 +158,10 @@ fn checked(
         callers: &callers,
         gateways: &attachments(gateways),
     };
-    check(&wanted, &Found { http: http.into_iter().map(Arc::new).collect(), services, ..Found::default() })
+    check(
+        &wanted,
+        &GatewayObjects { http: http.into_iter().map(Arc::new).collect(), services, ..GatewayObjects::default() },
+    )
 }
 
 #[test]
@@ -173,7 +176,7 @@ fn routes_of_gateways_that_the_spec_has_are_no_conflict_and_others_are() {
     // Taken out of the spec, nobody changes it any more.
     for check in [managed, user_provided] {
         let left = checked(check, &[], vec![written(gateway), written_for_the_service()]).unwrap();
-        assert_eq!(left.reason, "RouteConflict");
+        assert_eq!(left.reason.name(), "RouteConflict");
         let why = "spec.routing.gateways does not ask for it any more: delete it";
         assert!(left.message.starts_with("HTTPRoute shop/versionflag-reviews-80-gateway-"), "{}", left.message);
         assert!(left.message.ends_with(why), "{}", left.message);
@@ -192,10 +195,10 @@ fn routes_of_gateways_that_the_spec_has_are_no_conflict_and_others_are() {
     assert_eq!(past.message, "HTTPRoute shop/theirs leads past the flag of Service reviews: it has no rule for v2");
 
     let unclear = checked(managed, &["name: public, port: 82"], vec![]).unwrap();
-    assert_eq!(unclear.reason, "InvalidGateway");
+    assert_eq!(unclear.reason.name(), "InvalidGateway");
 }
 
-fn written_for_the_service() -> Object<HTTPRoute> {
+fn written_for_the_service() -> MeshObject<HTTPRoute> {
     let whole = whole(&[80]);
     let (found, _) = all("shop", &whole, &[]);
     http_route("shop", "reviews", found.first().unwrap(), HEADER, &record("reviews", 5, "v1", &["v1", "v2"]))
@@ -230,19 +233,19 @@ fn what_a_gateway_says_is_told(#[case] status: &str, #[case] expected: Option<(&
     let text = format!(
         "{{metadata: {{name: it, namespace: shop, generation: 3, labels: {{{labels}}}}}, status: {{{status}}}}}"
     );
-    let mut route: Object<HTTPRoute> = parse(&text);
+    let mut route: MeshObject<HTTPRoute> = parse(&text);
     // It outlives what is dropped of objects that are watched, here and only here.
     route.trim();
     let (whole, gateways) = (whole(&[80]), attachments(&["name: public, namespace: edge"]));
     let (found, _) = all("shop", &whole, &gateways);
     let problem = found[1].refusal(&route);
-    let (reason, message) = problem.as_ref().map_or(("", ""), |it| (it.reason, it.message.as_str()));
+    let (reason, message) = problem.as_ref().map_or(("", ""), |it| (it.reason.name(), it.message.as_str()));
     let (expected_reason, words) = expected.unwrap_or_default();
     assert_eq!(reason, expected_reason, "{message}");
     assert!(message.contains(words), "{message}");
     // A route of the Service itself has no Gateway.
     assert_eq!(found[0].refusal(&route), None);
-    let mut theirs: Object<HTTPRoute> = parse(&text.replace(labels, ""));
+    let mut theirs: MeshObject<HTTPRoute> = parse(&text.replace(labels, ""));
     theirs.trim();
     assert_eq!(theirs.status, Value::Null);
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use cluster::domain::Domain;
 use cluster::gateway_api::attach::Attached;
-use cluster::gateway_api::check::{Found, managed, user_provided};
+use cluster::gateway_api::check::{GatewayObjects, managed, user_provided};
 use cluster::gateway_api::routes::{
     as_object, clusters, has_endpoints, http_route, route_name, routed, service, service_name, version_of,
 };
-use cluster::istio::check::Wanted;
+use cluster::istio::check::RouteNeeds;
 use cluster::istio::object::contains;
-use cluster::istio::place::complete;
+use cluster::service_facts::ServicePlace;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -30,14 +30,14 @@ fn of_port(port: i32) -> Attached<'static> {
 }
 
 /// Namespace shop, with reviews on one port.
-fn plain() -> Found {
-    let mut found = Found::default();
+fn plain() -> GatewayObjects {
+    let mut found = GatewayObjects::default();
     found.services.push(object("shop/reviews", "{selector: {app: reviews}, ports: [{port: 80, name: http}]}"));
     found
 }
 
 /// The same with Services of two versions that somebody else wrote.
-fn with_versions() -> Found {
+fn with_versions() -> GatewayObjects {
     let mut found = plain();
     for version in ["v1", "v2"] {
         let spec = format!("{{selector: {{app: reviews, version: {version}}}, ports: [{{port: 80}}]}}");
@@ -47,13 +47,13 @@ fn with_versions() -> Found {
 }
 
 /// From v1 to v2, with callers in shop and web.
-fn wanted_of(active: &'static str) -> Wanted<'static> {
+fn wanted_of(active: &'static str) -> RouteNeeds<'static> {
     type Names = (Domain, BTreeSet<String>, BTreeSet<String>);
     static NAMES: std::sync::OnceLock<Names> = std::sync::OnceLock::new();
     let set = |all: [&str; 2]| all.map(String::from).into();
     let (domain, versions, callers) =
         NAMES.get_or_init(|| (Domain::default(), set(["v1", "v2"]), set(["shop", "web"])));
-    Wanted {
+    RouteNeeds {
         domain,
         namespace: "shop",
         service: "reviews",
@@ -97,7 +97,7 @@ fn what_is_written_leads_to_each_version_and_the_rest_to_the_active_one() {
     assert_eq!(serde_json::to_value(&of_version).unwrap()["apiVersion"], "v1");
 
     // It is no conflict, also beside the Services of versions.
-    let mut all = Found { http: vec![Arc::new(written)], ..plain() };
+    let mut all = GatewayObjects { http: vec![Arc::new(written)], ..plain() };
     for version in ["v1", "v2"] {
         let text = serde_json::to_string(&service("shop", &found.services[0], "version", version)).unwrap();
         all.services.push(Arc::new(parse(&text)));
@@ -152,8 +152,8 @@ fn clusters_of_every_service_that_stands_for_a_version_are_known() {
     let versions = BTreeSet::from(["v1".to_owned()]);
     for (provider, count) in [("GatewayAPI", 1), ("Istio", 0)] {
         let spec = spec(&format!(", routing: {{provider: {provider}}}"));
-        let complete = complete(&Domain::default(), "shop", &spec, &found.services, &versions, None);
-        assert_eq!(complete.services[0].clusters.len(), count, "{provider}");
+        let place = ServicePlace { domain: &Domain::default(), namespace: "shop", services: &found.services };
+        assert_eq!(place.in_mesh(&spec, &versions, None)["reviews"].clusters.len(), count, "{provider}");
     }
 }
 
@@ -191,7 +191,7 @@ fn another_route_of_the_service_is_named(#[case] name: &str, #[case] parents: &s
         let problem = managed(&wanted_of("v1"), &found);
         assert_eq!(problem.is_some(), conflict, "{problem:?}");
         if let Some(problem) = problem {
-            assert_eq!(problem.reason, "RouteConflict");
+            assert_eq!(problem.reason.name(), "RouteConflict");
             assert!(problem.message.starts_with(&format!("{kind} {name} ")), "{}", problem.message);
         }
     }
@@ -234,7 +234,7 @@ fn a_service_that_has_a_name_that_is_needed_has_to_select_the_same() {
         assert_eq!(problem.is_some(), conflict, "{selector}: {problem:?}");
         if let Some(problem) = problem {
             assert!(problem.message.starts_with("Service shop/reviews-v2 has a name"), "{}", problem.message);
-            assert_eq!(parse::<Value>(&problem.snippet)["selector"]["version"], "v2");
+            assert_eq!(parse::<Value>(&problem.fix)["selector"]["version"], "v2");
         }
     }
 }
@@ -270,7 +270,7 @@ fn every_version_needs_a_rule_of_the_operators(#[case] rules: &[&str], #[case] w
     assert_eq!(problem.is_some(), why.is_some(), "{problem:?}");
     if let Some((problem, why)) = problem.zip(why) {
         let reason = if why.contains("resolve") { "RouteMissing" } else { "RouteDefault" };
-        assert_eq!(problem.reason, reason);
+        assert_eq!(problem.reason.name(), reason);
         assert!(problem.message.contains(why), "{}", problem.message);
     }
 }
@@ -282,13 +282,16 @@ fn what_is_missing_is_given_as_it_has_to_be() {
     for version in ["v1", "v2"] {
         let problem = user_provided(&wanted_of("v1"), &found).unwrap();
         assert_eq!(problem.message, format!("there is no Service for {version} of Service reviews"));
-        found.services.push(Arc::new(parse(&problem.snippet)));
+        found.services.push(Arc::new(parse(&problem.fix)));
     }
     let problem = user_provided(&wanted_of("v1"), &found).unwrap();
     assert_eq!(problem.message, "there is no HTTPRoute for port 80 of Service reviews");
-    let mut route: Value = parse(&problem.snippet);
+    let mut route: Value = parse(&problem.fix);
     let complete = parse(&route.to_string());
-    assert_eq!(user_provided(&wanted_of("v1"), &Found { http: vec![Arc::new(complete)], ..found.clone() }), None);
+    assert_eq!(
+        user_provided(&wanted_of("v1"), &GatewayObjects { http: vec![Arc::new(complete)], ..found.clone() }),
+        None
+    );
     // One that began with a path of its own.
     route["spec"]["rules"] = json!([{
         "matches": [{ "path": { "type": "PathPrefix", "value": "/a" }, "headers": [{ "name": "user", "value": "me" }] }],
@@ -298,7 +301,7 @@ fn what_is_missing_is_given_as_it_has_to_be() {
     loop {
         found.http = vec![Arc::new(parse(&route.to_string()))];
         let Some(problem) = user_provided(&wanted_of("v1"), &found) else { break };
-        let more: Value = parse(&problem.snippet);
+        let more: Value = parse(&problem.fix);
         route["spec"]["rules"].as_array_mut().unwrap().push(more["rules"][0].clone());
         steps += 1;
         assert!(steps < 9, "{route}");
@@ -313,7 +316,7 @@ fn two_routes_of_a_port_are_told_and_two_ports_may_have_one_each() {
         found.http.push(object(name, &provided(&[V1, V2, DEFAULT])));
     }
     let problem = user_provided(&wanted_of("v1"), &found).unwrap();
-    assert_eq!(problem.reason, "RouteConflict");
+    assert_eq!(problem.reason.name(), "RouteConflict");
     assert!(problem.message.starts_with("HTTPRoute shop/one and HTTPRoute web/two both"), "{}", problem.message);
     let of_port = |port: u16| {
         provided(&[V1, V2, DEFAULT]).replace("namespace: shop}]", &format!("namespace: shop, port: {port}}}]"))
@@ -346,9 +349,9 @@ fn a_gateway_that_leads_past_the_flag_is_named(#[case] rules: &[&str], #[case] w
     let problem = managed(&wanted_of("v1"), &found);
     assert_eq!(problem.is_some(), why.is_some(), "{problem:?}");
     if let Some((problem, why)) = problem.zip(why) {
-        assert_eq!(problem.reason, "RouteConflict");
+        assert_eq!(problem.reason.name(), "RouteConflict");
         assert!(problem.message.starts_with("HTTPRoute web/gateway leads past the flag"), "{}", problem.message);
         assert!(problem.message.contains(why), "{}", problem.message);
-        assert!(problem.snippet.contains("mine-v1"), "{}", problem.snippet);
+        assert!(problem.fix.contains("mine-v1"), "{}", problem.fix);
     }
 }

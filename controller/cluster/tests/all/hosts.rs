@@ -4,13 +4,14 @@ use cluster::domain::Domain;
 use cluster::hosts::taken;
 use cluster::reading::Reading;
 use machine::status::Status;
+use machine::time::UnixMs;
 use rstest::rstest;
 use serde_json::{Value, json};
 
 /// A flag of its own Service, created in this second, whose proxies have these hosts already.
 fn flag(name: &str, second: u8, spec: Value, recorded: &[&str]) -> Reading {
     let (namespace, name) = name.split_once('/').unwrap();
-    let mut status = Status::new(name, name, 1);
+    let mut status = Status::new(name, name, UnixMs(1));
     let record = json!({
         "uid": name, "name": name, "epoch": 1, "active": "v1", "versions": ["v1"],
         "members": [{ "service": name, "hosts": recorded }],

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use cluster::lease::{Seen, Verdict, evaluate, went_back};
+use cluster::lease::{ElectionStep, LeaseView, evaluate, went_back};
 use rstest::rstest;
 
 #[rstest]
-#[case::nobody_ever(None, Verdict::Take)]
-#[case::given_back(Some(("", 0)), Verdict::Take)]
-#[case::ours(Some(("me", 3_600)), Verdict::Renew)]
-#[case::theirs(Some(("other", 0)), Verdict::Follow)]
-#[case::theirs_still(Some(("other", 14)), Verdict::Follow)]
-#[case::theirs_no_more(Some(("other", 15)), Verdict::Take)]
-fn who_is_silent_for_a_term_acts_no_more(#[case] lease: Option<(&str, u64)>, #[case] verdict: Verdict) {
-    let seen = lease.map(|(holder, s)| Seen { holder: holder.to_owned(), unchanged: Duration::from_secs(s) });
+#[case::nobody_ever(None, ElectionStep::Take)]
+#[case::given_back(Some(("", 0)), ElectionStep::Take)]
+#[case::ours(Some(("me", 3_600)), ElectionStep::Renew)]
+#[case::theirs(Some(("other", 0)), ElectionStep::Follow)]
+#[case::theirs_still(Some(("other", 14)), ElectionStep::Follow)]
+#[case::theirs_no_more(Some(("other", 15)), ElectionStep::Take)]
+fn who_is_silent_for_a_term_acts_no_more(#[case] lease: Option<(&str, u64)>, #[case] verdict: ElectionStep) {
+    let seen = lease.map(|(holder, s)| LeaseView { holder: holder.to_owned(), unchanged: Duration::from_secs(s) });
     assert_eq!(evaluate("me", seen.as_ref()), verdict);
 }
 

@@ -18,5 +18,6 @@ mod proxies;
 mod prune;
 mod reading;
 mod resource;
+mod service_facts;
 mod status;
 mod workloads;

@@ -1,6 +1,6 @@
 //! Which pods' proxies have to ack.
 
-use cluster::proxies::{audience_in_mesh, expected, expected_in_mesh, name_strangers};
+use cluster::proxies::{audience_in_mesh, expected, expected_in_mesh, name_callers};
 use cluster::workloads::Workloads;
 use rstest::rstest;
 
@@ -165,13 +165,13 @@ fn a_sidecar_has_to_ack(
 fn a_caller_without_a_filter_is_called_by_its_pod() {
     let mut cluster = Cluster::default();
     cluster.pod_in("shop", "plain", "labels: {}", "{phase: Running, podIP: 10.0.0.7, podIPs: [{ip: 'fd00::7'}]}");
-    let stranger = |from: &str| machine::fleet::unmanaged::Stranger {
+    let stranger = |from: &str| machine::fleet::unmanaged::UnmanagedCaller {
         at: "v1-a".to_owned(),
         from: from.to_owned(),
         per_second: 1,
     };
     let mut strangers = ["10.0.0.7", "[fd00::7]", "10.0.0.8", "", "no address"].map(stranger);
-    name_strangers(&mut strangers, cluster.objects.pods.iter());
+    name_callers(&mut strangers, cluster.objects.pods.iter());
     let named = strangers.each_ref().map(|stranger| stranger.from.as_str());
     assert_eq!(named, ["plain.shop (10.0.0.7)", "plain.shop ([fd00::7])", "10.0.0.8", "", "no address"]);
 }

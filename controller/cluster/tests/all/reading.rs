@@ -2,6 +2,7 @@
 
 use cluster::reading::{Reading, Unreadable};
 use machine::status::Status;
+use machine::time::UnixMs;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ fn with(mut value: Value, field: &str, to: Value) -> Value {
 }
 
 fn machine(uid: &str) -> Value {
-    serde_json::to_value(Status::new(uid, "shop/reviews", 1)).unwrap()
+    serde_json::to_value(Status::new(uid, "shop/reviews", UnixMs(1))).unwrap()
 }
 
 fn unreadable(value: Value) -> Unreadable {
@@ -74,12 +75,12 @@ const SPEC: &str = "the spec is not one that this controller understands";
 )]
 fn what_cannot_be_read_says_why(#[case] value: Value, #[case] reason: &str, #[case] message: &str) {
     let found = unreadable(value);
-    assert_eq!(found.problem.reason, reason);
+    assert_eq!(found.problem.reason.name(), reason);
     assert!(found.problem.message.starts_with(message), "{}", found.problem.message);
     assert!(!found.problem.message.contains(", expected"), "{}", found.problem.message);
     assert_eq!(found.services, ["reviews"]);
 
-    let patch = found.patch(5_000).unwrap();
+    let patch = found.patch(UnixMs(5_000)).unwrap();
     assert_eq!(patch["metadata"], json!({ "resourceVersion": "7" }));
     let status = patch["status"].as_object().unwrap();
     assert_eq!(status.keys().collect::<Vec<_>>(), ["blockedBy", "conditions"]);
@@ -100,7 +101,7 @@ fn what_is_wrong_is_written_once_and_other_conditions_stay() {
         "machine": "x",
     });
     let mut value = flag(spec(), said);
-    let patch = unreadable(value.clone()).patch(5_000).unwrap();
+    let patch = unreadable(value.clone()).patch(UnixMs(5_000)).unwrap();
     let conditions = patch["status"]["conditions"].as_array().unwrap();
     let shown: Vec<_> =
         conditions.iter().map(|one| (&one["type"], &one["status"], &one["lastTransitionTime"])).collect();
@@ -112,7 +113,7 @@ fn what_is_wrong_is_written_once_and_other_conditions_stay() {
     for (field, to) in patch["status"].as_object().unwrap() {
         value["status"][field] = to.clone();
     }
-    assert_eq!(unreadable(value).patch(9_000), None);
+    assert_eq!(unreadable(value).patch(UnixMs(9_000)), None);
 }
 
 #[test]

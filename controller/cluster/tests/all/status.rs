@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use cluster::resource::{ResourceStatus, Role};
-use cluster::status::{Problem, Seen, cannot_begin, derive, unsupported};
+use cluster::resource::{ResourceStatus, VersionRole};
+use cluster::status::{StatusInputs, cannot_begin, derive, unsupported};
 use cluster::workloads::Workloads;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use machine::checks::Answers;
 use machine::fleet::ledger::Fleet;
-use machine::observation::{RouteProblem, Workload};
+use machine::observation::{Observation, Workload};
+use machine::reason::Problem;
+use machine::record::Draft;
 use machine::spec::Spec;
 use machine::status::Status;
+use machine::time::UnixMs;
 use rstest::rstest;
 
 use crate::objects::{Cluster, parse, spec};
@@ -36,7 +39,7 @@ struct World {
     fleet: Fleet,
     workloads: Workloads,
     problem: Option<Problem>,
-    routes: Option<RouteProblem>,
+    routes: Option<Problem>,
     checks: Answers,
     before: Option<ResourceStatus>,
 }
@@ -51,7 +54,9 @@ fn world(machine: &str) -> World {
         versions.extend(machine.target_version.clone());
         versions.extend(machine.switch.iter().filter(|one| one.removed_at.is_none()).map(|one| one.from.clone()));
         let active = machine.active_version.clone();
-        machine.record = machine::plan::record_of("u", "shop/reviews", 7, &active, &versions, None, &spec).seal().ok();
+        let draft =
+            Draft { uid: "u", name: "shop/reviews", epoch: 7, active: &active, versions: &versions, preview: None };
+        machine.record = draft.record(&spec, &Observation::unknown()).seal().ok();
     }
     let fleet = Fleet { acked: 2, ..Fleet::unknown(2) };
     let workloads = Workloads::find("shop", &spec, &cluster.objects);
@@ -59,11 +64,11 @@ fn world(machine: &str) -> World {
 }
 
 impl World {
-    fn status(&self, now_ms: u64) -> ResourceStatus {
+    fn status(&self, now: u64) -> ResourceStatus {
         let names = self.workloads.versions();
         let versions = names.into_iter().map(|name| (name.to_owned(), self.workloads.observe(name))).collect();
-        derive(&Seen {
-            now_ms,
+        derive(&StatusInputs {
+            now: UnixMs(now),
             generation: Some(4),
             spec: &self.spec,
             machine: &self.machine,
@@ -186,7 +191,7 @@ fn what_is_not_built_is_said() {
 #[case::another_serves(&["v2"], false, true)]
 #[case::it_has_begun(&["v2"], true, false)]
 fn a_flag_begins_with_what_serves(#[case] ready: &[&str], #[case] begun: bool, #[case] refused: bool) {
-    let machine = if begun { world(STABLE).machine } else { Status::new("u", "shop/reviews", 0) };
+    let machine = if begun { world(STABLE).machine } else { Status::new("u", "shop/reviews", UnixMs(0)) };
     let workload = |version: &&str| ((*version).to_owned(), Workload { ready: true, ..Workload::default() });
     let spec = Spec { version: "v1".to_owned(), ..spec("") };
     let message = cannot_begin(&spec, &machine, &ready.iter().map(workload).collect()).map(|problem| problem.message);
@@ -214,13 +219,17 @@ fn a_condition_keeps_its_time_while_its_status_does() {
 fn versions_have_roles_and_what_serves_is_protected() {
     let shown = |machine: &str| {
         let status = world(machine).status(1_000_000);
-        let roles: BTreeMap<String, Role> = status.versions.iter().map(|one| (one.name.clone(), one.role)).collect();
+        let roles: BTreeMap<String, VersionRole> =
+            status.versions.iter().map(|one| (one.name.clone(), one.role)).collect();
         (roles.into_values().collect::<Vec<_>>(), status.protected_workloads)
     };
     let (v1, v2) = ("Deployment/reviews-v1".to_owned(), "Deployment/reviews-v2".to_owned());
-    assert_eq!(shown(STARTING), (vec![Role::Active, Role::Target, Role::Other], vec![v1.clone()]));
-    assert_eq!(shown(SETTLING), (vec![Role::Old, Role::Active, Role::Other], vec![v1, v2.clone()]));
-    assert_eq!(shown(DONE), (vec![Role::Other, Role::Active, Role::Other], vec![v2]));
+    assert_eq!(shown(STARTING), (vec![VersionRole::Active, VersionRole::Target, VersionRole::Other], vec![v1.clone()]));
+    assert_eq!(
+        shown(SETTLING),
+        (vec![VersionRole::Old, VersionRole::Active, VersionRole::Other], vec![v1, v2.clone()])
+    );
+    assert_eq!(shown(DONE), (vec![VersionRole::Other, VersionRole::Active, VersionRole::Other], vec![v2]));
     let status = world(STABLE).status(1_000_000);
     let one = status.versions.iter().find(|one| one.name == "v2").unwrap();
     assert_eq!((one.ready, one.replicas), (true, 3));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{Check, Spec, When};
 use crate::status::{Phase, Status};
+use crate::time::UnixMs;
 
 /// What is known of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +30,8 @@ pub struct Answer {
     pub verdict: Verdict,
     /// The numbers behind it, or why there are none.
     pub message: String,
-    /// Since when it has been so, in Unix milliseconds.
-    pub since: u64,
+    /// Since when it has been so.
+    pub since: UnixMs,
 }
 
 /// The last verdicts by the names of the checks.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::traffic::{Move, Overlap, Sum, Tracks, Traffic};
-use crate::fleet::unmanaged::{Flows, Stranger};
+use crate::fleet::unmanaged::{UnmanagedCaller, UnmanagedFlows};
 use flag::answers::Answers;
 use flag::count::Totals;
 use flag::instance::FlagState;
@@ -76,8 +76,8 @@ pub struct Fleet {
     /// Requests to the old version.
     pub old: Quiet,
     /// Who reaches the old version past all filters.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub strangers: Vec<Stranger>,
+    #[serde(default, rename = "strangers", skip_serializing_if = "Vec::is_empty")]
+    pub unmanaged: Vec<UnmanagedCaller>,
     /// Responses that came from another version than the intended one.
     pub unroutable: u64,
     /// The highest epoch that any proxy reported.
@@ -102,7 +102,7 @@ impl Fleet {
             config_laggards: vec![],
             route_laggards: vec![],
             old: Quiet::Unknown,
-            strangers: vec![],
+            unmanaged: vec![],
             unroutable: 0,
             highest_epoch: 0,
             sent: BTreeMap::new(),
@@ -131,7 +131,7 @@ struct Proxy {
     runs: BTreeMap<(String, String), Run>,
     /// By uid: the record in effect, and since when.
     effective: BTreeMap<String, (u64, String, u64)>,
-    strangers: Flows,
+    unmanaged: UnmanagedFlows,
     tracks: Tracks,
 }
 
@@ -235,7 +235,7 @@ impl Ledger {
             let Some(proxy) = self.proxies.get(name) else { continue };
             let Some(state) = proxy.report.flags.get(&record.uid) else { continue };
             if state.arrived.contains_key(&asked.old) {
-                fleet.strangers.extend(proxy.strangers.lately(now_ms, &record.uid, name));
+                fleet.unmanaged.extend(proxy.unmanaged.lately(now_ms, &record.uid, name));
             }
             if state.config_epoch.is_none_or(|epoch| epoch < asked.config_epoch) {
                 let has = state.config_epoch.map_or("no such flag".to_owned(), |epoch| format!("epoch {epoch}"));
@@ -321,7 +321,7 @@ impl Proxy {
             old_boots: VecDeque::new(),
             runs: BTreeMap::new(),
             effective: BTreeMap::new(),
-            strangers: Flows::default(),
+            unmanaged: UnmanagedFlows::default(),
             tracks: Tracks::default(),
         }
     }
@@ -347,7 +347,7 @@ impl Proxy {
             self.tracks.clear();
         }
         if report.complete {
-            self.strangers.take(now_ms, &report.flags);
+            self.unmanaged.take(now_ms, &report.flags);
             let states = report.flags.iter();
             self.effective = states
                 .map(|(uid, state)| {

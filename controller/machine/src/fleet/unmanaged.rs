@@ -15,7 +15,7 @@ const RATE_MS: u64 = 1_000;
 /// Somebody who goes past the flag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Stranger {
+pub struct UnmanagedCaller {
     /// The proxy that saw it.
     pub at: String,
     /// Its address, or what is better known; empty: one of many.
@@ -26,7 +26,7 @@ pub struct Stranger {
 
 /// What one address has sent to one proxy.
 #[derive(Debug, Clone, Copy)]
-struct Flow {
+struct Arrivals {
     total: u64,
     grew_ms: u64,
     /// Where the rate is counted from.
@@ -36,9 +36,9 @@ struct Flow {
 
 /// What one proxy has seen, by uid and address.
 #[derive(Debug, Default)]
-pub(crate) struct Flows(BTreeMap<(String, String), Flow>);
+pub(crate) struct UnmanagedFlows(BTreeMap<(String, String), Arrivals>);
 
-impl Flows {
+impl UnmanagedFlows {
     /// Takes in a report.
     pub(crate) fn take(&mut self, now_ms: u64, flags: &BTreeMap<String, FlagState>) {
         let before = std::mem::take(&mut self.0);
@@ -46,16 +46,16 @@ impl Flows {
             for (address, totals) in &state.strangers {
                 let key = (uid.clone(), address.clone());
                 let known = before.get(&key).filter(|flow| flow.total <= totals.started);
-                self.0.insert(key, Flow::after(known, now_ms, totals.started));
+                self.0.insert(key, Arrivals::after(known, now_ms, totals.started));
             }
         }
     }
 
     /// Who came lately.
-    pub(crate) fn lately(&self, now_ms: u64, uid: &str, at: &str) -> impl Iterator<Item = Stranger> {
+    pub(crate) fn lately(&self, now_ms: u64, uid: &str, at: &str) -> impl Iterator<Item = UnmanagedCaller> {
         let flows =
             self.0.iter().filter(move |((of, _), flow)| of == uid && now_ms.saturating_sub(flow.grew_ms) <= STAYS_MS);
-        flows.map(move |((_, address), flow)| Stranger {
+        flows.map(move |((_, address), flow)| UnmanagedCaller {
             at: at.to_owned(),
             from: address.clone(),
             per_second: flow.per_second,
@@ -63,19 +63,19 @@ impl Flows {
     }
 }
 
-impl Flow {
-    fn after(known: Option<&Flow>, now_ms: u64, total: u64) -> Flow {
+impl Arrivals {
+    fn after(known: Option<&Arrivals>, now_ms: u64, total: u64) -> Arrivals {
         let Some(known) = known else {
-            return Flow { total, grew_ms: now_ms, base: (total, now_ms), per_second: 0 };
+            return Arrivals { total, grew_ms: now_ms, base: (total, now_ms), per_second: 0 };
         };
         let grew_ms = if total > known.total { now_ms } else { known.grew_ms };
         let (count, since_ms) = known.base;
         let passed_ms = now_ms.saturating_sub(since_ms);
         if passed_ms < RATE_MS {
-            return Flow { total, grew_ms, ..*known };
+            return Arrivals { total, grew_ms, ..*known };
         }
         // One every other second is not none.
         let per_second = total.saturating_sub(count).saturating_mul(1_000).div_ceil(passed_ms);
-        Flow { total, grew_ms, base: (total, now_ms), per_second }
+        Arrivals { total, grew_ms, base: (total, now_ms), per_second }
     }
 }

@@ -1,48 +1,92 @@
-//! What a status asks for, again and again until the world is like it. Pure.
+//! What a status asks for, again and again until the world is like it: the effects, in the order in which they
+//! are executed. Pure.
 
-use super::{Effect, settle};
-use crate::observation::Observation;
-use crate::spec::Spec;
-use crate::status::{Phase, Status};
+use flag::record::Record;
+
+use super::{Effect, Pass, RouteOrder, settled, suspended};
+use crate::duration::Millis;
+use crate::observation::Keeper;
+use crate::publication::Publication;
+use crate::spec::Replicas;
+use crate::status::{Phase, Status, Switch};
+use crate::time::UnixMs;
 
 /// How long the configuration of the proxies waits for the acks of a flip: writing it makes each
 /// proxy reconfigure, which is not wanted in the milliseconds in which the flip spreads.
-const CONFIGURE_AFTER_MS: u64 = 1_000;
+const CONFIGURE_AFTER: Millis = Millis(1_000);
 
-pub(super) fn effects(now_ms: u64, spec: &Spec, status: &Status, seen: &Observation) -> Vec<Effect> {
+/// The effects in order, and when there may be more of them for the clock alone. A version that is gone back to is
+/// protected, and what is needed started, before requests are sent there; what others still read is
+/// written before anything is stopped.
+pub(super) fn effects(pass: Pass<'_>, status: &Status) -> (Vec<Effect>, Option<UnixMs>) {
     let Some(record) = &status.record else {
-        return vec![];
+        return (vec![], None);
     };
-    let mut effects = vec![Effect::Publish(Box::new(record.clone())), Effect::Route(Box::new(record.clone()))];
-    let spreading = status.phase == Phase::Switching
-        && !settle::all_acked(&seen.fleet)
-        && now_ms.saturating_sub(status.phase_since) < CONFIGURE_AFTER_MS;
-    if !spreading {
-        effects.push(Effect::Configure(Box::new(record.clone())));
-    }
-    effects.push(Effect::Start { version: status.active_version.clone() });
-    let Some(switch) = status.switch.as_ref().filter(|_| !super::suspended(spec, status)) else {
-        return effects;
-    };
-    match status.phase {
+    let mut effects = vec![];
+    let switch = status.switch.as_ref().filter(|_| !suspended(pass.spec, status));
+    effects.extend(protect(status));
+    effects.extend(start_active(pass, status));
+    effects.extend(switch.and_then(|switch| start_other(pass, status, switch)));
+    effects.push(Effect::Publish(Box::new(Publication::of(pass.spec, status, pass.seen, record))));
+    let (order, more) = RouteOrder::of(pass, status, record).unzip();
+    effects.extend(order.map(|order| Effect::Route(Box::new(order))));
+    effects.extend(configure(pass, status, record));
+    effects.extend(switch.and_then(|switch| remove(pass, status, switch)));
+    (effects, more.flatten())
+}
+
+/// Another leader may have decided to stop what this one goes back to.
+fn protect(status: &Status) -> Option<Effect> {
+    let rollback = status.switch.as_ref().is_some_and(|switch| switch.rollback);
+    let goes_back = rollback && status.phase == Phase::Switching;
+    goes_back.then(|| Effect::Protect { version: status.active_version.clone(), epoch: status.epoch() })
+}
+
+/// Where somebody else keeps it running and nothing is switched, whoever scales the version that serves means it.
+fn start_active(pass: Pass<'_>, status: &Status) -> Option<Effect> {
+    let rests = matches!(status.phase, Phase::Adopting | Phase::Stable);
+    let left_alone = rests && pass.seen.keeper == Keeper::Platform;
+    (!left_alone).then(|| Effect::Start { version: status.active_version.clone(), like: None })
+}
+
+/// The version that is gone to; and what was just left, which must be there to be gone back to.
+fn start_other(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Effect> {
+    let version = match status.phase {
         Phase::Coexisting | Phase::AwaitingPromotion | Phase::ProvingRoutes if switch.headroom_at.is_some() => {
-            effects.push(Effect::Start { version: switch.to.clone() });
+            &switch.to
         }
-        // What was just left must be there to be gone back to; what was rolled back need not.
-        Phase::Switching | Phase::Settling | Phase::Retaining if switch.may_roll_back() => {
-            effects.push(Effect::Start { version: switch.from.clone() });
-        }
-        Phase::Removing
-            if switch.from != status.active_version && settle::settled(now_ms, spec, switch, seen).is_ok() =>
-        {
-            let (version, left) = (switch.from.clone(), seen.workload(&switch.from));
-            if left.running {
-                effects.push(Effect::Stop { version });
-            } else if left.exists && settle::deletes(spec, switch) {
-                effects.push(Effect::Delete { version });
-            }
-        }
-        _ => {}
+        // What was rolled back need not be there.
+        Phase::Switching | Phase::Settling | Phase::Retaining if switch.may_roll_back() => &switch.from,
+        _ => return None,
+    };
+    let like = status.strength_of_new(pass.spec.coexistence.replicas);
+    Some(Effect::Start { version: version.clone(), like: like.map(str::to_owned) })
+}
+
+impl Status {
+    /// The version whose strength a new one gets; `None`: as it is declared.
+    pub fn strength_of_new(&self, replicas: Replicas) -> Option<&str> {
+        (replicas == Replicas::MatchActive).then_some(self.active_version.as_str())
     }
-    effects
+}
+
+fn configure(pass: Pass<'_>, status: &Status, record: &Record) -> Option<Effect> {
+    let spreading = status.phase == Phase::Switching
+        && !settled::all_acked(&pass.seen.fleet)
+        && pass.now.since(status.phase_since) < CONFIGURE_AFTER;
+    let barred = pass.seen.problem.as_ref().is_some_and(|problem| problem.reason.bars_plugin());
+    (!spreading && !barred).then(|| Effect::Configure(Box::new(record.clone())))
+}
+
+/// The proof is asked for again in the very pass of the stop.
+fn remove(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Effect> {
+    let leaves = status.phase == Phase::Removing && switch.from != status.active_version;
+    if !leaves || settled::settled(pass, switch).is_err() {
+        return None;
+    }
+    let (version, left) = (switch.from.clone(), pass.seen.workload(&switch.from));
+    if left.running {
+        return Some(Effect::Stop { version });
+    }
+    (left.exists && settled::deletes(pass.spec, switch)).then_some(Effect::Delete { version })
 }

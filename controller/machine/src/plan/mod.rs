@@ -1,51 +1,94 @@
-//! The state machine: what to do next, from what is asked for, remembered and seen. Pure.
+//! What to do next, from what is asked for, remembered and seen. Pure.
 //!
 //! One pass either changes the status or acts on it, never both: who drives it writes the status
 //! first and acts in a later pass. So every intent is on disk before its act, every act can be
 //! repeated, and a restart between any two of them ends at the same place.
+//!
+//! A plan leaves no choice to who executes it: its effects come in order, and all of them are meant.
+//!
+//! | module | decides |
+//! | --- | --- |
+//! | `phases` | which phase comes next: the table of phases |
+//! | `before_flip`, `after_flip` | what each phase waits for |
+//! | `transitions` | what a switch becomes when it begins, is flipped, taken back or given up |
+//! | `settled` | whether the old version may be removed: the proof |
+//! | `requests` | whether a request by hand is granted |
+//! | `verdicts` | what the verdicts of checks do to a switch |
+//! | `refresh` | when a new record, with a new epoch, is needed |
+//! | `effects`, `routes` | what a status asks for, and which routes may be written now |
+//! | `upcoming` | what is done after what is waited for |
 
-mod advance;
-mod checks;
+mod after_flip;
+mod before_flip;
 mod effects;
-mod record;
-mod removal;
-mod request;
-mod settle;
+mod phases;
+mod refresh;
+mod requests;
+mod routes;
+mod settled;
+mod transitions;
 mod upcoming;
+mod verdicts;
+mod wait;
 
 use flag::record::Record;
 
+use self::wait::{Wait, blocked};
+use crate::duration::Millis;
 use crate::observation::Observation;
+use crate::publication::Publication;
+use crate::reason::{Problem, Reason};
 use crate::spec::Spec;
 use crate::status::{Blocked, Status};
+use crate::time::UnixMs;
 
-pub use record::record_of;
+pub use routes::{RouteOrder, ServiceRoutes, WARM_UP};
 pub use upcoming::{Upcoming, upcoming};
+
+/// What a pass is about, and cannot change while it is decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// When it is.
+    pub now: UnixMs,
+    /// What is asked for.
+    pub spec: &'a Spec,
+    /// What is seen.
+    pub seen: &'a Observation,
+}
 
 /// Something to do. Each may be done again without harm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Have the version running.
+    /// Mark what belongs to a version that is gone back to, so that a stop of it which was decided before fails.
+    Protect {
+        /// The version.
+        version: String,
+        /// The epoch of the record that goes back to it.
+        epoch: u64,
+    },
+    /// Have a version running.
     Start {
-        /// Which.
+        /// The version.
         version: String,
+        /// As strong as this version; without one, as it is declared.
+        like: Option<String>,
     },
-    /// Have the version stopped.
-    Stop {
-        /// Which.
-        version: String,
-    },
-    /// Have the version, which is stopped, deleted.
-    Delete {
-        /// Which.
-        version: String,
-    },
-    /// Give the record to the flag service.
-    Publish(Box<Record>),
-    /// Have the routes lead to the record's versions, and requests without a version to the active one.
-    Route(Box<Record>),
+    /// Give a record to the flag service.
+    Publish(Box<Publication>),
+    /// Have the routes lead to versions, and requests without a version to the active one.
+    Route(Box<RouteOrder>),
     /// Write the record to the configuration of the proxies.
     Configure(Box<Record>),
+    /// Have a version stopped.
+    Stop {
+        /// The version.
+        version: String,
+    },
+    /// Have a version, which is stopped, deleted.
+    Delete {
+        /// The version.
+        version: String,
+    },
 }
 
 /// What comes out of one pass.
@@ -53,71 +96,62 @@ pub enum Effect {
 pub struct Plan {
     /// The status to remember.
     pub status: Status,
-    /// What to do; empty when the status changed.
+    /// What to do, in this order; empty when the status changed.
     pub effects: Vec<Effect>,
-    /// In how many milliseconds to look again at the latest, if nothing happens before.
-    pub requeue_ms: Option<u64>,
+    /// When to look again at the latest, if nothing happens before.
+    pub requeue: Option<Millis>,
     /// What is waited for, in one sentence.
     pub waiting: String,
 }
 
-/// Why a pass ended where it did.
-#[derive(Debug, Clone, Default)]
-struct Wait {
-    blocked: Option<(&'static str, String)>,
-    waiting: String,
-    wake_ms: Option<u64>,
-}
-
-impl Wait {
-    fn moved() -> Wait {
-        Wait { wake_ms: Some(0), ..Wait::default() }
-    }
-
-    fn on(waiting: impl Into<String>) -> Wait {
-        Wait { waiting: waiting.into(), ..Wait::default() }
-    }
-
-    fn until(waiting: impl Into<String>, wake_ms: u64) -> Wait {
-        Wait { waiting: waiting.into(), wake_ms: Some(wake_ms), ..Wait::default() }
-    }
-
-    fn blocked(reason: &'static str, message: impl Into<String>) -> Wait {
-        let message = message.into();
-        Wait { waiting: message.clone(), blocked: Some((reason, message)), ..Wait::default() }
-    }
-}
-
 /// One pass.
-pub fn step(now_ms: u64, spec: &Spec, status: &Status, seen: &Observation) -> Plan {
+pub fn plan(pass: Pass<'_>, status: &Status) -> Plan {
+    let mut plan = match &pass.seen.problem {
+        // There is nothing to go on with.
+        _ if pass.seen.spec_unknown => idle(status),
+        Some(_) if status.record.is_none() => idle(status),
+        _ => step(pass, status),
+    };
+    if let Some(problem) = &pass.seen.problem {
+        plan.waiting.clone_from(&problem.message);
+    }
+    plan
+}
+
+fn idle(status: &Status) -> Plan {
+    Plan { status: status.clone(), effects: vec![], requeue: None, waiting: String::new() }
+}
+
+fn step(pass: Pass<'_>, status: &Status) -> Plan {
     let mut next = status.clone();
-    let mut wait = advance::advance(now_ms, spec, &mut next, seen);
-    if !suspended(spec, &next)
-        && let Err(error) = record::refresh(now_ms, spec, &mut next, seen)
+    let mut wait = phases::advance(pass, &mut next);
+    if !suspended(pass.spec, &next)
+        && let Err(error) = refresh::refresh(pass, &mut next)
     {
         next = status.clone();
-        wait = Wait::blocked(error.reason(), error.to_string());
+        wait = blocked(error.reason(), error.to_string());
     }
-    next.date();
-    if let Some(error) = &seen.spec_error {
+    next.date_entries();
+    if let Some(error) = &pass.seen.spec_error {
         let message = format!("the last edit is not valid, the spec before it stays in force: {error}");
-        wait.blocked = Some(("InvalidSpec", message.clone()));
-        wait.waiting = message;
+        wait = Wait { wake: wait.wake, ..blocked(Reason::InvalidSpec, message) };
     }
-    let moved = next != *status;
-    if !moved || wait.blocked.is_some() {
-        next.blocked = wait.blocked.map(|(reason, message)| Blocked {
-            since: status.blocked.as_ref().filter(|old| old.reason == reason).map_or(now_ms, |old| old.since),
-            reason: reason.to_owned(),
-            message,
-        });
-    } else if next.phase != status.phase {
+    next.blocked = match wait.problem {
+        Some(Problem { reason, message, .. }) => {
+            let since = status.blocked.as_ref().filter(|old| old.reason == reason).map_or(pass.now, |old| old.since);
+            Some(Blocked { reason, message, since })
+        }
         // Or it would take one more write, before a flip is published.
-        next.blocked = None;
+        None if next == *status || next.phase != status.phase => None,
+        None => next.blocked,
+    };
+    if next != *status {
+        return Plan { status: next, effects: vec![], requeue: Some(Millis(0)), waiting: wait.waiting };
     }
-    let effects = if next == *status { effects::effects(now_ms, spec, status, seen) } else { vec![] };
-    let requeue_ms = if next == *status { wait.wake_ms.map(|wake| wake.saturating_sub(now_ms)) } else { Some(0) };
-    Plan { status: next, effects, requeue_ms, waiting: wait.waiting }
+    let (effects, more_routes) = effects::effects(pass, status);
+    let wake = wait.wake.into_iter().chain(more_routes).min();
+    let requeue = wake.map(|wake| wake.since(pass.now));
+    Plan { status: next, effects, requeue, waiting: wait.waiting }
 }
 
 /// Whether nothing may move.

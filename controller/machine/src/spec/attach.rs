@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{Callers, Gateway, Management, Provider, Spec, text_rule};
+use super::{Callers, Gateway, Management, Provider, Spec};
+use crate::schema::text_rule;
 
 /// Label of the pods of a Gateway, with its name.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
@@ -101,7 +102,7 @@ impl Spec {
 }
 
 /// Everything that is wrong with these parts of a spec, in sentences.
-pub(super) fn validate(spec: &Spec) -> Vec<String> {
+pub(crate) fn validate(spec: &Spec) -> Vec<String> {
     let routing = &spec.routing;
     let mut wrong = vec![];
     let written = (routing.provider, routing.management) == (Provider::GatewayAPI, Management::Managed);

@@ -9,8 +9,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::choice::{OnFail, When};
-use super::text_rule;
-use crate::duration::Span;
+use crate::duration::Millis;
+use crate::schema::text_rule;
 
 const ONE_KIND: &str = "a check has to ask exactly one of builtin, prometheus and webhook";
 const BOUNDED: &str = "a check without a bound cannot fail: set";
@@ -43,11 +43,11 @@ pub struct Check {
     pub on_fail: OnFail,
     /// How often a Prometheus or a webhook is asked.
     #[serde(default = "ten_seconds")]
-    pub interval: Span,
+    pub interval: Millis,
 }
 
-fn ten_seconds() -> Span {
-    Span(10_000)
+fn ten_seconds() -> Millis {
+    Millis(10_000)
 }
 
 /// What the proxies measured of the new version since the record in effect.
@@ -63,7 +63,7 @@ pub struct Builtin {
     pub max_error_rate: Option<Percent>,
     /// What 99 of 100 answers have to stay below, until the end of their stream.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_latency: Option<Span>,
+    pub max_latency: Option<Millis>,
     /// Fewer answers say nothing.
     #[schemars(with = "i32", range(min = 1, max = 1_000_000))]
     pub min_requests: u32,
@@ -182,7 +182,7 @@ pub fn number(text: &str) -> Option<f64> {
 }
 
 /// Everything that is wrong with the checks, in sentences.
-pub(super) fn validate(checks: &[Check]) -> Vec<String> {
+pub(crate) fn validate(checks: &[Check]) -> Vec<String> {
     let mut wrong = vec![];
     let mut names = BTreeSet::new();
     for (index, check) in checks.iter().enumerate() {

@@ -9,7 +9,7 @@ use flag::limits;
 use flag::report::Report;
 use flag::table::{Channel, Table};
 use machine::fleet::ledger::{Asked, Ledger};
-use machine::fleet::unmanaged::Stranger;
+use machine::fleet::unmanaged::UnmanagedCaller;
 
 /// A report of the proxy in front of v1, where these have arrived.
 fn report(boot: &str, seq: u64, strangers: &[(&str, u64)]) -> Report {
@@ -35,7 +35,7 @@ fn report(boot: &str, seq: u64, strangers: &[(&str, u64)]) -> Report {
 fn seen(ledger: &Ledger, now_ms: u64, old: &str) -> Vec<(String, u64)> {
     let asked = Asked { old: old.to_owned(), ..Asked::default() };
     let fleet = ledger.view(now_ms, &record(9, "v2"), &BTreeSet::from(["v1-a".to_owned()]), &asked);
-    fleet.strangers.into_iter().map(|Stranger { from, per_second, .. }| (from, per_second)).collect()
+    fleet.unmanaged.into_iter().map(|UnmanagedCaller { from, per_second, .. }| (from, per_second)).collect()
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use cluster::domain::Domain;
 use cluster::istio::object::{
-    AuthorizationPolicy, DestinationRule, Object, PeerAuthentication, Sidecar, TrafficExtension, WasmPlugin,
+    AuthorizationPolicy, DestinationRule, MeshObject, PeerAuthentication, Sidecar, TrafficExtension, WasmPlugin,
 };
 use cluster::pods::has_sidecar;
 use cluster::resource::VersionFlag;
@@ -21,8 +21,8 @@ use cluster::resource::VersionFlag;
 /// Which ports of a pod its sidecar stands before.
 const INBOUND_PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";
 
-/// Labels of an object.
-pub(super) type Labels = BTreeMap<String, String>;
+/// LabelSet of an object.
+pub(super) type LabelSet = BTreeMap<String, String>;
 
 /// Whether a replica of the controller acts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -83,22 +83,22 @@ pub(super) struct Facts {
     /// Of both namespaces.
     pub(super) network_policies: Vec<NetworkPolicy>,
     /// Of the namespace and the root.
-    pub(super) sidecars: Vec<Object<Sidecar>>,
+    pub(super) sidecars: Vec<MeshObject<Sidecar>>,
     /// Of the controller's namespace and the root.
-    pub(super) authorizations: Vec<Object<AuthorizationPolicy>>,
-    pub(super) authentications: Vec<Object<PeerAuthentication>>,
+    pub(super) authorizations: Vec<MeshObject<AuthorizationPolicy>>,
+    pub(super) authentications: Vec<MeshObject<PeerAuthentication>>,
     /// Of all three.
-    pub(super) rules: Vec<Object<DestinationRule>>,
+    pub(super) rules: Vec<MeshObject<DestinationRule>>,
     /// Of the namespace and the root.
-    pub(super) plugins: Vec<Object<WasmPlugin>>,
-    pub(super) extensions: Vec<Object<TrafficExtension>>,
+    pub(super) plugins: Vec<MeshObject<WasmPlugin>>,
+    pub(super) extensions: Vec<MeshObject<TrafficExtension>>,
     /// What could not be read, and why.
     pub(super) unread: Vec<(&'static str, String)>,
 }
 
 impl Facts {
     /// The labels of one of the namespaces.
-    pub(super) fn labels_of(&self, namespace: &str) -> Labels {
+    pub(super) fn labels_of(&self, namespace: &str) -> LabelSet {
         let found = self.namespaces.iter().find(|one| one.metadata.name.as_deref() == Some(namespace));
         found.and_then(|one| one.metadata.labels.clone()).unwrap_or_default()
     }
@@ -126,12 +126,12 @@ impl Facts {
 }
 
 /// The labels of a pod.
-pub(super) fn labels(pod: &Pod) -> Labels {
+pub(super) fn labels(pod: &Pod) -> LabelSet {
     pod.metadata.labels.clone().unwrap_or_default()
 }
 
 /// Whether a selector of Kubernetes' takes these labels; an empty one takes all.
-pub(super) fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
+pub(super) fn selects(selector: &LabelSelector, labels: &LabelSet) -> bool {
     let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     let holds = |one: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement| {
         let value = labels.get(&one.key);
@@ -151,11 +151,11 @@ pub(super) fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
 #[serde(default)]
 pub(super) struct Selected {
     #[serde(alias = "matchLabels")]
-    pub(super) labels: Labels,
+    pub(super) labels: LabelSet,
 }
 
 impl Selected {
-    pub(super) fn takes(&self, labels: &Labels) -> bool {
+    pub(super) fn takes(&self, labels: &LabelSet) -> bool {
         self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 }
@@ -221,7 +221,7 @@ pub(super) struct Mode {
 /// What is looked at of a DestinationRule.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Destination {
+pub(super) struct RuleHost {
     pub(super) host: String,
     pub(super) traffic_policy: TrafficPolicy,
 }

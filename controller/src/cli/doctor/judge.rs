@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::facts::{Facts, Labels, Leader};
+use super::facts::{Facts, LabelSet, Leader};
 use super::paths::{authorization, encryption, network, sidecars};
 use cluster::istio::object::{Kind, TrafficExtension, WasmPlugin};
 use cluster::istio::ours;
@@ -207,7 +207,7 @@ fn pods(facts: &Facts) -> Option<Finding> {
 /// Workloads of a version that no Service leads to.
 fn workloads(facts: &Facts) -> Vec<Finding> {
     let label = facts.flags.first().map_or("version", |flag| flag.spec.version_label.as_str());
-    let template = |kind: &str, name: String, template: Option<&Labels>| {
+    let template = |kind: &str, name: String, template: Option<&LabelSet>| {
         template.filter(|labels| labels.contains_key(label)).map(|labels| (format!("{kind} {name}"), labels.clone()))
     };
     let deployments = facts.deployments.iter().filter_map(|one| {
@@ -218,7 +218,7 @@ fn workloads(facts: &Facts) -> Vec<Finding> {
         let metadata = one.spec.as_ref()?.template.metadata.as_ref();
         template("StatefulSet", one.name_any(), metadata.and_then(|it| it.labels.as_ref()))
     });
-    let selected = |labels: &Labels| {
+    let selected = |labels: &LabelSet| {
         facts.services.iter().any(|service| {
             let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
             selector.is_some_and(|all| !all.is_empty() && all.iter().all(|(key, value)| labels.get(key) == Some(value)))

@@ -8,11 +8,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use super::facts::{
-    Authentication, Authorization, AuthorizationRule, Destination, Facts, Labels, Selected, SidecarSpec, labels,
-    selects,
+    Authentication, Authorization, AuthorizationRule, Facts, LabelSet, RuleHost, Selected, SidecarSpec, labels, selects,
 };
 use super::judge::{Finding, error, some};
-use cluster::istio::object::{Object, Sidecar};
+use cluster::istio::object::{MeshObject, Sidecar};
 use cluster::leader::{MTLS_NAME, NAME};
 use cluster::pods::has_sidecar;
 use cluster::resource::MANAGER;
@@ -32,7 +31,7 @@ pub(super) fn sidecars(facts: &Facts) -> Vec<Finding> {
         let shown = spec.egress.is_empty() || hosts.any(|entry| shows(entry, &facts.namespace, &facts.home, &host));
         concerns && !shown
     });
-    let finding = |one: &Object<Sidecar>| {
+    let finding = |one: &MeshObject<Sidecar>| {
         let message = format!("Sidecar {} hides the flag service from its pods", one.name());
         error("sidecar", message, format!("add \"{}/{host}\" to its spec.egress[].hosts", facts.home))
     };
@@ -62,7 +61,7 @@ pub(super) fn network(facts: &Facts) -> Vec<Finding> {
     let controller = facts
         .controllers
         .first()
-        .map_or_else(|| Labels::from([("app.kubernetes.io/name".to_owned(), MANAGER.to_owned())]), labels);
+        .map_or_else(|| LabelSet::from([("app.kubernetes.io/name".to_owned(), MANAGER.to_owned())]), labels);
     let (here, home) = (facts.labels_of(&facts.namespace), facts.labels_of(&facts.home));
     let of = |namespace: &str| {
         let namespace = namespace.to_owned();
@@ -121,7 +120,7 @@ pub(super) fn network(facts: &Facts) -> Vec<Finding> {
 }
 
 /// Whether a policy is about this direction of pods with these labels.
-fn applies(policy: &NetworkPolicy, direction: &str, labels: &Labels) -> bool {
+fn applies(policy: &NetworkPolicy, direction: &str, labels: &LabelSet) -> bool {
     policy.spec.as_ref().is_some_and(|spec| {
         let typed = match &spec.policy_types {
             Some(types) => types.iter().any(|it| it == direction),
@@ -135,8 +134,8 @@ fn applies(policy: &NetworkPolicy, direction: &str, labels: &Labels) -> bool {
 /// The pod at the other end of a rule.
 struct Side<'a> {
     namespace: &'a str,
-    labels: &'a Labels,
-    pod: &'a Labels,
+    labels: &'a LabelSet,
+    pod: &'a LabelSet,
 }
 
 impl Side<'_> {
@@ -269,10 +268,10 @@ pub(super) fn encryption(facts: &Facts) -> Vec<Finding> {
 
 /// The DestinationRule that holds for callers of the flag service: their namespace's goes before the controller's,
 /// this before the mesh's, and the closest host before others.
-fn rule(facts: &Facts, host: &str) -> Option<(String, Destination)> {
+fn rule(facts: &Facts, host: &str) -> Option<(String, RuleHost)> {
     let names = facts.domain.hosts(MANAGER, &facts.home);
     let about = facts.rules.iter().filter_map(|object| {
-        let rule = object.read::<Destination>();
+        let rule = object.read::<RuleHost>();
         let place = [facts.namespace.as_str(), &facts.home].iter().position(|one| object.namespace() == *one);
         let width = if rule.host.starts_with('*') { usize::MAX.saturating_sub(rule.host.len()) } else { 0 };
         (matches_host(&rule.host, host) || names.contains(&rule.host))

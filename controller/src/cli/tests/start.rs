@@ -79,7 +79,7 @@ fn a_flag_that_could_not_begin_is_refused(#[case] label: &str, #[case] arguments
     assert!(refused.contains(why), "{refused}");
 }
 
-fn previewed(spec: &str, status: &str) -> Result<preview::Shown, String> {
+fn previewed(spec: &str, status: &str) -> Result<preview::PreviewText, String> {
     let flag = format!(
         "{{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, metadata: {{name: reviews, namespace: shop}}, \
          spec: {{version: v2, services: [{{name: reviews}}] {spec}}}, status: {{{status}}}}}"

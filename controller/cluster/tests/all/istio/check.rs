@@ -4,32 +4,32 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cluster::domain::Domain;
-use cluster::istio::check::{Found, Wanted, managed, user_provided};
+use cluster::istio::check::{IstioObjects, RouteNeeds, managed, user_provided};
 use cluster::istio::routes::{destination_rule, virtual_service};
-use machine::observation::RouteProblem;
+use machine::reason::Problem;
 use rstest::rstest;
 
 use super::record;
 use crate::objects::parse;
 
 /// A VirtualService `NAMESPACE/NAME` with this spec.
-fn service(found: &mut Found, name: &str, spec: &str) {
+fn service(found: &mut IstioObjects, name: &str, spec: &str) {
     let (namespace, name) = name.split_once('/').unwrap();
     let object = parse(&format!("{{metadata: {{name: {name}, namespace: {namespace}}}, spec: {spec}}}"));
     found.services.push(Arc::new(object));
 }
 
-fn rule(found: &mut Found, name: &str, spec: &str) {
+fn rule(found: &mut IstioObjects, name: &str, spec: &str) {
     let (namespace, name) = name.split_once('/').unwrap();
     let object = parse(&format!("{{metadata: {{name: {name}, namespace: {namespace}}}, spec: {spec}}}"));
     found.rules.push(Arc::new(object));
 }
 
 /// From v1 to v2, with callers in shop and web.
-fn asked(check: impl Fn(&Wanted<'_>) -> Option<RouteProblem>) -> Option<RouteProblem> {
+fn asked(check: impl Fn(&RouteNeeds<'_>) -> Option<Problem>) -> Option<Problem> {
     let versions = BTreeSet::from(["v1".to_owned(), "v2".to_owned()]);
     let callers = BTreeSet::from(["shop".to_owned(), "web".to_owned()]);
-    check(&Wanted {
+    check(&RouteNeeds {
         domain: &Domain::default(),
         namespace: "shop",
         service: "reviews",
@@ -43,9 +43,9 @@ fn asked(check: impl Fn(&Wanted<'_>) -> Option<RouteProblem>) -> Option<RoutePro
 }
 
 /// What the controller writes.
-fn written() -> Found {
+fn written() -> IstioObjects {
     let record = record("reviews", 5, "v1", &["v1", "v2"]);
-    Found {
+    IstioObjects {
         services: vec![Arc::new(virtual_service(&Domain::default(), "shop", "reviews", "x-versionflag", &record))],
         rules: vec![Arc::new(destination_rule(&Domain::default(), "shop", "reviews", "version", ["v1", "v2"]))],
     }
@@ -56,7 +56,7 @@ const ANY: &str = "http: [{route: [{destination: {host: reviews.shop.svc.cluster
 #[test]
 fn the_controllers_own_routes_are_no_conflict() {
     assert_eq!(asked(|wanted| managed(wanted, &written())), None);
-    assert_eq!(asked(|wanted| managed(wanted, &Found::default())), None);
+    assert_eq!(asked(|wanted| managed(wanted, &IstioObjects::default())), None);
 }
 
 #[rstest]
@@ -82,7 +82,7 @@ fn another_virtual_service_of_the_host_is_named(#[case] name: &str, #[case] spec
     let problem = asked(|wanted| managed(wanted, &found));
     assert_eq!(problem.is_some(), conflict, "{problem:?}");
     if let Some(problem) = problem {
-        assert_eq!(problem.reason, "RouteConflict");
+        assert_eq!(problem.reason.name(), "RouteConflict");
         assert!(problem.message.contains(&format!("VirtualService {name} ")), "{}", problem.message);
     }
 }
@@ -129,7 +129,7 @@ fn a_way_past_the_flag_is_named(#[case] http: &str, #[case] why: Option<&str>) {
         assert_eq!(problem.is_some(), why.is_some(), "{problem:?}");
         if let Some((problem, why)) = problem.zip(why) {
             assert!(problem.message.contains(why), "{}", problem.message);
-            assert!(problem.snippet.contains("name: versionflag-reviews-delegate"), "{}", problem.snippet);
+            assert!(problem.fix.contains("name: versionflag-reviews-delegate"), "{}", problem.fix);
         }
     }
 }
@@ -154,12 +154,12 @@ fn a_way_past_the_flag_is_named(#[case] http: &str, #[case] why: Option<&str>) {
 #[case::some_clients("shop/mine", "{host: reviews, workloadSelector: {matchLabels: {a: b}}, exportTo: ['.']}", None)]
 #[case::a_name_that_is_needed("shop/versionflag-reviews", "{host: reviews}", Some("rename it"))]
 fn a_rule_that_is_not_merged_is_named(#[case] name: &str, #[case] spec: &str, #[case] why: Option<&str>) {
-    let mut found = Found { rules: vec![], ..written() };
+    let mut found = IstioObjects { rules: vec![], ..written() };
     rule(&mut found, name, spec);
     let problem = asked(|wanted| managed(wanted, &found));
     assert_eq!(problem.is_some(), why.is_some(), "{problem:?}");
     if let Some((problem, why)) = problem.zip(why) {
-        assert_eq!(problem.reason, "RouteConflict");
+        assert_eq!(problem.reason.name(), "RouteConflict");
         assert!(problem.message.starts_with(&format!("DestinationRule {name} ")), "{}", problem.message);
         assert!(problem.message.contains(why), "{}", problem.message);
     }
@@ -173,8 +173,8 @@ const V2: &str =
     "{match: [{headers: {x-versionflag: {exact: v2}}}], route: [{destination: {host: reviews, subset: new}}]}";
 const DEFAULT: &str = "{route: [{destination: {host: reviews, subset: old}}]}";
 
-fn provided(http: &[&str], rules: &str) -> Option<RouteProblem> {
-    let mut found = Found::default();
+fn provided(http: &[&str], rules: &str) -> Option<Problem> {
+    let mut found = IstioObjects::default();
     rule(&mut found, "shop/mine", rules);
     service(&mut found, "shop/mine", &format!("{{hosts: [reviews], http: [{}]}}", http.join(", ")));
     asked(|wanted| user_provided(wanted, &found))
@@ -202,7 +202,7 @@ fn every_version_needs_a_route_of_the_operators(#[case] http: &[&str], #[case] w
     let problem = provided(http, SUBSETS);
     assert_eq!(problem.is_some(), why.is_some(), "{problem:?}");
     if let Some((problem, why)) = problem.zip(why) {
-        assert_eq!(problem.reason, "RouteMissing");
+        assert_eq!(problem.reason.name(), "RouteMissing");
         assert!(problem.message.starts_with("VirtualService shop/mine does not resolve v"), "{}", problem.message);
         assert!(problem.message.contains(why), "{}", problem.message);
     }
@@ -213,16 +213,16 @@ fn the_default_has_to_go_to_the_active_version() {
     for wrong in ["new", "''"] {
         let default = format!("{{route: [{{destination: {{host: reviews, subset: {wrong}}}}}]}}");
         let problem = provided(&[V1, V2, &default], SUBSETS).unwrap();
-        assert_eq!(problem.reason, "RouteDefault");
+        assert_eq!(problem.reason.name(), "RouteDefault");
         assert!(problem.message.contains("without a version do not go to v1, which is active"), "{}", problem.message);
-        assert!(problem.snippet.contains("subset: v1"), "{}", problem.snippet);
+        assert!(problem.fix.contains("subset: v1"), "{}", problem.fix);
     }
 }
 
 #[test]
 fn what_is_missing_is_given_as_it_has_to_be() {
     let problem = provided(&[V1, DEFAULT], SUBSETS).unwrap();
-    let snippet: serde_json::Value = parse(&problem.snippet);
+    let snippet: serde_json::Value = parse(&problem.fix);
     let route = serde_json::json!({
         "match": [{ "headers": { "x-versionflag": { "exact": "v2" } } }],
         "route": [{ "destination": { "host": "reviews.shop.svc.cluster.local", "subset": "v2" } }],
@@ -231,14 +231,14 @@ fn what_is_missing_is_given_as_it_has_to_be() {
 
     let problem = provided(&[V1, V2], "{host: reviews, subsets: [{name: old, labels: {version: v1}}]}").unwrap();
     assert_eq!(problem.message, "no DestinationRule of Service reviews has a subset for v2");
-    let snippet: serde_json::Value = parse(&problem.snippet);
+    let snippet: serde_json::Value = parse(&problem.fix);
     let subsets = serde_json::json!([{ "name": "v2", "labels": { "version": "v2" } }]);
     assert_eq!(snippet, serde_json::json!({ "host": "reviews.shop.svc.cluster.local", "subsets": subsets }));
 
     // What is given suffices.
-    let problem = asked(|wanted| user_provided(wanted, &Found::default())).unwrap();
+    let problem = asked(|wanted| user_provided(wanted, &IstioObjects::default())).unwrap();
     assert_eq!(problem.message, "there is no VirtualService for Service reviews");
-    let found = Found { services: vec![Arc::new(parse(&problem.snippet))], ..written() };
+    let found = IstioObjects { services: vec![Arc::new(parse(&problem.fix))], ..written() };
     assert_eq!(asked(|wanted| user_provided(wanted, &found)), None);
 }
 
@@ -251,9 +251,9 @@ fn the_operators_routes_have_to_be_for_all_callers(
     #[case] reason: &str,
     #[case] why: &str,
 ) {
-    let mut found = Found::default();
+    let mut found = IstioObjects::default();
     services.iter().for_each(|(name, spec)| service(&mut found, name, spec));
     let problem = asked(|wanted| user_provided(wanted, &found)).unwrap();
-    assert_eq!(problem.reason, reason);
+    assert_eq!(problem.reason.name(), reason);
     assert!(problem.message.contains(why), "{}", problem.message);
 }

@@ -1,7 +1,7 @@
 //! What is decided about Istio.
 
 mod check;
-mod place;
+
 mod plugin;
 mod routes;
 

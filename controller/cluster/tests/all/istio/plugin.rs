@@ -1,6 +1,6 @@
 //! Which flags the filter has where.
 
-use cluster::istio::object::{Object, TrafficExtension, WasmPlugin, contains};
+use cluster::istio::object::{MeshObject, TrafficExtension, WasmPlugin, contains};
 use cluster::istio::plugin::{Image, Part, Target, config, known, left, spec, targets, too_wide};
 use cluster::istio::routes::metadata;
 use flag::config::Config;
@@ -120,12 +120,12 @@ fn what_is_written_is_read_again() {
     let config = config(&parts, &[], CLUSTER).unwrap();
     let target = all("shop");
     let plugin =
-        Object::<WasmPlugin>::new(metadata("shop", "versionflag"), spec::<WasmPlugin>(&image(), &target, &config));
+        MeshObject::<WasmPlugin>::new(metadata("shop", "versionflag"), spec::<WasmPlugin>(&image(), &target, &config));
     assert_eq!(known(&plugin), Some(config.clone()));
     let later = spec::<TrafficExtension>(&image(), &target, &config);
-    assert_eq!(known(&Object::<TrafficExtension>::new(metadata("shop", "versionflag"), later)), Some(config));
+    assert_eq!(known(&MeshObject::<TrafficExtension>::new(metadata("shop", "versionflag"), later)), Some(config));
     let other = json!({ "pluginConfig": { "mine": true } });
-    assert_eq!(known(&Object::<WasmPlugin>::new(metadata("shop", "versionflag"), other)), None);
+    assert_eq!(known(&MeshObject::<WasmPlugin>::new(metadata("shop", "versionflag"), other)), None);
 }
 
 /// Plugins of web, where reviews and ratings have been; `parts`: which flags have said where they are now.
@@ -186,7 +186,7 @@ const OURS: &str = "labels: {app.kubernetes.io/managed-by: versionflag}";
 #[case::with_no_selector_at_all(&format!("{{name: versionflag, {OURS}}}"), "{selector: {matchLabels: [a]}}", false)]
 fn a_plugin_says_which_pods_it_is_for(#[case] metadata: &str, #[case] spec: &str, #[case] is_ours: bool) {
     let metadata = metadata.replacen('{', "{namespace: edge, ", 1);
-    let found: Object<WasmPlugin> = crate::objects::parse(&format!("{{metadata: {metadata}, spec: {spec}}}"));
+    let found: MeshObject<WasmPlugin> = crate::objects::parse(&format!("{{metadata: {metadata}, spec: {spec}}}"));
     let target = Target::of(&found);
     assert_eq!(target.is_some(), is_ours);
     if let Some(target) = target {

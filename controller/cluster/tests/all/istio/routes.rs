@@ -1,7 +1,7 @@
 //! The routes that the controller writes.
 
 use cluster::domain::Domain;
-use cluster::istio::routes::{WARM_MS, clusters, delegate, destination_rule, routed, subset, virtual_service, warm};
+use cluster::istio::routes::{clusters, delegate, destination_rule, routed, subset, virtual_service};
 use rstest::rstest;
 use serde_json::json;
 
@@ -95,18 +95,6 @@ fn what_is_written_has_the_names_of_the_cluster() {
     assert_eq!(clusters["1.2"], [format!("outbound|80|{}|{host}", subset("1.2"))].into());
     let all = format!("{service}{delegate}{rule}{clusters:?}");
     assert!(!all.contains("cluster.local"), "{all}");
-}
-
-#[test]
-fn a_route_leads_to_a_subset_that_was_there_before() {
-    let set = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<std::collections::BTreeSet<String>>();
-    let since = [("v1".to_owned(), 1_000), ("v2".to_owned(), 5_000)].into();
-    let warm = |routed: &[&str], now_ms| warm(&set(&["v1", "v2"]), &set(routed), &since, now_ms);
-    assert_eq!(warm(&[], 1_000), (set(&[]), Some(1_000 + WARM_MS)));
-    assert_eq!(warm(&[], 5_000), (set(&["v1"]), Some(5_000 + WARM_MS)));
-    assert_eq!(warm(&[], 5_000 + WARM_MS), (set(&["v1", "v2"]), None));
-    // A controller that has just begun leaves the routes that there are.
-    assert_eq!(warm(&["v1", "v2"], 1_000), (set(&["v1", "v2"]), None));
 }
 
 #[test]

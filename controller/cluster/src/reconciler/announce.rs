@@ -1,0 +1,55 @@
+//! What people are told of one VersionFlag: Events, the audit log, and what the flag service shows. I/O: through the
+//! writer and the flag service.
+
+use std::sync::Arc;
+
+use machine::fleet::traffic::Traffic;
+use machine::plan::{Plan, upcoming};
+use machine::status::Status;
+use service::FlagView;
+use service::audit::news;
+use service::clock::now;
+
+use super::observe::Seen;
+use super::{Context, Reconciler};
+
+impl Reconciler {
+    /// One line and one Event for each thing that happened.
+    pub(super) async fn announce(&self, before: &Status, context: &Context<'_>) {
+        let status = &self.status;
+        context.audit.tell(now(), Some(before), status);
+        for entry in news(&before.history, &status.history) {
+            let event = entry.event.name();
+            tracing::info!(flag = self.name, event, epoch = entry.epoch, "{}", entry.message);
+            context.writer.event(&self.resource, entry.event.is_warning(), event, &entry.message).await;
+        }
+        if let Some(blocked) = &status.blocked
+            && before.blocked.as_ref().is_none_or(|old| old.reason != blocked.reason)
+        {
+            let reason = blocked.reason.name();
+            tracing::warn!(flag = self.name, reason, "{}", blocked.message);
+            context.writer.event(&self.resource, true, reason, &blocked.message).await;
+        }
+    }
+
+    /// What the flag service shows, and whose reports the flag waits for: while acks or quiet are to be seen
+    /// everybody's, otherwise those of the proxies that have not acked.
+    pub(super) fn show(&mut self, seen: &Seen, plan: &Plan, context: &Context<'_>) {
+        let observation = &seen.observation;
+        let laggards = || observation.fleet.laggards.iter().map(|laggard| laggard.proxy.clone()).collect();
+        self.awaited = if self.status.phase.awaits_reports() { seen.expected.clone() } else { laggards() };
+        context.hub.show(FlagView {
+            name: self.name.clone(),
+            spec_version: seen.spec.version.clone(),
+            status: Arc::clone(&self.status),
+            fleet: observation.fleet.clone(),
+            versions: observation.versions.clone(),
+            checks: observation.checks.clone(),
+            waiting: plan.waiting.clone(),
+            next: upcoming(&seen.spec, &self.status),
+            callers: seen.expected.clone(),
+            traffic: Traffic::default(),
+            now: seen.now,
+        });
+    }
+}

@@ -1,0 +1,127 @@
+//! When the status of a VersionFlag is written, and how. I/O: through the writer.
+//!
+//! What changes the record is written at once. What was only seen is acted on at once, and written with the next
+//! decision, or after a while.
+
+use std::sync::Arc;
+
+use machine::duration::Millis;
+use machine::plan::Plan;
+use machine::status::Status;
+use machine::time::UnixMs;
+use service::clock::now;
+use service::failpoint;
+
+use super::observe::Seen;
+use super::{Context, Reconciler, TurnError};
+use crate::prune::Trim;
+use crate::resource::ResourceStatus;
+use crate::status;
+use crate::writer::is_conflict;
+
+/// Between two writes for the words of what blocks alone.
+const REWORD: Millis = Millis(2_000);
+/// How long what was only seen waits for something that was decided, to be written with it.
+const NEWS: Millis = Millis(1_000);
+
+impl Reconciler {
+    /// Remembers a status, with what there is to announce.
+    pub(super) fn adopt(&mut self, status: Status, context: &Context<'_>) {
+        if status.same_but_wording(&self.status) {
+            self.status = status.into();
+            return;
+        }
+        if let Some(seconds) = status.flipped_since(&self.status) {
+            context.hub.flipped(seconds);
+        }
+        let before = std::mem::replace(&mut self.status, status.into());
+        self.unannounced.get_or_insert(before);
+    }
+
+    /// Whether what is remembered now is what was written last.
+    pub(super) fn is_written(&self) -> bool {
+        let written = self.resource.status.as_ref().and_then(|status| status.machine.as_ref());
+        written.is_some_and(|written| written.same_but_wording(&self.status))
+    }
+
+    /// In how long what was only seen has to be written.
+    pub(super) fn news_due(&self) -> Option<Millis> {
+        self.news_since.map(|since| since.plus(NEWS).since(now()))
+    }
+
+    /// Writes the status of a plan, if it has to be. False: somebody else has written meanwhile, and everything has
+    /// to be looked at again.
+    pub(super) async fn persist(&mut self, seen: &Seen, plan: &Plan, context: &Context<'_>) -> Result<bool, TurnError> {
+        let before = self.resource.status.clone();
+        // Nobody has acked a record that is about to be written.
+        let new = plan.status.record.as_ref().filter(|record| record.epoch != self.status.epoch());
+        let fleet = new.map(|new| context.hub.fleet(seen.now, new, &seen.expected, &plan.status.asked()));
+        let observation = &seen.observation;
+        let status = status::derive(&status::StatusInputs {
+            now: seen.now,
+            generation: self.resource.metadata.generation,
+            spec: &seen.spec,
+            machine: &plan.status,
+            fleet: fleet.as_ref().unwrap_or(&observation.fleet),
+            versions: &observation.versions,
+            checks: &observation.checks,
+            workloads: &seen.workloads,
+            problem: observation.problem.as_ref(),
+            routes: observation.routes.as_ref(),
+            before: before.as_ref(),
+        });
+        let fresh = !self.must_write(seen.now, before.as_ref(), &status) || self.write(status, context).await?;
+        if fresh {
+            self.share();
+        }
+        Ok(fresh)
+    }
+
+    /// Whether the status has to be written before anything is done.
+    fn must_write(&mut self, now: UnixMs, before: Option<&ResourceStatus>, status: &ResourceStatus) -> bool {
+        let Some(before) = before.filter(|before| before.same_decisions(status)) else {
+            self.news_since = None;
+            return true;
+        };
+        if !before.same_but_wording(status) {
+            let since = *self.news_since.get_or_insert(now);
+            let due = now.since(since) >= NEWS;
+            self.news_since = self.news_since.filter(|_| !due);
+            return due;
+        }
+        self.news_since = None;
+        now.since(self.written_at) >= REWORD && !before.blocked_alike(status)
+    }
+
+    /// What is remembered is kept once: there may be many flags.
+    fn share(&mut self) {
+        let written = self.resource.status.as_mut().and_then(|status| status.machine.as_mut());
+        if let Some(written) = written.filter(|written| **written == self.status) {
+            *written = Arc::clone(&self.status);
+        }
+    }
+
+    /// Writes the status. False: somebody else did meanwhile.
+    async fn write(&mut self, status: ResourceStatus, context: &Context<'_>) -> Result<bool, TurnError> {
+        if !context.leadership.holds() {
+            return Err(TurnError::Deposed);
+        }
+        failpoint::point("before the status is written");
+        match context.writer.status(&self.resource, status).await {
+            Ok(mut written) => {
+                failpoint::point("after the status was written");
+                written.trim();
+                self.written_at = now();
+                self.resource = written;
+                Ok(true)
+            }
+            Err(error) if is_conflict(&error) => {
+                if let Some(found) = context.writer.read(&self.resource).await? {
+                    self.take_over(found);
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What people ask for by hand. Pure.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
+
+/// What a person asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Action {
+    /// Let the new version in.
+    Promote,
+    /// Back to the version before.
+    Rollback,
+    /// Give up a switch that was not flipped yet.
+    Abort,
+    /// End an override, and try again.
+    Retry,
+    /// Let nothing move.
+    Suspend,
+    /// Let things move again.
+    Resume,
+}
+
+impl Action {
+    /// Its name, as people write it.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// One request by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by who asks; a request is answered once.
+    pub id: String,
+    /// What is asked for.
+    pub action: Action,
+}

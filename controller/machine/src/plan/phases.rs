@@ -1,0 +1,128 @@
+//! Which phase comes next: the table of phases. Pure.
+
+use super::wait::{Wait, blocked};
+use super::{Pass, after_flip, before_flip, requests, suspended, transitions, verdicts, wanted};
+use crate::history::Happening;
+use crate::reason::Reason;
+use crate::status::{Phase, Status, Switch};
+
+/// At most one transition.
+pub(super) fn advance(pass: Pass<'_>, status: &mut Status) -> Wait {
+    if status.r#override.as_ref().is_some_and(|held| held.for_spec_version != pass.spec.version) {
+        status.r#override = None;
+        return Wait::moved();
+    }
+    let answered = |status: &Status, id: &str| status.last_request.as_ref().is_some_and(|last| last.id == id);
+    if let Some(request) = pass.seen.request.as_ref().filter(|request| !answered(status, &request.id))
+        && requests::answer(pass, status, request)
+    {
+        return Wait::moved();
+    }
+    if suspended(pass.spec, status) {
+        return blocked(Reason::Suspended, "it is suspended: nothing moves until it is resumed");
+    }
+    if status.phase == Phase::Adopting {
+        return adopting(pass, status);
+    }
+    if let Some(wait) = retarget(pass, status) {
+        return wait;
+    }
+    let Some(switch) = status.switch.clone().filter(|_| status.phase != Phase::Stable) else {
+        return stable(pass, status);
+    };
+    if let Some(wait) = verdicts::failed(pass, status, &switch) {
+        return wait;
+    }
+    match status.phase {
+        Phase::Adopting | Phase::Stable => Wait::default(),
+        Phase::Coexisting => before_flip::coexisting(pass, status, switch),
+        Phase::AwaitingPromotion => before_flip::awaiting_promotion(pass, status, switch),
+        Phase::ProvingRoutes => before_flip::proving_routes(pass, status, switch),
+        Phase::Switching => after_flip::switching(pass, status, switch),
+        Phase::Settling => after_flip::settling(pass, status, switch),
+        Phase::Retaining => after_flip::retaining(pass, status, switch),
+        Phase::Removing => after_flip::removing(pass, status, switch),
+    }
+}
+
+fn adopting(pass: Pass<'_>, status: &mut Status) -> Wait {
+    let (version, seen) = (&pass.spec.version, pass.seen);
+    let ready = seen.workload(&status.active_version).ready;
+    if *version != status.active_version && !ready {
+        let workload = seen.workload(version);
+        if !workload.declared && !workload.running {
+            return blocked(Reason::UnknownVersion, format!("it is not declared how to start {version}"));
+        }
+        if !status.active_version.is_empty() {
+            status.leftovers.insert(status.active_version.clone());
+        }
+        status.leftovers.remove(version);
+        status.active_version.clone_from(version);
+        return Wait::moved();
+    }
+    if ready {
+        status.enter(pass.now, Phase::Stable);
+        status.note(pass.now, Happening::Adopted, format!("{} serves", status.active_version));
+        return Wait::moved();
+    }
+    match seen.workload(version).exited {
+        Some(how) => blocked(Reason::ActiveNotReady, format!("{version} does not stay up: {how}")),
+        None => Wait::on(format!("{version} has to get ready")),
+    }
+}
+
+/// Starts, replaces or gives up a switch when another version is wanted.
+fn retarget(pass: Pass<'_>, status: &mut Status) -> Option<Wait> {
+    let wanted = wanted(pass.spec, status).to_owned();
+    if status.phase.before_flip() {
+        if status.target_version.as_ref() == Some(&wanted) {
+            return None;
+        }
+        transitions::give_up(pass.now, status);
+        return Some(Wait::moved());
+    }
+    if wanted == status.active_version || status.phase == Phase::Removing {
+        return None;
+    }
+    let workload = pass.seen.workload(&wanted);
+    if !workload.declared && !workload.running {
+        let message = format!("it is not declared how to start {wanted}");
+        return (status.phase == Phase::Stable).then(|| blocked(Reason::UnknownVersion, message));
+    }
+    transitions::begin(pass, status, &wanted);
+    Some(Wait::moved())
+}
+
+fn stable(pass: Pass<'_>, status: &mut Status) -> Wait {
+    let active = status.active_version.clone();
+    if let Some(leftover) = status.leftovers.pop_first() {
+        if leftover != active && pass.seen.workload(&leftover).running {
+            let (from, to, at) = (leftover, active, Some(pass.now));
+            let acked_epoch = Some(status.epoch());
+            let removal = Switch {
+                from,
+                to,
+                removal: true,
+                started_at: pass.now,
+                acked_at: at,
+                acked_epoch,
+                ..Switch::default()
+            };
+            status.switch = Some(removal);
+            status.enter(pass.now, Phase::Settling);
+        }
+        return Wait::moved();
+    }
+    let workload = pass.seen.workload(&active);
+    if !workload.ready {
+        let how = workload.exited.map(|how| format!(": {how}")).unwrap_or_default();
+        return blocked(Reason::ActiveNotReady, format!("{active} is active but not ready{how}"));
+    }
+    match &status.r#override {
+        Some(held) => Wait::on(format!(
+            "nothing: {active} is held although the spec asks for {} ({}); `retry` ends that",
+            pass.spec.version, held.reason
+        )),
+        None => Wait::on(format!("nothing: {active} serves")),
+    }
+}

@@ -1,0 +1,104 @@
+//! Whether what people ask for by hand is granted. Pure.
+
+use super::Pass;
+use super::transitions::{begin, give_up, hold, roll_back};
+use crate::action::{Action, Request};
+use crate::history::Happening;
+use crate::status::{LastRequest, Phase, Status};
+use crate::time::UnixMs;
+
+/// Answers a request once. False: it has to wait for the pass after the removal under way.
+pub(super) fn answer(pass: Pass<'_>, status: &mut Status, request: &Request) -> bool {
+    if request.action == Action::Rollback && status.phase == Phase::Removing {
+        return false;
+    }
+    let outcome = act(pass, status, request.action);
+    if outcome.is_ok() {
+        status.note(pass.now, Happening::Requested, format!("{} was asked for", request.action.name()));
+    }
+    status.last_request =
+        Some(LastRequest { id: request.id.clone(), action: request.action, refused: outcome.err(), at: pass.now });
+    true
+}
+
+fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String> {
+    let stopped = super::suspended(pass.spec, status) && !matches!(action, Action::Suspend | Action::Resume);
+    if stopped {
+        return Err("the flag is suspended: resume it first".to_owned());
+    }
+    match action {
+        Action::Promote => promote(pass.now, status),
+        Action::Rollback => rollback(pass, status),
+        Action::Abort => {
+            if !status.phase.before_flip() {
+                return Err(match status.phase {
+                    Phase::Switching | Phase::Settling | Phase::Retaining => {
+                        "the flag is flipped already: use rollback".to_owned()
+                    }
+                    _ => "no switch is under way".to_owned(),
+                });
+            }
+            hold(pass, status, &status.active_version.clone(), "aborted by request");
+            give_up(pass.now, status);
+            Ok(())
+        }
+        Action::Retry => retry(pass.now, status),
+        Action::Suspend if status.suspended => Err("it is suspended already".to_owned()),
+        Action::Suspend => {
+            status.suspended = true;
+            Ok(())
+        }
+        Action::Resume if status.suspended => {
+            status.suspended = false;
+            Ok(())
+        }
+        Action::Resume if pass.spec.suspend => Err("spec.suspend is true: set it to false".to_owned()),
+        Action::Resume => Err("it is not suspended".to_owned()),
+    }
+}
+
+fn promote(now: UnixMs, status: &mut Status) -> Result<(), String> {
+    let phase = status.phase;
+    match &mut status.switch {
+        Some(switch) if phase == Phase::AwaitingPromotion => {
+            switch.promoted_at = Some(now);
+            Ok(())
+        }
+        Some(switch) if phase == Phase::Coexisting => Err(format!("{} is not ready yet", switch.to)),
+        _ => Err(format!("nothing waits for a promotion: the phase is {}", phase.name())),
+    }
+}
+
+fn rollback(pass: Pass<'_>, status: &mut Status) -> Result<(), String> {
+    if status.phase.before_flip() {
+        return Err("nothing has been switched yet: use abort".to_owned());
+    }
+    let under_way = matches!(status.phase, Phase::Switching | Phase::Settling | Phase::Retaining);
+    if under_way && status.switch.as_ref().is_some_and(|switch| !switch.removal) {
+        roll_back(pass, status, "rolled back by request");
+        return Ok(());
+    }
+    let Some(previous) = status.previous_version.clone().filter(|previous| *previous != status.active_version) else {
+        return Err("there is no previous version to go back to".to_owned());
+    };
+    let workload = pass.seen.workload(&previous);
+    if !workload.declared && !workload.running {
+        return Err(format!("the previous version, {previous}, can no longer be started: it is not declared"));
+    }
+    hold(pass, status, &previous, "rolled back by request");
+    begin(pass, status, &previous);
+    Ok(())
+}
+
+fn retry(now: UnixMs, status: &mut Status) -> Result<(), String> {
+    if status.r#override.take().is_some() {
+        return Ok(());
+    }
+    match &mut status.switch {
+        Some(switch) if status.phase == Phase::Coexisting => {
+            switch.headroom_at = switch.headroom_at.map(|_| now);
+            Ok(())
+        }
+        _ => Err("there is nothing to try again: no version is held, and none is being started".to_owned()),
+    }
+}

@@ -1,0 +1,95 @@
+//! What a switch becomes when it begins, is flipped, taken back or given up. Pure.
+
+use super::Pass;
+use crate::history::Happening;
+use crate::spec::CleanupPolicy;
+use crate::status::{Override, Phase, Status, Switch};
+use crate::time::UnixMs;
+
+/// Begins a switch to `to`. What the switch before it would have removed is removed later.
+pub(super) fn begin(pass: Pass<'_>, status: &mut Status, to: &str) {
+    if let Some(old) = status.switch.as_ref().filter(|_| status.phase != Phase::Stable)
+        && (old.removal || pass.spec.cleanup.policy != CleanupPolicy::Retain)
+    {
+        status.leftovers.insert(old.from.clone());
+    }
+    let ours = status.leftovers.remove(to) || !pass.seen.workload(to).running;
+    let rollback = status.r#override.as_ref().is_some_and(|held| held.version == to);
+    let from = status.active_version.clone();
+    status.note(pass.now, Happening::Started, format!("from {from} to {to}"));
+    status.switch = Some(Switch { from, to: to.to_owned(), ours, rollback, started_at: pass.now, ..Switch::default() });
+    status.target_version = Some(to.to_owned());
+    status.enter(pass.now, Phase::Coexisting);
+}
+
+/// Ends a switch that was not flipped. What was started for it is removed again.
+pub(super) fn give_up(now: UnixMs, status: &mut Status) {
+    if let Some(switch) = status.switch.take() {
+        if switch.ours {
+            status.leftovers.insert(switch.to.clone());
+        }
+        let message = format!("{} stays, {} is not switched to", switch.from, switch.to);
+        status.note(now, Happening::GivenUp, message);
+    }
+    status.target_version = None;
+    status.enter(now, Phase::Stable);
+}
+
+/// Goes back to the version that was left: at once if it is still ready, otherwise it is started
+/// like any other target.
+pub(super) fn roll_back(pass: Pass<'_>, status: &mut Status, why: &str) {
+    let Some(old) = status.switch.clone() else {
+        return;
+    };
+    hold(pass, status, &old.from, why);
+    if !pass.seen.workload(&old.from).ready {
+        begin(pass, status, &old.from);
+        return;
+    }
+    let at = Some(pass.now);
+    let back = Switch {
+        from: old.to.clone(),
+        to: old.from.clone(),
+        rollback: true,
+        started_at: pass.now,
+        headroom_at: at,
+        ready_at: at,
+        promoted_at: at,
+        ..Switch::default()
+    };
+    flip(pass.now, status, back);
+    status.note(pass.now, Happening::RolledBack, format!("from {} to {}: {why}", old.to, old.from));
+}
+
+/// Sends requests to the new version.
+pub(super) fn flip(now: UnixMs, status: &mut Status, switch: Switch) {
+    status.active_version.clone_from(&switch.to);
+    status.previous_version = Some(switch.from.clone());
+    status.target_version = Some(switch.to.clone());
+    status.note(now, Happening::Flipped, format!("from {} to {}", switch.from, switch.to));
+    status.switch = Some(Switch { flipped_at: Some(now), ..switch });
+    status.enter(now, Phase::Switching);
+}
+
+/// Waits for the target again, which is no longer ready.
+pub(super) fn wait_for_target(now: UnixMs, status: &mut Status, switch: Switch) {
+    let headroom_at = switch.headroom_at.map(|_| now);
+    status.switch = Some(Switch { ready_at: None, promoted_at: None, headroom_at, ..switch });
+    status.enter(now, Phase::Coexisting);
+}
+
+/// What was proved no longer holds: it has to be proved again.
+pub(super) fn unsettle(now: UnixMs, status: &mut Status, switch: Switch) {
+    status.switch = Some(Switch { settled_at: None, removal_intent_at: None, ..switch });
+    status.enter(now, Phase::Settling);
+}
+
+/// Holds a version against the spec until the spec asks for another one.
+pub(super) fn hold(pass: Pass<'_>, status: &mut Status, version: &str, reason: &str) {
+    status.r#override = Some(Override {
+        version: version.to_owned(),
+        for_spec_version: pass.spec.version.clone(),
+        reason: reason.to_owned(),
+        at: pass.now,
+    });
+}

@@ -1,0 +1,278 @@
+//! Why a flag does not move on, or what a condition says of it: one word for each, with its meaning and
+//! what ends it. Pure. `docs/reference/reasons.md` is made from this file.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
+use crate::status::Phase;
+
+/// Which words belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// The switch itself waits.
+    Switch,
+    /// Something in the cluster has to be put right.
+    Cluster,
+    /// Something is wrong with the routes.
+    Routes,
+    /// A condition of the resource says so; nothing is wrong with most of them.
+    Condition,
+}
+
+macro_rules! reasons {
+    ($($group:ident { $($name:ident: $meaning:literal, $end:literal;)* })*) => {
+        /// One word that says why, as it stands in conditions, Events, the audit log and what `status` prints.
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, EnumString,
+            IntoStaticStr, VariantArray,
+        )]
+        #[serde(from = "String")]
+        pub enum Reason {
+            $($(#[doc = $meaning] $name,)*)*
+            /// A word that another version of the controller has written, and this one does not know.
+            Other,
+        }
+
+        impl Reason {
+            /// What it means, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $($(Reason::$name => $meaning,)*)*
+                    Reason::Other => "Another version of the controller has written a word that this one does not know.",
+                }
+            }
+
+            /// What ends it, in a sentence; empty where nothing has to end.
+            pub fn end(self) -> &'static str {
+                match self {
+                    $($(Reason::$name => $end,)*)*
+                    Reason::Other => "",
+                }
+            }
+
+            /// What it is about.
+            pub fn group(self) -> Group {
+                match self {
+                    $($(Reason::$name)|* => Group::$group,)*
+                    Reason::Other => Group::Condition,
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    Switch {
+        Suspended: "The flag is suspended, by `spec.suspend` or by `suspend`: nothing moves.",
+            "`resume`, or `spec.suspend: false`.";
+        InvalidSpec: "The spec as it was edited last is not valid, or makes no record; the one before stays in force, if there was one.",
+            "An edit that puts right what the message names.";
+        UnknownVersion: "The version that is asked for has no workloads, or no entry in `local.versions`.",
+            "Create its workloads, or ask for another version.";
+        ActiveNotReady: "The version that requests go to, or would at the beginning, is not at full strength, or does not run.",
+            "It gets ready: the message says what it lacks, or how it ended. At the beginning: `spec.version` names what serves.";
+        HeadroomShort: "There is no room for the new version beside the active one.",
+            "Room is made, or `coexistence.headroom` is set to Warn or Ignore.";
+        HeadroomUnknown: "Nobody can tell whether there is room for the new version.",
+            "Rights to read nodes and quotas, or `coexistence.headroom` Warn or Ignore.";
+        TargetExited: "The new version was started and does not stay up.",
+            "It stays up; before the flip `abort`, after it `rollback`.";
+        TargetNotReady: "The new version has not become ready in time, or is not ready any more.",
+            "It gets ready; before the flip `abort`, after it `rollback`.";
+        AwaitingPromotion: "The new version is ready and waits for a person, by `promotion.mode: Manual`.",
+            "`promote`, or `abort`.";
+        CheckFailed: "A check of the spec failed, and its `onFail` is Pause.",
+            "The check passes, or `abort` or `rollback`.";
+        ChecksInconclusive: "A check of the spec has neither passed nor failed for 30 seconds: no answer is no pass.",
+            "An answer: the message says why there is none.";
+        RoutesNotProven: "Before the flip: the routes of at least one proxy do not lead to the new version yet.",
+            "The proxies get the routes; the message names them.";
+        Laggards: "At least one proxy that has to ack the record has not, or none is known that has to.",
+            "Each named proxy acks, or is gone; after `switch.ackTimeout` `switch.laggards` decides.";
+        ConfigLaggards: "At least one proxy would start anew with a configuration from before the flip.",
+            "Each named proxy gets the new configuration.";
+        RouteLaggards: "After the flip: at least one proxy has shown a route that does not fit the record.",
+            "Each named proxy gets the routes.";
+        QuietUnknown: "It is not known whether the old version still gets requests.",
+            "Every proxy that has to ack reports completely.";
+        CallersWithoutFilter: "Requests still reach the old version that no filter sent there.",
+            "Those callers get the filter, or stop.";
+        NotQuiet: "Requests are open on the old version, or some were sent lately.",
+            "They end; with `settle.onTimeout` Proceed or Rollback `settle.timeout` ends the wait.";
+        EpochAhead: "The next epoch would be more than a day ahead of the clock, because a proxy reports, or the status has, one as late as that.",
+            "The clock is put right, or the proxies that report it are started anew.";
+    }
+    Cluster {
+        ServiceTaken: "An older VersionFlag of the namespace has a Service of this one.",
+            "Take the Service out of one of both.";
+        HostTaken: "Another VersionFlag that the same proxies are sent has a host of this one.",
+            "Take the host out of one of both, or put both Services into one VersionFlag.";
+        HeaderTaken: "An older VersionFlag asks for another routing header in a namespace of the same callers.",
+            "Both use the same `spec.routing.header`.";
+        TooWide: "The filter would be installed in Istio's root namespace, and so in all namespaces.",
+            "Name the gateways there in `spec.callers.gateways`.";
+        NotSupported: "The spec asks for what this controller cannot do.",
+            "Another value: the message names it.";
+        Workloads: "The Services and workloads are not such that versions can be told apart.",
+            "What the message names is put right.";
+        Forbidden: "The API server does not let the controller do what the next step needs.",
+            "The right that the message names: see the roles to opt into, in `manifests/kubernetes`.";
+        PluginUnknown: "The controller does not know where the filter is, or it is not pinned by a digest.",
+            "`--plugin-url` with a digest, or `--plugin-sha256`.";
+        NewerController: "A newer controller has written the status, and this one does not understand it.",
+            "Upgrade this controller.";
+        UnreadableSpec: "The spec has what this controller does not understand.",
+            "Upgrade the controller, or take that out of the spec.";
+        IstioUnknown: "The controller has not read Istio's objects yet.",
+            "They are read, a moment after the start.";
+        IstioMissing: "The cluster does not have Istio's kinds.",
+            "Install Istio, or set `spec.routing.provider` to External.";
+        IstioForbidden: "The controller may not read Istio's objects.",
+            "Apply `manifests/kubernetes/istio`.";
+        GatewayApiMissing: "The cluster does not have the kinds of the Gateway API.",
+            "Install its CRDs, or set `spec.routing.provider` to Istio.";
+    }
+    Routes {
+        RouteConflict: "A route of somebody else has the Service too, or leads past the flag; or a DestinationRule is not merged with the controller's.",
+            "What the message says is done to that object.";
+        InvalidGateway: "`spec.routing.gateways` does not say clearly which port a route leads to, or names a Gateway twice.",
+            "An edit of the spec.";
+        GatewayUnknown: "Nobody has written a status of the route of a Gateway: it does not exist, or is not Istio's.",
+            "The Gateway is made, or the spec names another one.";
+        GatewayRefused: "The Gateway does not accept the controller's route, or does not resolve it.",
+            "What the Gateway's own message says.";
+        RouteMissing: "`management: UserProvided`: a version has no route, no subset or no Service.",
+            "Add what the condition RoutesReady shows.";
+        RouteDefault: "`management: UserProvided`: requests without a version do not go to the active one.",
+            "Change the default route as the condition RoutesReady shows.";
+        RoutesNotWritten: "The API server refused the controller's routes.",
+            "What its message says.";
+        PluginNotWritten: "The API server refused the controller's plugin.",
+            "What its message says.";
+        RoutesPending: "There is no route yet that holds requests back from a new version.",
+            "It passes by itself, some seconds after what the routes lead to was written.";
+        RoutesWarming: "There is no route to the new version yet; the active one has its own.",
+            "It passes by itself, some seconds after what the route leads to was written.";
+    }
+    Condition {
+        Adopting: "The first version is taken over.", "";
+        Stable: "One version serves, and nothing else is asked for.", "";
+        Coexisting: "The new version is started beside the active one.", "";
+        ProvingRoutes: "Proxies show that their routes lead to the new version.", "";
+        Switching: "The flag is flipped, and not every proxy has acked.", "";
+        Settling: "All proxies acked, and the old version gets quiet.", "";
+        Retaining: "The old version stays for a rollback, for `cleanup.retainFor`.", "";
+        Removing: "The old version is stopped, and deleted where `cleanup.policy` asks for it.", "";
+        Serving: "The version that the spec asks for serves, and every proxy knows.", "";
+        Overridden: "Another version is held although the spec asks for this one.",
+            "`retry`, or a spec that asks for another version.";
+        Written: "The controller's routes are written, and nothing leads past them.", "";
+        Found: "Every version has a route of the operator's.", "";
+        NotAsked: "It is asked only while a switch is under way.", "";
+        Resolved: "No proxy has shown a route that does not fit.", "";
+        NotProven: "At least one proxy has shown a route that does not fit.", "The proxies get the routes: the message names one.";
+        NoVersion: "No version serves yet.", "";
+        Ready: "The version is at full strength.", "";
+        Exited: "The version does not stay up.", "The message says how it ended.";
+        NotReady: "The version runs, and is not at full strength.", "The message says what it lacks.";
+        NotRunning: "The version does not run.", "";
+        Checked: "There was room for the new version, or `coexistence.headroom` let it start all the same.", "";
+        NotChecked: "It is not known yet whether there is room for the new version.", "";
+        NotNeeded: "Nothing has to be started.", "";
+        NoChecks: "The spec has no checks.", "";
+        Failed: "At least one check failed.", "The message says which, with its numbers.";
+        Inconclusive: "At least one check has no answer, and none failed.", "The message says which.";
+        Passed: "Every check that is asked now passed.", "";
+        NoSwitch: "Nothing was switched yet.", "";
+        Removal: "Nothing is switched: a version is only removed.", "";
+        Acked: "Every proxy sends new requests to the new version, or the switch went on without some, as `switch.laggards` asks.", "";
+        NotFlipped: "The old version still serves.", "";
+        Settled: "Nothing reaches the old version any more, or the switch went on all the same, as `settle.onTimeout` asks.", "";
+        NotSwitched: "The old version may still get requests.", "";
+        Leftovers: "A version of an earlier switch still has to be removed.", "";
+        Removed: "The old version is stopped or deleted.", "";
+        Retained: "The old version stays, as `cleanup.policy` asks.", "";
+        Done: "Nothing of the old version has to be removed.", "";
+        FieldManager: "Somebody else applies the number of pods too, and would undo what the controller does.",
+            "Leave `replicas` out of what is applied, or ignore the field manager `versionflag`.";
+    }
+}
+
+impl Reason {
+    /// All words, in the order of their groups.
+    pub const ALL: &'static [Reason] = Reason::VARIANTS;
+
+    /// The word.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// Whether it passes by itself in a moment, so that it is waited for and blocks nobody.
+    pub fn passes(self) -> bool {
+        matches!(self, Reason::RoutesPending | Reason::RoutesWarming)
+    }
+
+    /// Whether the flag is well and waits for a person.
+    pub fn awaits_person(self) -> bool {
+        matches!(self, Reason::AwaitingPromotion | Reason::Suspended)
+    }
+
+    /// Whether it lets the flag have no part in the plugins that others share with it.
+    pub fn bars_plugin(self) -> bool {
+        matches!(self, Reason::HeaderTaken | Reason::TooWide)
+    }
+}
+
+impl From<String> for Reason {
+    fn from(word: String) -> Reason {
+        word.parse().unwrap_or(Reason::Other)
+    }
+}
+
+impl From<Phase> for Reason {
+    fn from(phase: Phase) -> Reason {
+        match phase {
+            Phase::Adopting => Reason::Adopting,
+            Phase::Stable => Reason::Stable,
+            Phase::Coexisting => Reason::Coexisting,
+            Phase::AwaitingPromotion => Reason::AwaitingPromotion,
+            Phase::ProvingRoutes => Reason::ProvingRoutes,
+            Phase::Switching => Reason::Switching,
+            Phase::Settling => Reason::Settling,
+            Phase::Retaining => Reason::Retaining,
+            Phase::Removing => Reason::Removing,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// Something that keeps a flag from moving on, or has to be put right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Why, in one word.
+    pub reason: Reason,
+    /// The same in one sentence, with names and numbers.
+    pub message: String,
+    /// What would put it right, as YAML; empty where the sentence suffices.
+    pub fix: String,
+}
+
+impl Problem {
+    /// A problem that its sentence says how to put right.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Problem {
+        Problem { reason, message: message.into(), fix: String::new() }
+    }
+
+    /// The same with the YAML that would put it right.
+    #[must_use]
+    pub fn with_fix(self, fix: String) -> Problem {
+        Problem { fix, ..self }
+    }
+}

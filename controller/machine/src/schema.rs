@@ -1,0 +1,9 @@
+//! Rules for texts that a Kubernetes API server checks. Pure.
+
+use serde_json::{Value, json};
+
+/// A CEL rule for a text. The message begins with the text, which the API server does not show otherwise.
+pub(crate) fn text_rule(rule: &str, message: &str) -> Value {
+    let shown = format!("'\"' + self + {}", Value::from(format!("\" {message}")));
+    json!([{ "rule": rule, "message": message, "messageExpression": shown }])
+}

@@ -1,0 +1,229 @@
+//! Which effects a status has, and in which order: nothing is left to who executes them.
+
+use machine::observation::Keeper;
+use machine::plan::{Effect, Pass, Plan, plan};
+use machine::reason::Reason;
+use machine::status::{Phase, Status};
+use machine::time::UnixMs;
+use rstest::rstest;
+
+use crate::fixtures::*;
+
+/// Nothing moves by itself before a person says so, so that every phase rests and acts.
+const MANUAL: &str = "promotion: {mode: Manual}";
+
+/// What a phase waits for, so that the status stays as it is.
+fn waiting_in(phase: Phase) -> (Status, Seen) {
+    let status = switching(phase);
+    match phase {
+        Phase::Adopting => (status, seen().not_ready("v2")),
+        Phase::Stable | Phase::AwaitingPromotion | Phase::Removing => (status, seen()),
+        Phase::Coexisting => (status, seen().not_ready("v2")),
+        Phase::ProvingRoutes => (status, seen().route_lags("edge", "no route yet")),
+        Phase::Switching => (status, seen().acked(0)),
+        Phase::Settling => (status, seen().busy(1)),
+        Phase::Retaining => (with_switch(status, |switch| switch.retain_until = Some(UnixMs(NOW + 1))), seen()),
+    }
+}
+
+/// The plan of a status that stays as it is, but for the words of what blocks.
+fn rests(more: &str, status: &Status, seen: &Seen) -> Plan {
+    let first = pass(&spec(more), status, seen);
+    let status = Status { blocked: first.status.blocked.clone(), ..status.clone() };
+    assert_eq!(first.status, status, "it does not rest");
+    pass(&spec(more), &status, seen)
+}
+
+fn acts(more: &str, (status, seen): (Status, Seen)) -> String {
+    words(&rests(more, &status, &seen).effects)
+}
+
+#[rstest]
+#[case(Phase::Adopting, "start v2, publish, route, configure")]
+#[case(Phase::Stable, "start v2, publish, route, configure")]
+#[case(Phase::Coexisting, "start v1, start v2 like v1, publish, route, configure")]
+#[case(Phase::AwaitingPromotion, "start v1, start v2 like v1, publish, route, configure")]
+#[case(Phase::ProvingRoutes, "start v1, start v2 like v1, publish, route, configure")]
+#[case(Phase::Switching, "start v2, start v1 like v2, publish, route, configure")]
+#[case(Phase::Settling, "start v2, start v1 like v2, publish, route, configure")]
+#[case(Phase::Retaining, "start v2, start v1 like v2, publish, route, configure")]
+#[case(Phase::Removing, "start v2, publish, route, configure, stop v1")]
+fn effects_come_in_this_order(#[case] phase: Phase, #[case] expected: &str) {
+    assert_eq!(acts(MANUAL, waiting_in(phase)), expected);
+}
+
+#[rstest]
+#[case(Phase::Switching, "protect v1 at 999999, start v1, publish, route, configure")]
+#[case(Phase::Settling, "start v1, publish, route, configure")]
+#[case(Phase::Removing, "start v1, publish, route, configure, stop v2")]
+fn what_was_rolled_back_is_protected_until_all_acked_and_need_not_be_there(
+    #[case] phase: Phase,
+    #[case] expected: &str,
+) {
+    let (_, seen) = waiting_in(phase);
+    assert_eq!(acts("", (going_back(phase), seen)), expected);
+}
+
+/// A rollback to a version that is stopped starts like any other switch, and protects nothing before it flips.
+#[rstest]
+#[case(Phase::Coexisting)]
+#[case(Phase::ProvingRoutes)]
+fn a_rollback_that_has_not_switched_yet_protects_nothing(#[case] phase: Phase) {
+    let (status, seen) = waiting_in(phase);
+    let status = with_switch(status, |switch| switch.rollback = true);
+    assert_eq!(acts("", (status, seen)), "start v1, start v2 like v1, publish, route, configure");
+}
+
+#[test]
+fn a_rollback_is_protected_by_the_epoch_of_its_record_even_while_nothing_may_move() {
+    let status = going_back(Phase::Switching);
+    let suspended = "suspend: true";
+    assert_eq!(acts(suspended, (status, seen().acked(0))), "protect v1 at 999999, start v1, publish, route, configure");
+}
+
+#[rstest]
+#[case(Phase::Adopting, false)]
+#[case(Phase::Stable, false)]
+#[case(Phase::Coexisting, true)]
+#[case(Phase::AwaitingPromotion, true)]
+#[case(Phase::ProvingRoutes, true)]
+#[case(Phase::Switching, true)]
+#[case(Phase::Settling, true)]
+#[case(Phase::Retaining, true)]
+#[case(Phase::Removing, true)]
+fn whoever_scales_what_serves_means_it_where_the_platform_keeps_it_and_nothing_is_switched(
+    #[case] phase: Phase,
+    #[case] by_platform: bool,
+) {
+    for (keeper, starts) in [(Keeper::Controller, true), (Keeper::Platform, by_platform)] {
+        let (status, seen) = waiting_in(phase);
+        let start = Effect::Start { version: status.active_version.clone(), like: None };
+        let effects = rests(MANUAL, &status, &seen.kept_by(keeper)).effects;
+        assert_eq!(effects.contains(&start), starts, "{keeper:?}: {}", words(&effects));
+    }
+}
+
+#[rstest]
+#[case("", "start v1, start v2 like v1")]
+#[case("coexistence: {replicas: MatchActive}", "start v1, start v2 like v1")]
+#[case("coexistence: {replicas: AsDeclared}", "start v1, start v2")]
+fn a_new_version_gets_the_strength_that_the_spec_asks_for(#[case] more: &str, #[case] expected: &str) {
+    let starts = acts(more, waiting_in(Phase::Coexisting));
+    assert_eq!(starts, format!("{expected}, publish, route, configure"));
+}
+
+#[test]
+fn what_was_left_is_kept_as_strong_as_what_serves_now() {
+    let declared = acts("coexistence: {replicas: AsDeclared}", waiting_in(Phase::Retaining));
+    assert_eq!(declared, "start v2, start v1, publish, route, configure");
+}
+
+#[test]
+fn a_version_without_room_is_not_started() {
+    let status = with_switch(switching(Phase::Coexisting), |switch| switch.headroom_at = None);
+    assert_eq!(acts("", (status, seen().not_running("v2"))), "start v1, publish, route, configure");
+}
+
+/// Nothing moves, and what is there stays as it is: the other version is neither started nor stopped.
+#[rstest]
+#[case(Phase::Coexisting)]
+#[case(Phase::Settling)]
+#[case(Phase::Removing)]
+fn suspended(#[case] phase: Phase) {
+    let (status, seen) = waiting_in(phase);
+    let start = format!("start {}", status.active_version);
+    assert_eq!(acts("suspend: true", (status, seen)), format!("{start}, publish, route, configure"));
+}
+
+#[rstest]
+#[case::stopped_first("cleanup: {policy: Delete}", seen().exists("v1"), ", stop v1")]
+#[case::then_deleted("cleanup: {policy: Delete}", seen().not_running("v1").exists("v1"), ", delete v1")]
+#[case::not_proved("", seen().quiet_unknown(), "")]
+#[case::not_acked("", seen().acked(0), "")]
+#[case::not_ready("", seen().not_ready("v2"), "")]
+#[case::routes_lag("", seen().route_lags("edge", "v1 still"), "")]
+#[case::configuration_lags("", seen().config_lags("edge", "epoch 8"), "")]
+#[case::routes_do_not_fit("", seen().routes(Reason::RouteConflict), "")]
+fn a_removal_needs_the_whole_proof_in_the_very_pass(#[case] more: &str, #[case] seen: Seen, #[case] last: &str) {
+    let just_now = Status { phase_since: UnixMs(NOW), ..switching(Phase::Removing) };
+    let moves = pass(&spec(more), &just_now, &seen).status.phase;
+    if moves == Phase::Removing {
+        assert_eq!(acts(more, (just_now, seen)), format!("start v2, publish, route, configure{last}"));
+    } else {
+        assert_eq!((moves, last), (Phase::Settling, ""), "only a target that is not ready ends it at once");
+    }
+}
+
+#[rstest]
+#[case::at_once(NOW, 0, false)]
+#[case::a_second_later(NOW - 1_000, 0, true)]
+#[case::all_acked(NOW, 1, true)]
+fn the_configuration_waits_while_a_flip_spreads(#[case] since: u64, #[case] acked: usize, #[case] configures: bool) {
+    let status = Status { phase_since: UnixMs(since), ..switching(Phase::Switching) };
+    let status = Status { suspended: true, ..status };
+    let effects = rests("", &status, &seen().acked(acked)).effects;
+    assert_eq!(words(&effects).contains("configure"), configures);
+}
+
+/// Every problem of the cluster holds routes back in a mesh; two of them hold back the part in the plugins that
+/// others share; none holds back a start, the record, or a stop that is proved.
+#[rstest]
+#[case::none(None, "Istio", "route, configure, ")]
+#[case::other(Some(Reason::Forbidden), "Istio", "configure, ")]
+#[case::workloads(Some(Reason::Workloads), "GatewayAPI", "configure, ")]
+#[case::istio(Some(Reason::IstioMissing), "Istio", "configure, ")]
+#[case::header(Some(Reason::HeaderTaken), "Istio", "")]
+#[case::too_wide(Some(Reason::TooWide), "GatewayAPI", "")]
+#[case::files(Some(Reason::Forbidden), "External", "route, configure, ")]
+fn what_a_problem_holds_back(#[case] problem: Option<Reason>, #[case] provider: &str, #[case] done: &str) {
+    let more = format!("routing: {{provider: {provider}}}");
+    // With the clusters that the provider names.
+    let status = next(&more, &switching(Phase::Removing), &seen());
+    let seen = problem.map_or_else(seen, |reason| seen().problem(reason));
+    let plan = pass(&spec(&more), &status, &seen);
+    assert_eq!(words(&plan.effects), format!("start v2, publish, {done}stop v1"));
+    let starts = switching(Phase::Coexisting);
+    let starts = next(&more, &starts, &seen.clone().not_ready("v2"));
+    let effects = words(&pass(&spec(&more), &starts, &seen.not_ready("v2")).effects);
+    assert!(effects.starts_with("start v1, start v2 like v1, publish"), "{effects}");
+    let said = problem.map_or("v1 has to stop", |_| "a sentence on the cluster");
+    assert_eq!(plan.waiting, said);
+}
+
+/// Nothing is decided: neither the status nor the world moves.
+#[rstest]
+#[case::no_spec_was_ever_valid(switching(Phase::Removing), seen().spec_unknown(), "")]
+#[case::a_problem_then(
+    switching(Phase::Removing),
+    seen().spec_unknown().problem(Reason::NewerController),
+    "a sentence on the cluster"
+)]
+#[case::a_problem_at_the_beginning(
+    Status::new("uid", "reviews", UnixMs(0)),
+    seen().problem(Reason::Workloads),
+    "a sentence on the cluster"
+)]
+fn nothing_is_planned(#[case] status: Status, #[case] seen: Seen, #[case] waiting: &str) {
+    let asked = seen.asked_for(machine::action::Action::Suspend);
+    let Plan { status: after, effects, requeue, waiting: said } = pass(&spec(""), &status, &asked);
+    assert_eq!((after, words(&effects), requeue, said.as_str()), (status, String::new(), None, waiting));
+}
+
+#[test]
+fn a_problem_after_the_first_record_stops_no_decision() {
+    let status = next("", &switching(Phase::Switching), &seen().problem(Reason::Forbidden));
+    assert_eq!(status.phase, Phase::Settling);
+}
+
+/// A pass either changes the status or acts on it.
+#[rstest]
+fn a_status_that_changes_has_no_effects(#[values(0, 1)] acked: usize) {
+    for phase in Phase::ALL {
+        for (_, seen) in Phase::ALL.iter().map(|phase| waiting_in(*phase)) {
+            let (spec, status) = (spec(""), switching(*phase));
+            let Plan { status: after, effects, requeue, .. } =
+                plan(Pass { now: UnixMs(NOW), spec: &spec, seen: &seen.acked(acked) }, &status);
+            assert!(after == status || (effects.is_empty() && requeue == Some(machine::duration::Millis(0))));
+        }
+    }
+}

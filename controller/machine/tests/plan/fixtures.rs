@@ -1,0 +1,318 @@
+//! What a test begins with: a spec, something seen, a switch in one of its phases. Each is the fine case, and a
+//! test says what differs: `seen().acked(0)`, `switching(Phase::Settling)`, `spec("settle: {timeout: 1s}")`.
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+
+use machine::action::{Action, Request};
+use machine::checks::{Answer, Verdict};
+use machine::fleet::ledger::{Laggard, Quiet};
+use machine::fleet::unmanaged::UnmanagedCaller;
+use machine::observation::{Destination, Headroom, Keeper, Observation, Workload};
+use machine::plan::{Effect, Pass, Plan, plan};
+use machine::reason::{Problem, Reason};
+use machine::record::Draft;
+use machine::spec::Spec;
+use machine::status::{Phase, Status, Switch};
+use machine::time::UnixMs;
+
+/// When every test of a single pass takes place, in Unix milliseconds.
+pub(crate) const NOW: u64 = 1_000_000;
+/// A minute before.
+pub(crate) const LONG_AGO: u64 = NOW - 60_000;
+
+/// A spec that asks for v2 of `reviews`, with more members in YAML.
+pub(crate) fn spec(more: &str) -> Spec {
+    let comma = if more.is_empty() { "" } else { "," };
+    let yaml = format!("{{version: v2, services: [{{name: reviews}}]{comma} {more}}}");
+    serde_saphyr::from_str(&yaml).unwrap()
+}
+
+/// One pass at [`NOW`].
+pub(crate) fn pass(spec: &Spec, status: &Status, seen: &Observation) -> Plan {
+    plan(Pass { now: UnixMs(NOW), spec, seen }, status)
+}
+
+/// The status after one pass at [`NOW`], under [`spec`] with more members.
+pub(crate) fn next(more: &str, status: &Status, seen: &Observation) -> Status {
+    pass(&spec(more), status, seen).status
+}
+
+/// The reason of what blocks, if anything does.
+pub(crate) fn blocked(status: &Status) -> Option<Reason> {
+    status.blocked.as_ref().map(|blocked| blocked.reason)
+}
+
+/// Names as a set.
+pub(crate) fn names(all: &[&str]) -> BTreeSet<String> {
+    all.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// A subset or a Service that has been there since then, with somebody who serves or with nobody.
+pub(crate) fn there(since: u64, serves: bool) -> Destination {
+    Destination { since: UnixMs(since), serving_since: serves.then_some(UnixMs(since)) }
+}
+
+/// v1 and v2 run and are ready; the only proxy acked; v1 has been quiet for a minute.
+pub(crate) fn seen() -> Seen {
+    let mut seen = Seen(Observation::unknown());
+    for version in ["v1", "v2"] {
+        seen.0.versions.insert(version.to_owned(), ready(0));
+    }
+    seen.proxies(1).acked(1).quiet_since(LONG_AGO)
+}
+
+/// A workload that has been ready since then.
+pub(crate) fn ready(since: u64) -> Workload {
+    let ready_since = Some(UnixMs(since));
+    Workload { declared: true, running: true, ready: true, ready_since, exited: None, exists: false }
+}
+
+/// What is seen in a pass, to be changed word by word.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen(pub(crate) Observation);
+
+impl Deref for Seen {
+    type Target = Observation;
+
+    fn deref(&self) -> &Observation {
+        &self.0
+    }
+}
+
+impl Seen {
+    fn with(mut self, change: impl FnOnce(&mut Observation)) -> Seen {
+        change(&mut self.0);
+        self
+    }
+
+    fn workload(self, version: &str, change: impl FnOnce(&mut Workload)) -> Seen {
+        self.with(|seen| change(seen.versions.entry(version.to_owned()).or_default()))
+    }
+
+    /// So many proxies have to ack.
+    pub(crate) fn proxies(self, expected: usize) -> Seen {
+        self.with(|seen| seen.fleet.expected = expected)
+    }
+
+    /// So many proxies acked.
+    pub(crate) fn acked(self, acked: usize) -> Seen {
+        self.with(|seen| seen.fleet.acked = acked)
+    }
+
+    /// This proxy has not acked.
+    pub(crate) fn lags(self, proxy: &str, why: &str) -> Seen {
+        self.with(|seen| seen.fleet.laggards.push(laggard(proxy, why)))
+    }
+
+    /// This proxy has an old configuration.
+    pub(crate) fn config_lags(self, proxy: &str, why: &str) -> Seen {
+        self.with(|seen| seen.fleet.config_laggards.push(laggard(proxy, why)))
+    }
+
+    /// This proxy has shown a route that does not fit.
+    pub(crate) fn route_lags(self, proxy: &str, why: &str) -> Seen {
+        self.with(|seen| seen.fleet.route_laggards.push(laggard(proxy, why)))
+    }
+
+    /// So many requests are open on the old version.
+    pub(crate) fn busy(self, open: u64) -> Seen {
+        self.with(|seen| seen.fleet.old = Quiet::Busy { open })
+    }
+
+    /// Nothing has reached the old version since then.
+    pub(crate) fn quiet_since(self, since: u64) -> Seen {
+        self.with(|seen| seen.fleet.old = Quiet::Since(since))
+    }
+
+    /// Nobody knows whether the old version is used.
+    pub(crate) fn quiet_unknown(self) -> Seen {
+        self.with(|seen| seen.fleet.old = Quiet::Unknown)
+    }
+
+    /// Somebody comes past the flag, to this proxy, so often in a second.
+    pub(crate) fn unmanaged(self, at: &str, from: &str, per_second: u64) -> Seen {
+        let caller = UnmanagedCaller { at: at.to_owned(), from: from.to_owned(), per_second };
+        self.with(|seen| seen.fleet.unmanaged.push(caller))
+    }
+
+    /// A proxy reports this epoch.
+    pub(crate) fn reported(self, epoch: u64) -> Seen {
+        self.with(|seen| seen.fleet.highest_epoch = epoch)
+    }
+
+    /// A version runs and is not ready.
+    pub(crate) fn not_ready(self, version: &str) -> Seen {
+        self.workload(version, |one| (one.ready, one.ready_since) = (false, None))
+    }
+
+    /// A version is declared and does not run.
+    pub(crate) fn not_running(self, version: &str) -> Seen {
+        self.workload(version, |one| *one = Workload { declared: true, ..Workload::default() })
+    }
+
+    /// A version does not run, and nobody knows how to start it.
+    pub(crate) fn undeclared(self, version: &str) -> Seen {
+        self.workload(version, |one| *one = Workload::default())
+    }
+
+    /// A version ended by itself.
+    pub(crate) fn exited(self, version: &str) -> Seen {
+        self.not_running(version).workload(version, |one| one.exited = Some("exit status: 1".to_owned()))
+    }
+
+    /// Something of a version is there that can be deleted.
+    pub(crate) fn exists(self, version: &str) -> Seen {
+        self.workload(version, |one| one.exists = true)
+    }
+
+    /// Whether there is room for one version more.
+    pub(crate) fn headroom(self, headroom: Headroom) -> Seen {
+        self.with(|seen| seen.headroom = headroom)
+    }
+
+    /// Something is wrong with the routes.
+    pub(crate) fn routes(self, reason: Reason) -> Seen {
+        self.with(|seen| seen.routes = Some(Problem::new(reason, "a sentence on routes")))
+    }
+
+    /// Something has to be put right outside.
+    pub(crate) fn problem(self, reason: Reason) -> Seen {
+        self.with(|seen| seen.problem = Some(Problem::new(reason, "a sentence on the cluster")))
+    }
+
+    /// The last edit of the spec is not valid.
+    pub(crate) fn spec_error(self, error: &str) -> Seen {
+        self.with(|seen| seen.spec_error = Some(error.to_owned()))
+    }
+
+    /// No spec was ever valid.
+    pub(crate) fn spec_unknown(self) -> Seen {
+        self.with(|seen| seen.spec_unknown = true)
+    }
+
+    /// The platform keeps what serves running.
+    pub(crate) fn kept_by(self, keeper: Keeper) -> Seen {
+        self.with(|seen| seen.keeper = keeper)
+    }
+
+    /// Only these proxies are sent the record.
+    pub(crate) fn audience(self, proxies: &[&str]) -> Seen {
+        self.with(|seen| seen.audience = Some(names(proxies)))
+    }
+
+    /// A person asks for something; always by the same id.
+    pub(crate) fn asked_for(self, action: Action) -> Seen {
+        self.with(|seen| seen.request = Some(Request { id: "1".to_owned(), action }))
+    }
+
+    /// The check `a` has had this verdict since then.
+    pub(crate) fn checked(self, verdict: Verdict, since: u64) -> Seen {
+        let answer = Answer { verdict, message: "because".to_owned(), since: UnixMs(since) };
+        self.with(|seen| {
+            seen.checks.insert("a".to_owned(), answer);
+        })
+    }
+
+    /// The service is in a mesh, in this namespace, and its pods have this label.
+    pub(crate) fn in_namespace(self, namespace: &str, selector: &str) -> Seen {
+        self.with(|seen| {
+            namespace.clone_into(&mut seen.namespace);
+            seen.services.entry("reviews".to_owned()).or_default().selector = names(&[selector]);
+        })
+    }
+
+    /// Routes can lead to this version of `reviews`.
+    pub(crate) fn destination(self, version: &str, destination: Destination) -> Seen {
+        self.with(|seen| {
+            let facts = seen.services.entry("reviews".to_owned()).or_default();
+            facts.destinations.insert(version.to_owned(), destination);
+        })
+    }
+
+    /// This route object of `reviews` leads to these versions.
+    pub(crate) fn routed(self, object: &str, versions: &[&str]) -> Seen {
+        self.with(|seen| {
+            let facts = seen.services.entry("reviews".to_owned()).or_default();
+            facts.routed.insert(object.to_owned(), names(versions));
+        })
+    }
+}
+
+fn laggard(proxy: &str, why: &str) -> Laggard {
+    Laggard { proxy: proxy.to_owned(), why: why.to_owned() }
+}
+
+/// From v1 to v2, in this phase; the record was written a millisecond ago. Before the flip v1 is active, and in
+/// `Adopting` nothing is switched.
+pub(crate) fn switching(phase: Phase) -> Status {
+    let mut status = Status::new("uid", "reviews", UnixMs(0));
+    let flipped = !phase.before_flip();
+    status.phase = phase;
+    status.active_version = if flipped { "v2" } else { "v1" }.to_owned();
+    status.target_version = (!matches!(phase, Phase::Adopting | Phase::Stable)).then(|| "v2".to_owned());
+    let at = flipped.then_some(UnixMs(LONG_AGO));
+    let switch = Switch {
+        from: "v1".to_owned(),
+        to: "v2".to_owned(),
+        ours: true,
+        headroom_at: Some(UnixMs(NOW - 90_000)),
+        flipped_at: at,
+        acked_at: at,
+        retain_until: Some(UnixMs(NOW)),
+        ..Switch::default()
+    };
+    status.switch = (phase != Phase::Adopting).then_some(switch);
+    let all: &[&str] = match phase {
+        Phase::Adopting | Phase::Stable | Phase::Removing => &["v2"],
+        _ => &["v1", "v2"],
+    };
+    recorded(status, NOW - 1, all)
+}
+
+/// With a record of these versions, written at an epoch.
+pub(crate) fn recorded(status: Status, epoch: u64, versions: &[&str]) -> Status {
+    let (active, versions) = (status.active_version.as_str(), &names(versions));
+    let draft = Draft { uid: &status.uid, name: &status.name, epoch, active, versions, preview: None };
+    let record = draft.record(&spec(""), &Observation::unknown()).seal().unwrap();
+    Status { record: Some(record), ..status }
+}
+
+/// With another switch.
+pub(crate) fn with_switch(status: Status, change: impl FnOnce(&mut Switch)) -> Status {
+    let mut switch = status.switch.clone().unwrap();
+    change(&mut switch);
+    Status { switch: Some(switch), ..status }
+}
+
+/// The switch back to v1, in a phase after the flip.
+pub(crate) fn going_back(phase: Phase) -> Status {
+    let status = with_switch(switching(phase), |switch| {
+        (switch.from, switch.to) = ("v2".to_owned(), "v1".to_owned());
+        switch.rollback = true;
+    });
+    let status = Status { active_version: "v1".to_owned(), target_version: Some("v1".to_owned()), ..status };
+    let held = machine::status::Override {
+        version: "v1".to_owned(),
+        for_spec_version: "v2".to_owned(),
+        reason: "by request".to_owned(),
+        at: UnixMs(LONG_AGO),
+    };
+    let versions: &[&str] = if phase == Phase::Removing { &["v1"] } else { &["v1", "v2"] };
+    recorded(Status { r#override: Some(held), ..status }, NOW - 1, versions)
+}
+
+/// Effects in words, in their order.
+pub(crate) fn words(effects: &[Effect]) -> String {
+    let word = |effect: &Effect| match effect {
+        Effect::Protect { version, epoch } => format!("protect {version} at {epoch}"),
+        Effect::Start { version, like: None } => format!("start {version}"),
+        Effect::Start { version, like: Some(like) } => format!("start {version} like {like}"),
+        Effect::Publish(_) => "publish".to_owned(),
+        Effect::Route(_) => "route".to_owned(),
+        Effect::Configure(_) => "configure".to_owned(),
+        Effect::Stop { version } => format!("stop {version}"),
+        Effect::Delete { version } => format!("delete {version}"),
+    };
+    effects.iter().map(word).collect::<Vec<_>>().join(", ")
+}

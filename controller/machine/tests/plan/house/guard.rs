@@ -1,0 +1,144 @@
+//! What must never happen, whatever the house does.
+//!
+//! Not asked for, as the plan does not promise it yet: that the new version was ready all the while that is proved (T1:
+//! one that died and is ready again in the pass of the stop will do); that what was stopped on a whole proof stays
+//! stopped (C02: it is started again when the proof is lost before it is gone); that a version which runs already is
+//! made as strong as the one that serves, and held against the room for that (C08).
+
+use machine::checks::Verdict;
+use machine::fleet::ledger::Quiet;
+use machine::plan::Effect;
+use machine::publication::Publication;
+use machine::spec::{CleanupPolicy, Management};
+use machine::status::{Phase, Status};
+
+use super::{House, Look};
+
+impl House {
+    /// A status is written.
+    pub(super) fn guard_write(&self, next: &Status) {
+        assert!(next.epoch() >= self.disk.epoch(), "the epoch on disk falls");
+        if let (Some(one), Some(other)) = (&self.disk.record, &next.record) {
+            assert!(one == other || other.epoch > one.epoch, "an epoch is used twice");
+            assert_eq!(other.active, next.active_version);
+        }
+    }
+
+    /// The status in memory changes.
+    pub(super) fn guard_transition(&self, next: &Status) {
+        check_transition(&self.memory, next);
+        assert!(next.record == self.memory.record || *next == self.disk, "a record is adopted before it is written");
+        let forward = next.switch.as_ref().is_some_and(|switch| !switch.removal && !switch.rollback);
+        if next.phase == Phase::Removing && next.phase != self.memory.phase && forward {
+            let passed = self.spec.checks.is_empty() || self.verdict.0 == Verdict::Passed;
+            assert!(passed, "removed although a check did not pass");
+        }
+    }
+
+    /// Something is about to be done.
+    pub(super) fn guard_effect(&self, look: &Look, effect: &Effect) {
+        assert!(!self.spec_unknown, "acted without a spec");
+        assert_eq!(self.memory, self.disk, "what is acted on was not written");
+        assert!(self.asked.contains(effect), "the status on disk does not ask for {effect:?}");
+        let record = self.disk.record.as_ref().unwrap();
+        match effect {
+            Effect::Protect { version, epoch } => {
+                assert_eq!((version, epoch), (&self.disk.active_version, &record.epoch));
+            }
+            Effect::Start { version, like } => {
+                assert!(!self.deleted.contains(version), "what was deleted is asked for");
+                assert!(like.as_ref().is_none_or(|like| *like == self.disk.active_version && like != version));
+            }
+            Effect::Publish(publication) => self.guard_publication(publication),
+            Effect::Route(order) => {
+                assert_eq!(&order.record, record);
+                if let Some(mesh) = &self.mesh {
+                    assert!(look.seen.problem.is_none() && look.spec.routing.management == Management::Managed);
+                    mesh.guard(self.now, order);
+                }
+            }
+            Effect::Configure(configured) => {
+                assert_eq!(configured.as_ref(), record);
+                assert!(look.seen.problem.as_ref().is_none_or(|problem| !problem.reason.bars_plugin()));
+            }
+            Effect::Stop { version } => self.guard_stop(look, version),
+            Effect::Delete { version } => self.guard_delete(version),
+        }
+    }
+
+    fn guard_publication(&self, publication: &Publication) {
+        assert_eq!(Some(&publication.record), self.disk.record.as_ref(), "published before written");
+        let known = self.proxies.all.iter().filter_map(|proxy| proxy.record.as_ref());
+        for known in known.filter(|known| known.epoch == publication.record.epoch) {
+            assert_eq!(known.hash, publication.record.hash, "one epoch has two contents");
+        }
+        let back = self.disk.switch.as_ref().is_some_and(|switch| switch.rollback);
+        if back && self.disk.phase == Phase::Switching {
+            let at = self.protected.get(&publication.record.active);
+            assert_eq!(at, Some(&publication.record.epoch), "requests go back to what is not protected");
+        }
+    }
+
+    /// The whole proof, in the very pass; and what it is to prove.
+    fn guard_stop(&self, look: &Look, version: &str) {
+        let (fleet, active) = (&look.seen.fleet, &self.disk.active_version);
+        assert_ne!(version, active, "the active version is stopped");
+        assert_eq!(self.disk.phase, Phase::Removing, "the intent was not on disk");
+        assert!(self.disk.switch.as_ref().is_some_and(|switch| switch.from == version));
+        assert_eq!((fleet.acked, fleet.laggards.len()), (fleet.expected, 0), "an ack is missing");
+        assert_eq!((fleet.config_laggards.len(), fleet.route_laggards.len()), (0, 0), "something is not current");
+        assert_eq!(look.seen.routes, None, "the routes do not fit");
+        assert!(matches!(fleet.old, Quiet::Since(t) if self.now - t >= 2_000), "not quiet");
+        let acked = self.disk.switch.as_ref().and_then(|switch| switch.acked_at).unwrap();
+        assert!(self.now - acked.0 >= 2_000, "not quiet since the acks");
+        assert!(self.is_ready(active), "nothing else is ready");
+        let record = self.disk.record.as_ref().unwrap();
+        assert!(!record.versions.contains(version), "a proxy could still choose what is stopped");
+        for proxy in &self.proxies.all {
+            let chosen = proxy.record.as_ref().unwrap();
+            assert!(!chosen.versions.contains(version), "a proxy can still choose what is stopped");
+            let config = proxy.config.as_ref().unwrap();
+            assert_ne!(config.active, version, "a proxy that starts anew would choose what is stopped");
+        }
+        if let Some(mesh) = &self.mesh {
+            assert!(!mesh.leads_to(version), "a route leads to what is stopped");
+        }
+    }
+
+    fn guard_delete(&self, version: &str) {
+        assert_eq!(self.spec.cleanup.policy, CleanupPolicy::Delete);
+        let switch = self.disk.switch.as_ref().unwrap();
+        assert!(!switch.rollback && !switch.removal && version == switch.from, "{switch:?}");
+        assert_eq!((self.disk.phase, self.running.contains_key(version)), (Phase::Removing, false));
+        assert_ne!(version, self.disk.active_version, "the active version is deleted");
+    }
+}
+
+fn check_transition(before: &Status, after: &Status) {
+    use Phase::*;
+    assert!(after.epoch() >= before.epoch(), "the epoch falls");
+    if let (Some(one), Some(other)) = (&before.record, &after.record) {
+        assert!(one == other || other.epoch > one.epoch, "an epoch is used twice");
+        assert_eq!(other.active, after.active_version);
+    }
+    let (from, to) = (before.phase, after.phase);
+    let next: &[Phase] = match from {
+        Adopting => &[Stable],
+        Stable => &[Coexisting, Settling],
+        Coexisting => &[AwaitingPromotion, Stable],
+        AwaitingPromotion => &[ProvingRoutes, Coexisting, Stable],
+        ProvingRoutes => &[Switching, Coexisting, Stable],
+        Switching => &[Settling, Coexisting, Switching],
+        Settling => &[Retaining, Removing, Coexisting, Switching],
+        Retaining => &[Removing, Settling, Coexisting, Switching, Stable],
+        Removing => &[Stable, Settling],
+    };
+    assert!(from == to || next.contains(&to), "{from:?} to {to:?} skips a phase");
+    // C01: while a version is adopted, another one becomes active without a switch.
+    if before.active_version != after.active_version && !before.active_version.is_empty() && from != Adopting {
+        assert_eq!(to, Switching, "the active version changes without a switch");
+    }
+    if to == Removing && from == Settling {
+        assert!(after.switch.as_ref().is_some_and(|switch| switch.removal), "retaining was skipped");
+    }
+}

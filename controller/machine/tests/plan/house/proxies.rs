@@ -1,0 +1,113 @@
+//! Two proxies: what each has in effect, in its configuration, and in its routes.
+
+use std::collections::BTreeSet;
+
+use flag::record::Record;
+use flag::route;
+use machine::fleet::ledger::{Fleet, Laggard, Quiet};
+use machine::publication::Publication;
+use machine::status::Status;
+
+use super::mesh::Mesh;
+
+/// One proxy.
+#[derive(Debug, Default)]
+pub(crate) struct Proxy {
+    /// The record by which it sends requests.
+    pub(crate) record: Option<Record>,
+    /// The record that it would start anew with.
+    pub(crate) config: Option<Record>,
+    /// The names of its routes.
+    pub(crate) routes: BTreeSet<String>,
+    /// It reports.
+    pub(crate) speaks: bool,
+}
+
+/// Every proxy that has to ack.
+#[derive(Debug)]
+pub(crate) struct Proxies {
+    pub(crate) all: [Proxy; 2],
+    /// What is known of requests to the old version. Worse than the ledger, which never calls it quiet while an ack
+    /// is missing.
+    pub(crate) old: Quiet,
+    /// What was written to the configuration of all of them.
+    pub(crate) configured: Option<Record>,
+    /// What was written to the file of routes, where there is no mesh.
+    written: BTreeSet<String>,
+    /// Configurations and routes do not reach anybody, however well all else goes.
+    pub(crate) files_lag: bool,
+}
+
+impl Default for Proxies {
+    fn default() -> Proxies {
+        let all = [Proxy::default(), Proxy::default()];
+        Proxies { all, old: Quiet::Unknown, configured: None, written: BTreeSet::new(), files_lag: false }
+    }
+}
+
+impl Proxies {
+    /// A proxy takes over the record that is published; the higher epoch wins.
+    pub(crate) fn hear(&mut self, which: usize, published: Option<&Publication>) {
+        let proxy = &mut self.all[which];
+        let offered = [proxy.record.take(), proxy.config.clone(), published.map(|published| published.record.clone())];
+        proxy.record = offered.into_iter().flatten().max_by_key(|record| record.epoch);
+        proxy.speaks = true;
+    }
+
+    /// A proxy takes over its configuration and its routes. They come another way than the record.
+    pub(crate) fn read(&mut self, which: usize, mesh: Option<&Mesh>) {
+        let routes = mesh.map_or_else(|| self.written.clone(), Mesh::route_names);
+        let proxy = &mut self.all[which];
+        proxy.config.clone_from(&self.configured);
+        proxy.routes = routes;
+    }
+
+    /// All of them take over all.
+    pub(crate) fn take_over(&mut self, published: Option<&Publication>, mesh: Option<&Mesh>) {
+        for which in 0..self.all.len() {
+            if !self.files_lag {
+                self.read(which, mesh);
+            }
+            self.hear(which, published);
+        }
+    }
+
+    /// A proxy starts anew, from its own configuration.
+    pub(crate) fn restart(&mut self, which: usize) {
+        let proxy = &mut self.all[which];
+        proxy.record.clone_from(&proxy.config);
+    }
+
+    pub(crate) fn file_of_routes(&mut self, record: &Record) {
+        self.written = BTreeSet::from([route::name(record)]);
+    }
+
+    /// What they say of the record of a status.
+    pub(crate) fn fleet(&self, status: &Status) -> Fleet {
+        let mut fleet = Fleet::unknown(self.all.len());
+        let Some(record) = &status.record else { return fleet };
+        let asked = status.asked();
+        fleet.old = self.old;
+        for (number, proxy) in self.all.iter().enumerate() {
+            let laggard = |why: String| Laggard { proxy: format!("proxy-{number}"), why };
+            let same = proxy.record.as_ref().is_some_and(|one| (one.epoch, &one.hash) == (record.epoch, &record.hash));
+            if proxy.speaks && same {
+                fleet.acked += 1;
+            } else {
+                fleet.laggards.push(laggard("behind".to_owned()));
+            }
+            if !proxy.speaks {
+                fleet.old = Quiet::Unknown;
+                continue;
+            }
+            fleet.highest_epoch = fleet.highest_epoch.max(proxy.record.as_ref().map_or(0, |one| one.epoch));
+            if proxy.config.as_ref().is_none_or(|config| config.epoch < asked.config_epoch) {
+                fleet.config_laggards.push(laggard("an old configuration".to_owned()));
+            }
+            if let Some(why) = proxy.routes.iter().find_map(|one| route::lacks(one, record, &asked.wanted)) {
+                fleet.route_laggards.push(laggard(why));
+            }
+        }
+        fleet
+    }
+}

@@ -1,0 +1,110 @@
+//! The house as the loop sees it: every write and act is guarded, and may be the last one of its controller.
+
+use std::collections::BTreeMap;
+
+use machine::observation::Observation;
+use machine::plan::{Effect, Pass, Plan, plan};
+use machine::reconcile::World;
+use machine::status::Status;
+use machine::time::UnixMs;
+
+use super::{Died, House, Look, VERSIONS};
+
+impl World for House {
+    type Seen = Look;
+    type Error = Died;
+
+    fn observe(&mut self) -> Look {
+        let versions = VERSIONS.map(|version| (version.to_owned(), self.workload(version))).into();
+        let services = match &mut self.mesh {
+            Some(mesh) => mesh.look(self.now, &versions),
+            None => BTreeMap::new(),
+        };
+        let mut seen = Observation {
+            versions,
+            headroom: self.room.clone(),
+            fleet: self.proxies.fleet(&self.memory),
+            request: self.request.clone(),
+            spec_error: self.spec_error.then(|| "an edit".to_owned()),
+            checks: self.answers(),
+            problem: self.problem.clone(),
+            spec_unknown: self.spec_unknown,
+            keeper: self.keeper,
+            services,
+            ..Observation::unknown()
+        };
+        if let Some(mesh) = &self.mesh {
+            "shop".clone_into(&mut seen.namespace);
+            seen.routes = mesh.problem(&self.memory);
+        }
+        Look { now: self.now, spec: self.spec.clone(), seen }
+    }
+
+    fn pass(look: &Look) -> Pass<'_> {
+        Pass { now: UnixMs(look.now), spec: &look.spec, seen: &look.seen }
+    }
+
+    fn status(&self) -> &Status {
+        &self.memory
+    }
+
+    fn adopt(&mut self, status: Status) {
+        self.guard_transition(&status);
+        if status.phase != self.memory.phase {
+            self.trail.push(status.phase);
+        }
+        self.memory = status;
+    }
+
+    async fn persist(&mut self, _: &Look, plan: &Plan) -> Result<bool, Died> {
+        assert!(plan.status == self.memory || plan.effects.is_empty(), "a pass either changes the status or acts");
+        if plan.status == self.disk {
+            return Ok(true);
+        }
+        if std::mem::take(&mut self.conflict) {
+            return Ok(false);
+        }
+        self.survives(false)?;
+        self.guard_write(&plan.status);
+        self.disk = plan.status.clone();
+        self.survives(true)?;
+        Ok(true)
+    }
+
+    fn show(&mut self, look: &Look, shown: &Plan) {
+        self.asked = plan(House::pass(look), &self.disk).effects;
+        assert!(!shown.waiting.is_empty() || self.spec_unknown, "nobody is told what is waited for");
+    }
+
+    async fn execute(&mut self, look: &Look, effect: Effect) -> Result<(), Died> {
+        self.survives(false)?;
+        self.guard_effect(look, &effect);
+        match effect {
+            Effect::Protect { version, epoch } => {
+                self.protected.insert(version, epoch);
+            }
+            Effect::Start { version, .. } => {
+                self.running.entry(version).or_insert(self.now);
+            }
+            Effect::Publish(publication) => self.published = Some(*publication),
+            Effect::Route(order) => match &mut self.mesh {
+                Some(mesh) => mesh.write(self.now, &order),
+                None => self.proxies.file_of_routes(&order.record),
+            },
+            Effect::Configure(record) => self.proxies.configured = Some(*record),
+            Effect::Stop { version } => {
+                self.running.remove(&version);
+                self.died.remove(&version);
+                self.stops.push(version);
+            }
+            Effect::Delete { version } => {
+                self.deleted.insert(version);
+            }
+        }
+        self.survives(true)
+    }
+
+    async fn complete(&mut self, _: &Look) -> Result<bool, Died> {
+        Ok(!std::mem::take(&mut self.again))
+    }
+}

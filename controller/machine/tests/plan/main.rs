@@ -1,0 +1,17 @@
+//! The plan: its phases, its effects in their order, its routes, and what it says while it waits.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod checks;
+mod effects;
+mod fixtures;
+mod golden;
+mod house;
+mod phases;
+mod properties;
+mod publication;
+mod reasons;
+mod routes;
+mod spec;
+mod stories;
+mod verdicts;

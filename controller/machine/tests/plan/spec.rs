@@ -1,0 +1,70 @@
+//! What an operator may ask for, and what of it is refused.
+
+use rstest::rstest;
+
+use crate::fixtures::spec;
+
+#[rstest]
+#[case("switch: {mode: Fenced}", "Fenced is not supported yet")]
+#[case("routing: {header: X-Flag}", "not a lower-case HTTP header name")]
+#[case(
+    "routing: {gateways: [{name: a}]}",
+    "is for provider GatewayAPI and management Managed: set both, or take it out"
+)]
+#[case(
+    "routing: {provider: GatewayAPI, management: UserProvided, gateways: [{name: a}]}",
+    "is for provider GatewayAPI"
+)]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: ''}]}", "spec.routing.gateways[0] (): a Gateway has a name")]
+#[case(
+    "routing: {provider: GatewayAPI, gateways: [{name: a}, {name: b, service: c}]}",
+    "[1] (b): service \"c\" is not in spec.services"
+)]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: a, port: 0}]}", "[0] (a): port has to be from 1 to 65535")]
+#[case(
+    "routing: {provider: GatewayAPI, gateways: [{name: a, hostnames: [Shop.example]}]}",
+    "\"Shop.example\" is not a hostname"
+)]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: a, hostnames: ['*']}]}", "\"*\" is not a hostname")]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: a, path: reviews}]}", "\"reviews\" is not a path")]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: a, path: '/a//b'}]}", "\"/a//b\" is not a path")]
+#[case("routing: {provider: GatewayAPI, gateways: [{name: a, path: '/a?b'}]}", "\"/a?b\" is not a path")]
+#[case("preview: {header: X-Me, value: a}", "not a lower-case HTTP header name")]
+fn what_is_not_supported_is_refused(#[case] extra: &str, #[case] why: &str) {
+    let wrong = spec(extra).validate();
+    assert!(wrong.iter().any(|one| one.contains(why)), "{wrong:?}");
+}
+
+#[test]
+fn a_gateway_needs_a_name_only_and_a_service_where_there_are_several() {
+    let gateway = |fields: &str| format!("routing: {{provider: GatewayAPI, gateways: [{{name: a{fields}}}]}}");
+    let all =
+        ", namespace: edge, sectionName: https, hostnames: ['*.shop.example', shop.example], port: 80, path: /a-b/c";
+    for fields in ["", all] {
+        assert_eq!(spec(&gateway(fields)).validate(), Vec::<String>::new(), "{fields}");
+    }
+    let mut several = spec(&gateway(""));
+    let mut other = several.services[0].clone();
+    other.name = "other".to_owned();
+    several.services.push(other);
+    assert_eq!(several.validate(), ["spec.routing.gateways[0] (a): name one of spec.services in service"]);
+    several.routing.gateways[0].service = Some("other".to_owned());
+    assert_eq!(several.validate(), Vec::<String>::new());
+}
+
+#[rstest]
+#[case::same("name: a", "name: a", false)]
+#[case::one_hostname("name: a, hostnames: [b.example, c.example]", "name: a, hostnames: [c.example]", false)]
+#[case::all_listeners("name: a, sectionName: http", "name: a", false)]
+#[case::names("name: a", "name: b", true)]
+#[case::namespaces("name: a", "name: a, namespace: edge", true)]
+#[case::listeners("name: a, sectionName: http", "name: a, sectionName: https", true)]
+#[case::paths("name: a, path: /b", "name: a, path: /b/c", true)]
+#[case::hostnames("name: a, hostnames: [b.example]", "name: a, hostnames: [c.example]", true)]
+// The one with a hostname is the more exact.
+#[case::a_hostname_and_all("name: a, hostnames: [b.example]", "name: a", true)]
+fn two_routes_of_gateways_are_not_for_the_same_requests(#[case] one: &str, #[case] other: &str, #[case] valid: bool) {
+    let wrong = spec(&format!("routing: {{provider: GatewayAPI, gateways: [{{{one}}}, {{{other}}}]}}")).validate();
+    let same = "spec.routing.gateways[1] (a): [0] is for the same requests: give one another path or other hostnames";
+    assert_eq!(wrong, if valid { vec![] } else { vec![same] });
+}
