@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use flag::config::Role;
-use flag::record::{check_name, check_version};
 use serde::{Deserialize, Serialize};
 
 use machine::duration::Millis;
-use machine::spec::{CleanupPolicy, Management, Provider, Replicas, Service, Spec};
+use machine::spec::{Service, Spec};
 
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -259,99 +258,6 @@ impl File {
         let versions = service.clusters.keys().chain(self.local.versions.keys());
         versions.map(|version| (version.clone(), service.clusters_of(version))).collect()
     }
-
-    /// What a spec may ask for, but not of this machine.
-    fn unsupported(&self) -> Vec<String> {
-        let mut wrong = vec![];
-        let mut refuse = |asked: bool, why: &str| wrong.extend(asked.then(|| why.to_owned()));
-        let spec = &self.spec;
-        refuse(
-            !spec.callers.is_empty(),
-            "spec.callers is not supported by `local`: its proxies are listed in local.proxies",
-        );
-        refuse(
-            spec.coexistence.replicas == Replicas::AsDeclared,
-            "spec.coexistence.replicas AsDeclared is not supported by `local`: a version is one process",
-        );
-        refuse(
-            spec.routing.provider == Provider::GatewayAPI,
-            "spec.routing.provider GatewayAPI is not supported by `local`: its Envoys read files",
-        );
-        refuse(
-            spec.routing.management == Management::UserProvided,
-            "spec.routing.management is not supported by `local`: leave local.filterConfig.routes out where the routes \
-             are yours",
-        );
-        refuse(
-            spec.cleanup.policy == CleanupPolicy::Delete,
-            "spec.cleanup.policy Delete is not supported by `local`, where a stopped version leaves nothing: use \
-             ScaleToZero",
-        );
-        wrong
-    }
-
-    /// Each file that is written has one content, and one version stands behind each sidecar.
-    fn validate_files(&self) -> Vec<String> {
-        let mut wrong = vec![];
-        let filter = self.local.filter_config.as_ref();
-        let mut files: BTreeSet<&Path> = filter.iter().map(|filter| filter.path.as_path()).collect();
-        if let Some(routes) = filter.and_then(|filter| filter.routes.as_deref())
-            && !files.insert(routes)
-        {
-            wrong.push("local.filterConfig.routes is the same file as its path".to_owned());
-        }
-        for sidecar in self.local.sidecars() {
-            if filter.is_none() {
-                wrong.push("local.filterConfig is missing: sidecars need its `wasm`".to_owned());
-            }
-            if !self.spec.services.iter().any(|service| service.name == sidecar.service) {
-                wrong.push(format!("local.proxies.sidecar.service {:?} is not in spec.services", sidecar.service));
-            }
-            if !self.local.versions.contains_key(&sidecar.version) {
-                wrong.push(format!("local.proxies.sidecar.version {:?} is not in local.versions", sidecar.version));
-            }
-            if !files.insert(&sidecar.filter) {
-                wrong.push(format!("{} would be written twice: each sidecar needs its own", sidecar.filter.display()));
-            }
-        }
-        wrong
-    }
-
-    fn validate(&self) -> Vec<String> {
-        let mut wrong = self.spec.validate();
-        if self.api_version != "versionflag.io/v1alpha1" {
-            wrong.push(format!("apiVersion {:?} is not understood: it is versionflag.io/v1alpha1", self.api_version));
-        }
-        if self.kind != "VersionFlag" {
-            wrong.push(format!("kind {:?} is not understood: it is VersionFlag", self.kind));
-        }
-        let name = check_version("metadata.name", &self.metadata.name);
-        wrong.extend(name.err().map(|error| error.to_string()));
-        if self.local.proxies.is_empty() {
-            wrong.push("local.proxies is empty: without a proxy nothing can be switched or proved".to_owned());
-        }
-        let mut ids = BTreeSet::new();
-        for proxy in &self.local.proxies {
-            wrong.extend(check_name("local.proxies.id", &proxy.id).err().map(|error| error.to_string()));
-            if !ids.insert(&proxy.id) {
-                wrong.push(format!("local.proxies: {:?} occurs twice", proxy.id));
-            }
-        }
-        wrong.extend(self.unsupported());
-        wrong.extend(self.validate_files());
-        if !self.local.versions.contains_key(&self.spec.version) {
-            wrong.push(format!("spec.version {:?} is not in local.versions", self.spec.version));
-        }
-        let mut addresses = BTreeMap::new();
-        for (name, version) in &self.local.versions {
-            wrong.extend(check_version("local.versions", name).err().map(|error| error.to_string()));
-            wrong.extend(version.validate().into_iter().map(|error| format!("local.versions.{name}.{error}")));
-            if let Some(other) = addresses.insert(version.address, name) {
-                wrong.push(format!("local.versions: {other} and {name} share the address {}", version.address));
-            }
-        }
-        wrong
-    }
 }
 
 impl Local {
@@ -376,36 +282,4 @@ pub fn find_state(path: &Path) -> Result<PathBuf, FileError> {
     let directory = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let directory = directory.parent().unwrap_or(Path::new("/"));
     Ok(directory.join(state_file(path, Path::new(configured))))
-}
-
-impl VersionCommand {
-    fn validate(&self) -> Vec<String> {
-        let mut wrong = vec![];
-        if self.command.first().is_none_or(String::is_empty) {
-            wrong.push("command is empty".to_owned());
-        }
-        if self.stop.signal.parse::<nix::sys::signal::Signal>().is_err() {
-            wrong.push(format!("stop.signal {:?} is no signal, such as SIGTERM", self.stop.signal));
-        }
-        if self
-            .ready
-            .path
-            .as_ref()
-            .is_some_and(|path| !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic()))
-        {
-            wrong.push("ready.path has to start with / and have visible ASCII only".to_owned());
-        }
-        if self.ready.interval.0 == 0 {
-            wrong.push("ready.interval is 0s".to_owned());
-        }
-        let resources = [("memory", &self.resources.memory), ("cpu", &self.resources.cpu)];
-        for (what, text) in resources {
-            if let Some(text) = text
-                && machine::quantity::parse(text).is_none()
-            {
-                wrong.push(format!("resources.{what} {text:?} is not understood: write it as 500m, 2, 100Mi or 1Gi"));
-            }
-        }
-        wrong
-    }
 }

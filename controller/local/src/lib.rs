@@ -3,6 +3,7 @@
 //! | module | job |
 //! | --- | --- |
 //! | [`file`] | the file of the operator |
+//! | `validate` | what of the file is not valid |
 //! | [`store`] | the state file and its lock |
 //! | [`process`] | starting, finding again and stopping versions |
 //! | [`probe`] | whether a version is ready |
@@ -18,4 +19,5 @@ pub mod headroom;
 pub mod probe;
 pub mod process;
 pub mod store;
+mod validate;
 mod world;

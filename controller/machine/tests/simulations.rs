@@ -1,6 +1,6 @@
 //! The scripts in `simulations/`, each with its output beside it. `UPDATE_GOLDENS=1` writes the outputs anew.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! The plan: its phases, its effects in their order, its routes, and what it says while it waits.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod checks;
 mod effects;
