@@ -14,15 +14,15 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::cache::{Cache, Changes, Shared};
+use super::context::Context;
+use super::context::Headers;
 use super::domain::Domain;
 use super::hosts::{Taken, claims, taken};
 use super::istio::mesh::Mesh;
 use super::istio::plugin::{Image, namespaces};
 use super::istio::watch::IstioCache;
 use super::lease::{Election, Leadership};
-use super::providers::Headers;
 use super::reading::Reading;
-use super::reconciler::Context;
 use super::resource::VersionFlag;
 use super::work_queue::{Kept, News, TICK};
 use super::writer::Writer;

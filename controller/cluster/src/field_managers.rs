@@ -3,13 +3,12 @@
 //! The API server remembers which field manager wrote what. One that applies a whole workload, such
 //! as a GitOps tool, would undo what the controller does to its number of pods.
 
+use crate::names::MANAGER;
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::core::ObjectMeta;
 use serde_json::json;
-
-use super::resource::MANAGER;
 
 /// Tools that write the same again and again, without server-side apply.
 const TOOLS: [&str; 4] =

@@ -1,12 +1,11 @@
 //! Where proxies find the one of several controllers that leads. Pure.
 
+use crate::names::MANAGER;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use kube::core::ObjectMeta;
-
-use super::resource::MANAGER;
 
 /// What the port in plain text is called.
 pub const NAME: &str = "http";

@@ -9,6 +9,7 @@
 //! | [`field_managers`] | who else writes the number of pods | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
 //! | [`proxies`] | who has to ack | none |
+//! | [`names`] | names that the controller and Istio give to things | none |
 //! | [`domain`] | how a cluster names its Services | none |
 //! | [`hosts`] | which flags name a host that another one has | none |
 //! | [`index`], [`prune`] | what is kept of the objects, by namespace | none |
@@ -26,6 +27,7 @@
 pub mod api_requests;
 pub mod cache;
 mod conditions;
+mod context;
 pub mod domain;
 pub mod driver;
 pub mod field_managers;
@@ -37,6 +39,7 @@ pub mod index;
 pub mod istio;
 pub mod leader;
 pub mod lease;
+pub mod names;
 pub mod pods;
 mod providers;
 pub mod proxies;

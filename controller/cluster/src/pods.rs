@@ -1,16 +1,12 @@
 //! What one pod says of itself. Pure.
 
+use crate::names::{DEFAULT_ACCOUNT, PROXY_CONTAINER};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
-use super::istio::PROXY_CONTAINER;
-
 /// Reasons to wait that are part of every start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
-
-/// The account of a pod that names none.
-pub(super) const DEFAULT_ACCOUNT: &str = "default";
 
 fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()

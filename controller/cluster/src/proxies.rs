@@ -1,5 +1,6 @@
 //! Who has to ack. Pure.
 
+use crate::names::PROXY;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -8,7 +9,6 @@ use kube::ResourceExt;
 use machine::fleet::unmanaged::UnmanagedCaller;
 
 use super::pods;
-use super::resource::PROXY;
 use super::workloads::Workloads;
 use machine::spec::{Callers, Spec};
 

@@ -1,6 +1,7 @@
 //! What is kept of the objects that are watched: a cluster has many, and little of each is looked
 //! at. Pure.
 
+use crate::names::{DEFAULT_ACCOUNT, KEPT_AT, REQUEST};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
@@ -10,9 +11,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::core::ObjectMeta;
 
 use super::field_managers;
-use super::pods::DEFAULT_ACCOUNT;
 use super::reading::Reading;
-use super::resource::{KEPT_AT, REQUEST, VersionFlag};
+use super::resource::VersionFlag;
 
 /// Drops what nothing here looks at.
 pub trait Trim {

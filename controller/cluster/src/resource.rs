@@ -1,5 +1,6 @@
 //! The custom resource VersionFlag: its definition, and its status as people read it. Pure.
 
+use crate::names::MANAGER;
 use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -63,15 +64,6 @@ impl JsonSchema for ResourceSpec {
         Spec::json_schema(generator)
     }
 }
-
-/// Annotation by which people ask: a [`machine::action::Request`] as JSON.
-pub const REQUEST: &str = "versionflag.io/request";
-/// Annotation on the workloads of a version that a rollback goes back to: the epoch of its record.
-pub const KEPT_AT: &str = "versionflag.io/kept-at";
-/// Label of pods whose proxy runs the filter, with any value.
-pub const PROXY: &str = "versionflag.io/proxy";
-/// Field manager of everything that the controller writes.
-pub const MANAGER: &str = "versionflag";
 
 /// The definition that a cluster needs to take VersionFlags.
 pub fn definition() -> CustomResourceDefinition {

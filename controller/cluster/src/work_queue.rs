@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use kube::{Resource, ResourceExt};
 
+use super::context::Context;
 use super::reading::Reading;
-use super::reconciler::{Context, Reconciler};
+use super::reconciler::Reconciler;
 use super::stalled::Stalled;
 use service::clock::now;
 

@@ -1,5 +1,6 @@
 //! Everything that is written to the cluster. I/O: the Kubernetes API.
 
+use crate::names::{KEPT_AT, MANAGER};
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
@@ -12,7 +13,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
-use super::resource::{KEPT_AT, MANAGER, ResourceStatus, VersionFlag};
+use super::resource::{ResourceStatus, VersionFlag};
 use super::workloads::{Scale, ScaledObject};
 
 /// Writes to the cluster, in the name of this controller.

@@ -6,8 +6,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-use crate::status::Phase;
-
 /// Which words belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
@@ -228,22 +226,6 @@ impl Reason {
 impl From<String> for Reason {
     fn from(word: String) -> Reason {
         word.parse().unwrap_or(Reason::Other)
-    }
-}
-
-impl From<Phase> for Reason {
-    fn from(phase: Phase) -> Reason {
-        match phase {
-            Phase::Adopting => Reason::Adopting,
-            Phase::Stable => Reason::Stable,
-            Phase::Coexisting => Reason::Coexisting,
-            Phase::AwaitingPromotion => Reason::AwaitingPromotion,
-            Phase::ProvingRoutes => Reason::ProvingRoutes,
-            Phase::Switching => Reason::Switching,
-            Phase::Settling => Reason::Settling,
-            Phase::Retaining => Reason::Retaining,
-            Phase::Removing => Reason::Removing,
-        }
     }
 }
 

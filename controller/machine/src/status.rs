@@ -79,6 +79,22 @@ impl Phase {
     }
 }
 
+impl From<Phase> for Reason {
+    fn from(phase: Phase) -> Reason {
+        match phase {
+            Phase::Adopting => Reason::Adopting,
+            Phase::Stable => Reason::Stable,
+            Phase::Coexisting => Reason::Coexisting,
+            Phase::AwaitingPromotion => Reason::AwaitingPromotion,
+            Phase::ProvingRoutes => Reason::ProvingRoutes,
+            Phase::Switching => Reason::Switching,
+            Phase::Settling => Reason::Settling,
+            Phase::Retaining => Reason::Retaining,
+            Phase::Removing => Reason::Removing,
+        }
+    }
+}
+
 /// What keeps a flag from moving on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

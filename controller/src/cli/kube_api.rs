@@ -1,6 +1,7 @@
 //! The VersionFlags of a cluster, with the rights of whoever asks. I/O: the Kubernetes API, reads the
 //! kubeconfig.
 
+use cluster::names::REQUEST;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use serde_json::json;
 
 use super::ANSWER;
 use cluster::driver::LEASE;
-use cluster::resource::{REQUEST, VersionFlag};
+use cluster::resource::VersionFlag;
 use cluster::writer::is_conflict;
 use machine::action::{Action, Request};
 use service::FlagView;

@@ -17,6 +17,7 @@ mod simulate;
 #[cfg(test)]
 mod tests;
 
+use cluster::names::MANAGER;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,7 +29,6 @@ use args::{Command, Controller, Output, PluginArgs, Render, Rendered};
 use cluster::domain::Domain;
 use cluster::driver::{Mtls, Options};
 use cluster::istio::plugin::Image;
-use cluster::resource::MANAGER;
 use local::file::File;
 use machine::action::Action;
 use machine::spec::Provider;

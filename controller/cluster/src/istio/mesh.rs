@@ -1,6 +1,7 @@
 //! Writes what is not as it has to be in Istio: the routes of each flag when it says so, and one plugin
 //! for all flags of a namespace. I/O: the Kubernetes API.
 
+use crate::names::MANAGER;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -14,7 +15,6 @@ use super::object::{Kind, MeshObject, TrafficExtension, WasmPlugin, contains};
 use super::plugin::{self, Image, Part, Target};
 use super::routes::{may_write, metadata};
 use super::watch::{IstioCache, Watched};
-use crate::resource::MANAGER;
 use machine::time::UnixMs;
 use service::failpoint;
 use service::lock::lock;

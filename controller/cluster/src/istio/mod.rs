@@ -17,12 +17,7 @@ pub mod routes;
 pub mod watch;
 
 use self::object::MeshObject;
-use super::resource::MANAGER;
-
-/// Label of everything that the controller writes.
-pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Name of the container with Istio's proxy, and of the init container where sidecars are such.
-pub const PROXY_CONTAINER: &str = "istio-proxy";
+use crate::names::{MANAGED_BY, MANAGER};
 
 /// Whether the controller wrote an object.
 pub fn ours<K>(object: &MeshObject<K>) -> bool {

@@ -1,5 +1,6 @@
 //! The filter as Istio delivers it: which flags it has in which namespace. Pure.
 
+use crate::names::MANAGER;
 use std::collections::{BTreeMap, BTreeSet};
 
 use flag::PROTOCOL;
@@ -14,7 +15,6 @@ use serde_json::{Value, json};
 use super::object::{Kind, MeshObject, TrafficExtension};
 use super::ours;
 use super::routes::short_hash;
-use crate::resource::MANAGER;
 use machine::spec::Callers;
 
 /// Where the filter is, and how it reaches the flag service.

@@ -1,6 +1,7 @@
 //! The routes that the controller writes for Istio: one a version, and the active version for requests
 //! that have none. Pure.
 
+use crate::names::{MANAGED_BY, MANAGER};
 use std::collections::{BTreeMap, BTreeSet};
 
 use flag::record::{Record, check_version};
@@ -10,9 +11,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::object::{DestinationRule, MeshObject, VirtualService, VirtualServiceSpec};
-use super::{MANAGED_BY, ours};
+use super::ours;
 use crate::domain::Domain;
-use crate::resource::MANAGER;
 
 /// Bytes of the name of a subset: a DNS label.
 const SUBSET_BYTES: usize = 63;

@@ -12,8 +12,8 @@ use machine::plan::RouteOrder;
 use machine::reason::Problem;
 
 use super::{Files, Provider, ProxySet, Subject};
+use crate::context::{Context, TurnError};
 use crate::proxies;
-use crate::reconciler::{Context, TurnError};
 use crate::status::unsupported;
 
 /// `spec.routing.provider: External`.

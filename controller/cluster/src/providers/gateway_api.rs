@@ -16,13 +16,13 @@ use service::failpoint;
 
 use super::istio::{offer_part, pending, problem_in_mesh, proxies_in_mesh, routes_in_mesh};
 use super::{Files, Provider, ProxySet, Subject};
+use crate::context::{Context, TurnError};
 use crate::gateway_api::attach::{self, Attached};
 use crate::gateway_api::check::{self, GatewayObjects};
 use crate::gateway_api::routes;
 use crate::istio::check::RouteNeeds;
 use crate::istio::object::{HTTPRoute, MeshObject};
 use crate::istio::ours;
-use crate::reconciler::{Context, TurnError};
 
 /// `spec.routing.provider: GatewayAPI`.
 pub(super) struct GatewayApi;

@@ -14,15 +14,12 @@ use machine::spec::Management;
 use service::failpoint;
 
 use super::{Files, Provider, ProxySet, Subject};
+use crate::context::{Context, TurnError};
 use crate::istio::check::{self, RouteNeeds};
 use crate::istio::object::{DestinationRule, DestinationRuleSpec, MeshObject};
 use crate::istio::plugin::{Part, namespaces, targets, too_wide};
 use crate::istio::routes;
 use crate::proxies;
-use crate::reconciler::{Context, TurnError};
-
-/// By namespace, the routing header of the oldest flag there, and that flag's name.
-pub(crate) type Headers = BTreeMap<String, (String, String)>;
 
 /// `spec.routing.provider: Istio`.
 pub(super) struct Istio;

@@ -22,12 +22,10 @@ use machine::spec::{self, Spec};
 use machine::status::Status;
 use machine::time::UnixMs;
 
-use super::reconciler::{Context, TurnError};
+use super::context::{Context, TurnError};
 use super::resource::VersionFlag;
 use super::service_facts::ServicePlace;
 use super::workloads::{Objects, Workloads};
-
-pub(crate) use self::istio::Headers;
 
 /// A flag as its provider looks at it.
 #[derive(Debug, Clone, Copy)]

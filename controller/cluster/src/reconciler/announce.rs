@@ -10,8 +10,9 @@ use service::FlagView;
 use service::audit::news;
 use service::clock::now;
 
+use super::Reconciler;
 use super::observe::Seen;
-use super::{Context, Reconciler};
+use crate::context::Context;
 
 impl Reconciler {
     /// One line and one Event for each thing that happened.

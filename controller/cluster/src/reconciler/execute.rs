@@ -1,6 +1,7 @@
 //! What one VersionFlag does: every effect of a plan, as it comes. I/O: through the writer, the mesh and the flag
 //! service.
 
+use crate::names::KEPT_AT;
 use kube::ResourceExt;
 use machine::plan::Effect;
 use machine::reason::{Problem, Reason};
@@ -8,9 +9,9 @@ use service::failpoint;
 use sha2::{Digest, Sha256};
 
 use super::observe::Seen;
-use super::{Context, Hash, Reconciler, TurnError};
+use super::{Hash, Reconciler};
+use crate::context::{Context, TurnError};
 use crate::providers::{Subject, provider};
-use crate::resource::KEPT_AT;
 use crate::workloads::ScaledObject;
 use crate::writer::refusal;
 

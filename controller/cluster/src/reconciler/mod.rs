@@ -14,7 +14,6 @@ mod observe;
 mod persist;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use kube::ResourceExt;
@@ -25,54 +24,12 @@ use machine::reconcile::{World, reconcile};
 use machine::spec::Spec;
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
-use service::Hub;
-use service::audit::Audit;
-use service::check_runner::Runner;
 use service::clock::now;
 
 use self::observe::Seen;
-use super::cache::Cache;
-use super::domain::Domain;
-use super::hosts::Taken;
-use super::istio::mesh::{Mesh, MeshError};
-use super::lease::Leadership;
-use super::providers::{Files, Headers};
+use super::context::{Context, TurnError};
+use super::providers::Files;
 use super::resource::VersionFlag;
-use super::writer::Writer;
-
-/// What a turn works with.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Context<'a> {
-    pub(crate) cache: &'a Cache,
-    pub(crate) hub: &'a Hub,
-    pub(crate) writer: &'a Writer,
-    pub(crate) leadership: &'a Leadership,
-    pub(crate) checks: &'a Arc<Runner>,
-    /// Where the proxies that read files find the filter.
-    pub(crate) filter_path: &'a Path,
-    /// Their Envoy cluster of the flag service.
-    pub(crate) flag_service_cluster: &'a str,
-    pub(crate) mesh: &'a Mesh,
-    pub(crate) domain: &'a Domain,
-    /// The header that the oldest flag of each namespace with Istio's filter asks for, and that flag's name.
-    pub(crate) headers: &'a Headers,
-    /// The flags that name a host which another one has.
-    pub(crate) taken: &'a Taken,
-    pub(crate) audit: &'a Audit,
-}
-
-/// Why a turn ended early.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TurnError {
-    #[error(transparent)]
-    Api(#[from] kube::Error),
-    #[error("its files for the proxies cannot be made: {0}")]
-    Files(#[from] serde_json::Error),
-    #[error(transparent)]
-    Mesh(#[from] MeshError),
-    #[error("this replica acts no more")]
-    Deposed,
-}
 
 /// SHA-256 of a file: the files of many flags are too large to be kept.
 type Hash = [u8; 32];

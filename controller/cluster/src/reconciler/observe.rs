@@ -1,6 +1,7 @@
 //! One look at everything in the cluster that concerns one VersionFlag. I/O: reads the clock, and what
 //! watches and reports have told.
 
+use crate::names::REQUEST;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
@@ -15,11 +16,11 @@ use machine::time::UnixMs;
 use service::Hub;
 use service::clock::now;
 
-use super::{Context, Reconciler};
+use super::Reconciler;
 use crate::cache::Cache;
+use crate::context::Context;
 use crate::headroom;
 use crate::providers::{ProxySet, Subject, provider};
-use crate::resource::REQUEST;
 use crate::status::cannot_begin;
 use crate::workloads::{Objects, Workloads};
 

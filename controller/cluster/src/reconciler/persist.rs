@@ -12,8 +12,9 @@ use machine::time::UnixMs;
 use service::clock::now;
 use service::failpoint;
 
+use super::Reconciler;
 use super::observe::Seen;
-use super::{Context, Reconciler, TurnError};
+use crate::context::{Context, TurnError};
 use crate::prune::Trim;
 use crate::resource::ResourceStatus;
 use crate::status;

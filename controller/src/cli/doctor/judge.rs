@@ -1,5 +1,6 @@
 //! What would keep VersionFlags of a namespace from working, and what to do about it. Pure.
 
+use cluster::names::MANAGER;
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -12,7 +13,6 @@ use super::paths::{authorization, encryption, network, sidecars};
 use cluster::istio::object::{Kind, TrafficExtension, WasmPlugin};
 use cluster::istio::ours;
 use cluster::pods::has_sidecar;
-use cluster::resource::MANAGER;
 
 /// Pods that are named.
 const NAMED: usize = 3;

@@ -7,6 +7,7 @@ mod paths;
 #[cfg(test)]
 mod tests;
 
+use cluster::names::MANAGER;
 use std::fmt::{Debug, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use super::kube_api::Cluster;
 use super::{MTLS_PORT, PORT, print, print_json};
 use cluster::driver::LEASE;
 use cluster::istio::object::{DestinationRule, HTTPRoute, Kind, VirtualService};
-use cluster::resource::{MANAGER, definition};
+use cluster::resource::definition;
 use machine::spec::{CleanupPolicy, Management, Provider, Spec};
 
 /// How long the Lease is watched: a replica that acts renews it every 2 s.

@@ -1,5 +1,6 @@
 //! Whether pods of a namespace reach the flag service: what Istio shows them, and what policies let pass. Pure.
 
+use cluster::names::MANAGER;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -14,7 +15,6 @@ use super::judge::{Finding, error, some};
 use cluster::istio::object::{MeshObject, Sidecar};
 use cluster::leader::{MTLS_NAME, NAME};
 use cluster::pods::has_sidecar;
-use cluster::resource::MANAGER;
 
 /// Sidecars whose egress hides the flag service.
 pub(super) fn sidecars(facts: &Facts) -> Vec<Finding> {

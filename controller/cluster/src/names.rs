@@ -1,0 +1,16 @@
+//! The names that the controller and Istio give to things of a cluster. Pure.
+
+/// Field manager of everything that the controller writes.
+pub const MANAGER: &str = "versionflag";
+/// Annotation by which people ask: a [`machine::action::Request`] as JSON.
+pub const REQUEST: &str = "versionflag.io/request";
+/// Annotation on the workloads of a version that a rollback goes back to: the epoch of its record.
+pub const KEPT_AT: &str = "versionflag.io/kept-at";
+/// Label of pods whose proxy runs the filter, with any value.
+pub const PROXY: &str = "versionflag.io/proxy";
+/// Label of everything that the controller writes.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Name of the container with Istio's proxy, and of the init container where sidecars are such.
+pub const PROXY_CONTAINER: &str = "istio-proxy";
+/// The account of a pod that names none.
+pub const DEFAULT_ACCOUNT: &str = "default";
