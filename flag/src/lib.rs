@@ -17,6 +17,7 @@
 //! | [`route`] | what the name of a route says about a proxy's routes |
 //! | [`report`] | what a proxy reports, and which reports are believed |
 //! | [`proxy`] | how a proxy is called, and whether it is a gateway |
+//! | [`digest`] | what tells contents and long names apart: SHA-256 as hex digits |
 //! | [`json`] | how JSON of the other side is read |
 //! | [`lease`] | which VM instance of a proxy talks to the flag service |
 //! | [`answers`] | how a version answers: failures and latencies |
@@ -26,6 +27,7 @@ pub mod answers;
 pub mod backoff;
 pub mod config;
 pub mod count;
+pub mod digest;
 pub mod epoch;
 pub mod host;
 pub mod instance;

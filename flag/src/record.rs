@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use crate::{host, limits, read_fields, read_words};
+use crate::{digest, host, limits, read_fields, read_words};
 
 /// Whether callers from outside the group may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -269,7 +268,7 @@ impl Record {
         let unhashed = Record { hash: String::new(), ..self.clone() };
         // Field order is fixed and every map is sorted, so equal content gives equal bytes.
         let bytes = serde_json::to_vec(&unhashed).unwrap_or_default();
-        Sha256::digest(&bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+        digest::hex_prefix(&bytes, 12)
     }
 }
 

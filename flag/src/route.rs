@@ -13,8 +13,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use sha2::{Digest, Sha256};
-
+use crate::digest;
 use crate::limits;
 use crate::record::Record;
 
@@ -47,7 +46,7 @@ fn words(record: &Record) -> String {
 }
 
 fn words_hash(record: &Record) -> String {
-    Sha256::digest(words(record)).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+    digest::hex_prefix(words(record).as_bytes(), 12)
 }
 
 /// A version as a DNS label. What that may not have is `z` and two digits.

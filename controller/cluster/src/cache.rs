@@ -123,7 +123,7 @@ impl Watch<'_> {
                 let touched = lock(&ours).apply(event);
                 if !touched.is_empty() {
                     note(&mut lock(&changes), touched);
-                    hub.wake.notify_one();
+                    hub.wake_driver();
                 }
                 if let Some(told) = told.take_if(|_| complete) {
                     let _ = told.send(());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use service::Hub;
 use service::audit::Audit;
-use service::check_runner::Runner;
+use service::check_runner::CheckRunner;
 
 use super::cache::Cache;
 use super::domain::Domain;
@@ -25,7 +25,7 @@ pub(crate) struct Context<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) writer: &'a Writer,
     pub(crate) leadership: &'a Leadership,
-    pub(crate) checks: &'a Arc<Runner>,
+    pub(crate) checks: &'a Arc<CheckRunner>,
     /// Where the proxies that read files find the filter.
     pub(crate) filter_path: &'a Path,
     /// Their Envoy cluster of the flag service.

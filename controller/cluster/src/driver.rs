@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -28,8 +27,7 @@ use super::work_queue::{Kept, News, TICK};
 use super::writer::Writer;
 use super::{api_requests, identity, leader};
 use service::audit::Audit;
-use service::check_runner::Runner;
-use service::tls::Tls;
+use service::check_runner::CheckRunner;
 use service::{ApiRequests, Hub, Limits, Server};
 
 /// Flags that are looked at before anything else is taken in.
@@ -117,9 +115,9 @@ pub async fn run(
     (config.read_timeout, config.write_timeout) = (Some(ANSWER), Some(ANSWER));
     let client = api_requests::client(config, &requests)?;
     let (pods, changes) = (Shared::default(), Arc::default());
-    let senders = identity::senders(client.clone(), Arc::clone(&pods), options.mtls.is_some());
-    let hub = Arc::new(Hub::new(senders).with_requests(&requests));
-    let checks = Runner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
+    let authenticator = identity::authenticator(client.clone(), Arc::clone(&pods), options.mtls.is_some());
+    let hub = Arc::new(Hub::new(authenticator).with_api_requests(&requests));
+    let checks = CheckRunner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
     let (listener, port) = listen(options.listen).await?;
     bound(SocketAddr::new(options.listen.ip(), port));
     let service = Server::new(Limits::default(), Arc::clone(&hub));
@@ -130,7 +128,7 @@ pub async fn run(
     if let Some(mtls) = &options.mtls {
         let (listener, port) = listen(mtls.listen).await?;
         mtls_port = Some(port);
-        let tls = Arc::clone(hub.tls.get_or_init(|| Arc::new(Tls::new(&mtls.certs))));
+        let tls = hub.readiness.require_tls(&mtls.certs);
         servers.spawn(service.serve(listener, Some(Arc::clone(&tls)), std::future::pending()));
         // A replica that no proxy can reach must not lead.
         tokio::select! {
@@ -141,7 +139,7 @@ pub async fn run(
     let (election, leadership) = Election::new(client.clone(), &options.home, LEASE, &options.identity);
     let (stop_election, stopped) = tokio::sync::oneshot::channel::<()>();
     let wake = Arc::clone(&hub);
-    let mut election = tokio::spawn(election.run(move || wake.wake.notify_one(), async {
+    let mut election = tokio::spawn(election.run(move || wake.wake_driver(), async {
         let _ = stopped.await;
     }));
     let cache = tokio::select! {
@@ -160,7 +158,7 @@ pub async fn run(
         let _ = tokio::time::timeout(ANSWER, istio.known()).await;
         let mesh = Mesh::new(client, istio, options.image.clone());
         let headers = Headers::new();
-        hub.looked.store(true, Ordering::Relaxed);
+        hub.readiness.mark_flags_observed();
         let hub = Arc::clone(&hub);
         let flags = BTreeMap::new();
         let (taken, leads) = (Taken::new(), false);
@@ -182,7 +180,7 @@ pub async fn run(
         loop {
             let wait = driver.turn().await;
             tokio::select! {
-                () = driver.hub.wake.notified() => {}
+                () = driver.hub.driver_woken() => {}
                 () = tokio::time::sleep(wait) => {}
                 _ = &mut election => return Err(DriverError::Restored),
                 () = &mut stop => break,
@@ -212,7 +210,7 @@ struct Driver {
     headers: Headers,
     taken: Taken,
     hub: Arc<Hub>,
-    checks: Arc<Runner>,
+    checks: Arc<CheckRunner>,
     leadership: Leadership,
     /// Whether proxies are led here.
     leads: bool,
@@ -226,7 +224,7 @@ impl Driver {
         if !self.leadership.holds() {
             // What was remembered may be out of date when this replica acts again.
             for (_, kept) in std::mem::take(&mut self.flags) {
-                self.hub.forget(&kept.name);
+                self.hub.forget_flag(&kept.name);
             }
             self.leads = false;
             self.mesh.forget();
@@ -238,7 +236,7 @@ impl Driver {
         if flags || self.flags.is_empty() {
             self.refresh(now, &mut namespaces);
         }
-        let (reported, asked) = (self.hub.take_reported(), self.hub.asked());
+        let (reported, asked) = (self.hub.reports.take_reporters(), self.hub.requests.waiting_flags());
         let news = News { now, all, namespaces: &namespaces, reported: &reported, asked: &asked };
         let mut due: Vec<&mut Kept> =
             self.flags.values_mut().filter_map(|kept| kept.is_due(&news).then_some(kept)).collect();
@@ -260,7 +258,7 @@ impl Driver {
             taken: &self.taken,
         };
         stream::iter(due).for_each_concurrent(AT_ONCE, |kept| kept.turn(&around)).await;
-        self.hub.watch_reports(self.flags.values().any(Kept::awaits_reports));
+        self.hub.wake_on_reports(self.flags.values().any(Kept::awaits_reports));
         if more {
             return Duration::ZERO;
         }
@@ -288,7 +286,7 @@ impl Driver {
         self.flags.retain(|uid, kept| {
             let there = found.contains_key(uid.as_str());
             if !there {
-                self.hub.forget(&kept.name);
+                self.hub.forget_flag(&kept.name);
                 told.insert(kept.namespace());
             }
             there

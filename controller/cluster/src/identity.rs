@@ -18,8 +18,8 @@ use super::cache::Shared;
 use super::leader::MTLS_NAME;
 use super::pods;
 use service::lock::lock;
-use service::spiffe::Shown;
-use service::{Review, Senders};
+use service::spiffe::ClientIdentity;
+use service::{Authenticator, TokenReviewer};
 
 /// The audience that a proxy's token has to be for.
 pub const AUDIENCE: &str = "versionflag";
@@ -30,11 +30,11 @@ const REMEMBERED: usize = 16_384;
 
 type Known = Arc<Mutex<HashMap<[u8; 32], (Instant, String)>>>;
 
-/// Senders that show a token of their pod; without one, those at the address of their pod. With `mtls` the address
+/// Authenticates who shows a token of its pod; without one, who is at the address of its pod. With `mtls` the address
 /// alone is not enough.
-pub fn senders(client: Client, pods: Shared<Pod>, mtls: bool) -> Senders {
+pub fn authenticator(client: Client, pods: Shared<Pod>, mtls: bool) -> Authenticator {
     let known = Known::default();
-    let review: Review = Box::new(move |token| {
+    let review: TokenReviewer = Box::new(move |token| {
         let (client, known, token) = (client.clone(), Arc::clone(&known), token.to_owned());
         Box::pin(async move {
             let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
@@ -50,8 +50,9 @@ pub fn senders(client: Client, pods: Shared<Pod>, mtls: bool) -> Senders {
             Ok(proxy)
         })
     });
-    let addressed = move |proxy: &str, address, shown: Option<&Shown>| believe(&pods, proxy, address, shown, mtls);
-    Senders::Reviewed { review, addressed: Box::new(addressed) }
+    let addressed =
+        move |proxy: &str, address, shown: Option<&ClientIdentity>| believe(&pods, proxy, address, shown, mtls);
+    Authenticator::Reviewed { review, addressed: Box::new(addressed) }
 }
 
 /// Whether a sender without a token is believed to be this proxy, by its address and the certificate that it has
@@ -60,7 +61,7 @@ pub fn believe(
     pods: &Shared<Pod>,
     proxy: &str,
     address: IpAddr,
-    shown: Option<&Shown>,
+    shown: Option<&ClientIdentity>,
     mtls: bool,
 ) -> Result<(), String> {
     let workload = match shown {

@@ -34,7 +34,7 @@ use machine::time::UnixMs;
     printcolumn(name = "Target", type_ = "string", json_path = ".spec.version"),
     printcolumn(name = "Active", type_ = "string", json_path = ".status.activeVersion"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "ProxiesStatus", type_ = "string", json_path = ".status.proxies.summary"),
+    printcolumn(name = "Proxies", type_ = "string", json_path = ".status.proxies.summary"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Blocked-By", type_ = "string", json_path = ".status.blockedBy"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")

@@ -11,10 +11,10 @@ use machine::duration::Millis;
 use machine::reconcile::reconcile;
 use machine::status::Status;
 use service::audit::Audit;
-use service::check_runner::Runner;
+use service::check_runner::CheckRunner;
 use service::clock::now;
 use service::id::unique;
-use service::{Hub, Senders};
+use service::{Authenticator, Hub};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::file::{File, FileError};
@@ -83,8 +83,8 @@ pub async fn run(
     let fresh = || Status::new(&unique(), &file.metadata.name, now());
     let mut store = Store::open(&file.local.state_file, fresh)?;
     store.save()?;
-    let hub = Arc::new(Hub::new(Senders::listed()));
-    hub.senders.know(tokens(&file));
+    let hub = Arc::new(Hub::new(Authenticator::listed()));
+    hub.authenticator.set_proxies(tokens(&file));
     let address = file.local.listen;
     let listen = |error| DriverError::Listen { address, error };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
@@ -96,8 +96,8 @@ pub async fn run(
     let logs = file.local.state_file.parent().unwrap_or(Path::new("."));
     let supervisor = Supervisor::adopt(&file.metadata.name, logs, Arc::clone(&hub), &mut store)?;
     let server = tokio::spawn(service::serve(listener, Arc::clone(&hub), std::future::pending()));
-    let checks = Runner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
-    audit.tell(now(), None, &store.state.status);
+    let checks = CheckRunner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
+    audit.record_change(now(), None, &store.state.status);
     let (written, files, spec_error) = (store.state.status.clone(), files::FileWriter::default(), None);
     let hub_of_flag = Arc::clone(&hub);
     let machine = Machine { file, spec_error, store, written, supervisor, hub: hub_of_flag, files, audit, checks };
@@ -111,7 +111,7 @@ pub async fn run(
             Err(error) => break Err(error.into()),
         };
         tokio::select! {
-            () = hub.wake.notified() => {}
+            () = hub.driver_woken() => {}
             () = ended(&mut children) => {}
             () = tokio::time::sleep(Duration::from_millis(wait.0)) => {}
             () = &mut stop => break Ok(()),
@@ -156,7 +156,7 @@ impl Driver {
         match read.and_then(|file| same_place(&machine.file, file)) {
             Ok(file) => {
                 tracing::info!(version = file.spec.version, "the file was edited");
-                machine.hub.senders.know(tokens(&file));
+                machine.hub.authenticator.set_proxies(tokens(&file));
                 machine.file = file;
                 machine.spec_error = None;
             }

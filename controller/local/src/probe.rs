@@ -1,18 +1,20 @@
-//! Whether a version is ready: asks it again and again. I/O: TCP, reads the clock.
+//! Whether a version is ready: asks it again and again. I/O: TCP, HTTP, reads the clock.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::file::VersionCommand;
 use service::Hub;
 use service::clock::now_ms;
+use service::http::{Bytes, ExchangeError, ExchangeLimits, HttpClient, Method, OutgoingRequest, header};
 
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// What one question may take. The body of an answer is not read.
+const LIMITS: ExchangeLimits = ExchangeLimits { bytes: 0, time: Duration::from_secs(1) };
 /// A busy version may miss one or two questions.
 const FAILURES: u32 = 3;
 
@@ -30,21 +32,24 @@ impl Probe {
         let since = Arc::new(AtomicU64::new(0));
         let (address, ready, shared) = (version.address, version.ready.clone(), Arc::clone(&since));
         let task = tokio::spawn(async move {
-            let mut failures = 0_u32;
+            let (mut failures, http) = (0_u32, HttpClient::plain(LIMITS));
             loop {
-                let asked = tokio::time::timeout(TIMEOUT, ask(address, ready.path.as_deref())).await;
+                let asked = match &http {
+                    Ok(http) => ask(http, address, ready.path.as_deref()).await.unwrap_or(false),
+                    Err(_) => false,
+                };
                 let was = shared.load(Ordering::Relaxed);
-                if matches!(asked, Ok(Ok(true))) {
+                if asked {
                     failures = 0;
                     if was == 0 {
                         shared.store(now_ms(), Ordering::Relaxed);
-                        hub.wake.notify_one();
+                        hub.wake_driver();
                     }
                 } else {
                     failures = failures.saturating_add(1);
                     if was != 0 && failures >= FAILURES {
                         shared.store(0, Ordering::Relaxed);
-                        hub.wake.notify_one();
+                        hub.wake_driver();
                     }
                 }
                 tokio::time::sleep(Duration::from_millis(ready.interval.0)).await;
@@ -65,15 +70,12 @@ impl Drop for Probe {
     }
 }
 
-async fn ask(address: SocketAddr, path: Option<&str>) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect(address).await?;
+/// Whether the version takes connections, or answers a GET of this path with 2xx.
+async fn ask(http: &HttpClient, address: SocketAddr, path: Option<&str>) -> Result<bool, ExchangeError> {
     let Some(path) = path else {
-        return Ok(true);
+        return Ok(timeout(LIMITS.time, TcpStream::connect(address)).await.is_ok_and(|connected| connected.is_ok()));
     };
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    // `HTTP/1.1 2` is enough to know.
-    let mut start = [0; 10];
-    stream.read_exact(&mut start).await?;
-    Ok(start.starts_with(b"HTTP/1.") && start.last() == Some(&b'2'))
+    let (url, headers) = (format!("http://{address}{path}"), &[(header::CONNECTION, "close")]);
+    let request = OutgoingRequest { method: Method::GET, url: &url, headers, body: Bytes::new() };
+    Ok(http.status(request).await?.is_success())
 }

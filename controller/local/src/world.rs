@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use machine::checks::Questions;
 use machine::envoy;
@@ -17,7 +16,7 @@ use machine::spec::Spec;
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 use service::audit::Audit;
-use service::check_runner::Runner;
+use service::check_runner::CheckRunner;
 use service::clock::now;
 use service::failpoint;
 use service::{FlagView, Hub};
@@ -41,7 +40,7 @@ pub(crate) struct Machine {
     pub(crate) hub: Arc<Hub>,
     pub(crate) files: files::FileWriter,
     pub(crate) audit: Audit,
-    pub(crate) checks: Arc<Runner>,
+    pub(crate) checks: Arc<CheckRunner>,
 }
 
 /// One look at this machine.
@@ -60,15 +59,16 @@ impl World for Machine {
         let now = now();
         let (spec, expected) = (self.file.spec.clone(), self.expected());
         let (name, status) = (&self.file.metadata.name, &self.store.state.status);
-        let fleet = status.record.as_ref().map(|record| self.hub.fleet(now, record, &expected, &status.asked()));
+        let fleet =
+            status.record.as_ref().map(|record| self.hub.reports.fleet(now, record, &expected, &status.asked()));
         let fleet = fleet.unwrap_or_else(|| Fleet::unknown(0));
         let answered = status.last_request.as_ref().map(|last| last.id.as_str());
         let observation = Observation {
             versions: self.versions(),
             headroom: self.headroom(),
-            request: self.hub.next_request(name, answered),
+            request: self.hub.requests.next_request(name, answered),
             spec_error: self.spec_error.clone(),
-            checks: self.checks.look(now, name, Questions::of(&spec, status), &fleet),
+            checks: self.checks.run_due_checks(now, name, Questions::of(&spec, status), &fleet),
             fleet,
             keeper: Keeper::Controller,
             ..Observation::unknown()
@@ -100,7 +100,7 @@ impl World for Machine {
     }
 
     fn show(&mut self, seen: &Seen, plan: &Plan) {
-        self.hub.show(FlagView {
+        self.hub.show_flag(FlagView {
             name: self.file.metadata.name.clone(),
             spec_version: seen.spec.version.clone(),
             status: Arc::new(plan.status.clone()),
@@ -113,7 +113,7 @@ impl World for Machine {
             traffic: Traffic::default(),
             now: seen.now,
         });
-        self.hub.looked.store(true, Ordering::Relaxed);
+        self.hub.readiness.mark_flags_observed();
     }
 
     /// Only the state file's errors end the controller: what it cannot remember it must not do.
@@ -207,7 +207,7 @@ impl Machine {
     /// Tells people what is new in the status that was written now.
     fn announce(&self, before: &Status) {
         let status = &self.written;
-        self.audit.tell(now(), Some(before), status);
+        self.audit.record_change(now(), Some(before), status);
         if before.phase != status.phase {
             let (from, to) = (before.phase.name(), status.phase.name());
             let (active, epoch) = (&status.active_version, status.epoch());
@@ -220,7 +220,7 @@ impl Machine {
             tracing::warn!(reason = blocked.reason.name(), message = blocked.message, "blocked");
         }
         if let Some(seconds) = status.flipped_since(before) {
-            self.hub.flipped(seconds);
+            self.hub.observe_flip(seconds);
         }
     }
 }

@@ -19,31 +19,31 @@ use machine::history::Entry;
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 
-/// Lines that wait to be written.
+/// Lines that may wait to be written.
 const WAITING: usize = 1_024;
-/// How long the last lines may take.
+/// The longest wait for the last lines to be written.
 const LAST: Duration = Duration::from_secs(1);
 
-/// One thing that happened.
+/// One line of the audit log: one thing that happened to a flag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Line<'a> {
-    /// RFC 3339, with milliseconds.
+pub struct AuditLine<'a> {
+    /// When it happened: RFC 3339, with milliseconds.
     pub time: String,
-    /// Of the flag, in a cluster.
+    /// The namespace of the flag, in a cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<&'a str>,
-    /// Of the flag.
+    /// The name of the flag.
     pub name: &'a str,
-    /// Of the flag.
+    /// The uid of the flag.
     pub uid: &'a str,
-    /// Of the record by then.
+    /// The epoch of the record by then.
     pub epoch: u64,
-    /// One CamelCase word: of the history, or `Blocked`, `Unblocked`, `Refused`.
+    /// What happened, as one CamelCase word: of the history, or `Blocked`, `Unblocked`, `Refused`.
     pub event: &'a str,
-    /// One sentence.
+    /// What happened, as one sentence.
     pub message: &'a str,
-    /// One CamelCase word: what blocks.
+    /// What blocks, as one CamelCase word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
     /// Where the flag stood after it; not known of what is replayed.
@@ -57,16 +57,16 @@ pub struct Line<'a> {
     pub to: Option<&'a str>,
     /// The request by hand that led to it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub request: Option<Asked<'a>>,
-    /// It may have been told before.
+    pub request: Option<AuditRequest<'a>>,
+    /// Whether it may be in the log already.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replayed: bool,
 }
 
-/// A request by hand. Who made it is known to the API server.
+/// A request by hand, in a line of the audit log. Who made it is known to the API server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Asked<'a> {
-    /// Chosen by who asked.
+pub struct AuditRequest<'a> {
+    /// The id of the request, chosen by who asked.
     pub id: &'a str,
     /// What was asked for.
     pub action: Action,
@@ -77,9 +77,9 @@ fn time(ms: u64) -> String {
     format!("{:.3}", time.unwrap_or(Timestamp::MAX))
 }
 
-/// What of a history was not in it before. The history is added to at its end and cut at its
+/// The entries of a history that were not in it before. The history is added to at its end and cut at its
 /// beginning, so that times, which may be equal, need not be compared.
-pub fn news<'a>(before: &[Entry], after: &'a [Entry]) -> &'a [Entry] {
+pub fn new_entries<'a>(before: &[Entry], after: &'a [Entry]) -> &'a [Entry] {
     let same =
         |one: &Entry, other: &Entry| (one.at, one.event, &one.message) == (other.at, other.event, &other.message);
     let kept = (0..=before.len()).find_map(|cut| {
@@ -90,8 +90,8 @@ pub fn news<'a>(before: &[Entry], after: &'a [Entry]) -> &'a [Entry] {
     after.get(kept.unwrap_or_default()..).unwrap_or_default()
 }
 
-/// What there is to tell; without a status before, everything that is remembered.
-pub fn lines<'a>(now: UnixMs, before: Option<&Status>, after: &'a Status) -> Vec<Line<'a>> {
+/// One line for each change from one status to the next; without a status before, for everything that is remembered.
+fn lines_of_change<'a>(now: UnixMs, before: Option<&Status>, after: &'a Status) -> Vec<AuditLine<'a>> {
     let (namespace, name) = match after.name.split_once('/') {
         Some((namespace, name)) => (Some(namespace), name),
         None => (None, after.name.as_str()),
@@ -100,8 +100,8 @@ pub fn lines<'a>(now: UnixMs, before: Option<&Status>, after: &'a Status) -> Vec
     let switch = before.and(after.switch.as_ref()).filter(|_| under_way(after) || before.is_some_and(under_way));
     let last = after.last_request.as_ref();
     let asked = last.filter(|last| before.is_none_or(|before| before.last_request.as_ref() != Some(*last)));
-    let request = asked.map(|last| Asked { id: &last.id, action: last.action });
-    let line = |at: UnixMs, event: &'a str, message: &'a str| Line {
+    let request = asked.map(|last| AuditRequest { id: &last.id, action: last.action });
+    let line = |at: UnixMs, event: &'a str, message: &'a str| AuditLine {
         time: time(at.0),
         namespace,
         name,
@@ -116,10 +116,10 @@ pub fn lines<'a>(now: UnixMs, before: Option<&Status>, after: &'a Status) -> Vec
         request: None,
         replayed: before.is_none(),
     };
-    let new = news(before.map_or(&[], |before| &before.history), &after.history);
-    let mut lines: Vec<Line<'a>> = new
+    let new = new_entries(before.map_or(&[], |before| &before.history), &after.history);
+    let mut lines: Vec<AuditLine<'a>> = new
         .iter()
-        .map(|event| Line {
+        .map(|event| AuditLine {
             epoch: event.epoch,
             request: request.clone().filter(|_| asked.is_some_and(|asked| asked.at == event.at)),
             ..line(event.at, event.event.name(), &event.message)
@@ -128,12 +128,12 @@ pub fn lines<'a>(now: UnixMs, before: Option<&Status>, after: &'a Status) -> Vec
     if let Some(asked) = asked
         && let Some(why) = &asked.refused
     {
-        lines.push(Line { request, ..line(asked.at, "Refused", why) });
+        lines.push(AuditLine { request, ..line(asked.at, "Refused", why) });
     }
     let blocked = before.and_then(|before| before.blocked.as_ref()).map(|blocked| blocked.reason);
     match &after.blocked {
         Some(new) if blocked != Some(new.reason) => {
-            lines.push(Line { reason: Some(new.reason.name()), ..line(new.since, "Blocked", &new.message) });
+            lines.push(AuditLine { reason: Some(new.reason.name()), ..line(new.since, "Blocked", &new.message) });
         }
         None if blocked.is_some() => lines.push(line(now, "Unblocked", "it goes on")),
         _ => {}
@@ -141,18 +141,18 @@ pub fn lines<'a>(now: UnixMs, before: Option<&Status>, after: &'a Status) -> Vec
     lines
 }
 
-/// Where the lines go; by default, nowhere.
+/// The audit log; by default there is none, and lines go nowhere.
 #[derive(Debug, Clone, Default)]
 pub struct Audit {
     to: Option<SyncSender<String>>,
 }
 
-/// Says when everything is written.
+/// The end of the thread that writes an audit log.
 #[derive(Debug)]
-pub struct Written(Receiver<()>);
+pub struct AuditEnd(Receiver<()>);
 
-impl Written {
-    /// Waits for that, but not for ever. No [`Audit`] may be left.
+impl AuditEnd {
+    /// Waits until everything is written, but not for ever. No [`Audit`] of this log may be left.
     pub fn wait(&self) {
         // Nothing is ever sent: the end of the writer is what is waited for.
         if self.0.recv_timeout(LAST) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
@@ -162,8 +162,8 @@ impl Written {
 }
 
 impl Audit {
-    /// Appends to a file; `-` is stdout.
-    pub fn open(path: &Path) -> std::io::Result<(Audit, Written)> {
+    /// An audit log that is appended to a file; `-` is stdout.
+    pub fn open(path: &Path) -> std::io::Result<(Audit, AuditEnd)> {
         let out: Box<dyn Write + Send> = match path.as_os_str() == "-" {
             true => Box::new(std::io::stdout()),
             false => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
@@ -171,7 +171,7 @@ impl Audit {
         Ok(Audit::to(out))
     }
 
-    fn to(mut out: Box<dyn Write + Send>) -> (Audit, Written) {
+    fn to(mut out: Box<dyn Write + Send>) -> (Audit, AuditEnd) {
         let (to, from) = sync_channel::<String>(WAITING);
         let (open, written) = channel();
         std::thread::spawn(move || {
@@ -182,13 +182,14 @@ impl Audit {
             }
             drop(open);
         });
-        (Audit { to: Some(to) }, Written(written))
+        (Audit { to: Some(to) }, AuditEnd(written))
     }
 
-    /// Tells what is new.
-    pub fn tell(&self, now: UnixMs, before: Option<&Status>, after: &Status) {
+    /// Writes a line for each change from one status to the next; without a status before, for everything that is
+    /// remembered.
+    pub fn record_change(&self, now: UnixMs, before: Option<&Status>, after: &Status) {
         let Some(to) = &self.to else { return };
-        for line in lines(now, before, after) {
+        for line in lines_of_change(now, before, after) {
             let Ok(text) = serde_json::to_string(&line) else { continue };
             match to.try_send(format!("{text}\n")) {
                 Ok(()) => {}
@@ -240,7 +241,7 @@ mod tests {
     ) {
         let events = |kinds: &[Happening]| kinds.iter().map(|kind| entry(NOW, *kind)).collect::<Vec<_>>();
         let (before, after) = (events(before), events(after));
-        let found = news(&before, &after);
+        let found = new_entries(&before, &after);
         assert_eq!(found, &after[after.len() - expected..]);
     }
 
@@ -258,7 +259,7 @@ mod tests {
     }
 
     fn told(before: Option<&Status>, after: &Status) -> Vec<serde_json::Value> {
-        lines(NOW, before, after).iter().map(|line| serde_json::to_value(line).expect("JSON")).collect()
+        lines_of_change(NOW, before, after).iter().map(|line| serde_json::to_value(line).expect("JSON")).collect()
     }
 
     #[test]
@@ -307,7 +308,7 @@ mod tests {
         let path = dir.path().join("audit.log");
         for _ in 0..2 {
             let (audit, written) = Audit::open(&path).expect("a file");
-            audit.tell(NOW, Some(&before()), &promoted());
+            audit.record_change(NOW, Some(&before()), &promoted());
             drop(audit);
             written.wait();
         }

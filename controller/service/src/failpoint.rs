@@ -21,7 +21,7 @@ static PASSED: AtomicU64 = AtomicU64::new(0);
 static STOPS_AT: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(STOP).ok());
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// One point; `what` was just done, or is about to be.
+/// One point at which a test may end or stop the process; `what` was just done, or is about to be.
 pub fn point(what: &str) {
     if STOPS_AT.as_deref() == Some(what) && !STOPPED.swap(true, Ordering::Relaxed) {
         tracing::warn!(what, "{STOP} stops this process");

@@ -1,4 +1,4 @@
-//! Ids that nobody else has. I/O: reads the kernel's source of them.
+//! Ids that nobody else has. I/O: reads one from the kernel, or the clock.
 
 use crate::clock::now_ms;
 

@@ -1,81 +1,56 @@
-//! The flag service: what proxies and people talk to. I/O: HTTP, with TLS or without.
+//! The flag service: what proxies and people talk to, and what the drivers of the state machine share with it.
+//! I/O: HTTP, with TLS or without; the clock.
+//!
+//! A driver publishes records and shows flags at the [`Hub`], and takes reports and requests from there. Nothing in
+//! this crate decides what happens to a flag, nothing in it is persisted, and no lock is held while anything is
+//! awaited.
+//!
+//! | module | job | I/O |
+//! | --- | --- | --- |
+//! | [`hub`] | owns what the flag service and a driver share, and wakes the driver | clock |
+//! | [`publications`] | which record each proxy is sent, and its snapshot | |
+//! | [`reports`] | the reports that were taken in, what they say together, and who has reported | |
+//! | [`requests`] | requests by hand that wait for the driver | |
+//! | [`views`] | what is shown of each flag | |
+//! | [`readiness`] | whether proxies can be served | files |
+//! | [`endpoints`] | the HTTP API: snapshot, report, requests, status, readyz, metrics | HTTP |
+//! | [`metrics`] | what `GET /metrics` shows | |
+//! | [`authenticator`] | who may speak for a proxy | |
+//! | [`spiffe`] | whose a certificate of the mesh is | |
+//! | [`server`] | connections: how many, and for how long without a request | TCP |
+//! | [`tls`] | mutual TLS, by certificates that others renew | files, TLS |
+//! | [`http`] | one exchange with somebody else, bounded in bytes and in time | HTTP |
+//! | [`check_runner`] | asks the checks' questions, and remembers the last answers | HTTP, clock |
+//! | [`audit`] | the audit log: one JSON object a line for each change | files |
+//! | [`clock`], [`id`], [`lock`] | the time, ids that nobody else has, locks whose holder may have panicked | clock, files |
+//! | [`failpoint`] | where tests let the process end or stop | environment |
 
-mod admin;
 pub mod audit;
+mod authenticator;
 pub mod check_runner;
 pub mod clock;
+mod endpoints;
 pub mod failpoint;
+pub mod http;
 mod hub;
 pub mod id;
 pub mod lock;
 mod metrics;
-mod poll;
-mod report;
-mod sender;
+mod publications;
+mod readiness;
+mod reports;
+mod requests;
 mod server;
 pub mod spiffe;
 pub mod tls;
+mod views;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use axum::Json;
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use tower::limit::GlobalConcurrencyLimitLayer;
-use tower_http::timeout::TimeoutLayer;
-
-pub use admin::{Accepted, Ask};
-pub use hub::{FlagView, Hub};
+pub use authenticator::{AddressCheck, Authenticator, TokenReviewer};
+pub use endpoints::{RequestAccepted, RequestBody, router};
+pub use hub::Hub;
 pub use metrics::ApiRequests;
-pub use sender::{Addressed, Review, Senders};
-pub use server::{Limits, Server, serve_within};
-
-/// Long polls at a time.
-const POLLS: usize = 8_192;
-/// Other requests at a time.
-const REQUESTS: usize = 256;
-
-/// An answer that says what was wrong.
-#[derive(Debug)]
-struct Refusal {
-    status: StatusCode,
-    reason: &'static str,
-    error: String,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, reason: &'static str, error: impl Into<String>) -> Refusal {
-        Refusal { status, reason, error: error.into() }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let body = serde_json::json!({ "error": self.error, "reason": self.reason });
-        (self.status, Json(body)).into_response()
-    }
-}
-
-/// All routes. A request takes no longer than this, a long poll excepted.
-pub fn router(hub: Arc<Hub>, timeout: Duration) -> Router {
-    let polls = Router::new().route("/v1/snapshot", get(poll::snapshot)).layer(GlobalConcurrencyLimitLayer::new(POLLS));
-    let others = Router::new()
-        .route("/v1/report", post(report::report).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES)))
-        .route("/v1/status", get(admin::status))
-        .route("/v1/requests", post(admin::request).layer(DefaultBodyLimit::max(4_096)))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(admin::ready))
-        .route("/metrics", get(admin::metrics))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, timeout))
-        .layer(GlobalConcurrencyLimitLayer::new(REQUESTS));
-    polls.merge(others).with_state(hub)
-}
-
-/// Serves until `stop` ends.
-pub async fn serve(listener: tokio::net::TcpListener, hub: Arc<Hub>, stop: impl Future<Output = ()>) {
-    serve_within(Limits::default(), listener, hub, stop).await;
-}
+pub use readiness::Readiness;
+pub use reports::Reports;
+pub use requests::RequestQueue;
+pub use server::{Limits, Server, serve, serve_within};
+pub use views::FlagView;

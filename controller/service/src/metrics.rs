@@ -1,4 +1,4 @@
-//! Metrics of the flag service. No I/O.
+//! The metrics of the controller, as `GET /metrics` shows them. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -11,42 +11,46 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use super::FlagView;
 use crate::lock::lock;
+use crate::views::FlagView;
 use machine::status::Phase;
 
-type Labels = Vec<(&'static str, String)>;
+/// Names of labels, with their values.
+type MetricLabels = Vec<(&'static str, String)>;
 
 /// How often the API server of a cluster was asked, by verb and kind of object.
 #[derive(Debug, Clone, Default)]
-pub struct ApiRequests(Family<Labels, Counter>);
+pub struct ApiRequests(Family<MetricLabels, Counter>);
 
 impl ApiRequests {
-    /// One more.
+    /// Counts one request of this verb, such as `patch`, to this kind of object.
     pub fn count(&self, verb: &str, kind: String) {
         self.0.get_or_create(&vec![("verb", verb.to_owned()), ("resource", kind)]).inc();
     }
 }
 
+/// All metrics, and the registry that they are shown by.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(crate) struct ServiceMetrics {
     registry: Registry,
-    reports: Family<Labels, Counter>,
-    expected: Family<Labels, Gauge>,
-    acked: Family<Labels, Gauge>,
-    laggards: Family<Labels, Gauge>,
-    epoch: Family<Labels, Gauge<u64, AtomicU64>>,
-    phase: Family<Labels, Gauge>,
-    open: Family<Labels, Gauge>,
+    reports: Family<MetricLabels, Counter>,
+    expected: Family<MetricLabels, Gauge>,
+    acked: Family<MetricLabels, Gauge>,
+    laggards: Family<MetricLabels, Gauge>,
+    epoch: Family<MetricLabels, Gauge<u64, AtomicU64>>,
+    phase: Family<MetricLabels, Gauge>,
+    open: Family<MetricLabels, Gauge>,
     /// Versions with an `open` line, by flag.
     versions: Mutex<BTreeMap<String, BTreeSet<String>>>,
-    pub(super) flip: Histogram,
+    /// Seconds from a flip's record to the last ack.
+    pub(crate) flip: Histogram,
 }
 
-impl Metrics {
-    pub(super) fn new() -> Metrics {
+impl ServiceMetrics {
+    /// Metrics that know of no flag and no report.
+    pub(crate) fn new() -> ServiceMetrics {
         let mut registry = Registry::with_prefix("versionflag");
-        let metrics = Metrics {
+        let metrics = ServiceMetrics {
             registry: Registry::default(),
             reports: Family::default(),
             expected: Family::default(),
@@ -67,14 +71,16 @@ impl Metrics {
         registry.register("phase", "1 for the phase in effect", metrics.phase.clone());
         registry.register("open_requests", "Requests in flight by version", metrics.open.clone());
         registry.register("flip_duration_seconds", "From a flip's record to the last ack", metrics.flip.clone());
-        Metrics { registry, ..metrics }
+        ServiceMetrics { registry, ..metrics }
     }
 
-    pub(super) fn report(&self, result: &str) {
+    /// Counts one report: `accepted`, or the word of its refusal.
+    pub(crate) fn count_report(&self, result: &str) {
         self.reports.get_or_create(&vec![("result", result.to_owned())]).inc();
     }
 
-    pub(super) fn show(&self, view: &FlagView) {
+    /// Sets all that is shown of a flag.
+    pub(crate) fn show_flag(&self, view: &FlagView) {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let flag = || ("flag", view.name.clone());
         let labels = vec![flag()];
@@ -105,8 +111,8 @@ impl Metrics {
         }
     }
 
-    /// A flag is gone.
-    pub(super) fn forget(&self, flag: &str) {
+    /// Shows a flag no longer.
+    pub(crate) fn remove_flag(&self, flag: &str) {
         let flag = || ("flag", flag.to_owned());
         let labels = vec![flag()];
         self.expected.remove(&labels);
@@ -121,13 +127,14 @@ impl Metrics {
         }
     }
 
-    /// Shows these as well.
-    pub(super) fn with(mut self, requests: &ApiRequests) -> Metrics {
+    /// The same metrics with those of the Kubernetes API.
+    pub(crate) fn with_api_requests(mut self, requests: &ApiRequests) -> ServiceMetrics {
         self.registry.register("api_requests", "Requests to the Kubernetes API", requests.0.clone());
         self
     }
 
-    pub(super) fn text(&self) -> String {
+    /// All metrics as OpenMetrics text.
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);

@@ -21,18 +21,20 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::Service;
 
-use super::spiffe::Shown;
-use super::tls::Tls;
-use super::{Hub, router};
+use crate::endpoints::router;
+use crate::hub::Hub;
+use crate::spiffe::ClientIdentity;
+use crate::tls::Tls;
 
-/// What one client may take.
+/// What clients may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time; who comes then waits.
+    /// Connections at a time, of all clients; who comes then waits.
     pub connections: usize,
-    /// For a handshake; from its end, a connection's begin or the answer before, to the end of a request's head.
+    /// The time for a handshake; and from its end, a connection's begin or the answer before, to the end of a
+    /// request's head.
     pub head: Duration,
-    /// For a whole request, a long poll excepted.
+    /// The time for a whole request, a long poll excepted.
     pub request: Duration,
 }
 
@@ -52,7 +54,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Within these limits, for all listeners together.
+    /// A flag service within these limits, which hold for all its listeners together.
     pub fn new(limits: Limits, hub: Arc<Hub>) -> Server {
         Server { app: router(hub, limits.request), limits, room: Arc::new(Semaphore::new(limits.connections)) }
     }
@@ -85,22 +87,32 @@ impl Server {
         }
     }
 
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>) -> Result<(), Error> {
+    async fn connection(
+        self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tls: Option<Arc<Tls>>,
+    ) -> Result<(), ConnectionError> {
         // A flip is a small answer to a waiting poll: it must not wait for more to send.
         let _ = stream.set_nodelay(true);
         let Some(tls) = tls else { return self.requests(stream, peer, None).await };
-        let (stream, shown) = timeout(self.limits.head, tls.accept(stream)).await.map_err(io::Error::from)??;
-        self.requests(stream, peer, Some(Arc::new(shown))).await
+        let (stream, client) = timeout(self.limits.head, tls.accept(stream)).await.map_err(io::Error::from)??;
+        self.requests(stream, peer, Some(Arc::new(client))).await
     }
 
-    async fn requests<S>(self, stream: S, peer: SocketAddr, shown: Option<Arc<Shown>>) -> Result<(), Error>
+    async fn requests<S>(
+        self,
+        stream: S,
+        peer: SocketAddr,
+        client: Option<Arc<ClientIdentity>>,
+    ) -> Result<(), ConnectionError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
-            if let Some(shown) = &shown {
-                request.extensions_mut().insert(Arc::clone(shown));
+            if let Some(client) = &client {
+                request.extensions_mut().insert(Arc::clone(client));
             }
             let answer = self.app.clone().call(request);
             async { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
@@ -111,9 +123,15 @@ impl Server {
     }
 }
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
+/// Why a connection ended early.
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves until `stop` ends, within these limits.
+/// Serves in plain text until `stop` ends, within these limits.
 pub async fn serve_within(limits: Limits, listener: TcpListener, hub: Arc<Hub>, stop: impl Future<Output = ()>) {
     Server::new(limits, hub).serve(listener, None, stop).await;
+}
+
+/// Serves in plain text until `stop` ends, within the limits by default.
+pub async fn serve(listener: TcpListener, hub: Arc<Hub>, stop: impl Future<Output = ()>) {
+    serve_within(Limits::default(), listener, hub, stop).await;
 }

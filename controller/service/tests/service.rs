@@ -18,7 +18,7 @@ use machine::publication::Publication;
 use machine::record::Draft;
 use rstest::rstest;
 use serde_json::Value;
-use service::{Hub, Limits, Senders, router, serve_within};
+use service::{Authenticator, Hub, Limits, router, serve_within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service as _;
@@ -34,10 +34,10 @@ struct Service {
 
 /// It expects `open` without a token, and `edge` and `other` with one each.
 fn hub() -> Arc<Hub> {
-    let hub = Arc::new(Hub::new(Senders::listed()));
+    let hub = Arc::new(Hub::new(Authenticator::listed()));
     let token = |token: &str| Some(token.to_owned());
     let proxies = [("open", None), ("edge", token("secret-1")), ("other", token("secret-2"))];
-    hub.senders.know(proxies.map(|(name, token)| (name.to_owned(), token)).into());
+    hub.authenticator.set_proxies(proxies.map(|(name, token)| (name.to_owned(), token)).into());
     hub
 }
 
@@ -304,7 +304,7 @@ async fn a_snapshot_has_every_flag_until_it_is_gone() {
     let elsewhere = Some(BTreeSet::from(["edge".to_owned()]));
     service.hub.publish(Publication { audience: elsewhere, ..publication("details", 1_000) });
     assert_eq!(poll().await, both, "what others are sent is no change");
-    service.hub.forget("ratings");
+    service.hub.forget_flag("ratings");
     let one = poll().await;
     assert_eq!((names(&one), one.report_every_ms), (vec!["reviews".to_owned()], 1_000));
     assert_ne!(both.revision, one.revision);

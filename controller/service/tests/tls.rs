@@ -14,9 +14,9 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use service::spiffe::Shown;
+use service::spiffe::ClientIdentity;
 use service::tls::Tls;
-use service::{Hub, Limits, Review, Senders, Server};
+use service::{Authenticator, Hub, Limits, Server, TokenReviewer};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -89,14 +89,14 @@ struct Service {
 impl Service {
     async fn start(limits: Limits) -> Service {
         let directory = TempDir::new().unwrap();
-        let addressed = |proxy: &str, _, shown: Option<&Shown>| {
+        let addressed = |proxy: &str, _, shown: Option<&ClientIdentity>| {
             let workload = shown.ok_or("no certificate")?.as_ref().map_err(ToString::to_string)?;
             let of = format!("{}.{}", workload.account, workload.namespace);
             if of == proxy { Ok(()) } else { Err(format!("it is {workload}")) }
         };
-        let review: Review = Box::new(|_| Box::pin(async { Ok("web.shop".to_owned()) }));
-        let hub = Arc::new(Hub::new(Senders::Reviewed { review, addressed: Box::new(addressed) }));
-        let tls = Arc::clone(hub.tls.get_or_init(|| Arc::new(Tls::new(&directory.path().join("certs")))));
+        let review: TokenReviewer = Box::new(|_| Box::pin(async { Ok("web.shop".to_owned()) }));
+        let hub = Arc::new(Hub::new(Authenticator::Reviewed { review, addressed: Box::new(addressed) }));
+        let tls = hub.readiness.require_tls(&directory.path().join("certs"));
         let server = Server::new(limits, hub);
         let mut servers = JoinSet::new();
         let mut addresses = vec![];

@@ -32,7 +32,7 @@ use cluster::istio::plugin::Image;
 use local::file::File;
 use machine::action::Action;
 use machine::spec::Provider;
-use service::audit::{Audit, Written};
+use service::audit::{Audit, AuditEnd};
 
 pub use args::Cli;
 
@@ -122,7 +122,7 @@ async fn local(file: &Path, audit_log: Option<&Path>, log_json: bool) -> anyhow:
     let stop = stopped("stopping; the versions go on running")?;
     let (audit, written) = audited(audit_log)?;
     let ended = local::driver::run(file, audit, |address| bound(address, audit_log), stop).await;
-    written.iter().for_each(Written::wait);
+    written.iter().for_each(AuditEnd::wait);
     Ok(ended?)
 }
 
@@ -149,7 +149,7 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
         audit,
     };
     let ended = cluster::driver::run(options, |address| bound(address, audit_log.as_deref()), stop).await;
-    written.iter().for_each(Written::wait);
+    written.iter().for_each(AuditEnd::wait);
     Ok(ended?)
 }
 
@@ -164,7 +164,7 @@ fn image(plugin: PluginArgs, home: &str, port: u16, domain: &Domain) -> Image {
     }
 }
 
-fn audited(path: Option<&Path>) -> anyhow::Result<(Audit, Option<Written>)> {
+fn audited(path: Option<&Path>) -> anyhow::Result<(Audit, Option<AuditEnd>)> {
     let Some(path) = path else { return Ok((Audit::default(), None)) };
     let opened = Audit::open(path).with_context(|| format!("the audit log {} cannot be opened", path.display()));
     opened.map(|(audit, written)| (audit, Some(written)))

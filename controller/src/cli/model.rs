@@ -300,7 +300,7 @@ fn condition<'a>(
 fn blocked(status: &ResourceStatus) -> Option<Blocker> {
     let message = status.blocked_by.clone()?;
     // What blocks is why it is not ready, in one word.
-    let reason = condition(status, "Ready").map_or_else(|| "Blocker".to_owned(), |ready| ready.reason.clone());
+    let reason = condition(status, "Ready").map_or_else(|| "Blocked".to_owned(), |ready| ready.reason.clone());
     let machine = status.machine.as_ref().and_then(|machine| machine.blocked.as_ref());
     let since = machine.filter(|machine| machine.reason.name() == reason).map(|machine| machine.since);
     Some(Blocker { reason, message, since })

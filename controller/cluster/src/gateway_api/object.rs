@@ -1,4 +1,4 @@
-//! RouteSpec of the Gateway API as they are read: whatever is in them makes sense as far as it is looked at.
+//! Routes of the Gateway API as they are read: whatever is in them makes sense as far as it is looked at.
 //! Pure.
 
 use serde::Deserialize;

@@ -48,7 +48,7 @@ macro_rules! kind {
 }
 
 kind! {
-    /// VirtualServiceSpec of a host.
+    /// Routes of a host.
     VirtualService, "networking.istio.io", "v1", "virtualservices"
 }
 kind! {
@@ -68,7 +68,7 @@ kind! {
     PeerAuthentication, "security.istio.io", "v1", "peerauthentications"
 }
 kind! {
-    /// VirtualServiceSpec of the Gateway API.
+    /// Routes of the Gateway API.
     HTTPRoute, "gateway.networking.k8s.io", "v1", "httproutes"
 }
 kind! {

@@ -8,7 +8,6 @@ use flag::record::{Record, check_version};
 use flag::route;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::object::{DestinationRule, MeshObject, VirtualService, VirtualServiceSpec};
 use super::ours;
@@ -30,7 +29,7 @@ pub fn subset(version: &str) -> String {
 
 /// What tells names apart that would be alike, or too long.
 pub fn short_hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    flag::digest::hex_prefix(text.as_bytes(), 4)
 }
 
 /// The Envoy clusters of the versions whose subset has another name.

@@ -1,4 +1,4 @@
-//! What the cluster holds of IstioCache, kept current by watches that begin when somebody wants it and the
+//! What the cluster holds of Istio, kept current by watches that begin when somebody wants it and the
 //! cluster has it. I/O: the Kubernetes API.
 
 use std::collections::BTreeSet;
@@ -69,7 +69,7 @@ impl<K: Kind> Watched<K> {
     }
 }
 
-/// Everything of IstioCache that matters. Its watches end with it.
+/// Everything of Istio that matters. Its watches end with it.
 pub struct IstioCache {
     /// Routes.
     pub services: Arc<Watched<VirtualService>>,
@@ -77,7 +77,7 @@ pub struct IstioCache {
     pub rules: Arc<Watched<DestinationRule>>,
     /// Plugins.
     pub plugins: Arc<Watched<WasmPlugin>>,
-    /// Plugins of an IstioCache that has these.
+    /// Plugins of an Istio that has these.
     pub extensions: Arc<Watched<TrafficExtension>>,
     /// Routes of the Gateway API.
     pub http_routes: Arc<Watched<HTTPRoute>>,
@@ -207,12 +207,12 @@ fn problem<K: Kind>(watched: &Watched<K>) -> Option<Problem> {
         WatchState::Absent if K::GROUP == HTTPRoute::GROUP => (
             Reason::GatewayApiMissing,
             format!(
-                "the cluster has no {kind}: install the CRDs of the Gateway API, or set spec.routing.provider to IstioCache"
+                "the cluster has no {kind}: install the CRDs of the Gateway API, or set spec.routing.provider to Istio"
             ),
         ),
         WatchState::Absent => (
             Reason::IstioMissing,
-            format!("the cluster has no {kind}: install IstioCache, or set spec.routing.provider to External"),
+            format!("the cluster has no {kind}: install Istio, or set spec.routing.provider to External"),
         ),
         WatchState::Refused(why) => (
             Reason::IstioForbidden,
@@ -244,7 +244,7 @@ where
             tracing::info!(kind = K::KIND, ?state, "Istio");
             // Any flag may wait for it.
             lock(&place.changes).all = true;
-            place.hub.wake.notify_one();
+            place.hub.wake_driver();
         }
     };
     loop {
@@ -270,7 +270,7 @@ where
                 }
                 if !touched.is_empty() {
                     lock(&place.changes).namespaces.extend(touched);
-                    place.hub.wake.notify_one();
+                    place.hub.wake_driver();
                 }
             }
             Err(error) => {

@@ -7,7 +7,7 @@ use machine::fleet::traffic::Traffic;
 use machine::plan::{Plan, upcoming};
 use machine::status::Status;
 use service::FlagView;
-use service::audit::news;
+use service::audit::new_entries;
 use service::clock::now;
 
 use super::Reconciler;
@@ -18,8 +18,8 @@ impl Reconciler {
     /// One line and one Event for each thing that happened.
     pub(super) async fn announce(&self, before: &Status, context: &Context<'_>) {
         let status = &self.status;
-        context.audit.tell(now(), Some(before), status);
-        for entry in news(&before.history, &status.history) {
+        context.audit.record_change(now(), Some(before), status);
+        for entry in new_entries(&before.history, &status.history) {
             let event = entry.event.name();
             tracing::info!(flag = self.name, event, epoch = entry.epoch, "{}", entry.message);
             context.writer.event(&self.resource, entry.event.is_warning(), event, &entry.message).await;
@@ -39,7 +39,7 @@ impl Reconciler {
         let observation = &seen.observation;
         let laggards = || observation.fleet.laggards.iter().map(|laggard| laggard.proxy.clone()).collect();
         self.awaited = if self.status.phase.awaits_reports() { seen.expected.clone() } else { laggards() };
-        context.hub.show(FlagView {
+        context.hub.show_flag(FlagView {
             name: self.name.clone(),
             spec_version: seen.spec.version.clone(),
             status: Arc::clone(&self.status),

@@ -129,7 +129,7 @@ impl Reconciler {
             self.take_over(cached.clone());
         }
         if !std::mem::replace(&mut self.replayed, true) {
-            context.audit.tell(now(), None, &self.status);
+            context.audit.record_change(now(), None, &self.status);
         }
         let done = reconcile(&mut Turn { flag: self, claimed, context }).await;
         // Nobody waits for that, and the proxies did for what was done. What is not written has not happened.

@@ -66,7 +66,7 @@ impl Reconciler {
         let problem = self.problem(claimed, invalid.as_ref(), &subject, context);
         let fleet = self.fleet(now, &expected, context);
         let observation = Observation {
-            checks: context.checks.look(now, &self.name, Questions::of(&spec, &self.status), &fleet),
+            checks: context.checks.run_due_checks(now, &self.name, Questions::of(&spec, &self.status), &fleet),
             headroom: self.headroom(&namespace, &spec, &workloads, context.cache),
             fleet,
             request: self.request(context.hub),
@@ -133,7 +133,7 @@ impl Reconciler {
 
     fn fleet(&self, now: UnixMs, expected: &BTreeSet<String>, context: &Context<'_>) -> Fleet {
         let asked = self.status.asked();
-        let fleet = self.status.record.as_ref().map(|record| context.hub.fleet(now, record, expected, &asked));
+        let fleet = self.status.record.as_ref().map(|record| context.hub.reports.fleet(now, record, expected, &asked));
         let mut fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
         context.cache.name_callers(&mut fleet.unmanaged);
         fleet
@@ -156,7 +156,7 @@ impl Reconciler {
         let annotated = self.resource.annotations().get(REQUEST);
         let annotated = annotated.and_then(|text| serde_json::from_str::<Request>(text).ok());
         let annotated = annotated.filter(|request| Some(request.id.as_str()) != answered);
-        annotated.or_else(|| hub.next_request(&self.name, answered))
+        annotated.or_else(|| hub.requests.next_request(&self.name, answered))
     }
 }
 

@@ -33,7 +33,7 @@ impl Reconciler {
             return;
         }
         if let Some(seconds) = status.flipped_since(&self.status) {
-            context.hub.flipped(seconds);
+            context.hub.observe_flip(seconds);
         }
         let before = std::mem::replace(&mut self.status, status.into());
         self.unannounced.get_or_insert(before);
@@ -56,7 +56,7 @@ impl Reconciler {
         let before = self.resource.status.clone();
         // Nobody has acked a record that is about to be written.
         let new = plan.status.record.as_ref().filter(|record| record.epoch != self.status.epoch());
-        let fleet = new.map(|new| context.hub.fleet(seen.now, new, &seen.expected, &plan.status.asked()));
+        let fleet = new.map(|new| context.hub.reports.fleet(seen.now, new, &seen.expected, &plan.status.asked()));
         let observation = &seen.observation;
         let status = status::derive(&status::StatusInputs {
             now: seen.now,

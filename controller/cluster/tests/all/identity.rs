@@ -9,7 +9,7 @@ use cluster::prune::Trim;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use rstest::rstest;
-use service::spiffe::{IdentityError, Shown, Workload};
+use service::spiffe::{ClientIdentity, IdentityError, SpiffeId};
 
 use crate::objects::parse;
 
@@ -61,8 +61,8 @@ fn judge(found: Result<(), String>, why: &str) {
 }
 
 /// What a certificate with these URIs says to a controller of `cluster.local`.
-fn shown(uris: &[&str]) -> Shown {
-    Workload::named(uris)?.within("cluster.local")
+fn shown(uris: &[&str]) -> ClientIdentity {
+    SpiffeId::from_uris(uris)?.of_trust_domain("cluster.local")
 }
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -142,5 +142,5 @@ fn without_a_certificate_the_address_counts_only_where_nothing_else_is_asked_for
 #[case::in_another_order("spiffe://cluster.local/sa/web/ns/shop")]
 #[case::empty("")]
 fn other_uris_are_no_workloads(#[case] uri: &str) {
-    assert_eq!(Workload::named(&[uri]), Err(IdentityError::Name(uri.to_owned())));
+    assert_eq!(SpiffeId::from_uris(&[uri]), Err(IdentityError::Name(uri.to_owned())));
 }

@@ -21,7 +21,7 @@ use cluster::resource::VersionFlag;
 /// Which ports of a pod its sidecar stands before.
 const INBOUND_PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";
 
-/// LabelSet of an object.
+/// The labels of an object.
 pub(super) type LabelSet = BTreeMap<String, String>;
 
 /// Whether a replica of the controller acts.

@@ -1,0 +1,44 @@
+//! `POST /v1/report`: what proxies report. I/O: HTTP.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use flag::report::{Report, ReportError};
+
+use super::Refusal;
+use crate::authenticator::Credentials;
+use crate::hub::Hub;
+
+pub(super) async fn take_in(
+    State(hub): State<Arc<Hub>>,
+    credentials: Credentials,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    let taken = match body {
+        Ok(body) => authenticate_and_take_in(&hub, &credentials, &body).await.map_err(refusal),
+        Err(error) => Err(Refusal::new(error.status(), "too_large", error.body_text())),
+    };
+    hub.metrics.count_report(taken.as_ref().map_or_else(|refusal| refusal.reason, |()| "accepted"));
+    taken.map(|()| Json(serde_json::json!({})))
+}
+
+async fn authenticate_and_take_in(hub: &Hub, credentials: &Credentials, body: &[u8]) -> Result<(), ReportError> {
+    let report = Report::parse(body)?;
+    let known = hub.authenticator.authenticate(credentials, &report.proxy).await;
+    known.map_err(|sender| ReportError::Sender { claimed: report.proxy.clone(), sender })?;
+    hub.take_in_report(report)
+}
+
+fn refusal(error: ReportError) -> Refusal {
+    let status = match error {
+        ReportError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        ReportError::Sender { .. } => StatusCode::FORBIDDEN,
+        ReportError::Stale { .. } => StatusCode::CONFLICT,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    Refusal::new(status, error.reason(), error.to_string())
+}

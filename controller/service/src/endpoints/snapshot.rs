@@ -1,0 +1,58 @@
+//! `GET /v1/snapshot`: the long poll of the proxies. I/O: HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::Refusal;
+use crate::authenticator::Credentials;
+use crate::hub::Hub;
+
+/// The longest wait for a change, in milliseconds, whatever the proxy asks for.
+const MAX_WAIT_MS: u64 = 30_000;
+
+/// Query of `GET /v1/snapshot`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SnapshotQuery {
+    /// The name of the proxy that polls.
+    #[serde(default)]
+    proxy: String,
+    /// The revision of the snapshot that it has.
+    #[serde(default)]
+    revision: String,
+    /// How long it waits for another one, in milliseconds.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+pub(super) async fn poll(
+    State(hub): State<Arc<Hub>>,
+    credentials: Credentials,
+    Query(query): Query<SnapshotQuery>,
+) -> Result<Response, Refusal> {
+    hub.authenticator.authenticate(&credentials, &query.proxy).await.map_err(|sender| {
+        let shown = flag::shortened(&query.proxy);
+        let error = format!("the poll is of {shown:?}, but its sender is {sender}");
+        Refusal::new(StatusCode::FORBIDDEN, "sender", error)
+    })?;
+    let mut changes = hub.publications.subscribe();
+    let deadline = Instant::now() + Duration::from_millis(query.wait_ms.min(MAX_WAIT_MS));
+    loop {
+        // What changes from here on is seen below.
+        changes.mark_unchanged();
+        let snapshot = hub.publications.snapshot_for(&query.proxy);
+        if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.revision != query.revision) {
+            return Ok(Json(snapshot).into_response());
+        }
+        if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+    }
+}

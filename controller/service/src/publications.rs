@@ -1,0 +1,96 @@
+//! Which record each proxy is sent, and the snapshot that it gets. No I/O.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use flag::PROTOCOL;
+use flag::digest;
+use flag::record::Record;
+use flag::snapshot::Snapshot;
+use machine::publication::Publication;
+use tokio::sync::watch;
+
+use crate::lock::lock;
+
+/// Milliseconds between two reports of a proxy that is sent no flag.
+const SLOW_REPORTS_MS: u32 = 1_000;
+/// Bytes of the SHA-256 of a snapshot that are its revision.
+const REVISION_BYTES: usize = 12;
+
+/// The publications of all flags.
+#[derive(Debug)]
+pub(crate) struct Publications {
+    by_flag: Mutex<BTreeMap<String, Publication>>,
+    /// Grows with every change of what is published; 0: nothing is yet.
+    changes: watch::Sender<u64>,
+}
+
+impl Default for Publications {
+    fn default() -> Publications {
+        Publications { by_flag: Mutex::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Publications {
+    /// Replaces the publication of a flag. Where that changes its active version, `before_flip` is called with the
+    /// flag's uid and both versions before any proxy can be sent it. Whether anything changed.
+    pub(crate) fn replace(&self, new: Publication, before_flip: impl FnOnce(&str, &str, &str)) -> bool {
+        let mut by_flag = lock(&self.by_flag);
+        let old = by_flag.get(&new.record.name);
+        if old == Some(&new) {
+            return false;
+        }
+        let (uid, to) = (&new.record.uid, &new.record.active);
+        if let Some(Publication { record: old, .. }) = old
+            && old.uid == *uid
+            && old.active != *to
+        {
+            before_flip(uid, &old.active, to);
+        }
+        by_flag.insert(new.record.name.clone(), new);
+        drop(by_flag);
+        self.count_change();
+        true
+    }
+
+    /// No longer sends a flag to anybody. The record that was sent last.
+    pub(crate) fn withdraw(&self, flag: &str) -> Option<Record> {
+        let withdrawn = lock(&self.by_flag).remove(flag)?;
+        self.count_change();
+        Some(withdrawn.record)
+    }
+
+    /// Tells of every change from now on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// All that a proxy is sent; `None`: nothing is published yet.
+    pub(crate) fn snapshot_for(&self, proxy: &str) -> Option<Snapshot> {
+        let by_flag = lock(&self.by_flag);
+        let for_it = |one: &&Publication| one.audience.as_ref().is_none_or(|audience| audience.contains(proxy));
+        (*self.changes.borrow() > 0).then(|| snapshot_of(by_flag.values().filter(for_it)))
+    }
+
+    fn count_change(&self) {
+        self.changes.send_modify(|changes| *changes = changes.saturating_add(1));
+    }
+}
+
+fn snapshot_of<'a>(publications: impl Iterator<Item = &'a Publication> + Clone) -> Snapshot {
+    let uids = |asked: fn(&Publication) -> bool| {
+        publications.clone().filter(|one| asked(one)).map(|one| one.record.uid.clone()).collect()
+    };
+    let report_every = publications.clone().map(|one| one.report_every).min();
+    let mut snapshot = Snapshot {
+        protocol: PROTOCOL,
+        revision: String::new(),
+        report_every_ms: report_every.map_or(SLOW_REPORTS_MS, |every| u32::try_from(every.0).unwrap_or(u32::MAX)),
+        prove_routes: uids(|one| one.prove_routes),
+        measure: uids(|one| one.measure),
+        flags: publications.map(|one| one.record.clone()).collect(),
+    };
+    let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();
+    snapshot.revision = digest::hex_prefix(&bytes, REVISION_BYTES);
+    snapshot
+}

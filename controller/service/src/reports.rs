@@ -1,0 +1,86 @@
+//! The reports of the proxies that were taken in: what they say together, and who has reported since the driver
+//! looked last. No I/O: the time comes in as an argument.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use flag::record::Record;
+use flag::report::{Report, ReportError};
+use machine::fleet::ledger::{Asked, Fleet, Ledger};
+use machine::fleet::traffic::Traffic;
+use machine::time::UnixMs;
+
+use crate::lock::lock;
+
+/// What a proxy says holds for this long, in milliseconds: five reports at their slowest pace.
+const STALE_MS: u64 = 5_000;
+
+/// The reports of all proxies.
+#[derive(Debug)]
+pub struct Reports {
+    ledger: Mutex<Ledger>,
+    reporters: Mutex<Reporters>,
+}
+
+/// Who has reported since the driver took note of it last.
+#[derive(Debug)]
+struct Reporters {
+    proxies: BTreeSet<String>,
+    /// Whether the driver waits for reports.
+    wake_driver: bool,
+}
+
+impl Default for Reports {
+    fn default() -> Reports {
+        let reporters = Reporters { proxies: BTreeSet::new(), wake_driver: true };
+        Reports { ledger: Mutex::new(Ledger::new(STALE_MS)), reporters: Mutex::new(reporters) }
+    }
+}
+
+impl Reports {
+    /// What the `expected` proxies together say of a record.
+    pub fn fleet(&self, now: UnixMs, record: &Record, expected: &BTreeSet<String>, asked: &Asked) -> Fleet {
+        lock(&self.ledger).view(now.0, record, expected, asked)
+    }
+
+    /// The names of the proxies that have reported since this was called last.
+    pub fn take_reporters(&self) -> BTreeSet<String> {
+        std::mem::take(&mut lock(&self.reporters).proxies)
+    }
+
+    /// The requests to the versions of each flag as of now, by the flag's uid and its callers.
+    pub(crate) fn traffic<'a>(
+        &self,
+        now: UnixMs,
+        flags: impl Iterator<Item = (&'a str, &'a BTreeSet<String>)>,
+    ) -> Vec<Traffic> {
+        let ledger = lock(&self.ledger);
+        flags.map(|(uid, callers)| ledger.traffic(now.0, uid, callers)).collect()
+    }
+
+    /// Takes in a report. Whether the driver waits for it.
+    pub(crate) fn take_in(&self, now: UnixMs, report: Report) -> Result<bool, ReportError> {
+        let proxy = report.proxy.clone();
+        lock(&self.ledger).accept(now.0, report)?;
+        let mut reporters = lock(&self.reporters);
+        reporters.proxies.insert(proxy);
+        Ok(reporters.wake_driver)
+    }
+
+    /// Whether the driver waits for reports from now on. Whether there is one that it waits for already.
+    pub(crate) fn set_wakes_driver(&self, wake: bool) -> bool {
+        let mut reporters = lock(&self.reporters);
+        reporters.wake_driver = wake;
+        wake && !reporters.proxies.is_empty()
+    }
+
+    /// The active version of a flag is about to change.
+    pub(crate) fn note_flip(&self, uid: &str, from: &str, to: &str) {
+        lock(&self.ledger).flips(uid, from, to);
+    }
+
+    /// Drops what was reported of a flag.
+    pub(crate) fn forget_flag(&self, uid: &str) {
+        lock(&self.ledger).forget(uid);
+    }
+}

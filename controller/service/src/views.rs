@@ -1,0 +1,76 @@
+//! What `GET /v1/status` shows of each flag. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use machine::checks::Answers;
+use machine::fleet::ledger::Fleet;
+use machine::fleet::traffic::Traffic;
+use machine::observation::Workload;
+use machine::plan::Upcoming;
+use machine::status::Status;
+use machine::time::UnixMs;
+use serde::{Deserialize, Serialize};
+
+use crate::lock::lock;
+
+/// One flag as `GET /v1/status` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlagView {
+    /// The flag's name; in a cluster NAMESPACE/NAME.
+    pub name: String,
+    /// The version that the spec asks for.
+    pub spec_version: String,
+    /// The status of the state machine, as it was persisted.
+    pub status: Arc<Status>,
+    /// What the proxies together say of the flag's record.
+    pub fleet: Fleet,
+    /// The workload of each version, by the version's name.
+    pub versions: BTreeMap<String, Workload>,
+    /// The last answers to the flag's checks, by the check's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub checks: Answers,
+    /// One sentence: what the flag waits for.
+    pub waiting: String,
+    /// What is done after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Upcoming>,
+    /// The names of the proxies that have to ack.
+    #[serde(skip)]
+    pub callers: BTreeSet<String>,
+    /// The requests to the versions, as of `now`.
+    #[serde(default)]
+    pub traffic: Traffic,
+    /// When this was so.
+    pub now: UnixMs,
+}
+
+/// The views of all flags, as the driver saw them last.
+#[derive(Debug, Default)]
+pub(crate) struct Views {
+    by_flag: Mutex<BTreeMap<String, Arc<FlagView>>>,
+}
+
+impl Views {
+    /// Replaces the view of a flag.
+    pub(crate) fn replace(&self, view: FlagView) {
+        lock(&self.by_flag).insert(view.name.clone(), Arc::new(view));
+    }
+
+    /// Shows a flag no longer.
+    pub(crate) fn remove(&self, flag: &str) {
+        lock(&self.by_flag).remove(flag);
+    }
+
+    /// Whether there is a flag of this name.
+    pub(crate) fn has(&self, flag: &str) -> bool {
+        lock(&self.by_flag).contains_key(flag)
+    }
+
+    /// The views of all flags, or of one.
+    pub(crate) fn shown(&self, flag: Option<&str>) -> Vec<Arc<FlagView>> {
+        let wanted = |view: &&Arc<FlagView>| flag.is_none_or(|flag| view.name == flag);
+        lock(&self.by_flag).values().filter(wanted).cloned().collect()
+    }
+}
