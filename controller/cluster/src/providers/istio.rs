@@ -135,7 +135,9 @@ pub(super) fn routes_in_mesh(
     if let Some(problem) = context.mesh.istio.routes_problem(spec.routing.provider) {
         return Some(problem);
     }
-    if let Some(message) = subject.unwritten {
+    // What is the operator's is not written here, whatever was tried before.
+    let managed = spec.routing.management == Management::Managed;
+    if let Some(message) = subject.unwritten.filter(|_| managed) {
         return Some(Problem::new(Reason::RoutesNotWritten, message));
     }
     if let Some(message) = context.mesh.trouble(&targets(namespace, &spec.all_callers())) {
