@@ -214,6 +214,7 @@ fn percent_encode(text: &str) -> String {
         .collect()
 }
 
+// Six: what a request has.
 fn call(vm: &Vm, method: &str, path: &str, body: &[u8], timeout_ms: u32, now_ms: u64) -> Option<Call> {
     let (plugin, service) = vm.speaker()?;
     let bearer = token().map(|token| format!("Bearer {token}"));

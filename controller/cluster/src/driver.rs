@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, stream};
-use kube::{Resource, ResourceExt};
+use futures_util::{FutureExt, StreamExt, stream};
+use kube::{Client, Resource, ResourceExt};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::cache::{Cache, Changes, Shared};
 use super::context::Context;
@@ -28,6 +29,7 @@ use super::writer::Writer;
 use super::{api_requests, identity, leader};
 use service::audit::Audit;
 use service::check_runner::CheckRunner;
+use service::tls::Tls;
 use service::{ApiRequests, Hub, Limits, Server};
 
 /// Flags that are looked at before anything else is taken in.
@@ -110,10 +112,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), DriverError> {
     let requests = ApiRequests::default();
-    let mut config = kube::Config::infer().await?;
-    let watching = api_requests::client(config.clone(), &requests)?;
-    (config.read_timeout, config.write_timeout) = (Some(ANSWER), Some(ANSWER));
-    let client = api_requests::client(config, &requests)?;
+    let (client, watching) = clients(&requests).await?;
     let (pods, changes) = (Shared::default(), Arc::default());
     let authenticator = identity::authenticator(client.clone(), Arc::clone(&pods), options.mtls.is_some());
     let hub = Arc::new(Hub::new(authenticator).with_api_requests(&requests));
@@ -126,10 +125,8 @@ pub async fn run(
     tokio::pin!(stop);
     let mut mtls_port = None;
     if let Some(mtls) = &options.mtls {
-        let (listener, port) = listen(mtls.listen).await?;
+        let (port, tls) = serve_mtls(mtls, service, &hub, &mut servers).await?;
         mtls_port = Some(port);
-        let tls = hub.readiness.require_tls(&mtls.certs);
-        servers.spawn(service.serve(listener, Some(Arc::clone(&tls)), std::future::pending()));
         // A replica that no proxy can reach must not lead.
         tokio::select! {
             () = tls.ready() => {}
@@ -138,58 +135,68 @@ pub async fn run(
     }
     let (election, leadership) = Election::new(client.clone(), &options.home, LEASE, &options.identity);
     let (stop_election, stopped) = tokio::sync::oneshot::channel::<()>();
-    let wake = Arc::clone(&hub);
-    let mut election = tokio::spawn(election.run(move || wake.wake_driver(), async {
-        let _ = stopped.await;
-    }));
+    let (wake, stopped) = (Arc::clone(&hub), stopped.map(drop));
+    let mut election = tokio::spawn(election.run(move || wake.wake_driver(), stopped));
     let cache = tokio::select! {
         cache = Cache::start(&watching, options.namespace.as_deref(), &hub, pods, Arc::clone(&changes)) => Some(cache),
         () = &mut stop => None,
     };
     if let Some(cache) = cache {
-        let writer = Writer::new(client.clone(), &options.identity);
         let istio = IstioCache::new(&watching, options.namespace.as_deref(), &hub, &changes);
-        for routing in cache.flags().iter().filter_map(|reading| Some(&reading.flag()?.spec.routing)) {
-            if routing.in_mesh() {
-                istio.want(routing.provider);
-            }
-        }
-        // Or each of them would say for a moment that nothing is known.
-        let _ = tokio::time::timeout(ANSWER, istio.known()).await;
-        let mesh = Mesh::new(client, istio, options.image.clone());
-        let headers = Headers::new();
+        know_wanted(&istio, &cache).await;
         hub.readiness.mark_flags_observed();
-        let hub = Arc::clone(&hub);
-        let flags = BTreeMap::new();
-        let (taken, leads) = (Taken::new(), false);
         let mut driver = Driver {
+            writer: Writer::new(client.clone(), &options.identity),
+            mesh: Mesh::new(client, istio, options.image.clone()),
             options,
             port,
             mtls_port,
             cache,
-            writer,
-            mesh,
-            headers,
-            taken,
-            hub,
+            headers: Headers::new(),
+            taken: Taken::new(),
+            hub: Arc::clone(&hub),
             checks,
             leadership,
-            leads,
-            flags,
+            leads: false,
+            flags: BTreeMap::new(),
         };
-        loop {
-            let wait = driver.turn().await;
-            tokio::select! {
-                () = driver.hub.driver_woken() => {}
-                () = tokio::time::sleep(wait) => {}
-                _ = &mut election => return Err(DriverError::Restored),
-                () = &mut stop => break,
-            }
-        }
+        driver.turns(&mut election, stop.as_mut()).await?;
     }
     let _ = stop_election.send(());
     let _ = election.await;
     Ok(())
+}
+
+/// A client whose answers do not take long, and one whose watches may.
+async fn clients(requests: &ApiRequests) -> Result<(Client, Client), DriverError> {
+    let mut config = kube::Config::infer().await?;
+    let watching = api_requests::client(config.clone(), requests)?;
+    (config.read_timeout, config.write_timeout) = (Some(ANSWER), Some(ANSWER));
+    Ok((api_requests::client(config, requests)?, watching))
+}
+
+/// Waits until something is known of every kind of Istio's that a flag wants, or each of them would say for a moment
+/// that nothing is.
+async fn know_wanted(istio: &IstioCache, cache: &Cache) {
+    for routing in cache.flags().iter().filter_map(|reading| Some(&reading.flag()?.spec.routing)) {
+        if routing.in_mesh() {
+            istio.want(routing.provider);
+        }
+    }
+    let _ = tokio::time::timeout(ANSWER, istio.known()).await;
+}
+
+/// Serves proxies by mutual TLS. The port, and what it waits for.
+async fn serve_mtls(
+    mtls: &Mtls,
+    service: Server,
+    hub: &Hub,
+    servers: &mut JoinSet<()>,
+) -> Result<(u16, Arc<Tls>), DriverError> {
+    let (listener, port) = listen(mtls.listen).await?;
+    let tls = hub.readiness.require_tls(&mtls.certs);
+    servers.spawn(service.serve(listener, Some(Arc::clone(&tls)), std::future::pending()));
+    Ok((port, tls))
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, u16), DriverError> {
@@ -219,6 +226,23 @@ struct Driver {
 }
 
 impl Driver {
+    /// One turn after the other, until `stop` ends, or `election` does by itself.
+    async fn turns(
+        &mut self,
+        election: &mut JoinHandle<()>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), DriverError> {
+        loop {
+            let wait = self.turn().await;
+            tokio::select! {
+                () = self.hub.driver_woken() => {}
+                () = tokio::time::sleep(wait) => {}
+                _ = &mut *election => return Err(DriverError::Restored),
+                () = &mut stop => return Ok(()),
+            }
+        }
+    }
+
     /// One look at every flag that may have changed. How long to wait for the next.
     async fn turn(&mut self) -> Duration {
         if !self.leadership.holds() {

@@ -70,6 +70,7 @@ fn address(local: &Local, service: &Service, version: &str) -> Option<SocketAddr
     in_front.map(|sidecar| sidecar.listen).or_else(|| Some(local.versions.get(version)?.address))
 }
 
+// Six: all of them are written into one text.
 fn head(text: &mut String, file: &File, proxy: &ExpectedProxy, listener: &str, listen: SocketAddr, filter: &str) {
     let direction = match proxy.sidecar {
         Some(_) => {

@@ -138,6 +138,7 @@ pub fn has_endpoints(service: &str, slices: &[Arc<EndpointSlice>]) -> bool {
 }
 
 /// The Envoy clusters of the versions: those of every Service that stands for one.
+// Six: a Service among all others, in a cluster of this domain.
 pub fn clusters<'a>(
     domain: &Domain,
     namespace: &str,

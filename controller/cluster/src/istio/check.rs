@@ -291,6 +291,18 @@ pub fn user_provided(wanted: &RouteNeeds<'_>, found: &IstioObjects) -> Option<Pr
             return missing(message, &json!({ "http": [route(wanted, version, &host)] }));
         }
     }
+    default_route(wanted, object, &routes, found, &host)
+}
+
+/// Whether requests without a version go to the active one.
+fn default_route(
+    wanted: &RouteNeeds<'_>,
+    object: &MeshObject<VirtualService>,
+    routes: &VirtualServiceSpec,
+    found: &IstioObjects,
+    host: &str,
+) -> Option<Problem> {
+    let place = object.namespace();
     let strays = routes.http.iter().any(|route| {
         let to = wanted.leads(route, place, found);
         wanted.unmarked(route) && to.iter().any(|to| to.as_deref() != Some(wanted.active))

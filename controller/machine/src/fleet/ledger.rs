@@ -272,6 +272,7 @@ impl Ledger {
         Ok(proxy)
     }
 
+    // Six: what is asked, and of whom, is not kept.
     fn quiet(&self, now_ms: u64, uid: &str, expected: &BTreeSet<String>, old: &str, acked_ms: Option<u64>) -> Quiet {
         let (mut open, mut since, mut busy) = (0_u64, 0, acked_ms.is_none() || expected.is_empty());
         for name in expected {
@@ -376,6 +377,7 @@ impl Proxy {
         self.received_ms = now_ms;
     }
 
+    // Six: all of them are of one report.
     fn extend_run(&mut self, now_ms: u64, uid: &str, version: &str, state: &FlagState, instances: &[u32]) {
         let key = (uid.to_owned(), version.to_owned());
         if open_on(state, version) != Some(0) {

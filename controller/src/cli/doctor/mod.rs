@@ -165,8 +165,16 @@ async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
         let found = Api::<Namespace>::all(client.clone()).get_opt(name).await;
         facts.namespaces.extend(reader.read("namespaces", found));
     }
+    look_at_rights(cluster, options, &mut reader, &mut facts).await;
+    facts.leader = leader(&leases, before).await;
+    facts.unread = reader.unread;
+    facts
+}
+
+/// What the flags need of the cluster's kinds, and of the controller's rights.
+async fn look_at_rights(cluster: &Cluster, options: &Doctor, reader: &mut Reader, facts: &mut Facts) {
     let specs: Vec<&Spec> = facts.flags.iter().map(|flag| &flag.spec.0).collect();
-    let wants = needed(&specs);
+    let (wants, gateway_api) = (needed(&specs), by_gateway_api(&specs));
     if facts.in_mesh() {
         for (kind, there) in [
             (VirtualService::KIND, reader.has::<VirtualService>().await),
@@ -175,12 +183,12 @@ async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
             facts.missing_kinds.extend((!there).then_some(kind));
         }
     }
-    if by_gateway_api(&specs) && !reader.has::<HTTPRoute>().await {
+    if gateway_api && !reader.has::<HTTPRoute>().await {
         facts.missing_kinds.push(HTTPRoute::KIND);
     }
-    let account = format!("system:serviceaccount:{home}:{}", options.account);
+    let account = format!("system:serviceaccount:{}:{}", cluster.home(), options.account);
     for right in wants {
-        match may(&client, &account, namespace, &right).await {
+        match may(&cluster.client(), &account, cluster.namespace(), &right).await {
             Ok(true) => {}
             Ok(false) => facts.denied.push(right),
             Err(error) => {
@@ -189,9 +197,6 @@ async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
             }
         }
     }
-    facts.leader = leader(&leases, before).await;
-    facts.unread = reader.unread;
-    facts
 }
 
 fn by_gateway_api(specs: &[&Spec]) -> bool {

@@ -67,7 +67,6 @@ pub(super) fn network(facts: &Facts) -> Vec<Finding> {
         let namespace = namespace.to_owned();
         facts.network_policies.iter().filter(move |one| one.namespace().as_deref() == Some(&namespace))
     };
-    let mut findings = vec![];
     let mut shut: Vec<(String, BTreeSet<String>)> = vec![];
     let mut refused: Vec<String> = vec![];
     for pod in facts.pods.iter().filter(|pod| concerns(facts, pod)) {
@@ -97,6 +96,12 @@ pub(super) fn network(facts: &Facts) -> Vec<Finding> {
             refused.push(pod.name_any());
         }
     }
+    shut_out(facts, &shut, &refused)
+}
+
+/// What is said of pods from which nothing leaves, and of those from which nothing enters.
+fn shut_out(facts: &Facts, shut: &[(String, BTreeSet<String>)], refused: &[String]) -> Vec<Finding> {
+    let mut findings = vec![];
     if let Some((_, policies)) = shut.first() {
         let policies = policies.iter().cloned().collect::<Vec<_>>().join(", ");
         let names: Vec<String> = shut.iter().map(|(name, _)| name.clone()).collect();
@@ -113,7 +118,7 @@ pub(super) fn network(facts: &Facts) -> Vec<Finding> {
     }
     if !refused.is_empty() {
         let message =
-            format!("NetworkPolicies in {} let nothing pass to the controller from {}", facts.home, some(&refused));
+            format!("NetworkPolicies in {} let nothing pass to the controller from {}", facts.home, some(refused));
         findings.push(error("network", message, "apply manifests/kubernetes/network-policy.yaml"));
     }
     findings
