@@ -225,14 +225,6 @@ impl ResourceStatus {
         decided(self) == decided(other) && self.protected_workloads == other.protected_workloads
     }
 
-    /// Whether what blocks is the same but for its numbers, such as how many have acked.
-    pub fn blocked_alike(&self, other: &ResourceStatus) -> bool {
-        let words = |status: &ResourceStatus| {
-            status.blocked_by.as_ref().map(|text| text.chars().filter(|one| !one.is_ascii_digit()).collect::<String>())
-        };
-        words(self) == words(other)
-    }
-
     fn outline(&self) -> ResourceStatus {
         let mut outline = self.clone();
         outline.blocked_by = outline.blocked_by.map(|_| String::new());

@@ -244,12 +244,26 @@ pub struct Problem {
     pub message: String,
     /// What would put it right, as YAML; empty where the sentence suffices.
     pub fix: String,
+    /// What it is about, by name: it is another matter when this changes. Numbers in the sentence are not.
+    pub about: Vec<String>,
 }
 
 impl Problem {
-    /// A problem that its sentence says how to put right.
+    /// A problem that its sentence says how to put right. It is about all that the sentence says.
     pub fn new(reason: Reason, message: impl Into<String>) -> Problem {
-        Problem { reason, message: message.into(), fix: String::new() }
+        let message = message.into();
+        Problem { reason, about: vec![message.clone()], message, fix: String::new() }
+    }
+
+    /// The same, about these names only.
+    #[must_use]
+    pub fn about<'a>(self, names: impl IntoIterator<Item = &'a str>) -> Problem {
+        Problem { about: names.into_iter().map(str::to_owned).collect(), ..self }
+    }
+
+    /// Whether another one is the same matter, whatever its numbers are.
+    pub fn is_matter_of(&self, other: &Problem) -> bool {
+        self.reason == other.reason && self.about == other.about
     }
 
     /// The same with the YAML that would put it right.

@@ -61,6 +61,8 @@ pub(crate) struct Reconciler {
     unannounced: Option<Arc<Status>>,
     /// When its status was written here last.
     written_at: UnixMs,
+    /// What blocked in the status that was written here last.
+    worded: Option<Problem>,
     /// Since when there has been something to write that can wait.
     news_since: Option<UnixMs>,
     /// What the API server did not let it do in its last turn.
@@ -88,6 +90,7 @@ impl Reconciler {
             unwritten: None,
             unannounced: None,
             written_at: UnixMs(0),
+            worded: None,
             news_since: None,
             refused: None,
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use machine::duration::Millis;
 use machine::plan::Plan;
+use machine::reason::Problem;
 use machine::status::Status;
 use machine::time::UnixMs;
 use service::clock::now;
@@ -71,7 +72,8 @@ impl Reconciler {
             routes: observation.routes.as_ref(),
             before: before.as_ref(),
         });
-        let fresh = !self.must_write(seen.now, before.as_ref(), &status) || self.write(status, context).await?;
+        let must_write = self.must_write(seen.now, before.as_ref(), &status, plan.problem.as_ref());
+        let fresh = !must_write || self.write(status, plan.problem.clone(), context).await?;
         if fresh {
             self.share();
         }
@@ -79,7 +81,13 @@ impl Reconciler {
     }
 
     /// Whether the status has to be written before anything is done.
-    fn must_write(&mut self, now: UnixMs, before: Option<&ResourceStatus>, status: &ResourceStatus) -> bool {
+    fn must_write(
+        &mut self,
+        now: UnixMs,
+        before: Option<&ResourceStatus>,
+        status: &ResourceStatus,
+        problem: Option<&Problem>,
+    ) -> bool {
         let Some(before) = before.filter(|before| before.same_decisions(status)) else {
             self.news_since = None;
             return true;
@@ -91,7 +99,11 @@ impl Reconciler {
             return due;
         }
         self.news_since = None;
-        now.since(self.written_at) >= REWORD && !before.blocked_alike(status)
+        let same_matter = match (&self.worded, problem) {
+            (Some(before), Some(now)) => before.is_matter_of(now),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        now.since(self.written_at) >= REWORD && !same_matter && before.blocked_by != status.blocked_by
     }
 
     /// What is remembered is kept once: there may be many flags.
@@ -103,7 +115,12 @@ impl Reconciler {
     }
 
     /// Writes the status. False: somebody else did meanwhile.
-    async fn write(&mut self, status: ResourceStatus, context: &Context<'_>) -> Result<bool, TurnError> {
+    async fn write(
+        &mut self,
+        status: ResourceStatus,
+        problem: Option<Problem>,
+        context: &Context<'_>,
+    ) -> Result<bool, TurnError> {
         if !context.leadership.holds() {
             return Err(TurnError::Deposed);
         }
@@ -113,6 +130,7 @@ impl Reconciler {
                 failpoint::point("after the status was written");
                 written.trim();
                 self.written_at = now();
+                self.worded = problem;
                 self.resource = written;
                 Ok(true)
             }

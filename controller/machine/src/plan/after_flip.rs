@@ -1,11 +1,11 @@
 //! The phases after the flip: all proxies ack, the old version gets quiet, stays for a while, and goes. Pure.
 
-use super::settled::{ACKED_WITHIN, Kind, Proof, all_acked, deletes, missing_acks, settled};
+use super::settled::{ACKED_WITHIN, Kind, Proof, all_acked, behind, deletes, missing_acks, settled};
 use super::wait::{Wait, blocked};
 use super::{Pass, transitions, verdicts};
 use crate::duration::Millis;
 use crate::history::Happening;
-use crate::reason::{Problem, Reason};
+use crate::reason::Reason;
 use crate::spec::{CleanupPolicy, Laggards, OnTargetFailure, OnTimeout};
 use crate::status::{Phase, Status, Switch};
 use crate::time::UnixMs;
@@ -45,7 +45,7 @@ pub(super) fn switching(pass: Pass<'_>, status: &mut Status, mut switch: Switch)
         status.enter(now, Phase::Settling);
         return Wait::moved();
     }
-    let problem = Problem::new(Reason::Laggards, missing_acks(fleet));
+    let problem = behind(Reason::Laggards, missing_acks(fleet), &fleet.laggards);
     Wait::named_from(now, flipped_at.plus(ACKED_WITHIN), problem)
 }
 

@@ -1,6 +1,6 @@
 //! The phases before the flip: the new version is started, let in, and can be reached. Pure.
 
-use super::settled::{ACKED_WITHIN, names};
+use super::settled::{ACKED_WITHIN, behind, names};
 use super::wait::{Wait, blocked};
 use super::{Pass, transitions, verdicts};
 use crate::duration::Millis;
@@ -51,7 +51,8 @@ fn room(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
     let asks = |headroom| starts && pass.spec.coexistence.headroom == headroom;
     match &pass.seen.headroom {
         Headroom::Short { message } if asks(spec::Headroom::Require) => {
-            return blocked(Reason::HeadroomShort, message.clone());
+            let problem = Problem::new(Reason::HeadroomShort, message).about([switch.to.as_str()]);
+            return Wait::blocked(problem);
         }
         Headroom::Unknown if asks(spec::Headroom::Require) => {
             return blocked(Reason::HeadroomUnknown, format!("it is not known whether {} fits", switch.to));
@@ -105,7 +106,7 @@ pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch
     if !laggards.is_empty() {
         let message = format!("routes do not resolve {} everywhere: {}", switch.to, names(laggards));
         let named = status.phase_since.plus(ACKED_WITHIN);
-        return Wait::named_from(pass.now, named, Problem::new(Reason::RoutesNotProven, message));
+        return Wait::named_from(pass.now, named, behind(Reason::RoutesNotProven, message, laggards));
     }
     transitions::flip(pass.now, status, switch);
     Wait::moved()

@@ -102,6 +102,8 @@ pub struct Plan {
     pub requeue: Option<Millis>,
     /// What is waited for, in one sentence.
     pub waiting: String,
+    /// What keeps the flag from moving on, as the status says it, or what has to be put right first.
+    pub problem: Option<Problem>,
 }
 
 /// One pass.
@@ -114,12 +116,13 @@ pub fn plan(pass: Pass<'_>, status: &Status) -> Plan {
     };
     if let Some(problem) = &pass.seen.problem {
         plan.waiting.clone_from(&problem.message);
+        plan.problem = Some(problem.clone());
     }
     plan
 }
 
 fn idle(status: &Status) -> Plan {
-    Plan { status: status.clone(), effects: vec![], requeue: None, waiting: String::new() }
+    Plan { status: status.clone(), effects: vec![], requeue: None, waiting: String::new(), problem: None }
 }
 
 fn step(pass: Pass<'_>, status: &Status) -> Plan {
@@ -136,22 +139,23 @@ fn step(pass: Pass<'_>, status: &Status) -> Plan {
         let message = format!("the last edit is not valid, the spec before it stays in force: {error}");
         wait = Wait { wake: wait.wake, ..blocked(Reason::InvalidSpec, message) };
     }
-    next.blocked = match wait.problem {
+    let (problem, waiting) = (wait.problem, wait.waiting);
+    next.blocked = match &problem {
         Some(Problem { reason, message, .. }) => {
-            let since = status.blocked.as_ref().filter(|old| old.reason == reason).map_or(pass.now, |old| old.since);
-            Some(Blocked { reason, message, since })
+            let since = status.blocked.as_ref().filter(|old| old.reason == *reason).map_or(pass.now, |old| old.since);
+            Some(Blocked { reason: *reason, message: message.clone(), since })
         }
         // Or it would take one more write, before a flip is published.
         None if next == *status || next.phase != status.phase => None,
         None => next.blocked,
     };
     if next != *status {
-        return Plan { status: next, effects: vec![], requeue: Some(Millis(0)), waiting: wait.waiting };
+        return Plan { status: next, effects: vec![], requeue: Some(Millis(0)), waiting, problem };
     }
     let (effects, more_routes) = effects::effects(pass, status);
     let wake = wait.wake.into_iter().chain(more_routes).min();
     let requeue = wake.map(|wake| wake.since(pass.now));
-    Plan { status: next, effects, requeue, waiting: wait.waiting }
+    Plan { status: next, effects, requeue, waiting, problem }
 }
 
 /// Whether nothing may move.

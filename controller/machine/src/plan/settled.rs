@@ -51,6 +51,11 @@ fn past_the_flag(old: &str, callers: &[UnmanagedCaller]) -> String {
     )
 }
 
+/// The problem that proxies are behind, about these proxies.
+pub(super) fn behind(reason: Reason, message: String, laggards: &[Laggard]) -> Problem {
+    Problem::new(reason, message).about(laggards.iter().map(|one| one.proxy.as_str()))
+}
+
 /// Proxies that have not acked, in words.
 pub(super) fn missing_acks(fleet: &Fleet) -> String {
     if fleet.expected == 0 {
@@ -94,11 +99,11 @@ fn proved(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
 fn told(pass: Pass<'_>) -> Result<(), Missing> {
     let fleet = &pass.seen.fleet;
     if !all_acked(fleet) {
-        return Err(Missing::new(Kind::Proof, Reason::Laggards, missing_acks(fleet)).blocks());
+        return Err(Missing::of(Kind::Proof, behind(Reason::Laggards, missing_acks(fleet), &fleet.laggards)).blocks());
     }
     if !fleet.config_laggards.is_empty() {
         let message = format!("configuration is not current at {}", names(&fleet.config_laggards));
-        return Err(Missing::new(Kind::Proof, Reason::ConfigLaggards, message));
+        return Err(Missing::of(Kind::Proof, behind(Reason::ConfigLaggards, message, &fleet.config_laggards)));
     }
     if let Some(problem) = &pass.seen.routes {
         let blocks = !problem.reason.passes();
@@ -106,7 +111,7 @@ fn told(pass: Pass<'_>) -> Result<(), Missing> {
     }
     if !fleet.route_laggards.is_empty() {
         let message = format!("routes are not current: {}", names(&fleet.route_laggards));
-        return Err(Missing::new(Kind::Proof, Reason::RouteLaggards, message));
+        return Err(Missing::of(Kind::Proof, behind(Reason::RouteLaggards, message, &fleet.route_laggards)));
     }
     Ok(())
 }
@@ -121,11 +126,13 @@ fn quiet(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
         }
         Quiet::Busy { .. } if !fleet.unmanaged.is_empty() => {
             let message = past_the_flag(from, &fleet.unmanaged);
-            return Err(Missing::new(Kind::Silence, Reason::CallersWithoutFilter, message).blocks());
+            let names = fleet.unmanaged.iter().flat_map(|one| [one.at.as_str(), one.from.as_str()]);
+            let problem = Problem::new(Reason::CallersWithoutFilter, message).about(names);
+            return Err(Missing::of(Kind::Silence, problem).blocks());
         }
         Quiet::Busy { open } => {
             let message = format!("{open} requests are open on {from}, or some were sent lately");
-            return Err(Missing::new(Kind::Silence, Reason::NotQuiet, message));
+            return Err(Missing::of(Kind::Silence, Problem::new(Reason::NotQuiet, message).about([from.as_str()])));
         }
         Quiet::Since(since) => UnixMs(since).max(switch.acked_at.unwrap_or(switch.started_at)),
     };
@@ -171,7 +178,11 @@ pub(super) struct Missing {
 
 impl Missing {
     fn new(kind: Kind, reason: Reason, message: String) -> Missing {
-        Missing { kind, problem: Problem::new(reason, message), blocks: false, wake: None }
+        Missing::of(kind, Problem::new(reason, message))
+    }
+
+    fn of(kind: Kind, problem: Problem) -> Missing {
+        Missing { kind, problem, blocks: false, wake: None }
     }
 
     fn blocks(self) -> Missing {

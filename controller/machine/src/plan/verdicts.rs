@@ -2,7 +2,7 @@
 
 use super::Pass;
 use super::transitions::{give_up, hold, roll_back};
-use super::wait::{Wait, blocked};
+use super::wait::Wait;
 use crate::checks::Verdict;
 use crate::duration::Millis;
 use crate::history::Happening;
@@ -26,7 +26,9 @@ pub(super) fn failed(pass: Pass<'_>, status: &mut Status, switch: &Switch) -> Op
     let message = seen.checks.get(&check.name).map(|answer| answer.message.as_str()).unwrap_or_default();
     let why = format!("check {} failed for {}: {message}", check.name, switch.to);
     match (check.on_fail, when) {
-        (OnFail::Pause, _) => return Some(blocked(Reason::CheckFailed, why)),
+        (OnFail::Pause, _) => {
+            return Some(Wait::blocked(Problem::new(Reason::CheckFailed, why).about([check.name.as_str()])));
+        }
         (OnFail::Rollback, When::AfterFlip) => roll_back(pass, status, &why),
         (OnFail::Rollback, When::BeforeFlip) => {
             status.note(pass.now, Happening::CheckFailed, why.clone());
@@ -48,7 +50,7 @@ pub(super) fn missing(pass: Pass<'_>, status: &Status, switch: &Switch, from: Un
             None => {
                 let why = answer.map_or("it was not asked yet", |answer| answer.message.as_str());
                 let message = format!("check {} has not passed: {why}", check.name);
-                let problem = Problem::new(Reason::ChecksInconclusive, message);
+                let problem = Problem::new(Reason::ChecksInconclusive, message).about([check.name.as_str()]);
                 return Some(Wait::named_from(pass.now, status.phase_since.plus(ANSWERED_WITHIN), problem));
             }
         }

@@ -158,7 +158,12 @@ impl Seen {
 
     /// A version ended by itself.
     pub(crate) fn exited(self, version: &str) -> Seen {
-        self.not_running(version).workload(version, |one| one.exited = Some("exit status: 1".to_owned()))
+        self.exited_with(version, "exit status: 1")
+    }
+
+    /// The same, in this way.
+    pub(crate) fn exited_with(self, version: &str, how: &str) -> Seen {
+        self.not_running(version).workload(version, |one| one.exited = Some(how.to_owned()))
     }
 
     /// Something of a version is there that can be deleted.

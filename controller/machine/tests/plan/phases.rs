@@ -5,7 +5,7 @@ use machine::fleet::ledger::{Fleet, Laggard};
 use machine::history::Happening;
 use machine::observation::{Headroom, Workload};
 use machine::plan::Effect;
-use machine::reason::Reason;
+use machine::reason::{Problem, Reason};
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 use rstest::rstest;
@@ -245,4 +245,29 @@ fn an_edit_that_is_not_valid_is_said_and_stops_nothing() {
 #[test]
 fn a_version_that_was_not_seen_does_not_run() {
     assert_eq!(seen().0.workload("v9"), Workload::default());
+}
+
+/// What a flag that settles is blocked by.
+fn matter(seen: Seen) -> Problem {
+    pass(&spec(""), &switching(Phase::Settling), &seen).problem.unwrap()
+}
+
+#[rstest]
+#[case::a_report_is_older(
+    seen().acked(0).lags("web.shop", "last seen 5.1 s ago"),
+    seen().acked(0).lags("web.shop", "last seen 7.3 s ago"),
+    true
+)]
+#[case::more_acked(
+    seen().proxies(3).acked(1).lags("web.shop", "behind"),
+    seen().proxies(3).acked(2).lags("web.shop", "behind"),
+    true
+)]
+#[case::another_proxy(seen().acked(0).lags("web.shop", "behind"), seen().acked(0).lags("cart.shop", "behind"), false)]
+#[case::another_rate(seen().busy(0).unmanaged("v1-a", "x", 3), seen().busy(0).unmanaged("v1-a", "x", 4), true)]
+#[case::another_caller(seen().busy(0).unmanaged("v1-a", "x", 3), seen().busy(0).unmanaged("v1-a", "y", 3), false)]
+#[case::another_reason(seen().acked(0).lags("web.shop", "behind"), seen().quiet_unknown(), false)]
+#[case::another_end(seen().exited("v2"), seen().exited_with("v2", "exit status: 2"), false)]
+fn numbers_make_no_other_matter_of_a_problem(#[case] one: Seen, #[case] other: Seen, #[case] same: bool) {
+    assert_eq!(matter(one).is_matter_of(&matter(other)), same);
 }
