@@ -24,7 +24,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
@@ -60,16 +60,33 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// All routes. A request takes no longer than this, a long poll excepted.
+/// The route of the long poll.
+const POLL: &str = "/v1/snapshot";
+
+/// All routes, as method and path, and who answers.
+const ROUTES: [(&str, &str, fn() -> MethodRouter<Arc<Hub>>); 7] = [
+    ("GET", POLL, || get(poll::snapshot)),
+    ("POST", "/v1/report", || post(report::report).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES))),
+    ("GET", "/v1/status", || get(admin::status)),
+    ("POST", "/v1/requests", || post(admin::request).layer(DefaultBodyLimit::max(4_096))),
+    ("GET", "/healthz", || get(|| async { "ok\n" })),
+    ("GET", "/readyz", || get(admin::ready)),
+    ("GET", "/metrics", || get(admin::metrics)),
+];
+
+/// Method and path of every route.
+pub fn routes() -> [(&'static str, &'static str); 7] {
+    ROUTES.map(|(method, path, _)| (method, path))
+}
+
+/// The router of all routes. A request takes no longer than this, a long poll excepted.
 pub fn router(hub: Arc<Hub>, timeout: Duration) -> Router {
-    let polls = Router::new().route("/v1/snapshot", get(poll::snapshot)).layer(GlobalConcurrencyLimitLayer::new(POLLS));
-    let others = Router::new()
-        .route("/v1/report", post(report::report).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES)))
-        .route("/v1/status", get(admin::status))
-        .route("/v1/requests", post(admin::request).layer(DefaultBodyLimit::max(4_096)))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(admin::ready))
-        .route("/metrics", get(admin::metrics))
+    let of = |polls: bool| {
+        let some = ROUTES.into_iter().filter(|(_, path, _)| (*path == POLL) == polls);
+        some.fold(Router::new(), |router, (_, path, handler)| router.route(path, handler()))
+    };
+    let polls = of(true).layer(GlobalConcurrencyLimitLayer::new(POLLS));
+    let others = of(false)
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, timeout))
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS));
     polls.merge(others).with_state(hub)
