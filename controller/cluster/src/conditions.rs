@@ -33,22 +33,31 @@ fn unknown(reason: Reason, message: impl Into<String>) -> Word {
     word("Unknown", reason, message)
 }
 
+type Says = fn(&StatusInputs<'_>) -> Option<Word>;
+
+/// Every type of condition, with what it says; `None`: it is absent.
+const ALL: [(&str, Says); 11] = [
+    ("Ready", |seen| Some(ready(seen))),
+    ("RoutesReady", |seen| Some(routes(seen))),
+    ("TargetReady", |seen| Some(target(seen))),
+    ("HeadroomAvailable", |seen| Some(headroom(seen))),
+    ("ChecksPassed", |seen| Some(checks(seen))),
+    ("Switched", |seen| Some(of_switch(seen, switched))),
+    ("Settled", |seen| Some(of_switch(seen, settled))),
+    ("CleanedUp", |seen| Some(of_switch(seen, cleaned_up))),
+    ("Reconciling", reconciling),
+    ("Stalled", stalled),
+    ("ReplicasContested", contested),
+];
+
+/// The types of all conditions, in the order in which they are written.
+pub(super) fn types() -> [&'static str; 11] {
+    ALL.map(|(kind, _)| kind)
+}
+
 /// All conditions. What did not change keeps the time of its last change.
 pub(super) fn derive(seen: &StatusInputs<'_>) -> Vec<Condition> {
-    let words = [
-        ("Ready", Some(ready(seen))),
-        ("RoutesReady", Some(routes(seen))),
-        ("TargetReady", Some(target(seen))),
-        ("HeadroomAvailable", Some(headroom(seen))),
-        ("ChecksPassed", Some(checks(seen))),
-        ("Switched", Some(of_switch(seen, switched))),
-        ("Settled", Some(of_switch(seen, settled))),
-        ("CleanedUp", Some(of_switch(seen, cleaned_up))),
-        ("Reconciling", reconciling(seen)),
-        ("Stalled", stalled(seen)),
-        ("ReplicasContested", contested(seen)),
-    ];
-    words.into_iter().filter_map(|(kind, word)| word.map(|word| condition(seen, kind, word))).collect()
+    ALL.iter().filter_map(|(kind, word)| Some(condition(seen, kind, word(seen)?))).collect()
 }
 
 fn condition(seen: &StatusInputs<'_>, kind: &str, word: Word) -> Condition {

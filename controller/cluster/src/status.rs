@@ -107,6 +107,11 @@ pub fn derive(seen: &StatusInputs<'_>) -> ResourceStatus {
     }
 }
 
+/// The types of all conditions that there may be, in the order in which they are written.
+pub fn condition_types() -> [&'static str; 11] {
+    conditions::types()
+}
+
 /// Reason and sentence of what keeps the flag from moving on.
 pub(super) fn blocked<'a>(seen: &StatusInputs<'a>) -> Option<(Reason, &'a str)> {
     let problem = seen.problem.map(|problem| (problem.reason, problem.message.as_str()));

@@ -46,7 +46,7 @@ pub mod tls;
 mod views;
 
 pub use authenticator::{AddressCheck, Authenticator, TokenReviewer};
-pub use endpoints::{RequestAccepted, RequestBody, router};
+pub use endpoints::{RequestAccepted, RequestBody, router, routes};
 pub use hub::Hub;
 pub use metrics::ApiRequests;
 pub use readiness::Readiness;

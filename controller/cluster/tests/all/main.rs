@@ -20,4 +20,6 @@ mod reading;
 mod resource;
 mod service_facts;
 mod status;
+#[path = "../../../../docs/table.rs"]
+mod table;
 mod workloads;

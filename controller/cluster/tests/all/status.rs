@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cluster::resource::{ResourceStatus, VersionRole};
-use cluster::status::{StatusInputs, cannot_begin, derive, unsupported};
+use cluster::status::{StatusInputs, cannot_begin, condition_types, derive, unsupported};
 use cluster::workloads::Workloads;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use machine::checks::Answers;
@@ -17,6 +17,7 @@ use machine::time::UnixMs;
 use rstest::rstest;
 
 use crate::objects::{Cluster, parse, spec};
+use crate::table::rows;
 
 const STABLE: &str = "phase: Stable, activeVersion: v2";
 const STARTING: &str = "phase: Coexisting, activeVersion: v1, targetVersion: v2, \
@@ -126,6 +127,19 @@ fn every_phase_has_its_conditions(#[case] machine: &str, #[case] expected: [&str
         assert!(!message.is_empty(), "{type_}");
         assert_eq!(*observed_generation, Some(4));
     }
+}
+
+#[test]
+fn every_condition_has_a_row_and_three_may_be_absent() {
+    let rows = rows(include_str!("../../../../docs/reference/kubernetes.md"), "conditions");
+    let documented: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(documented, condition_types());
+    let rests = world(STABLE).status(1_000_000).conditions;
+    let always: Vec<&str> = rests.iter().map(|one| one.type_.as_str()).collect();
+    assert_eq!(
+        (always.as_slice(), &documented[8..]),
+        (&documented[..8], &["Reconciling", "Stalled", "ReplicasContested"][..])
+    );
 }
 
 #[rstest]

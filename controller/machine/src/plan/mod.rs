@@ -32,6 +32,7 @@ mod verdicts;
 mod wait;
 
 use flag::record::Record;
+use strum::VariantNames;
 
 use self::wait::{Wait, blocked};
 use crate::duration::Millis;
@@ -56,8 +57,9 @@ pub struct Pass<'a> {
     pub seen: &'a Observation,
 }
 
-/// Something to do. Each may be done again without harm.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Something to do, in the order in which it is done. Each may be done again without harm.
+#[derive(Debug, Clone, PartialEq, Eq, VariantNames)]
+#[strum(serialize_all = "lowercase")]
 pub enum Effect {
     /// Mark what belongs to a version that is gone back to, so that a stop of it which was decided before fails.
     Protect {

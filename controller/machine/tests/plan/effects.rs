@@ -13,7 +13,7 @@ use crate::fixtures::*;
 const MANUAL: &str = "promotion: {mode: Manual}";
 
 /// What a phase waits for, so that the status stays as it is.
-fn waiting_in(phase: Phase) -> (Status, Seen) {
+pub(crate) fn waiting_in(phase: Phase) -> (Status, Seen) {
     let status = switching(phase);
     match phase {
         Phase::Adopting => (status, seen().not_ready("v2")),
@@ -34,7 +34,7 @@ fn rests(more: &str, status: &Status, seen: &Seen) -> Plan {
     pass(&spec(more), &status, seen)
 }
 
-fn acts(more: &str, (status, seen): (Status, Seen)) -> String {
+pub(crate) fn acts(more: &str, (status, seen): (Status, Seen)) -> String {
     words(&rests(more, &status, &seen).effects)
 }
 

@@ -14,4 +14,7 @@ mod reasons;
 mod routes;
 mod spec;
 mod stories;
+#[path = "../../../../docs/table.rs"]
+mod table;
+mod tables;
 mod verdicts;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -48,16 +48,36 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// All routes. A request takes no longer than `timeout`, a long poll excepted.
+/// The route of the long poll.
+const POLL: &str = "/v1/snapshot";
+
+/// A route: method and path, and who answers.
+type Route = (&'static str, &'static str, fn() -> MethodRouter<Arc<Hub>>);
+
+/// All routes.
+const ROUTES: [Route; 7] = [
+    ("GET", POLL, || get(snapshot::poll)),
+    ("POST", "/v1/report", || post(report::take_in).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES))),
+    ("GET", "/v1/status", || get(status::show_flags)),
+    ("POST", "/v1/requests", || post(requests::submit).layer(DefaultBodyLimit::max(REQUEST_BYTES))),
+    ("GET", "/healthz", || get(|| async { "ok\n" })),
+    ("GET", "/readyz", || get(status::show_readiness)),
+    ("GET", "/metrics", || get(status::show_metrics)),
+];
+
+/// Method and path of every route.
+pub fn routes() -> [(&'static str, &'static str); 7] {
+    ROUTES.map(|(method, path, _)| (method, path))
+}
+
+/// The router of all routes. A request takes no longer than `timeout`, a long poll excepted.
 pub fn router(hub: Arc<Hub>, timeout: Duration) -> Router {
-    let polls = Router::new().route("/v1/snapshot", get(snapshot::poll)).layer(GlobalConcurrencyLimitLayer::new(POLLS));
-    let others = Router::new()
-        .route("/v1/report", post(report::take_in).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES)))
-        .route("/v1/status", get(status::show_flags))
-        .route("/v1/requests", post(requests::submit).layer(DefaultBodyLimit::max(REQUEST_BYTES)))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(status::show_readiness))
-        .route("/metrics", get(status::show_metrics))
+    let of = |polls: bool| {
+        let some = ROUTES.into_iter().filter(|(_, path, _)| (*path == POLL) == polls);
+        some.fold(Router::new(), |router, (_, path, handler)| router.route(path, handler()))
+    };
+    let polls = of(true).layer(GlobalConcurrencyLimitLayer::new(POLLS));
+    let others = of(false)
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, timeout))
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS));
     polls.merge(others).with_state(hub)
