@@ -9,6 +9,7 @@
 //! | [`field_managers`] | who else writes the number of pods | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
 //! | [`proxies`] | who has to ack | none |
+//! | [`labels`] | whether labels are those that are wanted | none |
 //! | [`names`] | names that the controller and Istio give to things | none |
 //! | [`domain`] | how a cluster names its Services | none |
 //! | [`hosts`] | which flags name a host that another one has | none |
@@ -37,6 +38,7 @@ pub mod hosts;
 pub mod identity;
 pub mod index;
 pub mod istio;
+pub mod labels;
 pub mod leader;
 pub mod lease;
 pub mod names;

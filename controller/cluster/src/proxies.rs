@@ -1,13 +1,14 @@
 //! Who has to ack. Pure.
 
 use crate::names::PROXY;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use machine::fleet::unmanaged::UnmanagedCaller;
 
+use super::labels::match_all;
 use super::pods;
 use super::workloads::Workloads;
 use machine::spec::{Callers, Spec};
@@ -21,7 +22,7 @@ pub fn expected(namespace: &str, spec: &Spec, pods: &[Arc<Pod>]) -> BTreeSet<Str
 /// The same where the proxies are sidecars of Istio's and its gateways. The pods of the services count
 /// whoever the callers are: what arrives there has to be seen.
 pub fn expected_in_mesh(namespace: &str, spec: &Spec, workloads: &Workloads, pods: &[Arc<Pod>]) -> BTreeSet<String> {
-    let narrowed = |pod: &Pod| has_labels(pod, &spec.callers.pods.match_labels);
+    let narrowed = |pod: &Pod| match_all(pod.labels(), &spec.callers.pods.match_labels);
     let callers = pods.iter().filter(|pod| in_mesh(namespace, spec, pod) && narrowed(pod));
     let gateways = spec.all_callers();
     let gateways = pods.iter().filter(|pod| is_gateway(namespace, &gateways, pod));
@@ -48,11 +49,7 @@ fn in_mesh(namespace: &str, spec: &Spec, pod: &Pod) -> bool {
 fn is_gateway(namespace: &str, callers: &Callers, pod: &Pod) -> bool {
     let place = pod.namespace().unwrap_or_default();
     let mut gateways = callers.gateways.iter();
-    gateways.any(|gateway| gateway.namespace(namespace) == place && has_labels(pod, &gateway.match_labels))
-}
-
-fn has_labels(pod: &Pod, wanted: &BTreeMap<String, String>) -> bool {
-    wanted.iter().all(|(key, value)| pod.labels().get(key) == Some(value))
+    gateways.any(|gateway| gateway.namespace(namespace) == place && match_all(pod.labels(), &gateway.match_labels))
 }
 
 /// The name by which a pod's proxy reports: `POD.NAMESPACE`.
@@ -79,7 +76,7 @@ fn calls(namespace: &str, spec: &Spec, pod: &Pod) -> bool {
     let (callers, labels) = (&spec.callers, pod.labels());
     let place = pod.namespace().unwrap_or_default();
     let here = if callers.namespaces.is_empty() { place == namespace } else { callers.namespaces.contains(&place) };
-    here && labels.contains_key(PROXY) && has_labels(pod, &callers.pods.match_labels)
+    here && labels.contains_key(PROXY) && match_all(pod.labels(), &callers.pods.match_labels)
 }
 
 /// Whether a proxy in it may still run, or runs soon. One that is terminating does until it is

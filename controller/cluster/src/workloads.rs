@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec, ResourceQuota, Serv
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 
+use super::labels::match_all;
 use super::{field_managers, pods};
 use machine::observation::Workload;
 use machine::spec::Spec;
@@ -99,7 +100,7 @@ impl Workloads {
                 }
             }
             let pods = objects.pods.iter().filter(|pod| pod.namespace().as_deref() == Some(namespace));
-            for pod in pods.filter(|pod| has_all(pod.labels(), selector) && !pods::succeeded(pod)) {
+            for pod in pods.filter(|pod| match_all(pod.labels(), selector) && !pods::succeeded(pod)) {
                 if let Some(version) = pod.labels().get(&spec.version_label) {
                     groups.entry(version.clone()).or_default().pods.push(Arc::clone(pod));
                 }
@@ -252,10 +253,6 @@ fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
 }
 
-fn has_all(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
-    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
-
 fn ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
     service.spec.iter().flat_map(|spec| spec.ports.iter().flatten())
 }
@@ -344,7 +341,7 @@ impl ScaledObject {
     }
 
     fn selected(&self, selector: &BTreeMap<String, String>) -> bool {
-        self.labels().is_some_and(|labels| has_all(labels, selector))
+        self.labels().is_some_and(|labels| match_all(labels, selector))
     }
 
     fn version(&self, label: &str) -> Result<String, String> {

@@ -15,6 +15,7 @@ use cluster::domain::Domain;
 use cluster::istio::object::{
     AuthorizationPolicy, DestinationRule, MeshObject, PeerAuthentication, Sidecar, TrafficExtension, WasmPlugin,
 };
+use cluster::labels::match_all;
 use cluster::pods::has_sidecar;
 use cluster::resource::VersionFlag;
 
@@ -156,7 +157,7 @@ pub(super) struct Selected {
 
 impl Selected {
     pub(super) fn takes(&self, labels: &LabelSet) -> bool {
-        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        match_all(labels, &self.labels)
     }
 }
 

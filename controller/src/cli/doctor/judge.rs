@@ -12,6 +12,7 @@ use super::facts::{Facts, LabelSet, Leader};
 use super::paths::{authorization, encryption, network, sidecars};
 use cluster::istio::object::{Kind, TrafficExtension, WasmPlugin};
 use cluster::istio::ours;
+use cluster::labels::match_all;
 use cluster::pods::has_sidecar;
 
 /// Pods that are named.
@@ -221,7 +222,7 @@ fn workloads(facts: &Facts) -> Vec<Finding> {
     let selected = |labels: &LabelSet| {
         facts.services.iter().any(|service| {
             let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-            selector.is_some_and(|all| !all.is_empty() && all.iter().all(|(key, value)| labels.get(key) == Some(value)))
+            selector.is_some_and(|all| !all.is_empty() && match_all(labels, all))
         })
     };
     let lost = deployments.chain(sets).filter(|(_, labels)| !selected(labels));
