@@ -63,8 +63,10 @@ impl IntoResponse for Refusal {
 /// The route of the long poll.
 const POLL: &str = "/v1/snapshot";
 
+type Answers = fn() -> MethodRouter<Arc<Hub>>;
+
 /// All routes, as method and path, and who answers.
-const ROUTES: [(&str, &str, fn() -> MethodRouter<Arc<Hub>>); 7] = [
+const ROUTES: [(&str, &str, Answers); 7] = [
     ("GET", POLL, || get(poll::snapshot)),
     ("POST", "/v1/report", || post(report::report).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES))),
     ("GET", "/v1/status", || get(admin::status)),
