@@ -63,7 +63,7 @@ fn every_link_of_a_page_leads_to_a_file_and_a_heading() {
         }
     }
     assert!(lost.is_empty(), "{lost:#?}");
-    assert!(followed > 100, "{followed} links in {} pages", pages.len());
+    assert!(followed > 50, "{followed} links in {} pages", pages.len());
 }
 
 /// The places where a path of the map may be: `machine/plan` is `controller/machine/src/plan`.
@@ -87,5 +87,5 @@ fn every_path_in_the_map_of_the_code_is_there() {
     let named: BTreeSet<&str> = text.split('`').skip(1).step_by(2).filter(path).collect();
     let lost = named.iter().filter(|named| !places(named).iter().any(|place| place.exists()));
     assert_eq!(lost.collect::<Vec<_>>(), Vec::<&&str>::new());
-    assert!(named.len() > 50, "{named:?}");
+    assert!(named.len() > 30, "{named:?}");
 }
