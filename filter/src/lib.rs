@@ -1,19 +1,7 @@
 //! The proxy-wasm filter: routes requests by the shared version flag.
 //!
-//! Thin: hostcalls at the edge, decisions in `flag`. What it costs per request:
-//!
-//! | request | calls into the VM | hostcalls |
-//! | --- | --- | --- |
-//! | host without a flag | 2 (request headers, delete) | 1: read `:authority` |
-//! | the same at an edge | 2 | 3: also read the cluster of the route, and look for a client's routing header |
-//! | host with a flag | 2 | 2: read `:authority`, set the header |
-//! | the same while a switch is under way | 2 | 3: also read the cluster that served |
-//! | inbound | 2 | none |
-//!
-//! The role `auto` costs one more hostcall, and plugins with different settings in one VM one or two:
-//! see [`plugin`]. A hostcall that reads something makes Envoy call `malloc` in the VM too. While a switch is under
-//! way an open request costs one more at each report, until its response has begun, and then another.
-//! Shared data, the clock and metrics are never touched per request.
+//! Thin: hostcalls at the edge, decisions in `flag`. What a request costs is in docs/reference/filter.md, and the
+//! test `vm` counts it.
 //!
 //! | module | job |
 //! | --- | --- |

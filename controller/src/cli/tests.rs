@@ -1,5 +1,6 @@
 //! What is drawn of a flag, from the flag service and from the resource.
 
+mod page;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -100,6 +100,13 @@ pub(crate) fn lock(shared: &Common) -> MutexGuard<'_, Shared> {
     shared.lock().expect("nobody panics with it")
 }
 
+/// What was called in both directions, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    pub(crate) into_vm: Vec<String>,
+    pub(crate) out: Vec<String>,
+}
+
 /// What the callback that runs can see.
 #[derive(Debug)]
 pub(crate) struct Scope {
@@ -116,6 +123,8 @@ pub(crate) struct Scope {
     /// Milliseconds between two ticks of a plugin.
     pub(crate) ticks: BTreeMap<i32, u64>,
     pub(crate) resumed: Vec<i32>,
+    /// What was called, where that is asked for.
+    pub(crate) calls: Option<Calls>,
 }
 
 pub(crate) struct Vm {
@@ -136,6 +145,7 @@ impl Vm {
             answer: Default::default(),
             ticks: BTreeMap::new(),
             resumed: vec![],
+            calls: None,
         };
         let mut store = Store::new(engine, scope);
         let mut linker = Linker::new(engine);
@@ -159,6 +169,9 @@ impl Vm {
     pub(crate) fn call(&mut self, export: &str, context: i32, arguments: &[i32]) -> Result<Option<i32>> {
         let Some(function) = self.instance.get_func(&self.store, export) else { return Ok(None) };
         self.store.data_mut().context = context;
+        if let Some(calls) = &mut self.store.data_mut().calls {
+            calls.into_vm.push(export.to_owned());
+        }
         let arguments: Vec<Val> = arguments.iter().map(|value| Val::I32(*value)).collect();
         let mut results = vec![Val::I32(0); function.ty(&self.store).results().len()];
         if let Err(trap) = function.call(&mut self.store, &arguments, &mut results) {
@@ -210,6 +223,9 @@ fn give(caller: &mut Caller<'_, Scope>, bytes: &[u8], to: i32, size: i32) -> Res
 }
 
 fn hostcall(caller: &mut Caller<'_, Scope>, name: &str, a: &[i32]) -> Result<Status, Error> {
+    if let Some(calls) = &mut caller.data_mut().calls {
+        calls.out.push(name.to_owned());
+    }
     if name.contains("shared")
         && let Some(order) = &caller.data().order
     {

@@ -5,6 +5,9 @@ mod host;
 mod istio;
 mod order;
 mod proxy;
+mod requests;
+#[path = "../../../docs/table.rs"]
+mod table;
 
 use anyhow::{Context, Result, ensure};
 use host::lock;

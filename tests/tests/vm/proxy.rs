@@ -8,10 +8,10 @@ use anyhow::{Result, bail, ensure};
 use flag::record::{Gate, Member, Record};
 use flag::report::Report;
 use flag::snapshot::Snapshot;
-use serde_json::json;
+use serde_json::{Value, json};
 use wasmi::{Engine, Module};
 
-use super::host::{Common, Dispatched, Vm, lock};
+use super::host::{Calls, Common, Dispatched, Vm, lock};
 use super::order::Order;
 
 const CONTINUE: i32 = 0;
@@ -114,6 +114,9 @@ pub(crate) struct Proxy {
     pub(crate) away: bool,
     /// What polls are answered with.
     pub(crate) record: Record,
+    /// The flags whose routes are proved, and those whose answers are measured.
+    pub(crate) prove_routes: Vec<String>,
+    pub(crate) measure: Vec<String>,
     /// Taken so far.
     pub(crate) reports: Vec<Report>,
     contexts: i32,
@@ -132,15 +135,28 @@ impl Proxy {
         properties: BTreeMap<String, Vec<u8>>,
         [configured, record]: [Record; 2],
     ) -> Result<Proxy> {
+        Proxy::configured(filter, workers, properties, json!({ "flags": [configured] }), record)
+    }
+
+    /// One whose configuration has these members besides those that all have.
+    pub(crate) fn configured(
+        filter: &Filter,
+        workers: usize,
+        properties: BTreeMap<String, Vec<u8>>,
+        more: Value,
+        record: Record,
+    ) -> Result<Proxy> {
         let shared = Common::default();
         lock(&shared).now_ms = BEGIN_MS;
         lock(&shared).properties = properties;
-        let configuration = json!({
+        let mut configuration = json!({
             "protocol": flag::PROTOCOL,
             "service": { "cluster": "versionflag" },
             "firstAnswerMs": 500,
-            "flags": [configured],
         });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            configuration[name] = value.clone();
+        }
         let configuration = serde_json::to_vec(&configuration)?;
         let mut proxy = Proxy {
             shared,
@@ -150,6 +166,8 @@ impl Proxy {
             frozen: None,
             away: false,
             record,
+            prove_routes: vec![],
+            measure: vec![],
             reports: vec![],
             contexts: 0,
         };
@@ -293,8 +311,8 @@ impl Proxy {
             protocol: flag::PROTOCOL,
             revision: format!("{}-{}", self.record.epoch, self.record.active),
             report_every_ms: 50,
-            prove_routes: vec![],
-            measure: vec![],
+            prove_routes: self.prove_routes.clone(),
+            measure: self.measure.clone(),
             flags: vec![self.record.clone()],
         };
         let calls = std::mem::take(&mut lock(&self.shared).calls);
@@ -348,21 +366,31 @@ impl Proxy {
 
     /// The same to a host, where routes lead to a cluster as long as no version is chosen.
     pub(crate) fn request_to(&mut self, worker: usize, host: &str, cluster: &str) -> Result<Option<String>> {
+        let headers = [(":authority", host), ("x-versionflag", CLAIMED)];
+        self.request_with(worker, &headers, cluster, None)
+    }
+
+    /// The same with these headers; `served`: by this cluster, whatever was chosen.
+    fn request_with(
+        &mut self,
+        worker: usize,
+        headers: &[(&str, &str)],
+        cluster: &str,
+        served: Option<&str>,
+    ) -> Result<Option<String>> {
         let context = self.next_context();
         let Worker { vm, plugin, .. } = &mut self.workers[worker];
-        let headers = BTreeMap::from([
-            (":authority".to_owned(), host.to_owned()),
-            ("x-versionflag".to_owned(), CLAIMED.to_owned()),
-        ]);
-        vm.store.data_mut().headers.insert(context, headers);
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        vm.store.data_mut().headers.insert(context, headers.collect());
         vm.store.data_mut().cluster = cluster.to_owned();
         vm.call("proxy_on_context_create", context, &[context, *plugin])?;
         let action = vm.call("proxy_on_request_headers", context, &[context, 1, 1])?;
         let mut version = None;
         if action == Some(CONTINUE) {
             let marked = vm.store.data().headers[&context].get("x-versionflag").cloned();
-            if let Some(version) = &marked {
-                vm.store.data_mut().cluster = format!("reviews-{version}");
+            let chosen = marked.as_ref().map(|version| format!("reviews-{version}"));
+            if let Some(cluster) = served.map(str::to_owned).or(chosen) {
+                vm.store.data_mut().cluster = cluster;
             }
             vm.call("proxy_on_response_headers", context, &[context, 1, 0])?;
             version = Some(marked.unwrap_or_else(|| "unmarked".to_owned()));
@@ -370,6 +398,13 @@ impl Proxy {
         vm.delete(context)?;
         vm.store.data_mut().headers.remove(&context);
         Ok(version)
+    }
+
+    /// What a whole request at the first worker calls.
+    pub(crate) fn calls_of(&mut self, headers: &[(&str, &str)], cluster: &str, served: Option<&str>) -> Result<Calls> {
+        self.workers[0].vm.store.data_mut().calls = Some(Calls::default());
+        ensure!(self.request_with(0, headers, cluster, served)?.is_some(), "it is held");
+        Ok(self.workers[0].vm.store.data_mut().calls.take().unwrap_or_default())
     }
 
     /// The workers whose plugin is still there.
