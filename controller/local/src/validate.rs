@@ -113,13 +113,10 @@ impl VersionCommand {
         if self.stop.signal.parse::<nix::sys::signal::Signal>().is_err() {
             wrong.push(format!("stop.signal {:?} is no signal, such as SIGTERM", self.stop.signal));
         }
-        if self
-            .ready
-            .path
-            .as_ref()
-            .is_some_and(|path| !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic()))
-        {
-            wrong.push("ready.path has to start with / and have visible ASCII only".to_owned());
+        // What else is visible cannot be in a URL.
+        let in_url = |letter: char| letter.is_ascii_graphic() && !matches!(letter, '#' | '<' | '>' | '`');
+        if self.ready.path.as_ref().is_some_and(|path| !path.starts_with('/') || !path.chars().all(in_url)) {
+            wrong.push("ready.path has to start with / and have visible ASCII only, without # < > `".to_owned());
         }
         if self.ready.interval.0 == 0 {
             wrong.push("ready.interval is 0s".to_owned());
