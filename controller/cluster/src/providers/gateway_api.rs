@@ -1,21 +1,16 @@
-//! The Gateway API: HTTPRoutes and the Services of versions that are written and looked at, and the flag's part in
-//! Istio's plugins. I/O: through the mesh.
+//! The Gateway API: HTTPRoutes and the Services of versions that are written and looked at. I/O: through the mesh.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flag::record::Record;
-use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
 use kube::ResourceExt;
 use machine::observation::{Destination, ServiceFacts};
-use machine::plan::{RouteOrder, ServiceRoutes};
+use machine::plan::ServiceRoutes;
 use machine::reason::Problem;
-use machine::spec::Management;
-use service::failpoint;
 
-use super::istio::{offer_part, pending, problem_in_mesh, proxies_in_mesh, routes_in_mesh};
-use super::{Files, Provider, ProxySet, Subject};
+use super::Subject;
+use super::in_mesh::{MeshRoutes, pending};
 use crate::context::{Context, TurnError};
 use crate::gateway_api::attach::{self, Attached};
 use crate::gateway_api::check::{self, GatewayObjects};
@@ -27,16 +22,20 @@ use crate::istio::ours;
 /// `spec.routing.provider: GatewayAPI`.
 pub(super) struct GatewayApi;
 
-impl Provider for GatewayApi {
-    fn namespace(&self, subject: &Subject<'_>) -> String {
-        subject.namespace.to_owned()
+impl MeshRoutes for GatewayApi {
+    type Objects = GatewayObjects;
+
+    fn objects(subject: &Subject<'_>, context: &Context<'_>) -> GatewayObjects {
+        let istio = &context.mesh.istio;
+        GatewayObjects {
+            http: istio.http_routes.all(),
+            grpc: istio.grpc_routes.all(),
+            virtual_services: istio.services.all(),
+            services: subject.objects.services.clone(),
+        }
     }
 
-    fn proxies(&self, subject: &Subject<'_>) -> ProxySet {
-        proxies_in_mesh(subject)
-    }
-
-    fn services(&self, subject: &Subject<'_>, context: &Context<'_>) -> BTreeMap<String, ServiceFacts> {
+    fn services(subject: &Subject<'_>, context: &Context<'_>) -> BTreeMap<String, ServiceFacts> {
         let (record, versions) = (subject.status.record.as_ref(), subject.known_versions());
         let mut all = subject.place(context).in_mesh(subject.spec, &versions, record);
         for (service, facts) in &mut all {
@@ -53,43 +52,55 @@ impl Provider for GatewayApi {
         all
     }
 
-    fn problem(&self, subject: &Subject<'_>, context: &Context<'_>) -> Option<Problem> {
-        problem_in_mesh(subject, context)
+    fn managed(wanted: &RouteNeeds<'_>, objects: &GatewayObjects) -> Option<Problem> {
+        check::managed(wanted, objects)
     }
 
-    fn routes(&self, subject: &Subject<'_>, context: &Context<'_>) -> Option<Problem> {
-        let istio = &context.mesh.istio;
-        let found = GatewayObjects {
-            http: istio.http_routes.all(),
-            grpc: istio.grpc_routes.all(),
-            virtual_services: istio.services.all(),
-            services: subject.objects.services.clone(),
-        };
-        let managed = subject.spec.routing.management == Management::Managed;
-        routes_in_mesh(subject, context, |wanted| match managed {
-            true => check::managed(wanted, &found).or_else(|| written(subject, wanted, &found, context)),
-            false => check::user_provided(wanted, &found),
-        })
+    fn user_provided(wanted: &RouteNeeds<'_>, objects: &GatewayObjects) -> Option<Problem> {
+        check::user_provided(wanted, objects)
     }
 
-    fn route<'a>(
-        &'a self,
-        subject: Subject<'a>,
-        order: &'a RouteOrder,
-        context: &'a Context<'a>,
-    ) -> LocalBoxFuture<'a, Result<Files, TurnError>> {
-        async move {
-            for (service, routes) in &order.services {
-                write_routes(&subject, service, routes, &order.record, context).await?;
+    fn written(
+        subject: &Subject<'_>,
+        wanted: &RouteNeeds<'_>,
+        objects: &GatewayObjects,
+        context: &Context<'_>,
+    ) -> Option<Problem> {
+        let whole = routes::find(&objects.services, wanted.service)?;
+        let (attached, _) = attach::all(wanted.namespace, whole, wanted.gateways);
+        let written = |one: &Attached<'_>| context.mesh.istio.http_routes.get(wanted.namespace, &one.name);
+        let all: Vec<_> = attached.iter().map(|one| (one, written(one))).collect();
+        let refused = || all.iter().find_map(|(one, route)| one.refusal(route.as_ref()?));
+        unrouted(subject, wanted, &all).or_else(refused)
+    }
+
+    async fn write(
+        subject: &Subject<'_>,
+        service: &str,
+        order: &ServiceRoutes,
+        record: &Record,
+        context: &Context<'_>,
+    ) -> Result<bool, TurnError> {
+        let (mesh, namespace, spec) = (context.mesh, subject.namespace, subject.spec);
+        let services = &subject.objects.services;
+        let Some(whole) = routes::find(services, service) else { return Ok(false) };
+        let mut wrote = false;
+        for version in &order.destinations {
+            let wanted = routes::service(namespace, whole, &spec.version_label, version);
+            let found = routes::find(services, &wanted.name_any()).map(routes::as_object);
+            // One of somebody else's that selects the same serves as well.
+            if found.as_ref().is_none_or(ours) {
+                wrote |= mesh.keep_over(found.as_ref(), wanted).await?;
             }
-            Ok(Files::new())
         }
-        .boxed_local()
-    }
-
-    fn configure(&self, subject: &Subject<'_>, record: &Record, context: &Context<'_>) -> Result<Files, TurnError> {
-        offer_part(subject, record, context);
-        Ok(Files::new())
+        for one in attach::all(namespace, whole, &spec.routing.gateways).0 {
+            if let Some(versions) = order.routes.get(&one.name) {
+                let record = &Record { versions: versions.clone(), ..record.clone() };
+                let route = routes::http_route(namespace, service, &one, &spec.routing.header, record);
+                wrote |= mesh.keep(&mesh.istio.http_routes, route).await?;
+            }
+        }
+        Ok(wrote)
     }
 }
 
@@ -116,22 +127,6 @@ fn destinations(
     there.into_iter().map(destination).collect()
 }
 
-/// What is wrong with what the controller has written.
-fn written(
-    subject: &Subject<'_>,
-    wanted: &RouteNeeds<'_>,
-    found: &GatewayObjects,
-    context: &Context<'_>,
-) -> Option<Problem> {
-    subject.status.record.as_ref()?;
-    let whole = routes::find(&found.services, wanted.service)?;
-    let (attached, _) = attach::all(wanted.namespace, whole, wanted.gateways);
-    let written = |one: &Attached<'_>| context.mesh.istio.http_routes.get(wanted.namespace, &one.name);
-    let all: Vec<_> = attached.iter().map(|one| (one, written(one))).collect();
-    let refused = || all.iter().find_map(|(one, route)| one.refusal(route.as_ref()?));
-    unrouted(subject, wanted, &all).or_else(refused)
-}
-
 /// The versions that have no route yet, or no endpoints in it.
 fn unrouted(
     subject: &Subject<'_>,
@@ -151,37 +146,4 @@ fn unrouted(
         !ready || routes::has_endpoints(&service, &subject.objects.slices)
     });
     pending(wanted, &routed)
-}
-
-/// Writes the Services of the versions, and after them the routes.
-async fn write_routes(
-    subject: &Subject<'_>,
-    service: &str,
-    order: &ServiceRoutes,
-    record: &Record,
-    context: &Context<'_>,
-) -> Result<(), TurnError> {
-    let (mesh, namespace, spec) = (context.mesh, subject.namespace, subject.spec);
-    let services = &subject.objects.services;
-    let Some(whole) = routes::find(services, service) else { return Ok(()) };
-    let mut wrote = false;
-    for version in &order.destinations {
-        let wanted = routes::service(namespace, whole, &spec.version_label, version);
-        let found = routes::find(services, &wanted.name_any()).map(routes::as_object);
-        // One of somebody else's that selects the same serves as well.
-        if found.as_ref().is_none_or(ours) {
-            wrote |= mesh.keep_over(found.as_ref(), wanted).await?;
-        }
-    }
-    for one in attach::all(namespace, whole, &spec.routing.gateways).0 {
-        if let Some(versions) = order.routes.get(&one.name) {
-            let record = &Record { versions: versions.clone(), ..record.clone() };
-            let route = routes::http_route(namespace, service, &one, &spec.routing.header, record);
-            wrote |= mesh.keep(&mesh.istio.http_routes, route).await?;
-        }
-    }
-    if wrote {
-        failpoint::point("after routes were written");
-    }
-    Ok(())
 }

@@ -3,12 +3,14 @@
 //!
 //! | module | provider |
 //! | --- | --- |
-//! | `istio` | VirtualServices and DestinationRules, and the plugin |
-//! | `gateway_api` | HTTPRoutes and Services of versions, and the plugin |
+//! | `istio` | VirtualServices and DestinationRules |
+//! | `gateway_api` | HTTPRoutes and Services of versions |
+//! | `in_mesh` | what those two have in common, and the plugin |
 //! | `files` | files in a ConfigMap, for Envoys that read them |
 
 mod files;
 mod gateway_api;
+mod in_mesh;
 mod istio;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -41,16 +41,16 @@ impl Reconciler {
         self.awaited = if self.status.phase.awaits_reports() { seen.expected.clone() } else { laggards() };
         context.hub.show_flag(FlagView {
             name: self.name.clone(),
-            spec_version: seen.spec.version.clone(),
+            spec_version: seen.look.spec.version.clone(),
             status: Arc::clone(&self.status),
             fleet: observation.fleet.clone(),
             versions: observation.versions.clone(),
             checks: observation.checks.clone(),
             waiting: plan.waiting.clone(),
-            next: upcoming(&seen.spec, &self.status),
+            next: upcoming(&seen.look.spec, &self.status),
             callers: seen.expected.clone(),
             traffic: Traffic::default(),
-            now: seen.now,
+            now: seen.look.now,
         });
     }
 }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::observe::Seen;
 use super::{Hash, Reconciler};
 use crate::context::{Context, TurnError};
-use crate::providers::{Subject, provider};
+use crate::providers::provider;
 use crate::workloads::ScaledObject;
 use crate::writer::refusal;
 
@@ -47,17 +47,15 @@ impl Reconciler {
                 Ok(())
             }
             Effect::Route(order) => {
-                let namespace = self.namespace();
-                let subject = self.subject(seen, &namespace);
-                let done = provider(&seen.spec).route(subject, &order, context).await;
+                let subject = self.subject(&seen.look, &seen.observation.versions);
+                let done = provider(&seen.look.spec).route(subject, &order, context).await;
                 self.unwritten = done.as_ref().err().map(ToString::to_string);
                 self.gathered.extend(done?);
                 Ok(())
             }
             Effect::Configure(record) => {
-                let namespace = self.namespace();
-                let subject = self.subject(seen, &namespace);
-                let files = provider(&seen.spec).configure(&subject, &record, context)?;
+                let subject = self.subject(&seen.look, &seen.observation.versions);
+                let files = provider(&seen.look.spec).configure(&subject, &record, context)?;
                 self.gathered.extend(files);
                 Ok(())
             }
@@ -66,27 +64,12 @@ impl Reconciler {
         }
     }
 
-    fn subject<'a>(&'a self, seen: &'a Seen, namespace: &'a str) -> Subject<'a> {
-        Subject {
-            now: seen.now,
-            name: &self.name,
-            namespace,
-            resource: &self.resource,
-            spec: &seen.spec,
-            status: &self.status,
-            objects: &seen.objects,
-            workloads: &seen.workloads,
-            versions: &seen.observation.versions,
-            unwritten: self.unwritten.as_deref(),
-        }
-    }
-
     async fn protect(&self, seen: &Seen, version: &str, epoch: u64, context: &Context<'_>) -> Result<(), TurnError> {
         let marked = |object: &&&ScaledObject| {
             let annotations = object.metadata().annotations.as_ref();
             annotations.and_then(|all| all.get(KEPT_AT)).is_some_and(|at| *at == epoch.to_string())
         };
-        for object in seen.workloads.objects(version).iter().filter(|object| !marked(object)) {
+        for object in seen.look.workloads.objects(version).iter().filter(|object| !marked(object)) {
             context.writer.keep(object, epoch).await?;
             failpoint::point("after a workload was marked to be kept");
         }
@@ -100,7 +83,7 @@ impl Reconciler {
         like: Option<&str>,
         context: &Context<'_>,
     ) -> Result<(), TurnError> {
-        for scale in seen.workloads.start(version, like) {
+        for scale in seen.look.workloads.start(version, like) {
             tracing::info!(flag = self.name, workload = %scale.object, replicas = scale.replicas, "scaled up");
             context.writer.scale(&scale).await?;
             failpoint::point("after a workload was scaled up");
@@ -110,7 +93,7 @@ impl Reconciler {
 
     async fn stop(&mut self, seen: &Seen, version: &str, context: &Context<'_>) -> Result<(), TurnError> {
         self.write_gathered(context).await?;
-        for scale in seen.workloads.stop(version) {
+        for scale in seen.look.workloads.stop(version) {
             tracing::info!(flag = self.name, workload = %scale.object, "scaled to 0");
             failpoint::point("before a workload is scaled down");
             context.writer.scale(&scale).await?;
@@ -121,7 +104,7 @@ impl Reconciler {
 
     async fn delete(&mut self, seen: &Seen, version: &str, context: &Context<'_>) -> Result<(), TurnError> {
         self.write_gathered(context).await?;
-        for object in seen.workloads.objects(version).into_iter().filter(|object| !object.is_ending()) {
+        for object in seen.look.workloads.objects(version).into_iter().filter(|object| !object.is_ending()) {
             failpoint::point("before a workload is deleted");
             context.writer.delete(object).await?;
             tracing::info!(flag = self.name, workload = %object, "deleted");

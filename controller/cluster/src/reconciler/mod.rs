@@ -181,7 +181,7 @@ impl World for Turn<'_> {
     }
 
     fn pass(seen: &Seen) -> Pass<'_> {
-        Pass { now: seen.now, spec: &seen.spec, seen: &seen.observation }
+        Pass { now: seen.look.now, spec: &seen.look.spec, seen: &seen.observation }
     }
 
     fn status(&self) -> &Status {

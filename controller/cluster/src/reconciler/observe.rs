@@ -24,13 +24,20 @@ use crate::providers::{ProxySet, Subject, provider};
 use crate::status::cannot_begin;
 use crate::workloads::{Objects, Workloads};
 
-/// What one look has shown.
-pub(super) struct Seen {
+/// What is in the cluster for a flag.
+pub(super) struct Look {
     pub(super) now: UnixMs,
+    /// Of the flag.
+    namespace: String,
     /// The spec in force; the one of the resource where none was ever valid.
     pub(super) spec: Spec,
-    pub(super) objects: Objects,
+    objects: Objects,
     pub(super) workloads: Workloads,
+}
+
+/// What one look has shown.
+pub(super) struct Seen {
+    pub(super) look: Look,
     /// The proxies that have to ack.
     pub(super) expected: BTreeSet<String>,
     pub(super) observation: Observation,
@@ -45,29 +52,19 @@ impl Reconciler {
         let spec = self.spec.as_ref().unwrap_or(&self.resource.spec).clone();
         let objects = near(&namespace, &spec, context.cache);
         let workloads = Workloads::find(&namespace, &spec, &objects);
-        let versions = self.versions(now, &workloads);
-        if spec.routing.in_mesh() {
-            context.mesh.istio.want(spec.routing.provider);
+        let look = Look { now, namespace, spec, objects, workloads };
+        let versions = self.versions(&look);
+        if look.spec.routing.in_mesh() {
+            context.mesh.istio.want(look.spec.routing.provider);
         }
-        let subject = Subject {
-            now,
-            name: &self.name,
-            namespace: &namespace,
-            resource: &self.resource,
-            spec: &spec,
-            status: &self.status,
-            objects: &objects,
-            workloads: &workloads,
-            versions: &versions,
-            unwritten: self.unwritten.as_deref(),
-        };
-        let by = provider(&spec);
+        let subject = self.subject(&look, &versions);
+        let by = provider(&look.spec);
         let ProxySet { expected, audience } = by.proxies(&subject);
         let problem = self.problem(claimed, invalid.as_ref(), &subject, context);
         let fleet = self.fleet(now, &expected, context);
         let observation = Observation {
-            checks: context.checks.run_due_checks(now, &self.name, Questions::of(&spec, &self.status), &fleet),
-            headroom: self.headroom(&namespace, &spec, &workloads, context.cache),
+            checks: context.checks.run_due_checks(now, &self.name, Questions::of(&look.spec, &self.status), &fleet),
+            headroom: self.headroom(&look, context.cache),
             fleet,
             request: self.request(context.hub),
             spec_unknown: self.spec.is_none(),
@@ -80,7 +77,23 @@ impl Reconciler {
             keeper: Keeper::Platform,
             versions,
         };
-        Seen { now, spec, objects, workloads, expected, observation }
+        Seen { look, expected, observation }
+    }
+
+    /// The flag as its provider looks at it.
+    pub(super) fn subject<'a>(&'a self, look: &'a Look, versions: &'a BTreeMap<String, Workload>) -> Subject<'a> {
+        Subject {
+            now: look.now,
+            name: &self.name,
+            namespace: &look.namespace,
+            resource: &self.resource,
+            spec: &look.spec,
+            status: &self.status,
+            objects: &look.objects,
+            workloads: &look.workloads,
+            versions,
+            unwritten: self.unwritten.as_deref(),
+        }
     }
 
     /// What is wrong with the spec as it is now. If nothing is, it is in force.
@@ -117,12 +130,12 @@ impl Reconciler {
             .or_else(|| self.refused.clone())
     }
 
-    fn versions(&mut self, now: UnixMs, workloads: &Workloads) -> BTreeMap<String, Workload> {
+    fn versions(&mut self, look: &Look) -> BTreeMap<String, Workload> {
         let mut versions = BTreeMap::new();
-        for version in workloads.versions() {
-            let mut workload = workloads.observe(version);
+        for version in look.workloads.versions() {
+            let mut workload = look.workloads.observe(version);
             if workload.ready {
-                workload.ready_since = Some(*self.ready_since.entry(version.to_owned()).or_insert(now));
+                workload.ready_since = Some(*self.ready_since.entry(version.to_owned()).or_insert(look.now));
             } else {
                 self.ready_since.remove(version);
             }
@@ -140,13 +153,13 @@ impl Reconciler {
     }
 
     /// Whether there is room for a version that is about to be started.
-    fn headroom(&self, namespace: &str, spec: &Spec, workloads: &Workloads, cache: &Cache) -> Headroom {
+    fn headroom(&self, look: &Look, cache: &Cache) -> Headroom {
         let starts = self.status.switch.as_ref();
         let starts = starts.filter(|switch| self.status.phase == Phase::Coexisting && switch.headroom_at.is_none());
         starts.map_or(Headroom::Unknown, |switch| {
-            let like = self.status.strength_of_new(spec.coexistence.replicas);
-            let scales = workloads.start(&switch.to, like);
-            headroom::look(namespace, &switch.to, &scales, &cache.room(namespace))
+            let like = self.status.strength_of_new(look.spec.coexistence.replicas);
+            let scales = look.workloads.start(&switch.to, like);
+            headroom::look(&look.namespace, &switch.to, &scales, &cache.room(&look.namespace))
         })
     }
 

@@ -57,22 +57,22 @@ impl Reconciler {
         let before = self.resource.status.clone();
         // Nobody has acked a record that is about to be written.
         let new = plan.status.record.as_ref().filter(|record| record.epoch != self.status.epoch());
-        let fleet = new.map(|new| context.hub.reports.fleet(seen.now, new, &seen.expected, &plan.status.asked()));
+        let fleet = new.map(|new| context.hub.reports.fleet(seen.look.now, new, &seen.expected, &plan.status.asked()));
         let observation = &seen.observation;
         let status = status::derive(&status::StatusInputs {
-            now: seen.now,
+            now: seen.look.now,
             generation: self.resource.metadata.generation,
-            spec: &seen.spec,
+            spec: &seen.look.spec,
             machine: &plan.status,
             fleet: fleet.as_ref().unwrap_or(&observation.fleet),
             versions: &observation.versions,
             checks: &observation.checks,
-            workloads: &seen.workloads,
+            workloads: &seen.look.workloads,
             problem: observation.problem.as_ref(),
             routes: observation.routes.as_ref(),
             before: before.as_ref(),
         });
-        let must_write = self.must_write(seen.now, before.as_ref(), &status, plan.problem.as_ref());
+        let must_write = self.must_write(seen.look.now, before.as_ref(), &status, plan.problem.as_ref());
         let fresh = !must_write || self.write(status, plan.problem.clone(), context).await?;
         if fresh {
             self.share();
