@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::file::VersionCommand;
 use service::Hub;
-use service::clock::now_ms;
+use service::clock::now;
 use service::http::{Bytes, ExchangeError, ExchangeLimits, HttpClient, Method, OutgoingRequest, header};
 
 /// What one question may take. The body of an answer is not read.
@@ -42,7 +42,7 @@ impl Probe {
                 if asked {
                     failures = 0;
                     if was == 0 {
-                        shared.store(now_ms(), Ordering::Relaxed);
+                        shared.store(now().0, Ordering::Relaxed);
                         hub.wake_driver();
                     }
                 } else {

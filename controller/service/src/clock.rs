@@ -6,11 +6,6 @@ use machine::time::UnixMs;
 
 /// The present.
 pub fn now() -> UnixMs {
-    UnixMs(now_ms())
-}
-
-/// The present in Unix milliseconds.
-pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
