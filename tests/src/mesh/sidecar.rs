@@ -146,6 +146,19 @@ impl Sidecar {
         self.admin("/config_dump?include_eds").await?.json()
     }
 
+    /// Waits until Envoy has so many healthy endpoints for a version of a service of the tests' namespace.
+    pub async fn has_endpoints(&self, service: &str, version: &str, count: usize) -> Result<()> {
+        let cluster = format!("|{version}|{service}.");
+        wait_for(&format!("{count} endpoints of {service} {version}"), LIMIT, async || {
+            let clusters = self.admin("/clusters").await?.body;
+            let lines = clusters.lines().filter(|line| line.starts_with("outbound|") && line.contains(&cluster));
+            let healthy = lines.filter(|line| line.ends_with("::health_flags::healthy")).count();
+            ensure!(healthy == count, "{healthy} healthy: {clusters}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Counters and gauges whose names contain this.
     pub async fn stats(&self, name: &str) -> Result<BTreeMap<String, u64>> {
         let answer = self.admin(&format!("/stats?filter={}", name.replace('.', "%5C."))).await?;

@@ -2,8 +2,8 @@
 //! sidecars, and a flag moves all requests under load. Every request is checked.
 
 use harness::mesh::switch::{
-    LIMIT, adopt, adopted, ask, ended_unused, goes_on, held_up_by, plan, reaches, request, shows, start, status,
-    strength, tells,
+    LIMIT, adopt, adopted, ask, awaits_promotion, ended_unused, goes_on, held_up_by, plan, reaches, request, shows,
+    start, status, strength, tells,
 };
 use std::collections::BTreeSet;
 
@@ -80,10 +80,14 @@ fn a_proxy_that_stands_still_keeps_the_old_version() {
         frozen.sidecar()?.thaw_agent()?;
         reaches(mesh, "Stable", "v2").await?;
 
-        // The proxy itself.
+        // The proxy itself, once it has all that v1 needs: what it has not read when it stands still comes after the
+        // flag.
+        mesh.patch("versionflag", "reviews", &json!({ "spec": { "promotion": { "mode": "Manual" } } })).await?;
         ask(mesh, "v1").await?;
-        reaches(mesh, "Coexisting", "v2").await?;
+        awaits_promotion(mesh, 6).await?;
+        frozen.sidecar()?.has_endpoints("reviews", "v1", 2).await?;
         frozen.sidecar()?.freeze_envoy()?;
+        request(mesh, "promote").await?;
         held_up_by(mesh, "Switching", &[frozen.name()]).await?;
         let before = a.live().by_version.get("v1").copied().unwrap_or_default();
         wait_for("the other caller", LIMIT, async || a.live().by_version.get("v1") > Some(&(before + 300))).await?;
