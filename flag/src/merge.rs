@@ -4,7 +4,7 @@ use crate::record::Record;
 
 /// What becomes of a record that arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum MergeOutcome {
     /// It takes effect.
     Adopt,
     /// It is what is in effect already.
@@ -17,14 +17,14 @@ pub enum Verdict {
 }
 
 /// Decides between the record in effect and one that arrives, for the same uid.
-pub fn judge(current: Option<&Record>, incoming: &Record) -> Verdict {
+pub fn judge(current: Option<&Record>, incoming: &Record) -> MergeOutcome {
     let Some(current) = current else {
-        return Verdict::Adopt;
+        return MergeOutcome::Adopt;
     };
     match incoming.epoch.cmp(&current.epoch) {
-        std::cmp::Ordering::Greater => Verdict::Adopt,
-        std::cmp::Ordering::Less => Verdict::Older,
-        std::cmp::Ordering::Equal if incoming.hash == current.hash => Verdict::Same,
-        std::cmp::Ordering::Equal => Verdict::Conflict,
+        std::cmp::Ordering::Greater => MergeOutcome::Adopt,
+        std::cmp::Ordering::Less => MergeOutcome::Older,
+        std::cmp::Ordering::Equal if incoming.hash == current.hash => MergeOutcome::Same,
+        std::cmp::Ordering::Equal => MergeOutcome::Conflict,
     }
 }

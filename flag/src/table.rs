@@ -12,7 +12,7 @@ use crate::count::{Counter, Counters};
 use crate::host;
 use crate::instance::FlagState;
 use crate::limits;
-use crate::merge::{Verdict, judge};
+use crate::merge::{MergeOutcome, judge};
 use crate::record::Record;
 
 /// How long a route that was matched says something, if no request comes, in milliseconds.
@@ -243,24 +243,24 @@ impl Table {
         let current = self.flags.get(&record.uid);
         let verdict = judge(current.map(|flag| &flag.record), record);
         let observed = current.map(|flag| Rc::clone(&flag.observed)).unwrap_or_default();
-        if verdict == Verdict::Conflict {
+        if verdict == MergeOutcome::Conflict {
             observed.conflicts.set(observed.conflicts.get().saturating_add(1));
         }
         let known = current.and_then(|flag| flag.config_epoch);
         // A conflicting configuration is not one that may be relied on after a restart.
         let config_epoch = match (channel, verdict) {
-            (Channel::Config, Verdict::Conflict) => None,
+            (Channel::Config, MergeOutcome::Conflict) => None,
             (Channel::Config, _) => Some(record.epoch),
             (Channel::Service, _) => known,
         };
         let in_effect = match (verdict, current) {
-            (Verdict::Adopt, _) | (_, None) => {
+            (MergeOutcome::Adopt, _) | (_, None) => {
                 observed.route.take();
                 observed.sent.forget_answers();
                 observed.strangers.forget();
                 record.clone()
             }
-            (_, Some(_)) if config_epoch == known => return verdict == Verdict::Conflict,
+            (_, Some(_)) if config_epoch == known => return verdict == MergeOutcome::Conflict,
             (_, Some(flag)) => flag.record.clone(),
         };
         self.flags.insert(record.uid.clone(), Rc::new(Flag::compile(in_effect, observed, config_epoch, node)));

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use flag::count::Totals;
 use flag::instance::{FlagState, Instance, combine};
-use flag::merge::{Verdict, judge};
+use flag::merge::{MergeOutcome, judge};
 use flag::record::{Gate, Record};
 use flag::report::Report;
-use machine::fleet::ledger::{Asked, Ledger, Quiet};
+use machine::fleet::ledger::{FleetQuestion, Ledger, Quiet};
 use stateright::{Checker, Model, Property, UniformChooser};
 
 /// Epochs: v1 before the flip, v2 after it.
@@ -136,7 +136,7 @@ impl Protocol {
     }
 
     fn learn(&self, vm: &mut Vm, epoch: u8) {
-        if judge(Some(self.record(vm.epoch)), self.record(epoch)) == Verdict::Adopt {
+        if judge(Some(self.record(vm.epoch)), self.record(epoch)) == MergeOutcome::Adopt {
             vm.epoch = epoch;
         }
     }
@@ -184,7 +184,7 @@ impl Protocol {
         state.accepted.push(sent);
         let expected = (0..self.proxies).map(|proxy| proxy.to_string()).collect();
         let record = self.record(NEW);
-        let asked = Asked { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: record.epoch };
+        let asked = FleetQuestion { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: record.epoch };
         let fleet = ledger.view(now_ms, record, &expected, &asked);
         // As `step::settle` asks, with no quiet period at all.
         let acked = fleet.acked == fleet.expected && fleet.laggards.is_empty();

@@ -12,8 +12,8 @@ use super::resource::{
     VersionRole, VersionStatus, time,
 };
 use super::workloads::Workloads;
-use machine::checks::Answers;
-use machine::observation::Workload;
+use machine::checks::CheckAnswers;
+use machine::observation::VersionState;
 use machine::reason::{Problem, Reason};
 use machine::spec::Spec;
 use machine::status::{Phase, Status};
@@ -36,9 +36,9 @@ pub struct StatusInputs<'a> {
     /// What the proxies say.
     pub fleet: &'a Fleet,
     /// What the state machine sees, by version.
-    pub versions: &'a BTreeMap<String, Workload>,
+    pub versions: &'a BTreeMap<String, VersionState>,
     /// The last answers to the checks.
-    pub checks: &'a Answers,
+    pub checks: &'a CheckAnswers,
     /// What was found in the cluster.
     pub workloads: &'a Workloads,
     /// What has to be put right.
@@ -61,7 +61,7 @@ pub fn unsupported(spec: &Spec) -> Option<Problem> {
 
 /// Why a flag of which nothing is remembered cannot begin with the version that its spec asks for:
 /// requests would be sent to what is not there, although another version serves.
-pub fn cannot_begin(spec: &Spec, machine: &Status, versions: &BTreeMap<String, Workload>) -> Option<Problem> {
+pub fn cannot_begin(spec: &Spec, machine: &Status, versions: &BTreeMap<String, VersionState>) -> Option<Problem> {
     let ready = |version: &str| versions.get(version).is_some_and(|workload| workload.ready);
     let begins = machine.record.is_none() && !ready(&spec.version);
     let serves = versions.keys().find(|version| begins && ready(version))?;

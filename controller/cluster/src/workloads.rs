@@ -12,7 +12,7 @@ use kube::ResourceExt;
 
 use super::labels::match_all;
 use super::{field_managers, pods};
-use machine::observation::Workload;
+use machine::observation::VersionState;
 use machine::spec::Spec;
 
 /// What the caches hold, of all namespaces or of one.
@@ -130,11 +130,11 @@ impl Workloads {
     }
 
     /// What the state machine sees of a version. Since when it is ready is not known here.
-    pub fn observe(&self, version: &str) -> Workload {
+    pub fn observe(&self, version: &str) -> VersionState {
         let groups = || self.groups(version).map(|(_, group)| group);
         let declared = groups().all(|group| group.is_some_and(|group| !group.objects.is_empty()));
         let any = !self.services.is_empty();
-        Workload {
+        VersionState {
             declared: any && declared,
             running: groups().flatten().any(VersionGroup::running),
             ready: any && groups().all(|group| group.is_some_and(|group| group.lacks().is_none())),

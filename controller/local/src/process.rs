@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::file::{Stop, VersionCommand};
 use super::probe::Probe;
 use super::store::{Store, StoreError};
-use machine::observation::Workload;
+use machine::observation::VersionState;
 use machine::time::UnixMs;
 use service::Hub;
 use service::failpoint;
@@ -220,13 +220,13 @@ impl Supervisor {
     }
 
     /// What the state machine sees.
-    pub fn workload(&self, store: &Store, version: &str, declared: bool) -> Workload {
+    pub fn workload(&self, store: &Store, version: &str, declared: bool) -> VersionState {
         let process = store.state.processes.get(version);
         let live = self.live.get(version);
         let ready_since = live
             .filter(|_| process.is_some_and(|process| process.stopping_since.is_none()))
             .and_then(|live| live.probe.as_ref()?.ready_since());
-        Workload {
+        VersionState {
             declared,
             running: process.is_some(),
             ready: ready_since.is_some(),

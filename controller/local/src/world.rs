@@ -161,7 +161,7 @@ impl World for Machine {
 }
 
 impl Machine {
-    fn versions(&self) -> BTreeMap<String, machine::observation::Workload> {
+    fn versions(&self) -> BTreeMap<String, machine::observation::VersionState> {
         let (state, versions) = (&self.store.state, &self.file.local.versions);
         let known: BTreeSet<&String> = versions.keys().chain(state.processes.keys()).collect();
         let workload = |version: &str| self.supervisor.workload(&self.store, version, versions.contains_key(version));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::action::Request;
-use crate::checks::Answers;
+use crate::checks::CheckAnswers;
 use crate::fleet::ledger::Fleet;
 use crate::reason::Problem;
 use crate::time::UnixMs;
@@ -13,7 +13,7 @@ use crate::time::UnixMs;
 /// One version's workload.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Workload {
+pub struct VersionState {
     /// It is known how to start it.
     pub declared: bool,
     /// Something of it runs, even while it is stopping.
@@ -84,7 +84,7 @@ pub struct ServiceFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// By version.
-    pub versions: BTreeMap<String, Workload>,
+    pub versions: BTreeMap<String, VersionState>,
     /// Room for the version that is wanted.
     pub headroom: Headroom,
     /// What the proxies say of the record last written.
@@ -94,7 +94,7 @@ pub struct Observation {
     /// What is wrong with the spec as it was edited last; the one before is in force.
     pub spec_error: Option<String>,
     /// The last answers to the checks that are asked now.
-    pub checks: Answers,
+    pub checks: CheckAnswers,
     /// The namespace by which proxies find out which pods they stand beside; empty where they are told.
     pub namespace: String,
     /// What is known of each service of the spec, by name.
@@ -121,7 +121,7 @@ impl Observation {
             fleet: Fleet::unknown(0),
             request: None,
             spec_error: None,
-            checks: Answers::new(),
+            checks: CheckAnswers::new(),
             namespace: String::new(),
             services: BTreeMap::new(),
             audience: None,
@@ -133,7 +133,7 @@ impl Observation {
     }
 
     /// One version's workload; nothing is known to run where it was not seen.
-    pub fn workload(&self, version: &str) -> Workload {
+    pub fn workload(&self, version: &str) -> VersionState {
         self.versions.get(version).cloned().unwrap_or_default()
     }
 }

@@ -57,10 +57,10 @@ pub struct Spec {
     pub checks: Vec<Check>,
     /// Requests that reach the new version before the flip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub preview: Option<Preview>,
+    pub preview: Option<PreviewSpec>,
     /// The flip.
     #[serde(default)]
-    pub switch: Switch,
+    pub switch: SwitchSpec,
     /// Waiting for traffic to have moved.
     #[serde(default)]
     pub settle: Settle,
@@ -204,7 +204,7 @@ pub struct Promotion {
 /// Which requests reach the new version while it is ready and waits to be let in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Preview {
+pub struct PreviewSpec {
     /// A request header.
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = text_rule(HEADER, NO_HEADER)))]
     pub header: String,
@@ -216,7 +216,7 @@ pub struct Preview {
 /// The flip.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub struct Switch {
+pub struct SwitchSpec {
     /// How it is done.
     #[schemars(extend("x-kubernetes-validations" = text_rule("self != 'Fenced'", NO_FENCE)))]
     pub mode: SwitchMode,
@@ -230,9 +230,9 @@ pub struct Switch {
     pub ack_timeout: Millis,
 }
 
-impl Default for Switch {
+impl Default for SwitchSpec {
     fn default() -> Self {
-        Switch {
+        SwitchSpec {
             mode: SwitchMode::Immediate,
             max_hold: Millis(1_000),
             on_hold_timeout: OnHoldTimeout::Open,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::action::Action;
-use crate::fleet::ledger::{Asked, Fleet, Laggard};
+use crate::fleet::ledger::{Fleet, FleetQuestion, Laggard};
 use crate::history::{Entry, Happening};
 use crate::reason::Reason;
 use crate::time::UnixMs;
@@ -272,9 +272,9 @@ impl Status {
     }
 
     /// What the proxies' reports are asked for.
-    pub fn asked(&self) -> Asked {
+    pub fn asked(&self) -> FleetQuestion {
         let switch = self.switch.as_ref().filter(|_| !self.phase.before_flip());
-        Asked {
+        FleetQuestion {
             old: switch.map(|switch| switch.from.clone()).unwrap_or_default(),
             wanted: self.target_version.clone().unwrap_or_else(|| self.active_version.clone()),
             config_epoch: switch.and_then(|switch| switch.acked_epoch).unwrap_or_else(|| self.epoch()),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use machine::checks::{Answer, Answers, Questions, Verdict, verdict};
+use machine::checks::{CheckAnswer, CheckAnswers, Questions, Verdict, verdict};
 use machine::fleet::ledger::Fleet;
 use machine::spec::Check;
 use machine::time::UnixMs;
@@ -23,7 +23,7 @@ const LIMITS: ExchangeLimits = ExchangeLimits { bytes: 1 << 20, time: Duration::
 #[derive(Debug)]
 struct FlagChecks {
     questions: Questions,
-    answers: Answers,
+    answers: CheckAnswers,
     /// When each check was asked last, by the check's name.
     asked: BTreeMap<String, UnixMs>,
 }
@@ -53,18 +53,18 @@ impl CheckRunner {
         flag: &str,
         questions: Option<Questions>,
         fleet: &Fleet,
-    ) -> Answers {
+    ) -> CheckAnswers {
         let mut flags = lock(&self.flags);
         let Some(questions) = questions else {
             flags.remove(flag);
-            return Answers::new();
+            return CheckAnswers::new();
         };
         if flags.get(flag).is_none_or(|checks| checks.questions != questions) {
-            let fresh = FlagChecks { questions, answers: Answers::new(), asked: BTreeMap::new() };
+            let fresh = FlagChecks { questions, answers: CheckAnswers::new(), asked: BTreeMap::new() };
             flags.insert(flag.to_owned(), fresh);
         }
         let Some(checks) = flags.get_mut(flag) else {
-            return Answers::new();
+            return CheckAnswers::new();
         };
         for check in &checks.questions.checks {
             if let Some(builtin) = &check.builtin {
@@ -113,9 +113,9 @@ impl CheckRunner {
 }
 
 /// Replaces the answer of a check, which is as old as its verdict.
-fn record_answer(answers: &mut Answers, now: UnixMs, check: &str, (verdict, message): (Verdict, String)) {
+fn record_answer(answers: &mut CheckAnswers, now: UnixMs, check: &str, (verdict, message): (Verdict, String)) {
     let since = answers.get(check).filter(|old| old.verdict == verdict).map_or(now, |old| old.since);
-    answers.insert(check.to_owned(), Answer { verdict, message, since });
+    answers.insert(check.to_owned(), CheckAnswer { verdict, message, since });
 }
 
 /// As in a form.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use flag::record::Record;
 use flag::report::{Report, ReportError};
-use machine::fleet::ledger::{Asked, Fleet, Ledger};
+use machine::fleet::ledger::{Fleet, FleetQuestion, Ledger};
 use machine::fleet::traffic::Traffic;
 use machine::time::UnixMs;
 
@@ -39,7 +39,7 @@ impl Default for Reports {
 
 impl Reports {
     /// What the `expected` proxies together say of a record.
-    pub fn fleet(&self, now: UnixMs, record: &Record, expected: &BTreeSet<String>, asked: &Asked) -> Fleet {
+    pub fn fleet(&self, now: UnixMs, record: &Record, expected: &BTreeSet<String>, asked: &FleetQuestion) -> Fleet {
         lock(&self.ledger).view(now.0, record, expected, asked)
     }
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use machine::checks::Answers;
+use machine::checks::CheckAnswers;
 use machine::fleet::ledger::Fleet;
 use machine::fleet::traffic::Traffic;
-use machine::observation::Workload;
+use machine::observation::VersionState;
 use machine::plan::Upcoming;
 use machine::status::Status;
 use machine::time::UnixMs;
@@ -27,10 +27,10 @@ pub struct FlagView {
     /// What the proxies together say of the flag's record.
     pub fleet: Fleet,
     /// The workload of each version, by the version's name.
-    pub versions: BTreeMap<String, Workload>,
+    pub versions: BTreeMap<String, VersionState>,
     /// The last answers to the flag's checks, by the check's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub checks: Answers,
+    pub checks: CheckAnswers,
     /// One sentence: what the flag waits for.
     pub waiting: String,
     /// What is done after that.

@@ -5,8 +5,8 @@ use machine::fleet::ledger::{Laggard, Quiet};
 use machine::fleet::traffic::Flow;
 
 use cluster::resource::{self, ResourceStatus, VersionFlag, VersionRole};
-use machine::checks::{Answers, Verdict};
-use machine::observation::Workload;
+use machine::checks::{CheckAnswers, Verdict};
+use machine::observation::VersionState;
 use machine::plan::{Upcoming, upcoming};
 use machine::spec::Percent;
 use machine::status::{Phase, Status};
@@ -223,13 +223,13 @@ fn proxies(view: &FlagView) -> ProxiesRow {
     ProxiesRow { expected: fleet.expected, acked: fleet.acked, laggards: view.status.phase.laggards(fleet) }
 }
 
-fn checks(answers: &Answers) -> Vec<Checked> {
+fn checks(answers: &CheckAnswers) -> Vec<Checked> {
     let mark = |verdict: Verdict| match verdict {
         Verdict::Passed => '✔',
         Verdict::Failed => '✘',
         Verdict::Inconclusive => '?',
     };
-    let checked = |(name, answer): (&String, &machine::checks::Answer)| Checked {
+    let checked = |(name, answer): (&String, &machine::checks::CheckAnswer)| Checked {
         name: name.clone(),
         mark: mark(answer.verdict),
         message: answer.message.clone(),
@@ -258,7 +258,7 @@ fn overlap(view: &FlagView) -> Option<u64> {
     switch.overlap_ms.or(seen.map(|seen| seen.ms))
 }
 
-fn strength(workload: &Workload) -> String {
+fn strength(workload: &VersionState) -> String {
     match &workload.exited {
         Some(how) => format!("ended ({how})"),
         None if workload.ready => "ready".to_owned(),

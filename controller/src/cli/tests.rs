@@ -18,9 +18,9 @@ use super::{PORT, image, render_istio, show};
 use cluster::domain::Domain;
 use cluster::istio::plugin::Image;
 use cluster::resource::VersionFlag;
-use machine::checks::{Answer, Verdict};
+use machine::checks::{CheckAnswer, Verdict};
 use machine::history::Happening;
-use machine::observation::Workload;
+use machine::observation::VersionState;
 use machine::plan::upcoming;
 use machine::reason::Reason;
 use machine::spec::{Provider, Spec};
@@ -65,7 +65,7 @@ fn laggards() -> Vec<Laggard> {
 
 /// What the flag service has of it, with nothing known of the requests.
 fn seen(status: Status) -> FlagView {
-    let runs = Workload { running: true, ready: true, ..Workload::default() };
+    let runs = VersionState { running: true, ready: true, ..VersionState::default() };
     let fleet = Fleet { acked: 2, laggards: laggards(), ..Fleet::unknown(4) };
     FlagView {
         name: "shop/reviews".to_owned(),
@@ -162,7 +162,7 @@ fn busy() -> (Status, FlagView) {
     };
     view.fleet.overlap = Some(Overlap { from: "v1".to_owned(), to: "v2".to_owned(), ms: 900 });
     view.fleet.answers = BTreeMap::from([("v2".to_owned(), Answers { failed: 8, by_ms: vec![0, 8_214] })]);
-    let answer = |verdict, message: &str| Answer { verdict, message: message.to_owned(), since: NOW };
+    let answer = |verdict, message: &str| CheckAnswer { verdict, message: message.to_owned(), since: NOW };
     view.checks = BTreeMap::from([
         ("errors".to_owned(), answer(Verdict::Passed, "0.0974% of 8214 answers failed, at most 1% may")),
         ("soak".to_owned(), answer(Verdict::Inconclusive, "the query gives no data")),

@@ -7,7 +7,7 @@ use super::{draft, nowhere, record};
 use crate::backoff::wait_ms;
 use crate::config::Workload;
 use crate::lease::{Claim, LEASE_MS, Lease, claim};
-use crate::merge::{Verdict, judge};
+use crate::merge::{MergeOutcome, judge};
 use crate::record::Preview;
 use crate::table::{Channel, ROUTE_STAYS_MS, Table};
 use crate::{epoch, host};
@@ -15,11 +15,11 @@ use crate::{epoch, host};
 #[test]
 fn the_higher_epoch_wins() {
     let current = record(5, "v1");
-    assert_eq!(judge(None, &current), Verdict::Adopt);
-    assert_eq!(judge(Some(&current), &record(6, "v2")), Verdict::Adopt);
-    assert_eq!(judge(Some(&current), &record(5, "v1")), Verdict::Same);
-    assert_eq!(judge(Some(&current), &record(5, "v2")), Verdict::Conflict);
-    assert_eq!(judge(Some(&current), &record(4, "v2")), Verdict::Older);
+    assert_eq!(judge(None, &current), MergeOutcome::Adopt);
+    assert_eq!(judge(Some(&current), &record(6, "v2")), MergeOutcome::Adopt);
+    assert_eq!(judge(Some(&current), &record(5, "v1")), MergeOutcome::Same);
+    assert_eq!(judge(Some(&current), &record(5, "v2")), MergeOutcome::Conflict);
+    assert_eq!(judge(Some(&current), &record(4, "v2")), MergeOutcome::Older);
 }
 
 #[test]

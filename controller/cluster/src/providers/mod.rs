@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flag::record::Record;
 use futures_util::future::LocalBoxFuture;
-use machine::observation::{ServiceFacts, Workload};
+use machine::observation::{ServiceFacts, VersionState};
 use machine::plan::RouteOrder;
 use machine::reason::Problem;
 use machine::spec::{self, Spec};
@@ -44,7 +44,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) workloads: &'a Workloads,
     /// What the state machine sees of each version.
-    pub(crate) versions: &'a BTreeMap<String, Workload>,
+    pub(crate) versions: &'a BTreeMap<String, VersionState>,
     /// Why its routes could not be written last.
     pub(crate) unwritten: Option<&'a str>,
 }

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use machine::action::Request;
 use machine::checks::Questions;
 use machine::fleet::ledger::Fleet;
-use machine::observation::{Headroom, Keeper, Observation, Workload};
+use machine::observation::{Headroom, Keeper, Observation, VersionState};
 use machine::reason::{Problem, Reason};
 use machine::spec::Spec;
 use machine::status::Phase;
@@ -81,7 +81,7 @@ impl Reconciler {
     }
 
     /// The flag as its provider looks at it.
-    pub(super) fn subject<'a>(&'a self, look: &'a Look, versions: &'a BTreeMap<String, Workload>) -> Subject<'a> {
+    pub(super) fn subject<'a>(&'a self, look: &'a Look, versions: &'a BTreeMap<String, VersionState>) -> Subject<'a> {
         Subject {
             now: look.now,
             name: &self.name,
@@ -130,7 +130,7 @@ impl Reconciler {
             .or_else(|| self.refused.clone())
     }
 
-    fn versions(&mut self, look: &Look) -> BTreeMap<String, Workload> {
+    fn versions(&mut self, look: &Look) -> BTreeMap<String, VersionState> {
         let mut versions = BTreeMap::new();
         for version in look.workloads.versions() {
             let mut workload = look.workloads.observe(version);

@@ -6,9 +6,9 @@ use cluster::resource::{ResourceStatus, VersionRole};
 use cluster::status::{StatusInputs, cannot_begin, condition_types, derive, unsupported};
 use cluster::workloads::Workloads;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use machine::checks::Answers;
+use machine::checks::CheckAnswers;
 use machine::fleet::ledger::Fleet;
-use machine::observation::{Observation, Workload};
+use machine::observation::{Observation, VersionState};
 use machine::reason::Problem;
 use machine::record::Draft;
 use machine::spec::Spec;
@@ -41,7 +41,7 @@ struct World {
     workloads: Workloads,
     problem: Option<Problem>,
     routes: Option<Problem>,
-    checks: Answers,
+    checks: CheckAnswers,
     before: Option<ResourceStatus>,
 }
 
@@ -61,7 +61,7 @@ fn world(machine: &str) -> World {
     }
     let fleet = Fleet { acked: 2, ..Fleet::unknown(2) };
     let workloads = Workloads::find("shop", &spec, &cluster.objects);
-    World { spec, machine, fleet, workloads, problem: None, routes: None, checks: Answers::new(), before: None }
+    World { spec, machine, fleet, workloads, problem: None, routes: None, checks: CheckAnswers::new(), before: None }
 }
 
 impl World {
@@ -206,7 +206,7 @@ fn what_is_not_built_is_said() {
 #[case::it_has_begun(&["v2"], true, false)]
 fn a_flag_begins_with_what_serves(#[case] ready: &[&str], #[case] begun: bool, #[case] refused: bool) {
     let machine = if begun { world(STABLE).machine } else { Status::new("u", "shop/reviews", UnixMs(0)) };
-    let workload = |version: &&str| ((*version).to_owned(), Workload { ready: true, ..Workload::default() });
+    let workload = |version: &&str| ((*version).to_owned(), VersionState { ready: true, ..VersionState::default() });
     let spec = Spec { version: "v1".to_owned(), ..spec("") };
     let message = cannot_begin(&spec, &machine, &ready.iter().map(workload).collect()).map(|problem| problem.message);
     let why = "v1 is not ready, and v2 serves: a VersionFlag begins with what serves, so set spec.version to v2 first";

@@ -25,7 +25,7 @@ pub enum Verdict {
 /// One check's last verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer {
+pub struct CheckAnswer {
     /// What it was.
     pub verdict: Verdict,
     /// The numbers behind it, or why there are none.
@@ -35,7 +35,7 @@ pub struct Answer {
 }
 
 /// The last verdicts by the names of the checks.
-pub type Answers = BTreeMap<String, Answer>;
+pub type CheckAnswers = BTreeMap<String, CheckAnswer>;
 
 /// What is asked now.
 #[derive(Debug, Clone, PartialEq, Eq)]

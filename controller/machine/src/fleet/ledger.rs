@@ -50,7 +50,7 @@ pub enum Quiet {
 
 /// What is asked of the reports besides the acks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Asked {
+pub struct FleetQuestion {
     /// The version that has to get quiet.
     pub old: String,
     /// The version that routes have to resolve.
@@ -210,7 +210,7 @@ impl Ledger {
     }
 
     /// What the expected proxies say of `record`.
-    pub fn view(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, asked: &Asked) -> Fleet {
+    pub fn view(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, asked: &FleetQuestion) -> Fleet {
         let mut fleet = Fleet::unknown(expected.len());
         for state in self.proxies.values().filter_map(|proxy| proxy.report.flags.get(&record.uid)) {
             fleet.highest_epoch = fleet.highest_epoch.max(state.epoch);

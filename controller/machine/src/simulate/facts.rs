@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::checks::{Answer, Answers, Questions, Verdict};
+use crate::checks::{CheckAnswer, CheckAnswers, Questions, Verdict};
 use crate::duration::Millis;
-use crate::observation::{Destination, ServiceFacts, Workload};
+use crate::observation::{Destination, ServiceFacts, VersionState};
 use crate::plan::{RouteOrder, WARM_UP};
 use crate::reason::{Problem, Reason};
 use crate::spec::{Management, Service, Spec, When};
@@ -47,10 +47,10 @@ impl Version {
         Version::new(State::Stopped, UnixMs(0))
     }
 
-    fn workload(&self) -> Workload {
+    fn workload(&self) -> VersionState {
         let there = self.state != State::Gone;
         let exited = if let State::Exited(how) = &self.state { Some(how.clone()) } else { None };
-        Workload {
+        VersionState {
             declared: there,
             running: there && self.state != State::Stopped,
             ready: self.state == State::Ready,
@@ -77,7 +77,7 @@ impl Versions {
     }
 
     /// What is seen of those that were named, and of `others`.
-    pub(super) fn workloads(&self, others: impl Iterator<Item = String>) -> BTreeMap<String, Workload> {
+    pub(super) fn workloads(&self, others: impl Iterator<Item = String>) -> BTreeMap<String, VersionState> {
         let others = others.map(|name| (name, Version::unnamed().workload()));
         others.chain(self.0.iter().map(|(name, version)| (name.clone(), version.workload()))).collect()
     }
@@ -145,10 +145,10 @@ impl Checks {
     }
 
     /// The answers to what is asked now. Without a word of the script, a check passes after so long.
-    pub(super) fn answers(&mut self, now: UnixMs, spec: &Spec, status: &Status, takes: Option<Millis>) -> Answers {
+    pub(super) fn answers(&mut self, now: UnixMs, spec: &Spec, status: &Status, takes: Option<Millis>) -> CheckAnswers {
         let Some(questions) = Questions::of(spec, status) else {
             self.asked = None;
-            return Answers::new();
+            return CheckAnswers::new();
         };
         let same = self.asked.filter(|(when, epoch, _)| (*when, *epoch) == (questions.when, questions.epoch));
         let begun = same.map_or(now, |(.., begun)| begun);
@@ -156,9 +156,9 @@ impl Checks {
         let passes = takes.map(|takes| begun.plus(takes)).filter(|at| *at <= now);
         let answer = |name: &String| match self.scripted.get(name) {
             Some((verdict, message, since)) => {
-                Some(Answer { verdict: *verdict, message: message.clone(), since: begun.max(*since) })
+                Some(CheckAnswer { verdict: *verdict, message: message.clone(), since: begun.max(*since) })
             }
-            None => passes.map(|since| Answer { verdict: Verdict::Passed, message: "passed".to_owned(), since }),
+            None => passes.map(|since| CheckAnswer { verdict: Verdict::Passed, message: "passed".to_owned(), since }),
         };
         let named = questions.checks.iter().map(|check| &check.name);
         named.filter_map(|name| Some((name.clone(), answer(name)?))).collect()

@@ -7,7 +7,7 @@ use flag::count::Totals;
 use flag::instance::{FlagState, Instance, combine};
 use flag::record::Record;
 use flag::report::Report;
-use machine::fleet::ledger::{Asked, Fleet, Ledger, Quiet};
+use machine::fleet::ledger::{Fleet, FleetQuestion, Ledger, Quiet};
 
 fn state(record: &Record, started: u64, finished: u64) -> FlagState {
     FlagState {
@@ -56,7 +56,7 @@ impl Story {
 
     fn view(&self) -> Fleet {
         let expected = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
-        let asked = Asked { old: self.old.clone(), wanted: "v2".to_owned(), config_epoch: 9 };
+        let asked = FleetQuestion { old: self.old.clone(), wanted: "v2".to_owned(), config_epoch: 9 };
         self.ledger.view(self.now_ms, &self.record, &expected, &asked)
     }
 

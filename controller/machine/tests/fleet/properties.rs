@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use flag::instance::FlagState;
 use flag::report::Report;
-use machine::fleet::ledger::{Asked, Ledger, Quiet};
+use machine::fleet::ledger::{FleetQuestion, Ledger, Quiet};
 use proptest::prelude::*;
 
 use super::record;
@@ -40,7 +40,7 @@ proptest! {
             };
             ledger.accept(now_ms, report).expect("believed");
             latest[usize::from(proxy)] = Some((now_ms, kind, open, behind));
-            let asked = Asked { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: target.epoch };
+            let asked = FleetQuestion { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: target.epoch };
             let fleet = ledger.view(now_ms, &target, &expected, &asked);
             prop_assert_eq!(fleet.acked + fleet.laggards.len(), fleet.expected);
             let all_known = latest.iter().all(|seen| seen.is_some_and(|(at, kind, _, _)| kind != 0 && now_ms - at <= 3_000));

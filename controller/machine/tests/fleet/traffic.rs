@@ -49,7 +49,7 @@ impl Story {
     }
 
     fn overlap(&self) -> Option<u64> {
-        let asked = machine::fleet::ledger::Asked::default();
+        let asked = machine::fleet::ledger::FleetQuestion::default();
         let overlap = self.ledger.view(0, &super::record(9, "v2"), &BTreeSet::new(), &asked).overlap;
         overlap.map(|Overlap { from, to, ms }| {
             assert_eq!((from.as_str(), to.as_str()), ("v1", "v2"));

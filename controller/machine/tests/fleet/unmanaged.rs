@@ -8,7 +8,7 @@ use flag::instance::FlagState;
 use flag::limits;
 use flag::report::Report;
 use flag::table::{Channel, Table};
-use machine::fleet::ledger::{Asked, Ledger};
+use machine::fleet::ledger::{FleetQuestion, Ledger};
 use machine::fleet::unmanaged::UnmanagedCaller;
 
 /// A report of the proxy in front of v1, where these have arrived.
@@ -33,7 +33,7 @@ fn report(boot: &str, seq: u64, strangers: &[(&str, u64)]) -> Report {
 
 /// Who is spoken of, and how often they come.
 fn seen(ledger: &Ledger, now_ms: u64, old: &str) -> Vec<(String, u64)> {
-    let asked = Asked { old: old.to_owned(), ..Asked::default() };
+    let asked = FleetQuestion { old: old.to_owned(), ..FleetQuestion::default() };
     let fleet = ledger.view(now_ms, &record(9, "v2"), &BTreeSet::from(["v1-a".to_owned()]), &asked);
     fleet.unmanaged.into_iter().map(|UnmanagedCaller { from, per_second, .. }| (from, per_second)).collect()
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 
 use machine::action::{Action, Request};
-use machine::checks::{Answer, Verdict};
+use machine::checks::{CheckAnswer, Verdict};
 use machine::fleet::ledger::{Laggard, Quiet};
 use machine::fleet::unmanaged::UnmanagedCaller;
-use machine::observation::{Destination, Headroom, Keeper, Observation, Workload};
+use machine::observation::{Destination, Headroom, Keeper, Observation, VersionState};
 use machine::plan::{Effect, Pass, Plan, plan};
 use machine::reason::{Problem, Reason};
 use machine::record::Draft;
@@ -63,9 +63,9 @@ pub(crate) fn seen() -> Seen {
 }
 
 /// A workload that has been ready since then.
-pub(crate) fn ready(since: u64) -> Workload {
+pub(crate) fn ready(since: u64) -> VersionState {
     let ready_since = Some(UnixMs(since));
-    Workload { declared: true, running: true, ready: true, ready_since, exited: None, exists: false }
+    VersionState { declared: true, running: true, ready: true, ready_since, exited: None, exists: false }
 }
 
 /// What is seen in a pass, to be changed word by word.
@@ -86,7 +86,7 @@ impl Seen {
         self
     }
 
-    fn workload(self, version: &str, change: impl FnOnce(&mut Workload)) -> Seen {
+    fn workload(self, version: &str, change: impl FnOnce(&mut VersionState)) -> Seen {
         self.with(|seen| change(seen.versions.entry(version.to_owned()).or_default()))
     }
 
@@ -148,12 +148,12 @@ impl Seen {
 
     /// A version is declared and does not run.
     pub(crate) fn not_running(self, version: &str) -> Seen {
-        self.workload(version, |one| *one = Workload { declared: true, ..Workload::default() })
+        self.workload(version, |one| *one = VersionState { declared: true, ..VersionState::default() })
     }
 
     /// A version does not run, and nobody knows how to start it.
     pub(crate) fn undeclared(self, version: &str) -> Seen {
-        self.workload(version, |one| *one = Workload::default())
+        self.workload(version, |one| *one = VersionState::default())
     }
 
     /// A version ended by itself.
@@ -213,7 +213,7 @@ impl Seen {
 
     /// The check `a` has had this verdict since then.
     pub(crate) fn checked(self, verdict: Verdict, since: u64) -> Seen {
-        let answer = Answer { verdict, message: "because".to_owned(), since: UnixMs(since) };
+        let answer = CheckAnswer { verdict, message: "because".to_owned(), since: UnixMs(since) };
         self.with(|seen| {
             seen.checks.insert("a".to_owned(), answer);
         })

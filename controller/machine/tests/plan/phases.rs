@@ -3,7 +3,7 @@
 use machine::action::Action;
 use machine::fleet::ledger::{Fleet, Laggard};
 use machine::history::Happening;
-use machine::observation::{Headroom, Workload};
+use machine::observation::{Headroom, VersionState};
 use machine::plan::Effect;
 use machine::reason::{Problem, Reason};
 use machine::status::{Phase, Status};
@@ -244,7 +244,7 @@ fn an_edit_that_is_not_valid_is_said_and_stops_nothing() {
 
 #[test]
 fn a_version_that_was_not_seen_does_not_run() {
-    assert_eq!(seen().0.workload("v9"), Workload::default());
+    assert_eq!(seen().0.workload("v9"), VersionState::default());
 }
 
 /// What a flag that settles is blocked by.

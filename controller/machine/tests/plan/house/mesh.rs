@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flag::route;
-use machine::observation::{Destination, ServiceFacts, Workload};
+use machine::observation::{Destination, ServiceFacts, VersionState};
 use machine::plan::{RouteOrder, WARM_UP};
 use machine::reason::{Problem, Reason};
 use machine::spec::Spec;
@@ -58,7 +58,11 @@ impl Mesh {
         }
     }
 
-    pub(crate) fn look(&mut self, now: u64, versions: &BTreeMap<String, Workload>) -> BTreeMap<String, ServiceFacts> {
+    pub(crate) fn look(
+        &mut self,
+        now: u64,
+        versions: &BTreeMap<String, VersionState>,
+    ) -> BTreeMap<String, ServiceFacts> {
         let facts = |(name, service): (&String, &mut Service)| (name.clone(), service.look(name, now, versions));
         self.services.iter_mut().map(facts).collect()
     }
@@ -130,7 +134,7 @@ impl Mesh {
 }
 
 impl Service {
-    fn look(&mut self, name: &str, now: u64, versions: &BTreeMap<String, Workload>) -> ServiceFacts {
+    fn look(&mut self, name: &str, now: u64, versions: &BTreeMap<String, VersionState>) -> ServiceFacts {
         let there: BTreeSet<&String> =
             self.subsets.iter().filter(|(_, at)| **at <= now).map(|(version, _)| version).collect();
         self.seen.retain(|version, _| there.contains(version));

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::FutureExt;
 use machine::action::{Action, Request};
-use machine::checks::{Answer, Answers, Questions, Verdict};
+use machine::checks::{CheckAnswer, CheckAnswers, Questions, Verdict};
 use machine::fleet::ledger::Quiet;
-use machine::observation::{Headroom, Keeper, Observation, Workload};
+use machine::observation::{Headroom, Keeper, Observation, VersionState};
 use machine::plan::Effect;
 use machine::publication::Publication;
 use machine::reason::{Problem, Reason};
@@ -217,7 +217,7 @@ impl House {
         self.running.get(version).is_some_and(|since| self.now >= since + STARTS_IN_MS)
     }
 
-    fn workload(&mut self, version: &str) -> Workload {
+    fn workload(&mut self, version: &str) -> VersionState {
         let (now, ready) = (self.now, self.is_ready(version));
         if ready {
             self.died.remove(version);
@@ -226,7 +226,7 @@ impl House {
             self.ready_since.remove(version);
         }
         let exists = !self.deleted.contains(version);
-        Workload {
+        VersionState {
             declared: exists,
             running: self.running.contains_key(version),
             ready,
@@ -236,10 +236,10 @@ impl House {
         }
     }
 
-    fn answers(&self) -> Answers {
+    fn answers(&self) -> CheckAnswers {
         let (verdict, since) = self.verdict;
         let asked = Questions::of(&self.spec, &self.memory).is_some();
-        let answer = asked.then(|| Answer { verdict, message: String::new(), since: UnixMs(since) });
+        let answer = asked.then(|| CheckAnswer { verdict, message: String::new(), since: UnixMs(since) });
         answer.map(|answer| ("a".to_owned(), answer)).into_iter().collect()
     }
 
