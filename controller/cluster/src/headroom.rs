@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, ResourceQuota, T
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::pods;
-use super::workloads::{Objects, Scale};
+use super::scaled_object::Scale;
+use super::workloads::Objects;
 use machine::observation::Headroom;
 use machine::quantity::{parse, show};
 

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | [`resource`] | the custom resource, and its status as people read it | none |
 //! | [`reading`] | a flag as it was read, or why it cannot be | none |
-//! | [`workloads`], [`pods`] | which workloads belong to which version, and how strong they are | none |
+//! | [`workloads`], [`scaled_object`], [`pods`] | which workloads belong to which version, and how strong they are | none |
 //! | [`mod@status`], `conditions` | the status of the resource, from what is remembered and seen | none |
 //! | [`field_managers`] | who else writes the number of pods | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
@@ -49,6 +49,7 @@ pub mod prune;
 pub mod reading;
 mod reconciler;
 pub mod resource;
+pub mod scaled_object;
 pub mod service_facts;
 mod stalled;
 pub mod status;

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use flag::record::check_version;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec, ResourceQuota, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 
 use super::labels::match_all;
+use super::scaled_object::{Scale, ScaledObject};
 use super::{field_managers, pods};
-use machine::observation::VersionState;
+use machine::observation::{Strength, VersionState};
 use machine::spec::Spec;
 
 /// What the caches hold, of all namespaces or of one.
@@ -34,24 +34,6 @@ pub struct Objects {
     pub autoscalers: Vec<Arc<HorizontalPodAutoscaler>>,
     /// Nodes, if the pods are those of all namespaces; otherwise nobody can tell what is free.
     pub nodes: Option<Vec<Arc<Node>>>,
-}
-
-/// Something with replicas.
-#[derive(Debug, Clone)]
-pub enum ScaledObject {
-    /// A Deployment.
-    Deployment(Arc<Deployment>),
-    /// A StatefulSet.
-    StatefulSet(Arc<StatefulSet>),
-}
-
-/// A change of the number of replicas.
-#[derive(Debug, Clone)]
-pub struct Scale {
-    /// Of what, as it was seen: the change is only right while that is so.
-    pub object: ScaledObject,
-    /// To how many.
-    pub replicas: i32,
 }
 
 /// One version of one service.
@@ -141,7 +123,25 @@ impl Workloads {
             ready_since: None,
             exited: groups().flatten().find_map(VersionGroup::exited),
             exists: groups().flatten().any(|group| !group.objects.is_empty()),
+            stopped: groups().flatten().any(|group| !group.objects.is_empty())
+                && groups().flatten().all(VersionGroup::is_stopped),
+            ending: groups().flatten().filter(|group| group.is_stopped()).flat_map(VersionGroup::live).collect(),
+            strength: self.groups(version).map(|(service, group)| (service.to_owned(), strength(group))).collect(),
+            autoscalers: self.autoscalers_of(version).into_iter().map(str::to_owned).collect(),
+            kept_at: self.kept_at(version),
         }
+    }
+
+    /// The epoch at which every workload of a version was marked to be kept.
+    fn kept_at(&self, version: &str) -> Option<u64> {
+        let marks: Option<Vec<u64>> = self.objects(version).into_iter().map(ScaledObject::kept_at).collect();
+        let marks = marks?;
+        marks.first().copied().filter(|first| marks.iter().all(|mark| mark == first))
+    }
+
+    /// Who else scales workloads of a version.
+    fn autoscalers_of(&self, version: &str) -> BTreeSet<&str> {
+        self.objects(version).into_iter().filter_map(|object| self.autoscaler(object)).collect()
     }
 
     /// Why a version does not serve at full strength, in words.
@@ -208,6 +208,16 @@ impl VersionGroup {
         self.objects.iter().map(ScaledObject::replicas).sum()
     }
 
+    /// Whether nothing of it is meant to run.
+    fn is_stopped(&self) -> bool {
+        self.objects.iter().all(|object| object.replicas() == 0 || object.is_ending())
+    }
+
+    /// The names of its pods that have not ended.
+    fn live(&self) -> impl Iterator<Item = String> {
+        self.pods.iter().filter(|pod| !pods::ended(pod)).map(|pod| format!("pod {}", pod.name_any()))
+    }
+
     /// Why it does not serve at full strength.
     fn lacks(&self) -> Option<String> {
         let replicas = self.replicas();
@@ -229,6 +239,15 @@ impl VersionGroup {
         let (pod, why) = live.iter().find_map(|pod| pods::failure(pod).map(|why| (pod, why)))?;
         Some(format!("0 of {} pods are available: {why} ({})", live.len(), pod.name_any()))
     }
+}
+
+/// How strong a group is; none has no pods.
+fn strength(group: Option<&VersionGroup>) -> Strength {
+    let count = |pods: usize| u32::try_from(pods).unwrap_or(u32::MAX);
+    group.map_or_else(Strength::default, |group| Strength {
+        asked: u32::try_from(group.replicas()).unwrap_or(0),
+        serving: count(group.endpoints),
+    })
 }
 
 impl Objects {
@@ -294,103 +313,4 @@ fn ready_pods<'a>(namespace: &str, service: &str, slices: &'a [Arc<EndpointSlice
     let ready = endpoints.filter(|one| one.conditions.as_ref().and_then(|is| is.ready).unwrap_or(true));
     let targets = ready.filter_map(|one| one.target_ref.as_ref());
     targets.filter(|target| target.kind.as_deref() == Some("Pod")).filter_map(|target| target.name.as_deref()).collect()
-}
-
-impl std::fmt::Display for ScaledObject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.kind(), self.metadata().name.as_deref().unwrap_or_default())
-    }
-}
-
-impl ScaledObject {
-    /// `Deployment` or `StatefulSet`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            ScaledObject::Deployment(_) => "Deployment",
-            ScaledObject::StatefulSet(_) => "StatefulSet",
-        }
-    }
-
-    /// Its metadata.
-    pub fn metadata(&self) -> &kube::core::ObjectMeta {
-        match self {
-            ScaledObject::Deployment(one) => &one.metadata,
-            ScaledObject::StatefulSet(one) => &one.metadata,
-        }
-    }
-
-    /// How many pods it is asked to have.
-    pub fn replicas(&self) -> i32 {
-        let asked = match self {
-            ScaledObject::Deployment(one) => one.spec.as_ref().and_then(|spec| spec.replicas),
-            ScaledObject::StatefulSet(one) => one.spec.as_ref().and_then(|spec| spec.replicas),
-        };
-        asked.unwrap_or(1)
-    }
-
-    /// What its pods are made from.
-    pub fn template(&self) -> Option<&PodTemplateSpec> {
-        match self {
-            ScaledObject::Deployment(one) => one.spec.as_ref().map(|spec| &spec.template),
-            ScaledObject::StatefulSet(one) => one.spec.as_ref().map(|spec| &spec.template),
-        }
-    }
-
-    fn labels(&self) -> Option<&BTreeMap<String, String>> {
-        self.template()?.metadata.as_ref()?.labels.as_ref()
-    }
-
-    fn selected(&self, selector: &BTreeMap<String, String>) -> bool {
-        self.labels().is_some_and(|labels| match_all(labels, selector))
-    }
-
-    fn version(&self, label: &str) -> Result<String, String> {
-        let version = self.labels().and_then(|labels| labels.get(label));
-        let missing = || format!("its pod template has no label {label}, so that it belongs to no version");
-        let version = version.ok_or_else(missing)?;
-        check_version("its version", version).map_err(|error| error.to_string())?;
-        Ok(version.clone())
-    }
-
-    /// Whether its deletion was asked for.
-    pub fn is_ending(&self) -> bool {
-        self.metadata().deletion_timestamp.is_some()
-    }
-
-    /// Pods that it has made, of any generation.
-    fn created(&self) -> i32 {
-        match self {
-            ScaledObject::Deployment(one) => one.status.as_ref().and_then(|status| status.replicas).unwrap_or(0),
-            ScaledObject::StatefulSet(one) => one.status.as_ref().map_or(0, |status| status.replicas),
-        }
-    }
-
-    /// Why it is not at full strength.
-    fn lacks(&self) -> Option<String> {
-        let replicas = self.replicas();
-        let (observed, updated, available, kept_back) = match self {
-            ScaledObject::Deployment(one) => {
-                let status = one.status.clone().unwrap_or_default();
-                (status.observed_generation, status.updated_replicas, status.available_replicas, 0)
-            }
-            ScaledObject::StatefulSet(one) => {
-                let status = one.status.clone().unwrap_or_default();
-                let strategy = one.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
-                let partition = strategy.and_then(|one| one.rolling_update.as_ref()?.partition).unwrap_or(0);
-                (status.observed_generation, status.updated_replicas, status.available_replicas, partition)
-            }
-        };
-        let (updated, available) = (updated.unwrap_or(0), available.unwrap_or(0));
-        if self.is_ending() {
-            Some("is being deleted".to_owned())
-        } else if observed < self.metadata().generation {
-            Some("was changed, and its controller has not seen that yet".to_owned())
-        } else if updated < replicas.saturating_sub(kept_back) {
-            Some(format!("has {updated} of {replicas} pods of its current template"))
-        } else if available < replicas {
-            Some(format!("has {available} of {replicas} pods available"))
-        } else {
-            None
-        }
-    }
 }

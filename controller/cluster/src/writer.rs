@@ -14,7 +14,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::resource::{ResourceStatus, VersionFlag};
-use super::workloads::{Scale, ScaledObject};
+use super::scaled_object::{Scale, ScaledObject};
 
 /// Writes to the cluster, in the name of this controller.
 #[derive(Clone)]

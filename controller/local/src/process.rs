@@ -232,7 +232,8 @@ impl Supervisor {
             ready: ready_since.is_some(),
             ready_since: ready_since.map(UnixMs),
             exited: live.and_then(|live| live.exited.clone()).filter(|_| ready_since.is_none()),
-            exists: false,
+            stopped: process.is_some_and(|process| process.stopping_since.is_some()),
+            ..VersionState::default()
         }
     }
 }

@@ -45,6 +45,10 @@ pub enum Happening {
     WithoutProof,
     /// Traffic has moved.
     Settled,
+    /// What was shown did not hold without a break: it has to be shown anew.
+    Unsettled,
+    /// The new version was lost while the switch waited, before the flip.
+    TargetLost,
     /// The old version stays, as the spec asks.
     Retained,
     /// The old version is stopped or deleted.
@@ -63,7 +67,15 @@ impl Happening {
 
     /// Whether people should have a look.
     pub fn is_warning(self) -> bool {
-        matches!(self, Happening::RolledBack | Happening::WithoutProof | Happening::WithoutAcks | Happening::GivenUp)
+        matches!(
+            self,
+            Happening::RolledBack
+                | Happening::WithoutProof
+                | Happening::WithoutAcks
+                | Happening::GivenUp
+                | Happening::Unsettled
+                | Happening::TargetLost
+        )
     }
 }
 

@@ -29,6 +29,44 @@ pub struct VersionState {
     /// Something of it is there that can be deleted, whether it runs or not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exists: bool,
+    /// It is meant not to run: what of it still does is ending.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+    /// What of it still runs although it is meant not to, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ending: Vec<String>,
+    /// How strong it is in each service, where that is told apart.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub strength: BTreeMap<String, Strength>,
+    /// Who else says how many pods it has, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub autoscalers: Vec<String>,
+    /// The epoch at which everything of it was marked to be kept; absent: something of it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_at: Option<u64>,
+}
+
+/// How strong one version is in one service, in pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Strength {
+    /// How many it is asked to have.
+    pub asked: u32,
+    /// How many serve.
+    pub serving: u32,
+}
+
+impl VersionState {
+    /// Whether somebody serves in every service, at full strength or not.
+    pub fn serves(&self) -> bool {
+        let everywhere = !self.strength.is_empty() && self.strength.values().all(|one| one.serving > 0);
+        self.ready || (everywhere && !self.stopped)
+    }
+
+    /// Whether somebody serves in this service, at full strength or not.
+    pub fn serves_in(&self, service: &str) -> bool {
+        self.ready || self.strength.get(service).is_some_and(|one| one.serving > 0)
+    }
 }
 
 /// Whether there is room for one version more.

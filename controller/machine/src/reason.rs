@@ -79,6 +79,8 @@ reasons! {
             "It stays up; before the flip `abort`, after it `rollback`.";
         TargetNotReady: "The new version has not become ready in time, or is not ready any more.",
             "It gets ready; before the flip `abort`, after it `rollback`.";
+        TargetWeak: "The new version has fewer pods than the active one, which has what the traffic of now needs.",
+            "It gets as many, or `coexistence.replicas` is set to AsDeclared; where an autoscaler keeps it small, its lower bound.";
         AwaitingPromotion: "The new version is ready and waits for a person, by `promotion.mode: Manual`.",
             "`promote`, or `abort`.";
         CheckFailed: "A check of the spec failed, and its `onFail` is Pause.",
@@ -210,6 +212,22 @@ impl Reason {
     /// Whether it passes by itself in a moment, so that it is waited for and blocks nobody.
     pub fn passes(self) -> bool {
         matches!(self, Reason::RoutesPending | Reason::RoutesWarming)
+    }
+
+    /// Whether nothing may be flipped, scaled or removed while it lasts, but to go back: what the flag acts on may be
+    /// somebody else's, or is not what the spec takes it for.
+    pub fn holds(self) -> bool {
+        matches!(
+            self,
+            Reason::ServiceTaken
+                | Reason::HostTaken
+                | Reason::HeaderTaken
+                | Reason::TooWide
+                | Reason::NotSupported
+                | Reason::Workloads
+                | Reason::NewerController
+                | Reason::UnreadableSpec
+        )
     }
 
     /// Whether the flag is well and waits for a person.

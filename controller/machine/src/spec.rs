@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod check;
 mod choice;
+mod target_failure;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +16,10 @@ use crate::schema::text_rule;
 pub use attach::Attachment;
 pub use check::{Builtin, Check, Percent, Prometheus, Webhook, number};
 pub use choice::{
-    CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTargetFailure, OnTimeout, PromotionMode,
-    Provider, Replicas, SwitchMode, When,
+    CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTimeout, PromotionMode, Provider, Replicas,
+    SwitchMode, TargetFailureAction, When,
 };
+pub use target_failure::OnTargetFailure;
 
 /// The spec. Everything but `version` and `services` has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -70,7 +72,7 @@ pub struct Spec {
     /// How requests are marked.
     #[serde(default)]
     pub routing: Routing,
-    /// What to do when the new version dies after the flip.
+    /// What to do when the new version fails after the flip.
     #[serde(default)]
     pub on_target_failure: OnTargetFailure,
 }

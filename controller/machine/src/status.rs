@@ -167,6 +167,12 @@ pub struct Switch {
     /// Until when `from` stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain_until: Option<UnixMs>,
+    /// The switch settled without the whole proof, as the spec asks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waived: bool,
+    /// After the flip: since when `to` has not been ready, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_lost_at: Option<UnixMs>,
     /// The decision to remove `from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal_intent_at: Option<UnixMs>,
@@ -236,6 +242,9 @@ pub struct Status {
     /// Versions of earlier switches that still have to be removed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leftovers: BTreeSet<String>,
+    /// Versions that were stopped on a whole proof, and of which something still runs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ending: BTreeSet<String>,
     /// The last request that was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_request: Option<LastRequest>,
@@ -261,6 +270,7 @@ impl Status {
             suspended: false,
             switch: None,
             leftovers: BTreeSet::new(),
+            ending: BTreeSet::new(),
             last_request: None,
             history: vec![],
         }

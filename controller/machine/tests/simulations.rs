@@ -44,6 +44,16 @@ fn every_script_has_its_output() {
     assert!(changed.is_empty(), "make them again with UPDATE_GOLDENS=1 and read the changes:\n{}", changed.join("\n"));
 }
 
+/// Both happen: the first write is refused, and the second is the last.
+#[test]
+fn a_conflict_and_a_crash_can_come_together() {
+    let spec = "spec: {version: v1, services: [{name: reviews}], routing: {provider: External}}";
+    let both = "{conflict: on the next write, crash: on the next write, spec: {version: v2}, pass: 1s}";
+    let told = play(&format!("{{{spec}, steps: [{{see: {{v1: ready}}, pass: 1s}}, {both}]}}")).unwrap();
+    let at = |word: &str| told.find(word).unwrap_or_else(|| panic!("no {word}: {told}"));
+    assert!(at("conflict   somebody else") < at("begins again"), "{told}");
+}
+
 fn error_of(steps: &str) -> String {
     play(&format!("{{spec: {{version: v1, services: [{{name: reviews}}]}}, steps: {steps}}}")).unwrap_err()
 }
@@ -61,6 +71,17 @@ fn error_of(steps: &str) -> String {
 #[case::laggard(
     "[{see: {proxies: [edge]}}, {see: {laggards: [cart]}}]",
     "step 2: see.laggards: cart is none of the proxies: edge"
+)]
+#[case::the_same_proxy_twice("[{see: {proxies: [edge, cart, edge]}}]", "see.proxies has edge twice")]
+#[case::no_version("[{see: {'v 1 !': ready}}]", "step 1: see \"v 1 !\" is not a valid name")]
+#[case::an_empty_version("[{see: {'': ready}}]", "step 1: see \"\" is not a valid name")]
+#[case::two_verdicts(
+    "[{see: {checks: {errors: {failed: a, passed: b}}}}]",
+    "see.checks.errors is {failed: a, passed: b}: "
+)]
+#[case::more_than_short(
+    "[{see: {headroom: {short: a, long: b}}}]",
+    "see.headroom is {long: b, short: a}: write fits, "
 )]
 #[case::acked("[{see: {acked: 3}}]", "see.acked is 3: write all, none, or a number up to 2")]
 #[case::old("[{see: {old: loud}}]", "see.old is loud: write quiet, unknown, or busy")]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use machine::fleet::traffic::Traffic;
-use machine::plan::{Plan, upcoming};
+use machine::plan::{Effect, Plan, upcoming};
 use machine::status::Status;
 use service::FlagView;
 use service::audit::new_entries;
@@ -37,6 +37,10 @@ impl Reconciler {
     /// everybody's, otherwise those of the proxies that have not acked.
     pub(super) fn show(&mut self, seen: &Seen, plan: &Plan, context: &Context<'_>) {
         let observation = &seen.observation;
+        // What was refused is not asked for any more.
+        if !plan.effects.iter().any(|effect| matches!(effect, Effect::Route(_))) {
+            self.unwritten = None;
+        }
         let laggards = || observation.fleet.laggards.iter().map(|laggard| laggard.proxy.clone()).collect();
         self.awaited = if self.status.phase.awaits_reports() { seen.expected.clone() } else { laggards() };
         context.hub.show_flag(FlagView {

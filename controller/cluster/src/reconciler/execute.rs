@@ -1,7 +1,6 @@
 //! What one VersionFlag does: every effect of a plan, as it comes. I/O: through the writer, the mesh and the flag
 //! service.
 
-use crate::names::KEPT_AT;
 use kube::ResourceExt;
 use machine::plan::Effect;
 use machine::reason::{Problem, Reason};
@@ -12,7 +11,7 @@ use super::observe::Seen;
 use super::{Hash, Reconciler};
 use crate::context::{Context, TurnError};
 use crate::providers::provider;
-use crate::workloads::ScaledObject;
+use crate::scaled_object::ScaledObject;
 use crate::writer::refusal;
 
 impl Reconciler {
@@ -65,11 +64,8 @@ impl Reconciler {
     }
 
     async fn protect(&self, seen: &Seen, version: &str, epoch: u64, context: &Context<'_>) -> Result<(), TurnError> {
-        let marked = |object: &&&ScaledObject| {
-            let annotations = object.metadata().annotations.as_ref();
-            annotations.and_then(|all| all.get(KEPT_AT)).is_some_and(|at| *at == epoch.to_string())
-        };
-        for object in seen.look.workloads.objects(version).iter().filter(|object| !marked(object)) {
+        let unmarked = |object: &&&ScaledObject| object.kept_at() != Some(epoch);
+        for object in seen.look.workloads.objects(version).iter().filter(unmarked) {
             context.writer.keep(object, epoch).await?;
             failpoint::point("after a workload was marked to be kept");
         }

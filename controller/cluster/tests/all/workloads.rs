@@ -1,6 +1,7 @@
 //! Workloads, pods and endpoints as a cluster shows them: which version they are, and how strong.
 
-use cluster::workloads::{Scale, Workloads};
+use cluster::scaled_object::Scale;
+use cluster::workloads::Workloads;
 use rstest::rstest;
 
 use crate::objects::{Cluster, spec};

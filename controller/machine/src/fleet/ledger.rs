@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::quiet::{Runs, counted, quiet};
 use crate::fleet::traffic::{Move, Overlap, Sum, Tracks, Traffic};
 use crate::fleet::unmanaged::{UnmanagedCaller, UnmanagedFlows};
 use flag::answers::Answers;
 use flag::count::Totals;
-use flag::instance::FlagState;
 use flag::record::Record;
 use flag::report::{Report, ReportError};
 use flag::route;
@@ -19,9 +19,7 @@ use flag::route;
 /// Boots of a proxy that are remembered, so that a late report of an old one is not believed.
 const OLD_BOOTS: usize = 8;
 
-/// Stands for every version that a proxy has no counter of, because it started after that version
-/// had left the flag.
-const NEVER_COUNTED: &str = "";
+pub use crate::fleet::quiet::Quiet;
 
 /// An expected proxy that holds a switch up, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,21 +29,6 @@ pub struct Laggard {
     pub proxy: String,
     /// What is known of it.
     pub why: String,
-}
-
-/// What is known of requests to the old version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Quiet {
-    /// At least one expected proxy's share is not known.
-    Unknown,
-    /// Requests are open, or some were sent lately.
-    Busy {
-        /// How many are open.
-        open: u64,
-    },
-    /// Nothing open and nothing sent since then, in milliseconds; proved after the last ack.
-    Since(u64),
 }
 
 /// What is asked of the reports besides the acks.
@@ -112,23 +95,12 @@ impl Fleet {
     }
 }
 
-/// Totals of one version at one proxy that have not changed, with nothing open, for some reports.
-#[derive(Debug, Clone)]
-struct Run {
-    instances: Vec<u32>,
-    started: u64,
-    since_ms: u64,
-    /// When the latest reports of it came; three at most.
-    recent: VecDeque<u64>,
-}
-
 #[derive(Debug)]
 struct Proxy {
     report: Report,
     received_ms: u64,
     old_boots: VecDeque<String>,
-    /// By uid and version.
-    runs: BTreeMap<(String, String), Run>,
+    runs: Runs,
     /// By uid: the record in effect, and since when.
     effective: BTreeMap<String, (u64, String, u64)>,
     unmanaged: UnmanagedFlows,
@@ -162,6 +134,7 @@ impl Ledger {
             Some(proxy) if proxy.old_boots.contains(&report.boot) => (proxy, true),
             Some(mut proxy) => {
                 let mut fresh = Proxy::new(&report, now_ms);
+                fresh.runs.lose();
                 fresh.old_boots = std::mem::take(&mut proxy.old_boots);
                 fresh.old_boots.push_back(proxy.report.boot);
                 keep_last(&mut fresh.old_boots, OLD_BOOTS);
@@ -253,7 +226,10 @@ impl Ledger {
         }
         let all_acked = fleet.acked == fleet.expected && fleet.expected > 0;
         fleet.overlap = self.moves.get(&record.uid).and_then(Move::overlap);
-        fleet.old = self.quiet(now_ms, &record.uid, expected, &asked.old, all_acked.then_some(last_ack_ms));
+        let proxies: Option<Vec<&Runs>> =
+            expected.iter().map(|name| self.current(now_ms, name).ok().map(|proxy| &proxy.runs)).collect();
+        let acked_ms = all_acked.then_some(last_ack_ms);
+        fleet.old = proxies.map_or(Quiet::Unknown, |proxies| quiet(&proxies, &record.uid, &asked.old, acked_ms));
         fleet
     }
 
@@ -271,46 +247,10 @@ impl Ledger {
         }
         Ok(proxy)
     }
-
-    // Six: what is asked, and of whom, is not kept.
-    fn quiet(&self, now_ms: u64, uid: &str, expected: &BTreeSet<String>, old: &str, acked_ms: Option<u64>) -> Quiet {
-        let (mut open, mut since, mut busy) = (0_u64, 0, acked_ms.is_none() || expected.is_empty());
-        for name in expected {
-            let Ok(proxy) = self.current(now_ms, name) else {
-                return Quiet::Unknown;
-            };
-            let Some(state) = proxy.report.flags.get(uid) else {
-                return Quiet::Unknown;
-            };
-            open = open.saturating_add(open_on(state, old).unwrap_or(u64::MAX));
-            let counted = state.sent.contains_key(old) || state.arrived.contains_key(old);
-            let version = if counted { old } else { NEVER_COUNTED };
-            let run = proxy.runs.get(&(uid.to_owned(), version.to_owned()));
-            // Three reports since the last ack are two rounds that began after it.
-            let proven = run.zip(acked_ms).filter(|(run, acked_ms)| {
-                run.recent.len() == 3 && run.recent.front().is_some_and(|first| first >= acked_ms)
-            });
-            match proven {
-                Some((run, _)) => since = since.max(run.since_ms),
-                None => busy = true,
-            }
-        }
-        if busy { Quiet::Busy { open } } else { Quiet::Since(since) }
-    }
-}
-
-/// Requests open on a version, sent or arrived; a version that was never counted has none.
-fn open_on(state: &FlagState, version: &str) -> Option<u64> {
-    let (sent, arrived) = totals_of(state, version);
-    sent.open()?.checked_add(arrived.open()?)
-}
-
-fn totals_of(state: &FlagState, version: &str) -> (Totals, Totals) {
-    (state.sent.get(version).copied().unwrap_or_default(), state.arrived.get(version).copied().unwrap_or_default())
 }
 
 /// Drops the oldest until `len` are left.
-fn keep_last<T>(queue: &mut VecDeque<T>, len: usize) {
+pub(super) fn keep_last<T>(queue: &mut VecDeque<T>, len: usize) {
     queue.drain(..queue.len().saturating_sub(len));
 }
 
@@ -320,7 +260,7 @@ impl Proxy {
             report: report.clone(),
             received_ms: now_ms,
             old_boots: VecDeque::new(),
-            runs: BTreeMap::new(),
+            runs: Runs::default(),
             effective: BTreeMap::new(),
             unmanaged: UnmanagedFlows::default(),
             tracks: Tracks::default(),
@@ -343,7 +283,7 @@ impl Proxy {
     fn take(&mut self, now_ms: u64, gap: bool, report: Report) {
         if !report.complete || gap || report.instances != self.report.instances {
             // Something was not seen: what was quiet before may not have stayed so.
-            self.runs.clear();
+            self.runs.lose();
             self.effective.clear();
             self.tracks.clear();
         }
@@ -358,42 +298,15 @@ impl Proxy {
                     (uid.clone(), (state.epoch, state.hash.clone(), since))
                 })
                 .collect();
-            self.runs = std::mem::take(&mut self.runs)
-                .into_iter()
-                .filter(|((uid, _), _)| report.flags.contains_key(uid))
-                .collect();
             self.tracks.retain(|uid| report.flags.contains_key(uid));
             for (uid, state) in &report.flags {
-                let counted = state.sent.keys().chain(state.arrived.keys()).map(String::as_str);
-                for version in counted.chain([NEVER_COUNTED]).collect::<BTreeSet<&str>>() {
-                    if version != NEVER_COUNTED {
-                        self.tracks.take(now_ms, uid, version, state);
-                    }
-                    self.extend_run(now_ms, uid, version, state, &report.instances);
+                for version in counted(state) {
+                    self.tracks.take(now_ms, uid, version, state);
                 }
             }
+            self.runs.take(now_ms, &report);
         }
         self.report = report;
         self.received_ms = now_ms;
-    }
-
-    // Six: all of them are of one report.
-    fn extend_run(&mut self, now_ms: u64, uid: &str, version: &str, state: &FlagState, instances: &[u32]) {
-        let key = (uid.to_owned(), version.to_owned());
-        if open_on(state, version) != Some(0) {
-            self.runs.remove(&key);
-            return;
-        }
-        let (sent, arrived) = totals_of(state, version);
-        let started = sent.started.saturating_add(arrived.started);
-        let same = self.runs.get(&key).is_some_and(|run| run.started == started && run.instances == instances);
-        if !same {
-            let run = Run { instances: instances.to_vec(), started, since_ms: now_ms, recent: VecDeque::new() };
-            self.runs.insert(key.clone(), run);
-        }
-        if let Some(run) = self.runs.get_mut(&key) {
-            run.recent.push_back(now_ms);
-            keep_last(&mut run.recent, 3);
-        }
     }
 }

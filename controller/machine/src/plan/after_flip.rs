@@ -1,36 +1,53 @@
 //! The phases after the flip: all proxies ack, the old version gets quiet, stays for a while, and goes. Pure.
 
-use super::settled::{ACKED_WITHIN, Kind, Proof, all_acked, behind, deletes, missing_acks, settled};
+use super::settled::{
+    ACKED_WITHIN, Kind, Missing, all_acked, behind, deletes, holds, listed, may_go, missing_acks, proved,
+};
 use super::wait::{Wait, blocked};
 use super::{Pass, transitions, verdicts};
 use crate::duration::Millis;
 use crate::history::Happening;
-use crate::reason::Reason;
-use crate::spec::{CleanupPolicy, Laggards, OnTargetFailure, OnTimeout};
+use crate::reason::{Problem, Reason};
+use crate::spec::{CleanupPolicy, Laggards, OnTimeout, TargetFailureAction};
 use crate::status::{Phase, Status, Switch};
 use crate::time::UnixMs;
 
-/// More than it takes to bring a configuration to every proxy, unless something is in its way.
-const CONFIGURED_WITHIN: Millis = Millis(5_000);
-
-/// Rolls back by itself when the new version died and the spec says so.
-fn target_died(pass: Pass<'_>, status: &mut Status, switch: &Switch) -> Option<Wait> {
-    let target = pass.seen.workload(&switch.to);
-    let how = target.exited.filter(|_| !target.ready)?;
-    let back = pass.seen.workload(&switch.from).ready && switch.may_roll_back();
-    if pass.spec.on_target_failure == OnTargetFailure::Rollback && back {
-        transitions::roll_back(pass, status, &format!("{} died after the flip: {how}", switch.to));
+/// What is done about a new version that is not ready after the flip: it is said, and once it ended or has hung for as
+/// long as the spec says, it is gone back if the spec says so. `None`: it is ready, or may still be waited for.
+fn target_failed(pass: Pass<'_>, status: &mut Status, switch: &Switch) -> Option<Wait> {
+    let (target, failure) = (pass.seen.workload(&switch.to), pass.spec.on_target_failure);
+    let lost_at = (!target.ready).then(|| switch.target_lost_at.unwrap_or(pass.now));
+    let noticed = lost_at != switch.target_lost_at;
+    if noticed {
+        status.switch = Some(Switch { target_lost_at: lost_at, ..switch.clone() });
+    }
+    let Some(lost_at) = lost_at else {
+        return noticed.then(Wait::moved);
+    };
+    let hung_at = lost_at.plus(failure.after);
+    let why = match target.exited {
+        Some(how) => format!("does not stay up: {how}"),
+        None if pass.now < hung_at => {
+            let problem = Problem::new(Reason::TargetNotReady, format!("{} is active but not ready", switch.to));
+            return Some(Wait { wake: Some(hung_at), ..Wait::blocked(problem) });
+        }
+        None => format!("has not been ready for {}", failure.after),
+    };
+    // What was stopped on a whole proof is started again for this, too.
+    let left = pass.seen.workload(&switch.from);
+    let back = left.serves() || (status.phase == Phase::Removing && left.declared);
+    if failure.action == TargetFailureAction::Rollback && back && switch.may_roll_back() {
+        transitions::roll_back(pass, status, &format!("{} {why}, after the flip", switch.to));
         return Some(Wait::moved());
     }
-    let message = format!("{} is active but does not stay up: {how}", switch.to);
-    Some(blocked(Reason::TargetExited, message))
+    Some(blocked(Reason::TargetExited, format!("{} is active but {why}", switch.to)))
 }
 
 /// The flag is flipped, not every proxy has acked.
 pub(super) fn switching(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
     let (now, fleet) = (pass.now, &pass.seen.fleet);
     let acked = all_acked(fleet);
-    if !acked && let Some(wait) = target_died(pass, status, &switch) {
+    if !acked && let Some(wait) = target_failed(pass, status, &switch) {
         return wait;
     }
     let flipped_at = switch.flipped_at.unwrap_or(now);
@@ -51,26 +68,26 @@ pub(super) fn switching(pass: Pass<'_>, status: &mut Status, mut switch: Switch)
 
 /// All proxies acked, the old version gets quiet.
 pub(super) fn settling(pass: Pass<'_>, status: &mut Status, switch: Switch) -> Wait {
-    if let Some(wait) = target_died(pass, status, &switch) {
+    if let Some(wait) = target_failed(pass, status, &switch) {
         return wait;
     }
     let settle = &pass.spec.settle;
     let acked_at = switch.acked_at.unwrap_or(switch.started_at);
-    let overdue = pass.now >= acked_at.plus(settle.timeout);
+    // What was settled once and is so no more has as long again.
+    let deadline = acked_at.max(status.phase_since).plus(settle.timeout);
+    let overdue = pass.now >= deadline;
     let rolls_back = overdue && settle.on_timeout == OnTimeout::Rollback && switch.may_roll_back();
     let give_up = |status: &mut Status, missing: &str| {
         let why = format!("not settled within {}: {missing}", settle.timeout);
         transitions::roll_back(pass, status, &why);
         Wait::moved()
     };
-    let proof = match settled(pass, &switch) {
-        Ok(proof) => proof,
+    let waived = match proved(pass, &switch) {
+        Ok(_) => None,
         Err(missing) if rolls_back => return give_up(status, &missing.problem.message),
-        Err(missing) if missing.blocks || overdue => return Wait::blocked(missing.problem),
-        Err(missing) if missing.kind == Kind::Proof => {
-            return Wait::named_from(pass.now, status.phase_since.plus(CONFIGURED_WITHIN), missing.problem);
-        }
-        Err(missing) => return Wait { wake: missing.wake, ..Wait::on(missing.problem.message) },
+        // Only what the operator asked for in so many words goes past what is not proved.
+        Err(missing) if overdue && missing.may_be_waived(pass.spec) => Some(missing.problem.message),
+        Err(missing) => return missing.wait(pass.now, status.phase_since, overdue, deadline),
     };
     let baked = acked_at.plus(settle.bake);
     if pass.now < baked && !switch.removal {
@@ -79,34 +96,35 @@ pub(super) fn settling(pass: Pass<'_>, status: &mut Status, switch: Switch) -> W
     if let Some(wait) = verdicts::missing(pass, status, &switch, acked_at, settle.quiet_period) {
         return if rolls_back { give_up(status, &wait.waiting) } else { wait };
     }
-    if let Proof::Waived(what) = proof {
+    settle_switch(pass, status, Switch { waived: waived.is_some(), ..switch });
+    if let Some(what) = waived {
         status.note(pass.now, Happening::WithoutProof, what);
     }
-    settle_switch(pass, status, switch);
     Wait::moved()
 }
 
 fn settle_switch(pass: Pass<'_>, status: &mut Status, mut switch: Switch) {
+    switch.settled_at = Some(pass.now);
     if switch.removal {
         switch.removal_intent_at = Some(pass.now);
         status.enter(pass.now, Phase::Removing);
     } else {
         status.note(pass.now, Happening::Settled, format!("{} is quiet", switch.from));
-        switch.settled_at = Some(pass.now);
         let overlap = pass.seen.fleet.overlap.as_ref();
         let overlap = overlap.filter(|overlap| overlap.from == switch.from && overlap.to == switch.to);
         switch.overlap_ms = overlap.map(|overlap| overlap.ms).or(switch.overlap_ms);
-        let until = pass.now.plus(pass.spec.cleanup.retain_for);
-        switch.retain_until = switch.retain_until.or(Some(until));
+        switch.retain_until = Some(pass.now.plus(pass.spec.cleanup.retain_for));
         status.enter(pass.now, Phase::Retaining);
     }
     status.switch = Some(switch);
 }
 
-/// The old version stays for a while, for a rollback.
+/// The old version stays for a while, for a rollback. What was shown has to hold without a break all the while.
 pub(super) fn retaining(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
-    if let Some(wait) = target_died(pass, status, &switch) {
-        return wait;
+    let shown = holds(pass, &switch);
+    if let Err(Missing { kind: Kind::Broken, problem, .. }) = shown {
+        transitions::unsettle(pass.now, status, switch, problem.message);
+        return Wait::moved();
     }
     if pass.spec.cleanup.policy == CleanupPolicy::Retain {
         status.note(pass.now, Happening::Retained, format!("{} stays", switch.from));
@@ -119,9 +137,8 @@ pub(super) fn retaining(pass: Pass<'_>, status: &mut Status, mut switch: Switch)
         let retain_for = pass.spec.cleanup.retain_for;
         return Wait::until(format!("{} stays for {retain_for} after it settled", switch.from), until);
     }
-    if settled(pass, &switch).is_err() {
-        transitions::unsettle(pass.now, status, switch);
-        return Wait::moved();
+    if let Err(missing) = shown {
+        return missing.wait(pass.now, until, false, until);
     }
     // A restart forgets the answers: they have to be there again.
     if let Some(wait) = verdicts::missing(pass, status, &switch, UnixMs(0), Millis(0)) {
@@ -133,7 +150,8 @@ pub(super) fn retaining(pass: Pass<'_>, status: &mut Status, mut switch: Switch)
     Wait::moved()
 }
 
-/// The old version is stopped, and deleted where the spec says so.
+/// The old version is stopped, and deleted where the spec says so. Once it was told to stop, on the whole proof, it is
+/// only waited for.
 pub(super) fn removing(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
     let (left, deletes) = (pass.seen.workload(&switch.from), deletes(pass.spec, &switch));
     let gone = !left.exists || !deletes;
@@ -146,18 +164,23 @@ pub(super) fn removing(pass: Pass<'_>, status: &mut Status, mut switch: Switch) 
         status.enter(pass.now, Phase::Stable);
         return Wait::moved();
     }
-    match settled(pass, &switch) {
-        Ok(_) if left.running => Wait::on(format!("{} has to stop", switch.from)),
-        Ok(_) => Wait::on(format!("{} has to be deleted", switch.from)),
-        // The record without the old version is new, and has to be acked too. That is a matter of
-        // milliseconds; whatever takes longer is for Settling, where a rollback is possible.
-        Err(missing) => {
-            let until = status.phase_since.plus(ACKED_WITHIN);
-            if missing.kind == Kind::Target || pass.now >= until {
-                transitions::unsettle(pass.now, status, switch);
-                return Wait::moved();
-            }
-            Wait::until(missing.problem.message, until)
+    if left.stopped {
+        if let Some(wait) = target_failed(pass, status, &switch) {
+            return wait;
         }
+        if left.running {
+            let what = if left.ending.is_empty() { String::new() } else { format!(": {}", listed(left.ending)) };
+            return Wait::on(format!("{} has to stop{what}", switch.from));
+        }
+    }
+    match may_go(pass, &switch) {
+        Ok(()) if left.running => Wait::on(format!("{} has to stop", switch.from)),
+        Ok(()) => Wait::on(format!("{} has to be deleted", switch.from)),
+        Err(missing) if missing.kind == Kind::Broken && !left.stopped => {
+            transitions::unsettle(pass.now, status, switch, missing.problem.message);
+            Wait::moved()
+        }
+        // The record without the old version is new, and has to be acked too: the more proxies, the longer.
+        Err(missing) => missing.wait(pass.now, status.phase_since, false, status.phase_since),
     }
 }

@@ -1,43 +1,95 @@
 //! The phases before the flip: the new version is started, let in, and can be reached. Pure.
 
-use super::settled::{ACKED_WITHIN, behind, names};
+use super::settled::{ACKED_WITHIN, all_acked, behind, missing_acks, names};
 use super::wait::{Wait, blocked};
 use super::{Pass, transitions, verdicts};
 use crate::duration::Millis;
 use crate::history::Happening;
-use crate::observation::Headroom;
+use crate::observation::{Headroom, Keeper};
 use crate::reason::{Problem, Reason};
-use crate::spec::{self, PromotionMode};
+use crate::spec::{self, Laggards, PromotionMode};
 use crate::status::{Phase, Status, Switch};
 use crate::time::UnixMs;
 
 /// The new version is started beside the active one.
 pub(super) fn coexisting(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
+    if let Some(problem) = held(pass, &switch) {
+        return Wait::blocked(problem.clone());
+    }
     let Some(headroom_at) = switch.headroom_at else {
         return room(pass, status, switch);
     };
     let target = pass.seen.workload(&switch.to);
-    let min_ready = pass.spec.coexistence.min_ready;
+    let (timeout, min_ready) = (pass.spec.coexistence.ready_timeout, pass.spec.coexistence.min_ready);
+    let deadline = headroom_at.plus(timeout);
+    if target.ready
+        && let Some(problem) = weak(pass, status, &switch)
+    {
+        // An autoscaler says how many there are: nothing here makes them more.
+        let named = if target.autoscalers.is_empty() { deadline } else { pass.now };
+        return Wait::named_from(pass.now, named, problem);
+    }
     if let Some(since) = target.ready_since.filter(|_| target.ready) {
         let enough = since.plus(min_ready);
-        if pass.now < enough {
+        if pass.now < enough && !goes_back_to(pass, &switch) {
             return Wait::until(format!("{} is ready and has to stay so for {min_ready}", switch.to), enough);
         }
-        switch.ready_at = Some(pass.now);
-        status.switch = Some(switch);
-        status.enter(pass.now, Phase::AwaitingPromotion);
-        return Wait::moved();
+    } else if !goes_back_to(pass, &switch) {
+        if let Some(how) = target.exited {
+            return blocked(Reason::TargetExited, format!("{} does not stay up: {how}", switch.to));
+        }
+        if pass.now >= deadline {
+            let message = format!("{} has not become ready within {timeout}", switch.to);
+            return blocked(Reason::TargetNotReady, message);
+        }
+        return Wait::until(format!("{} has to get ready", switch.to), deadline);
     }
-    let timeout = pass.spec.coexistence.ready_timeout;
-    if let Some(how) = target.exited {
-        return blocked(Reason::TargetExited, format!("{} does not stay up: {how}", switch.to));
+    switch.ready_at = Some(pass.now);
+    status.switch = Some(switch);
+    status.enter(pass.now, Phase::AwaitingPromotion);
+    Wait::moved()
+}
+
+/// What is wrong outside, where it holds this switch. What goes back is held by nothing.
+fn held<'a>(pass: Pass<'a>, switch: &Switch) -> Option<&'a Problem> {
+    pass.holding().filter(|_| !switch.rollback)
+}
+
+/// Whether a rollback goes on with what serves of its target: what requests go to now is not well, and less of the
+/// one before is better than that.
+fn goes_back_to(pass: Pass<'_>, switch: &Switch) -> bool {
+    switch.rollback && !pass.seen.workload(&switch.from).ready && pass.seen.workload(&switch.to).serves()
+}
+
+/// What the target lacks of the strength of the active version, whatever it is that scales both.
+fn weak(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Problem> {
+    let like = status.strength_of_new(pass.spec.coexistence.replicas).filter(|_| !switch.rollback)?;
+    let (target, active) = (pass.seen.workload(&switch.to), pass.seen.workload(like));
+    let (service, has, needs) = active.strength.iter().find_map(|(service, needs)| {
+        let has = target.strength.get(service).copied().unwrap_or_default();
+        (has.asked < needs.asked).then_some((service, has.asked, needs.asked))
+    })?;
+    let keeps = match target.autoscalers.as_slice() {
+        [] => String::new(),
+        names => format!("; {} keeps it there: raise its lower bound to {needs}", names.join(", ")),
+    };
+    let message = format!("{} has {has} pods of {service}, and {like} has {needs}{keeps}", switch.to);
+    Some(Problem::new(Reason::TargetWeak, message).about([switch.to.as_str(), service.as_str()]))
+}
+
+/// Why the target is no longer what it was when it was ready, if it is not.
+fn lost(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<String> {
+    if goes_back_to(pass, switch) {
+        return None;
     }
-    let deadline = headroom_at.plus(timeout);
-    if pass.now >= deadline {
-        let message = format!("{} has not become ready within {timeout}", switch.to);
-        return blocked(Reason::TargetNotReady, message);
+    let target = pass.seen.workload(&switch.to);
+    if !target.ready {
+        return Some(format!("{} is not ready any more", switch.to));
     }
-    Wait::until(format!("{} has to get ready", switch.to), deadline)
+    if target.ready_since.zip(switch.ready_at).is_some_and(|(since, at)| since > at) {
+        return Some(format!("{} was not ready in between", switch.to));
+    }
+    weak(pass, status, switch).map(|problem| problem.message)
 }
 
 /// Whether the new version may be started.
@@ -47,8 +99,7 @@ fn room(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
     if let Some(problem) = routes.filter(|problem| problem.reason != Reason::RoutesWarming) {
         return Wait::problem(problem);
     }
-    let starts = !pass.seen.workload(&switch.to).running;
-    let asks = |headroom| starts && pass.spec.coexistence.headroom == headroom;
+    let asks = |headroom| pass.spec.coexistence.headroom == headroom;
     match &pass.seen.headroom {
         Headroom::Short { message } if asks(spec::Headroom::Require) => {
             let problem = Problem::new(Reason::HeadroomShort, message).about([switch.to.as_str()]);
@@ -69,8 +120,8 @@ fn room(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
 
 /// The new version is ready and waits to be let in.
 pub(super) fn awaiting_promotion(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
-    if !pass.seen.workload(&switch.to).ready {
-        transitions::wait_for_target(pass.now, status, switch);
+    if let Some(why) = lost(pass, status, &switch) {
+        transitions::wait_for_target(pass.now, status, switch, why);
         return Wait::moved();
     }
     if switch.promoted_at.is_none() && !switch.rollback {
@@ -93,20 +144,36 @@ pub(super) fn awaiting_promotion(pass: Pass<'_>, status: &mut Status, mut switch
     Wait::moved()
 }
 
-/// Proxies show that their routes resolve the new version.
+/// Proxies show that they have the record that names the new version, and that their routes resolve it.
 pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch) -> Wait {
-    if !pass.seen.workload(&switch.to).ready {
-        transitions::wait_for_target(pass.now, status, switch);
+    if let Some(problem) = held(pass, &switch) {
+        return Wait::blocked(problem.clone());
+    }
+    if let Some(why) = lost(pass, status, &switch) {
+        transitions::wait_for_target(pass.now, status, switch, why);
         return Wait::moved();
+    }
+    let fleet = &pass.seen.fleet;
+    let overdue = pass.now >= status.phase_since.plus(pass.spec.switch.ack_timeout);
+    let without = overdue && pass.spec.switch.laggards == Laggards::Proceed;
+    let named = status.phase_since.plus(ACKED_WITHIN);
+    if !all_acked(fleet) && !without {
+        return Wait::named_from(pass.now, named, behind(Reason::Laggards, missing_acks(fleet), &fleet.laggards));
     }
     if let Some(problem) = &pass.seen.routes {
         return Wait::problem(problem);
     }
-    let laggards = &pass.seen.fleet.route_laggards;
-    if !laggards.is_empty() {
+    if !fleet.route_laggards.is_empty() {
+        let laggards = &fleet.route_laggards;
         let message = format!("routes do not resolve {} everywhere: {}", switch.to, names(laggards));
-        let named = status.phase_since.plus(ACKED_WITHIN);
         return Wait::named_from(pass.now, named, behind(Reason::RoutesNotProven, message, laggards));
+    }
+    let target = pass.seen.workload(&switch.to);
+    if pass.seen.keeper == Keeper::Platform && target.kept_at != Some(status.epoch()) {
+        return Wait::on(format!("{} has to be marked to be kept", switch.to));
+    }
+    if !all_acked(fleet) {
+        status.note(pass.now, Happening::WithoutAcks, missing_acks(fleet));
     }
     transitions::flip(pass.now, status, switch);
     Wait::moved()

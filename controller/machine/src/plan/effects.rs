@@ -24,9 +24,12 @@ pub(super) fn effects(pass: Pass<'_>, status: &Status) -> (Vec<Effect>, Option<U
     };
     let mut effects = vec![];
     let switch = status.switch.as_ref().filter(|_| !suspended(pass.spec, status));
-    effects.extend(protect(status));
-    effects.extend(start_active(pass, status));
-    effects.extend(switch.and_then(|switch| start_other(pass, status, switch)));
+    effects.extend(protect(pass, status));
+    let rollback = switch.is_some_and(|switch| switch.rollback);
+    if rollback || pass.holding().is_none() {
+        effects.extend(start_active(pass, status));
+        effects.extend(switch.and_then(|switch| start_other(pass, status, switch)));
+    }
     effects.push(Effect::Publish(Box::new(Publication::of(pass.spec, status, pass.seen, record))));
     let (order, more) = RouteOrder::of(pass, status, record).unzip();
     effects.extend(order.map(|order| Effect::Route(Box::new(order))));
@@ -35,18 +38,28 @@ pub(super) fn effects(pass: Pass<'_>, status: &Status) -> (Vec<Effect>, Option<U
     (effects, more.flatten())
 }
 
-/// Another leader may have decided to stop what this one goes back to.
-fn protect(status: &Status) -> Option<Effect> {
-    let rollback = status.switch.as_ref().is_some_and(|switch| switch.rollback);
-    let goes_back = rollback && status.phase == Phase::Switching;
-    goes_back.then(|| Effect::Protect { version: status.active_version.clone(), epoch: status.epoch() })
+/// Another leader may have decided to stop what this one is about to send requests to: it is marked before the flip,
+/// or, where it is gone back to at once, before the record is published.
+fn protect(pass: Pass<'_>, status: &Status) -> Option<Effect> {
+    let switch = status.switch.as_ref()?;
+    let version = match status.phase {
+        Phase::AwaitingPromotion | Phase::ProvingRoutes => &switch.to,
+        Phase::Switching if switch.rollback => &status.active_version,
+        _ => return None,
+    };
+    let marked = pass.seen.workload(version).kept_at == Some(status.epoch());
+    (!marked).then(|| Effect::Protect { version: version.clone(), epoch: status.epoch() })
 }
 
 /// Where somebody else keeps it running and nothing is switched, whoever scales the version that serves means it.
 fn start_active(pass: Pass<'_>, status: &Status) -> Option<Effect> {
     let rests = matches!(status.phase, Phase::Adopting | Phase::Stable);
     let left_alone = rests && pass.seen.keeper == Keeper::Platform;
-    (!left_alone).then(|| Effect::Start { version: status.active_version.clone(), like: None })
+    // What was gone back to gets the strength of what it takes the traffic from.
+    let back = status.switch.as_ref().filter(|switch| switch.rollback && !rests && switch.to == status.active_version);
+    let matches = pass.spec.coexistence.replicas == Replicas::MatchActive;
+    let like = back.filter(|_| matches).map(|switch| switch.from.clone());
+    (!left_alone).then(|| Effect::Start { version: status.active_version.clone(), like })
 }
 
 /// The version that is gone to; and what was just left, which must be there to be gone back to.
@@ -81,12 +94,12 @@ fn configure(pass: Pass<'_>, status: &Status, record: &Record) -> Option<Effect>
 /// The proof is asked for again in the very pass of the stop.
 fn remove(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Effect> {
     let leaves = status.phase == Phase::Removing && switch.from != status.active_version;
-    if !leaves || settled::settled(pass, switch).is_err() {
+    if !leaves || settled::may_go(pass, switch).is_err() {
         return None;
     }
     let (version, left) = (switch.from.clone(), pass.seen.workload(&switch.from));
     if left.running {
-        return Some(Effect::Stop { version });
+        return (!left.stopped).then_some(Effect::Stop { version });
     }
     (left.exists && settled::deletes(pass.spec, switch)).then_some(Effect::Delete { version })
 }

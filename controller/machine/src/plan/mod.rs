@@ -57,6 +57,13 @@ pub struct Pass<'a> {
     pub seen: &'a Observation,
 }
 
+impl<'a> Pass<'a> {
+    /// What is wrong outside, where nothing may be flipped, scaled or removed meanwhile but to go back.
+    fn holding(self) -> Option<&'a Problem> {
+        self.seen.problem.as_ref().filter(|problem| problem.reason.holds())
+    }
+}
+
 /// Something to do, in the order in which it is done. Each may be done again without harm.
 #[derive(Debug, Clone, PartialEq, Eq, VariantNames)]
 #[strum(serialize_all = "lowercase")]

@@ -13,28 +13,30 @@ pub(super) fn advance(pass: Pass<'_>, status: &mut Status) -> Wait {
         return Wait::moved();
     }
     let answered = |status: &Status, id: &str| status.last_request.as_ref().is_some_and(|last| last.id == id);
-    if let Some(request) = pass.seen.request.as_ref().filter(|request| !answered(status, &request.id))
-        && requests::answer(pass, status, request)
-    {
+    if let Some(request) = pass.seen.request.as_ref().filter(|request| !answered(status, &request.id)) {
+        requests::answer(pass, status, request);
         return Wait::moved();
     }
     if suspended(pass.spec, status) {
         return blocked(Reason::Suspended, "it is suspended: nothing moves until it is resumed");
     }
-    if status.phase == Phase::Adopting {
-        return adopting(pass, status);
-    }
-    if let Some(wait) = retarget(pass, status) {
+    // Before a record is published no request goes by the flag: another version is simply adopted.
+    let begins = status.phase == Phase::Adopting && status.record.is_none();
+    if !begins && let Some(wait) = retarget(pass, status) {
         return wait;
     }
-    let Some(switch) = status.switch.clone().filter(|_| status.phase != Phase::Stable) else {
-        return stable(pass, status);
+    if forget_ended(pass, status) {
+        return Wait::moved();
+    }
+    let Some(switch) = status.switch.clone() else {
+        return if status.phase == Phase::Adopting { adopting(pass, status) } else { stable(pass, status) };
     };
     if let Some(wait) = verdicts::failed(pass, status, &switch) {
         return wait;
     }
     match status.phase {
-        Phase::Adopting | Phase::Stable => Wait::default(),
+        Phase::Adopting => adopting(pass, status),
+        Phase::Stable => stable(pass, status),
         Phase::Coexisting => before_flip::coexisting(pass, status, switch),
         Phase::AwaitingPromotion => before_flip::awaiting_promotion(pass, status, switch),
         Phase::ProvingRoutes => before_flip::proving_routes(pass, status, switch),
@@ -47,20 +49,15 @@ pub(super) fn advance(pass: Pass<'_>, status: &mut Status) -> Wait {
 
 fn adopting(pass: Pass<'_>, status: &mut Status) -> Wait {
     let (version, seen) = (&pass.spec.version, pass.seen);
-    let ready = seen.workload(&status.active_version).ready;
-    if *version != status.active_version && !ready {
+    if *version != status.active_version && status.record.is_none() {
         let workload = seen.workload(version);
         if !workload.declared && !workload.running {
             return blocked(Reason::UnknownVersion, format!("it is not declared how to start {version}"));
         }
-        if !status.active_version.is_empty() {
-            status.leftovers.insert(status.active_version.clone());
-        }
-        status.leftovers.remove(version);
         status.active_version.clone_from(version);
         return Wait::moved();
     }
-    if ready {
+    if seen.workload(&status.active_version).serves() {
         status.enter(pass.now, Phase::Stable);
         status.note(pass.now, Happening::Adopted, format!("{} serves", status.active_version));
         return Wait::moved();
@@ -81,16 +78,37 @@ fn retarget(pass: Pass<'_>, status: &mut Status) -> Option<Wait> {
         transitions::give_up(pass.now, status);
         return Some(Wait::moved());
     }
-    if wanted == status.active_version || status.phase == Phase::Removing {
+    if wanted == status.active_version {
         return None;
     }
     let workload = pass.seen.workload(&wanted);
     if !workload.declared && !workload.running {
         let message = format!("it is not declared how to start {wanted}");
-        return (status.phase == Phase::Stable).then(|| blocked(Reason::UnknownVersion, message));
+        let rests = matches!(status.phase, Phase::Adopting | Phase::Stable);
+        return rests.then(|| blocked(Reason::UnknownVersion, message));
+    }
+    // Who must not begin it must not leave what is under way for it either.
+    if let Some(problem) = pass.holding() {
+        return matches!(status.phase, Phase::Adopting | Phase::Stable).then(|| Wait::blocked(problem.clone()));
     }
     transitions::begin(pass, status, &wanted);
     Some(Wait::moved())
+}
+
+/// Versions that were stopped on a whole proof are forgotten when nothing of them runs any more, or somebody else
+/// has started them again.
+fn forget_ended(pass: Pass<'_>, status: &mut Status) -> bool {
+    let ended = |version: &&String| {
+        let workload = pass.seen.workload(version);
+        !workload.running || !workload.stopped
+    };
+    let Some(version) = status.ending.iter().find(ended).cloned() else {
+        return false;
+    };
+    status.ending.remove(&version);
+    let how = if pass.seen.workload(&version).running { "started again by somebody else" } else { "stopped" };
+    status.note(pass.now, Happening::Removed, format!("{version} is {how}"));
+    true
 }
 
 fn stable(pass: Pass<'_>, status: &mut Status) -> Wait {

@@ -7,18 +7,14 @@ use crate::history::Happening;
 use crate::status::{LastRequest, Phase, Status};
 use crate::time::UnixMs;
 
-/// Answers a request once. False: it has to wait for the pass after the removal under way.
-pub(super) fn answer(pass: Pass<'_>, status: &mut Status, request: &Request) -> bool {
-    if request.action == Action::Rollback && status.phase == Phase::Removing {
-        return false;
-    }
+/// Answers a request, once.
+pub(super) fn answer(pass: Pass<'_>, status: &mut Status, request: &Request) {
     let outcome = act(pass, status, request.action);
     if outcome.is_ok() {
         status.note(pass.now, Happening::Requested, format!("{} was asked for", request.action.name()));
     }
     status.last_request =
         Some(LastRequest { id: request.id.clone(), action: request.action, refused: outcome.err(), at: pass.now });
-    true
 }
 
 fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String> {
@@ -32,7 +28,7 @@ fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String
         Action::Abort => {
             if !status.phase.before_flip() {
                 return Err(match status.phase {
-                    Phase::Switching | Phase::Settling | Phase::Retaining => {
+                    Phase::Switching | Phase::Settling | Phase::Retaining | Phase::Removing => {
                         "the flag is flipped already: use rollback".to_owned()
                     }
                     _ => "no switch is under way".to_owned(),
@@ -70,10 +66,14 @@ fn promote(now: UnixMs, status: &mut Status) -> Result<(), String> {
 }
 
 fn rollback(pass: Pass<'_>, status: &mut Status) -> Result<(), String> {
+    if let Some(back) = status.switch.as_ref().filter(|switch| switch.rollback) {
+        let (to, from) = (&back.to, &back.from);
+        return Err(format!("it is rolled back from {from} to {to} already: `retry` goes forward again"));
+    }
     if status.phase.before_flip() {
         return Err("nothing has been switched yet: use abort".to_owned());
     }
-    let under_way = matches!(status.phase, Phase::Switching | Phase::Settling | Phase::Retaining);
+    let under_way = matches!(status.phase, Phase::Switching | Phase::Settling | Phase::Retaining | Phase::Removing);
     if under_way && status.switch.as_ref().is_some_and(|switch| !switch.removal) {
         roll_back(pass, status, "rolled back by request");
         return Ok(());

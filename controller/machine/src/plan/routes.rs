@@ -46,7 +46,7 @@ impl RouteOrder {
         let mut next: Option<UnixMs> = None;
         let services = pass.spec.services.iter().filter_map(|service| {
             let facts = pass.seen.services.get(&service.name)?;
-            let (routes, later) = ServiceRoutes::of(pass.now, status.phase, record, facts);
+            let (routes, later) = ServiceRoutes::of(pass.now, removed(status), record, facts);
             next = next.into_iter().chain(later).min();
             Some((service.name.clone(), routes))
         });
@@ -56,9 +56,15 @@ impl RouteOrder {
 }
 
 impl ServiceRoutes {
-    fn of(now: UnixMs, phase: Phase, record: &Record, facts: &ServiceFacts) -> (ServiceRoutes, Option<UnixMs>) {
-        // A subset may be used as long as a route to it may be left somewhere.
-        let kept = facts.destinations.keys().filter(|_| phase == Phase::Removing);
+    fn of(
+        now: UnixMs,
+        removed: Option<&String>,
+        record: &Record,
+        facts: &ServiceFacts,
+    ) -> (ServiceRoutes, Option<UnixMs>) {
+        // A subset may be used as long as a route leads to it, or one may be left at a proxy.
+        let led_to = facts.routed.values().flatten().chain(removed);
+        let kept = led_to.filter(|version| facts.destinations.contains_key(*version));
         let mut order =
             ServiceRoutes { destinations: record.versions.iter().chain(kept).cloned().collect(), ..Self::default() };
         let mut next = None;
@@ -71,6 +77,11 @@ impl ServiceRoutes {
         }
         (order, next)
     }
+}
+
+/// The version that is being removed.
+fn removed(status: &Status) -> Option<&String> {
+    status.switch.as_ref().filter(|_| status.phase == Phase::Removing).map(|switch| &switch.from)
 }
 
 /// The versions that a route object may lead to now: those that it leads to already, and those whose destination

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Pass;
+use super::wait::Wait;
 use crate::duration::Millis;
 use crate::fleet::ledger::{Fleet, Laggard, Quiet};
 use crate::fleet::unmanaged::UnmanagedCaller;
@@ -13,6 +14,8 @@ use crate::time::UnixMs;
 
 /// More than any healthy proxy takes to ack a record, and to report twice after it.
 pub(super) const ACKED_WITHIN: Millis = Millis(2_000);
+/// More than it takes to bring a configuration to every proxy, unless something is in its way.
+const CONFIGURED_WITHIN: Millis = Millis(5_000);
 
 /// Whether every expected proxy has exactly the record last written.
 pub(super) fn all_acked(fleet: &Fleet) -> bool {
@@ -26,7 +29,8 @@ pub(super) fn deletes(spec: &Spec, switch: &Switch) -> bool {
 }
 
 /// The first three, and how many more there are.
-fn listed(all: impl ExactSizeIterator<Item = String>) -> String {
+pub(super) fn listed(all: impl IntoIterator<Item = String, IntoIter: ExactSizeIterator>) -> String {
+    let all = all.into_iter();
     let more = all.len().saturating_sub(3);
     let shown = all.take(3).collect::<Vec<_>>().join(", ");
     if more == 0 { shown } else { format!("{shown} and {more} more") }
@@ -64,105 +68,114 @@ pub(super) fn missing_acks(fleet: &Fleet) -> String {
     format!("{} of {} proxies acked; missing: {}", fleet.acked, fleet.expected, names(&fleet.laggards))
 }
 
-/// Why the old version may be removed.
-#[derive(Debug)]
-pub(super) enum Proof {
-    /// Everything was shown.
-    Whole,
-    /// The operator asked to go on without it after a deadline: what is missing.
-    Waived(String),
-}
-
-/// Whether traffic has moved from `switch.from` for good. The error names what is missing.
-pub(super) fn settled(pass: Pass<'_>, switch: &Switch) -> Result<Proof, Missing> {
-    let settle = &pass.spec.settle;
-    let overdue = switch.acked_at.is_some_and(|acked| pass.now.since(acked) >= settle.timeout);
-    let proceed = overdue && settle.on_timeout == OnTimeout::Proceed;
-    match proved(pass, switch) {
-        Ok(()) => Ok(Proof::Whole),
-        // Only what the operator asked for in so many words goes past what is not proved.
-        Err(missing) if proceed && missing.kind.may_be_waived(pass.spec) => Ok(Proof::Waived(missing.problem.message)),
-        Err(missing) => Err(missing),
-    }
-}
-
-fn proved(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
-    if !pass.seen.workload(&switch.to).ready {
+/// Since when everything has held on which the removal of `switch.from` rests, if it has for the quiet period. The
+/// error names what is missing.
+pub(super) fn proved(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing> {
+    let target = pass.seen.workload(&switch.to);
+    if !target.ready {
         let message = format!("{} is active but not ready", switch.to);
-        return Err(Missing::new(Kind::Target, Reason::TargetNotReady, message).blocks());
+        return Err(Missing::new(Kind::Broken, Reason::TargetNotReady, message).blocks());
+    }
+    if let Some(problem) = pass.holding() {
+        return Err(Missing::of(Kind::Unknown, problem.clone()).blocks());
     }
     told(pass)?;
-    quiet(pass, switch)
+    let quiet = quiet(pass, switch)?;
+    let since = quiet.max(target.ready_since.unwrap_or(pass.now));
+    let (quiet_period, enough) = (pass.spec.settle.quiet_period, since.plus(pass.spec.settle.quiet_period));
+    if pass.now < enough {
+        let what = if since > quiet {
+            format!("{} has to be ready without a break for {quiet_period}", switch.to)
+        } else {
+            format!("{} has to be quiet for {quiet_period}", switch.from)
+        };
+        return Err(Missing { wake: Some(enough), ..Missing::new(Kind::Silence, Reason::NotQuiet, what) });
+    }
+    Ok(since)
+}
+
+/// Whether `switch.from` may go now. Once it was told to stop, on the whole proof, a break takes nothing back: it is
+/// enough that the proof holds anew.
+pub(super) fn may_go(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
+    if pass.seen.workload(&switch.from).stopped { proved(pass, switch).map(drop) } else { holds(pass, switch) }
+}
+
+/// Whether what was proved when the switch settled still is, and has been ever since.
+pub(super) fn holds(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
+    let settled_at = switch.settled_at.unwrap_or(pass.now);
+    let broken = |what: String| Missing::new(Kind::Broken, Reason::NotQuiet, what).blocks();
+    if let Some(since) = pass.seen.workload(&switch.to).ready_since.filter(|since| *since > settled_at) {
+        let ago = pass.now.since(since);
+        return Err(broken(format!("{} was not ready without a break: only for the last {ago}", switch.to)));
+    }
+    match proved(pass, switch) {
+        // What the operator went past, he still does.
+        Err(missing) if switch.waived && missing.may_be_waived(pass.spec) => Ok(()),
+        Err(missing) if missing.kind == Kind::Silence => Err(Missing { kind: Kind::Broken, ..missing }),
+        Err(missing) => Err(missing),
+        Ok(since) if since > settled_at && !switch.waived => {
+            Err(broken(format!("{} was used again after it had settled", switch.from)))
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Whether every proxy has said that the record, its configuration and its routes are current.
 fn told(pass: Pass<'_>) -> Result<(), Missing> {
     let fleet = &pass.seen.fleet;
     if !all_acked(fleet) {
-        return Err(Missing::of(Kind::Proof, behind(Reason::Laggards, missing_acks(fleet), &fleet.laggards)).blocks());
+        return Err(Missing::of(Kind::Unknown, behind(Reason::Laggards, missing_acks(fleet), &fleet.laggards)));
     }
     if !fleet.config_laggards.is_empty() {
         let message = format!("configuration is not current at {}", names(&fleet.config_laggards));
-        return Err(Missing::of(Kind::Proof, behind(Reason::ConfigLaggards, message, &fleet.config_laggards)));
+        return Err(Missing::of(Kind::Unknown, behind(Reason::ConfigLaggards, message, &fleet.config_laggards)));
     }
     if let Some(problem) = &pass.seen.routes {
         let blocks = !problem.reason.passes();
-        return Err(Missing { kind: Kind::Proof, problem: problem.clone(), blocks, wake: None });
+        return Err(Missing { blocks, ..Missing::of(Kind::Unknown, problem.clone()) });
     }
     if !fleet.route_laggards.is_empty() {
         let message = format!("routes are not current: {}", names(&fleet.route_laggards));
-        return Err(Missing::of(Kind::Proof, behind(Reason::RouteLaggards, message, &fleet.route_laggards)));
+        return Err(Missing::of(Kind::Unknown, behind(Reason::RouteLaggards, message, &fleet.route_laggards)));
     }
     Ok(())
 }
 
-/// Whether the old version has had no request for the quiet period.
-fn quiet(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
-    let (fleet, from, quiet_period) = (&pass.seen.fleet, &switch.from, pass.spec.settle.quiet_period);
-    let since = match fleet.old {
+/// Since when the old version has had no request, after the acks.
+fn quiet(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing> {
+    let (fleet, from) = (&pass.seen.fleet, &switch.from);
+    match fleet.old {
         Quiet::Unknown => {
-            let message = format!("it is not known whether {from} is still used");
-            return Err(Missing::new(Kind::Proof, Reason::QuietUnknown, message).blocks());
+            let message = format!("it is not known yet whether {from} is still used");
+            Err(Missing::new(Kind::Unknown, Reason::QuietUnknown, message))
         }
         Quiet::Busy { .. } if !fleet.unmanaged.is_empty() => {
             let message = past_the_flag(from, &fleet.unmanaged);
             let names = fleet.unmanaged.iter().flat_map(|one| [one.at.as_str(), one.from.as_str()]);
             let problem = Problem::new(Reason::CallersWithoutFilter, message).about(names);
-            return Err(Missing::of(Kind::Silence, problem).blocks());
+            Err(Missing::of(Kind::Silence, problem).blocks())
         }
         Quiet::Busy { open } => {
-            let message = format!("{open} requests are open on {from}, or some were sent lately");
-            return Err(Missing::of(Kind::Silence, Problem::new(Reason::NotQuiet, message).about([from.as_str()])));
+            let what = if open == 0 { format!("requests were sent to {from} lately") } else { open_on(open, from) };
+            Err(Missing::of(Kind::Silence, Problem::new(Reason::NotQuiet, what).about([from.as_str()])))
         }
-        Quiet::Since(since) => UnixMs(since).max(switch.acked_at.unwrap_or(switch.started_at)),
-    };
-    let enough = since.plus(quiet_period);
-    if pass.now < enough {
-        let message = format!("{from} has to be quiet for {quiet_period}");
-        return Err(Missing { wake: Some(enough), ..Missing::new(Kind::Silence, Reason::NotQuiet, message) });
+        Quiet::Since(since) => Ok(UnixMs(since).max(switch.acked_at.unwrap_or(switch.started_at))),
     }
-    Ok(())
+}
+
+fn open_on(open: u64, version: &str) -> String {
+    if open == 1 { format!("1 request is open on {version}") } else { format!("{open} requests are open on {version}") }
 }
 
 /// What kind of thing is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The new version.
-    Target,
-    /// A word from a proxy.
-    Proof,
-    /// No requests to the old version.
+    /// Something that has to hold without a break does not, or did not.
+    Broken,
+    /// A word from somebody: what happened meanwhile will be known then.
+    Unknown,
+    /// No requests to the old version, for long enough.
     Silence,
-}
-
-impl Kind {
-    fn may_be_waived(self, spec: &Spec) -> bool {
-        match self {
-            Kind::Target => false,
-            Kind::Proof => spec.switch.laggards == Laggards::Proceed,
-            Kind::Silence => true,
-        }
-    }
 }
 
 /// What the proof lacks.
@@ -171,9 +184,9 @@ pub(super) struct Missing {
     pub(super) kind: Kind,
     pub(super) problem: Problem,
     /// Time alone does not help.
-    pub(super) blocks: bool,
+    blocks: bool,
     /// When time alone may help.
-    pub(super) wake: Option<UnixMs>,
+    wake: Option<UnixMs>,
 }
 
 impl Missing {
@@ -187,5 +200,26 @@ impl Missing {
 
     fn blocks(self) -> Missing {
         Missing { blocks: true, ..self }
+    }
+
+    /// Whether the operator asked to go on without it after a deadline.
+    pub(super) fn may_be_waived(&self, spec: &Spec) -> bool {
+        let proceeds = spec.settle.on_timeout == OnTimeout::Proceed;
+        match self.kind {
+            Kind::Broken => false,
+            Kind::Unknown => proceeds && spec.switch.laggards == Laggards::Proceed,
+            Kind::Silence => proceeds,
+        }
+    }
+
+    /// What is waited for: a moment in silence, named when that was too long, or when the deadline has passed.
+    pub(super) fn wait(self, now: UnixMs, from: UnixMs, overdue: bool, deadline: UnixMs) -> Wait {
+        if self.blocks || overdue {
+            return Wait { wake: self.wake, ..Wait::blocked(self.problem) };
+        }
+        if self.kind == Kind::Unknown {
+            return Wait::named_from(now, from.plus(CONFIGURED_WITHIN), self.problem);
+        }
+        Wait { wake: self.wake.or(Some(deadline).filter(|deadline| *deadline > now)), ..Wait::on(self.problem.message) }
     }
 }

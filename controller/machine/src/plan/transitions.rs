@@ -2,6 +2,7 @@
 
 use super::Pass;
 use crate::history::Happening;
+use crate::observation::{Strength, VersionState};
 use crate::spec::CleanupPolicy;
 use crate::status::{Override, Phase, Status, Switch};
 use crate::time::UnixMs;
@@ -11,9 +12,12 @@ pub(super) fn begin(pass: Pass<'_>, status: &mut Status, to: &str) {
     if let Some(old) = status.switch.as_ref().filter(|_| status.phase != Phase::Stable)
         && (old.removal || pass.spec.cleanup.policy != CleanupPolicy::Retain)
     {
-        status.leftovers.insert(old.from.clone());
+        let proved = status.phase == Phase::Removing && pass.seen.workload(&old.from).stopped;
+        let rest = if proved { &mut status.ending } else { &mut status.leftovers };
+        rest.insert(old.from.clone());
     }
-    let ours = status.leftovers.remove(to) || !pass.seen.workload(to).running;
+    let removed = status.leftovers.remove(to) | status.ending.remove(to);
+    let ours = removed || !pass.seen.workload(to).running;
     let rollback = status.r#override.as_ref().is_some_and(|held| held.version == to);
     let from = status.active_version.clone();
     status.note(pass.now, Happening::Started, format!("from {from} to {to}"));
@@ -35,15 +39,17 @@ pub(super) fn give_up(now: UnixMs, status: &mut Status) {
     status.enter(now, Phase::Stable);
 }
 
-/// Goes back to the version that was left: at once if it is still ready, otherwise it is started
-/// like any other target.
+/// Goes back to the version that was left: at once if something of it serves and requests may still be sent there,
+/// otherwise it is started like any other target.
 pub(super) fn roll_back(pass: Pass<'_>, status: &mut Status, why: &str) {
     let Some(old) = status.switch.clone() else {
         return;
     };
     hold(pass, status, &old.from, why);
-    if !pass.seen.workload(&old.from).ready {
+    let left = pass.seen.workload(&old.from);
+    if !left.serves() || status.phase == Phase::Removing {
         begin(pass, status, &old.from);
+        status.note(pass.now, Happening::RolledBack, format!("{} is started, to go back to it: {why}", old.from));
         return;
     }
     let at = Some(pass.now);
@@ -58,7 +64,14 @@ pub(super) fn roll_back(pass: Pass<'_>, status: &mut Status, why: &str) {
         ..Switch::default()
     };
     flip(pass.now, status, back);
-    status.note(pass.now, Happening::RolledBack, format!("from {} to {}: {why}", old.to, old.from));
+    let part = if left.ready { String::new() } else { format!(", which is {}", strength(&left)) };
+    status.note(pass.now, Happening::RolledBack, format!("from {} to {}{part}: {why}", old.to, old.from));
+}
+
+/// How strong a version is that is not at full strength, in words.
+fn strength(version: &VersionState) -> String {
+    let sum = |of: fn(&Strength) -> u32| version.strength.values().map(of).fold(0, u32::saturating_add);
+    format!("at {} of {} pods", sum(|one| one.serving), sum(|one| one.asked))
 }
 
 /// Sends requests to the new version.
@@ -72,15 +85,18 @@ pub(super) fn flip(now: UnixMs, status: &mut Status, switch: Switch) {
 }
 
 /// Waits for the target again, which is no longer ready.
-pub(super) fn wait_for_target(now: UnixMs, status: &mut Status, switch: Switch) {
+pub(super) fn wait_for_target(now: UnixMs, status: &mut Status, switch: Switch, why: String) {
     let headroom_at = switch.headroom_at.map(|_| now);
-    status.switch = Some(Switch { ready_at: None, promoted_at: None, headroom_at, ..switch });
+    status.switch = Some(Switch { ready_at: None, headroom_at, ..switch });
+    status.note(now, Happening::TargetLost, why);
     status.enter(now, Phase::Coexisting);
 }
 
-/// What was proved no longer holds: it has to be proved again.
-pub(super) fn unsettle(now: UnixMs, status: &mut Status, switch: Switch) {
-    status.switch = Some(Switch { settled_at: None, removal_intent_at: None, ..switch });
+/// What was shown did not hold: all of it has to be shown again, and the old version stays for as long again.
+pub(super) fn unsettle(now: UnixMs, status: &mut Status, switch: Switch, why: String) {
+    let anew = Switch { settled_at: None, retain_until: None, removal_intent_at: None, waived: false, ..switch };
+    status.switch = Some(anew);
+    status.note(now, Happening::Unsettled, why);
     status.enter(now, Phase::Settling);
 }
 

@@ -35,11 +35,13 @@ pub(super) struct Version {
     since: UnixMs,
     /// When it gets ready, or has stopped.
     due: Option<UnixMs>,
+    /// The epoch at which it was marked to be kept.
+    kept_at: Option<u64>,
 }
 
 impl Version {
     pub(super) fn new(state: State, since: UnixMs) -> Version {
-        Version { state, since, due: None }
+        Version { state, since, due: None, kept_at: None }
     }
 
     /// A version of which nothing was said.
@@ -57,6 +59,9 @@ impl Version {
             ready_since: self.ready_since(),
             exited,
             exists: there,
+            stopped: matches!(self.state, State::Stopping | State::Stopped),
+            kept_at: self.kept_at,
+            ..VersionState::default()
         }
     }
 
@@ -104,6 +109,12 @@ impl Versions {
             *version = Version { due: takes.map(|takes| now.plus(takes)), ..Version::new(State::Stopping, now) };
         }
         stops
+    }
+
+    /// Marks a version to be kept. True: it was not marked so.
+    pub(super) fn protect(&mut self, name: &str, epoch: u64) -> bool {
+        let version = self.0.entry(name.to_owned()).or_insert_with(Version::unnamed);
+        version.kept_at.replace(epoch) != Some(epoch)
     }
 
     /// When the next of them changes by itself.

@@ -188,10 +188,13 @@ impl Proxies {
             Some(Old::Unknown) => Quiet::Unknown,
             _ if self.all.iter().any(silent) => Quiet::Unknown,
             Some(Old::Busy(open)) => Quiet::Busy { open },
-            _ if late || !self.without_filter.is_empty() => Quiet::Busy { open: 0 },
+            _ if !self.without_filter.is_empty() => Quiet::Busy { open: 0 },
+            _ if late => Quiet::Unknown,
             _ => match self.left.as_ref().filter(|_| self.proved_at().is_some_and(|at| at <= now)) {
                 Some((_, since)) => Quiet::Since((*since).max(self.quiet_from).0),
-                None => Quiet::Busy { open: 0 },
+                // It is in use for as long as that takes; then two rounds have to show that it is not.
+                None if self.left.as_ref().is_none_or(|(_, since)| *since > now) => Quiet::Busy { open: 0 },
+                None => Quiet::Unknown,
             },
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use flag::record::check_version;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -105,7 +106,7 @@ impl Reader {
     fn proxies(&mut self, value: &Value) -> Read<Vec<String>> {
         self.proxies = match value.as_u64().filter(|count| *count <= MOST) {
             Some(count) => numbered(count),
-            None if value.is_array() => names("see.proxies", value)?,
+            None if value.is_array() => each_once("see.proxies", names("see.proxies", value)?)?,
             None => return Err(none_of("see.proxies", value, "a number up to 1000, or a list of names")),
         };
         Ok(self.proxies.clone())
@@ -141,6 +142,14 @@ impl Reader {
     }
 }
 
+fn each_once(at: &str, names: Vec<String>) -> Read<Vec<String>> {
+    let twice = names.iter().enumerate().find(|(number, name)| names.iter().take(*number).any(|one| one == *name));
+    match twice {
+        Some((_, name)) => Err(format!("{at} has {name} twice")),
+        None => Ok(names),
+    }
+}
+
 fn none_or<T>(value: &Value, read: impl Fn(&Value) -> Read<T>) -> Read<Option<T>> {
     if value.as_str() == Some("none") {
         Ok(None)
@@ -150,6 +159,7 @@ fn none_or<T>(value: &Value, read: impl Fn(&Value) -> Read<T>) -> Read<Option<T>
 }
 
 fn state(at: &str, version: &str, value: &Value) -> Read<State> {
+    check_version("see", version).map_err(|error| error.to_string())?;
     if value.is_object() {
         let how = mapping(at, value, &["exited"])?.get("exited").unwrap_or(&Value::Null);
         return Ok(State::Exited(text(&format!("{at}.exited"), how)?.to_owned()));
@@ -180,11 +190,17 @@ fn headroom(value: &Value) -> Read<Headroom> {
     match value.as_str() {
         Some("fits") => Ok(Headroom::Fits),
         Some("unknown") => Ok(Headroom::Unknown),
-        _ => match value.get("short").and_then(Value::as_str) {
-            Some(message) => Ok(Headroom::Short { message: message.to_owned() }),
-            None => Err(none_of("see.headroom", value, "fits, unknown, or {short: MESSAGE}")),
+        _ => match only(value) {
+            Some(("short", message)) => Ok(Headroom::Short { message: message.to_owned() }),
+            _ => Err(none_of("see.headroom", value, "fits, unknown, or {short: MESSAGE}")),
         },
     }
+}
+
+/// The only key of a mapping, and its text.
+fn only(value: &Value) -> Option<(&str, &str)> {
+    let map = value.as_object().filter(|map| map.len() == 1)?;
+    map.iter().find_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
 }
 
 fn checks(value: &Value) -> Read<Vec<Sight>> {
@@ -197,12 +213,7 @@ fn verdict(name: &str, value: &Value) -> Read<Option<(Verdict, String)>> {
     if value.as_str() == Some("none") {
         return Ok(None);
     }
-    let said = value.as_object().and_then(|map| map.iter().next());
-    let (word, message) = match (value.as_str(), said) {
-        (Some(word), _) => (word, word),
-        (None, Some((word, message))) => (word.as_str(), message.as_str().ok_or_else(wrong)?),
-        (None, None) => return Err(wrong()),
-    };
+    let (word, message) = value.as_str().map(|word| (word, word)).or_else(|| only(value)).ok_or_else(wrong)?;
     let verdict = Verdict::deserialize(&Value::from(word)).map_err(|_| wrong())?;
     Ok(Some((verdict, message.to_owned())))
 }

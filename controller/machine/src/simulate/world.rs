@@ -25,16 +25,6 @@ struct Pace {
     stop: Option<Millis>,
 }
 
-/// What becomes of the next write of the status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NextWrite {
-    Done,
-    /// Somebody else has written meanwhile.
-    Refused,
-    /// The controller ends after it.
-    Last,
-}
-
 /// A controller in a world that is made up.
 #[derive(Debug)]
 pub(super) struct Simulated {
@@ -46,7 +36,10 @@ pub(super) struct Simulated {
     status: Status,
     /// The status on disk.
     stored: Status,
-    next_write: NextWrite,
+    /// Somebody else writes before the next write of the status.
+    refuses: bool,
+    /// The controller ends after the next write of the status that is done.
+    dies: bool,
     pace: Pace,
     versions: Versions,
     proxies: Proxies,
@@ -89,7 +82,8 @@ impl Simulated {
             stored: status.clone(),
             report: Report::new(shown),
             status,
-            next_write: NextWrite::Done,
+            refuses: false,
+            dies: false,
             pace: Pace {
                 ready: seconds(2),
                 ack: Some(Millis(100)),
@@ -168,16 +162,16 @@ impl Simulated {
     }
 
     pub(super) fn refuse_next_write(&mut self) {
-        self.next_write = NextWrite::Refused;
+        self.refuses = true;
     }
 
     pub(super) fn die_at_next_write(&mut self) {
-        self.next_write = NextWrite::Last;
+        self.dies = true;
     }
 
     /// Ends the controller and begins it again: what is on disk is left, and nobody has reported to it yet.
     pub(super) fn restart(&mut self) {
-        self.next_write = NextWrite::Done;
+        self.dies = false;
         self.status.clone_from(&self.stored);
         self.proxies.forget(self.acks_at());
         self.checks.forget();
@@ -249,7 +243,8 @@ impl Simulated {
                 self.versions.see(now, version, &State::Gone);
                 true
             }
-            Effect::Protect { .. } | Effect::Configure(_) => false,
+            Effect::Protect { version, epoch } => self.versions.protect(version, *epoch),
+            Effect::Configure(_) => false,
         }
     }
 }
@@ -280,8 +275,7 @@ impl World for Simulated {
         if self.stored.same_but_wording(&plan.status) {
             return Ok(true);
         }
-        let outcome = std::mem::replace(&mut self.next_write, NextWrite::Done);
-        if outcome == NextWrite::Refused {
+        if std::mem::take(&mut self.refuses) {
             self.report.line(
                 self.now,
                 "conflict",
@@ -290,7 +284,7 @@ impl World for Simulated {
             return Ok(false);
         }
         self.stored.clone_from(&plan.status);
-        if outcome == NextWrite::Last {
+        if std::mem::take(&mut self.dies) {
             self.report.adopted(self.now, &self.status, &plan.status);
             return Err(Ended);
         }

@@ -110,8 +110,8 @@ choice! {
     }
 }
 choice! {
-    /// What to do when the new version dies after the flip.
-    OnTargetFailure {
+    /// What to do when the new version fails after the flip.
+    TargetFailureAction {
         /// Say so.
         Wait,
         /// Back to the old version.

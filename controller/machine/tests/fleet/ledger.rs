@@ -38,11 +38,18 @@ struct Story {
     now_ms: u64,
     record: Record,
     old: String,
+    expected: Vec<String>,
 }
 
 impl Story {
     fn new() -> Story {
-        Story { ledger: Ledger::new(3_000), now_ms: 10_000, record: record(9, "v2"), old: "v1".to_owned() }
+        Story {
+            ledger: Ledger::new(3_000),
+            now_ms: 10_000,
+            record: record(9, "v2"),
+            old: "v1".to_owned(),
+            expected: vec!["a".to_owned(), "b".to_owned()],
+        }
     }
 
     /// 100 ms later both report; `b` as given.
@@ -55,7 +62,7 @@ impl Story {
     }
 
     fn view(&self) -> Fleet {
-        let expected = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        let expected: BTreeSet<String> = self.expected.iter().cloned().collect();
         let asked = FleetQuestion { old: self.old.clone(), wanted: "v2".to_owned(), config_epoch: 9 };
         self.ledger.view(self.now_ms, &self.record, &expected, &asked)
     }
@@ -83,7 +90,7 @@ fn two_rounds_after_the_last_ack_are_quiet() {
     let quiet = state(&story.record, 5, 5);
     for seq in 1..=2 {
         let fleet = story.both(seq, quiet.clone());
-        assert_eq!((fleet.acked, fleet.old), (2, Quiet::Busy { open: 0 }), "one round is not enough");
+        assert_eq!((fleet.acked, fleet.old), (2, Quiet::Unknown), "one round is not enough");
     }
     assert_eq!(story.both(3, quiet).old, Quiet::Since(10_100));
 }
@@ -126,7 +133,7 @@ fn silence_makes_everything_unknown() {
     assert_eq!((fleet.acked, fleet.old), (0, Quiet::Unknown));
     assert!(fleet.laggards[0].why.contains("last seen 3.0 s ago"), "{:?}", fleet.laggards);
     let state = state(&story.record, 5, 5);
-    assert_eq!(story.both(4, state).old, Quiet::Busy { open: 0 }, "and it has to be proven anew");
+    assert_eq!(story.both(4, state).old, Quiet::Unknown, "and it has to be proven anew");
 }
 
 #[test]
@@ -146,10 +153,20 @@ fn a_restarted_proxy_acks_and_proves_anew() {
     story.now_ms += 100;
     let restarted = Report { boot: "b2".into(), ..report("b", 1, state(&story.record, 0, 0)) };
     story.ledger.accept(story.now_ms, restarted.clone()).expect("believed");
-    assert_eq!(story.view().old, Quiet::Busy { open: 0 });
+    assert_eq!(story.view().old, Quiet::Unknown);
+    let since = story.now_ms;
+    for seq in 2..=4 {
+        let quiet = state(&story.record, 10, 10);
+        story.ledger.accept(since + seq, report("a", seq + 2, quiet)).expect("believed");
+        let again = Report { seq, ..restarted.clone() };
+        story.ledger.accept(since + seq, again).expect("believed");
+    }
+    story.now_ms += 4;
+    assert_eq!(story.view().old, Quiet::Since(since), "what the boot before sent last is not known");
     let late = report("b", 9, state(&story.record, 5, 5));
     assert!(story.ledger.accept(story.now_ms, late).is_err(), "a late report of the old boot");
-    assert!(story.ledger.accept(story.now_ms, restarted).is_err(), "the same report again");
+    let again = Report { seq: 4, ..restarted };
+    assert!(story.ledger.accept(story.now_ms, again).is_err(), "the same report again");
 }
 
 #[test]
@@ -158,7 +175,7 @@ fn another_set_of_instances_proves_anew() {
     story.quiet(1);
     let report = Report { instances: vec![2, 3], ..report("b", 4, state(&story.record, 5, 5)) };
     story.ledger.accept(story.now_ms, report).expect("believed");
-    assert_eq!(story.view().old, Quiet::Busy { open: 0 });
+    assert_eq!(story.view().old, Quiet::Unknown);
 }
 
 #[test]
@@ -196,7 +213,36 @@ fn a_version_that_a_proxy_never_counted_is_quiet_there() {
     let mut story = Story::new();
     story.old = "v0".to_owned();
     let fleet = story.quiet(1);
-    assert_eq!(fleet.old, Quiet::Since(10_100), "since the first of three reports");
+    assert_eq!(fleet.old, Quiet::Since(0), "all its life");
+}
+
+/// T1: who joins while the old version is quiet has its whole life counted, and breaks nothing once that is proved.
+#[test]
+fn who_joins_and_never_sent_one_is_unknown_first_and_breaks_nothing() {
+    let mut story = Story::new();
+    story.quiet(1);
+    let since = Quiet::Since(10_100);
+    story.expected.push("c".to_owned());
+    assert_eq!(story.view().old, Quiet::Unknown);
+    for seq in 1..=3 {
+        assert_eq!(story.view().old, Quiet::Unknown);
+        let fleet = story.both(seq + 3, state(&story.record, 5, 5));
+        assert_eq!(fleet.old, Quiet::Unknown);
+        story.ledger.accept(story.now_ms, report("c", seq, state(&story.record, 0, 0))).expect("believed");
+    }
+    assert_eq!(story.view().old, since);
+    // One that has is another matter, however quiet it is since.
+    story.expected.push("d".to_owned());
+    for seq in 1..=3 {
+        story.both(seq + 6, state(&story.record, 5, 5));
+        for (name, sent) in [("c", 0), ("d", 2)] {
+            story
+                .ledger
+                .accept(story.now_ms, report(name, seq + 3, state(&story.record, sent, sent)))
+                .expect("believed");
+        }
+    }
+    assert!(matches!(story.view().old, Quiet::Since(later) if later > 10_100));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Which effects a status has, and in which order: nothing is left to who executes them.
 
-use machine::observation::Keeper;
+use machine::observation::{Headroom, Keeper};
 use machine::plan::{Effect, Pass, Plan, plan};
 use machine::reason::Reason;
 use machine::status::{Phase, Status};
@@ -42,8 +42,8 @@ pub(crate) fn acts(more: &str, (status, seen): (Status, Seen)) -> String {
 #[case(Phase::Adopting, "start v2, publish, route, configure")]
 #[case(Phase::Stable, "start v2, publish, route, configure")]
 #[case(Phase::Coexisting, "start v1, start v2 like v1, publish, route, configure")]
-#[case(Phase::AwaitingPromotion, "start v1, start v2 like v1, publish, route, configure")]
-#[case(Phase::ProvingRoutes, "start v1, start v2 like v1, publish, route, configure")]
+#[case(Phase::AwaitingPromotion, "protect v2 at 999999, start v1, start v2 like v1, publish, route, configure")]
+#[case(Phase::ProvingRoutes, "protect v2 at 999999, start v1, start v2 like v1, publish, route, configure")]
 #[case(Phase::Switching, "start v2, start v1 like v2, publish, route, configure")]
 #[case(Phase::Settling, "start v2, start v1 like v2, publish, route, configure")]
 #[case(Phase::Retaining, "start v2, start v1 like v2, publish, route, configure")]
@@ -53,9 +53,9 @@ fn effects_come_in_this_order(#[case] phase: Phase, #[case] expected: &str) {
 }
 
 #[rstest]
-#[case(Phase::Switching, "protect v1 at 999999, start v1, publish, route, configure")]
-#[case(Phase::Settling, "start v1, publish, route, configure")]
-#[case(Phase::Removing, "start v1, publish, route, configure, stop v2")]
+#[case(Phase::Switching, "protect v1 at 999999, start v1 like v2, publish, route, configure")]
+#[case(Phase::Settling, "start v1 like v2, publish, route, configure")]
+#[case(Phase::Removing, "start v1 like v2, publish, route, configure, stop v2")]
 fn what_was_rolled_back_is_protected_until_all_acked_and_need_not_be_there(
     #[case] phase: Phase,
     #[case] expected: &str,
@@ -64,21 +64,32 @@ fn what_was_rolled_back_is_protected_until_all_acked_and_need_not_be_there(
     assert_eq!(acts("", (going_back(phase), seen)), expected);
 }
 
-/// A rollback to a version that is stopped starts like any other switch, and protects nothing before it flips.
+/// C03: whatever a flip goes to is marked before it, once; and again for another epoch.
 #[rstest]
-#[case(Phase::Coexisting)]
-#[case(Phase::ProvingRoutes)]
-fn a_rollback_that_has_not_switched_yet_protects_nothing(#[case] phase: Phase) {
+#[case::not_ready_yet(Phase::Coexisting, None, "")]
+#[case::ready(Phase::AwaitingPromotion, None, "protect v2 at 999999, ")]
+#[case::about_to_flip(Phase::ProvingRoutes, None, "protect v2 at 999999, ")]
+#[case::marked(Phase::ProvingRoutes, Some(NOW - 1), "")]
+#[case::marked_for_another(Phase::ProvingRoutes, Some(NOW - 2), "protect v2 at 999999, ")]
+fn what_is_flipped_to_is_protected_before(#[case] phase: Phase, #[case] kept: Option<u64>, #[case] first: &str) {
     let (status, seen) = waiting_in(phase);
-    let status = with_switch(status, |switch| switch.rollback = true);
-    assert_eq!(acts("", (status, seen)), "start v1, start v2 like v1, publish, route, configure");
+    let seen = kept.into_iter().fold(seen, |seen, epoch| seen.kept("v2", epoch));
+    // A rollback waits for nobody to promote it.
+    for rollback in [phase != Phase::AwaitingPromotion, false] {
+        let status = with_switch(status.clone(), |switch| switch.rollback = rollback);
+        let done = acts(MANUAL, (status, seen.clone()));
+        assert_eq!(done, format!("{first}start v1, start v2 like v1, publish, route, configure"));
+    }
 }
 
 #[test]
 fn a_rollback_is_protected_by_the_epoch_of_its_record_even_while_nothing_may_move() {
     let status = going_back(Phase::Switching);
     let suspended = "suspend: true";
-    assert_eq!(acts(suspended, (status, seen().acked(0))), "protect v1 at 999999, start v1, publish, route, configure");
+    assert_eq!(
+        acts(suspended, (status, seen().acked(0))),
+        "protect v1 at 999999, start v1 like v2, publish, route, configure"
+    );
 }
 
 #[rstest]
@@ -121,7 +132,10 @@ fn what_was_left_is_kept_as_strong_as_what_serves_now() {
 #[test]
 fn a_version_without_room_is_not_started() {
     let status = with_switch(switching(Phase::Coexisting), |switch| switch.headroom_at = None);
-    assert_eq!(acts("", (status, seen().not_running("v2"))), "start v1, publish, route, configure");
+    assert_eq!(
+        acts("", (status, seen().not_running("v2").headroom(Headroom::Unknown))),
+        "start v1, publish, route, configure"
+    );
 }
 
 /// Nothing moves, and what is there stays as it is: the other version is neither started nor stopped.
@@ -166,28 +180,51 @@ fn the_configuration_waits_while_a_flip_spreads(#[case] since: u64, #[case] acke
 }
 
 /// Every problem of the cluster holds routes back in a mesh; two of them hold back the part in the plugins that
-/// others share; none holds back a start, the record, or a stop that is proved.
+/// others share; and what puts in doubt whose the workloads are holds back every start and stop (C07). None holds back
+/// the record.
 #[rstest]
-#[case::none(None, "Istio", "route, configure, ")]
-#[case::other(Some(Reason::Forbidden), "Istio", "configure, ")]
-#[case::workloads(Some(Reason::Workloads), "GatewayAPI", "configure, ")]
-#[case::istio(Some(Reason::IstioMissing), "Istio", "configure, ")]
-#[case::header(Some(Reason::HeaderTaken), "Istio", "")]
-#[case::too_wide(Some(Reason::TooWide), "GatewayAPI", "")]
-#[case::files(Some(Reason::Forbidden), "External", "route, configure, ")]
+#[case::none(None, "Istio", "start v2, publish, route, configure, stop v1")]
+#[case::other(Some(Reason::Forbidden), "Istio", "start v2, publish, configure, stop v1")]
+#[case::istio(Some(Reason::IstioMissing), "Istio", "start v2, publish, configure, stop v1")]
+#[case::files(Some(Reason::Forbidden), "External", "start v2, publish, route, configure, stop v1")]
+#[case::taken(Some(Reason::ServiceTaken), "External", "publish, route, configure")]
+#[case::workloads(Some(Reason::Workloads), "GatewayAPI", "publish, configure")]
+#[case::header(Some(Reason::HeaderTaken), "Istio", "publish")]
+#[case::too_wide(Some(Reason::TooWide), "GatewayAPI", "publish")]
 fn what_a_problem_holds_back(#[case] problem: Option<Reason>, #[case] provider: &str, #[case] done: &str) {
     let more = format!("routing: {{provider: {provider}}}");
     // With the clusters that the provider names.
     let status = next(&more, &switching(Phase::Removing), &seen());
     let seen = problem.map_or_else(seen, |reason| seen().problem(reason));
-    let plan = pass(&spec(&more), &status, &seen);
-    assert_eq!(words(&plan.effects), format!("start v2, publish, {done}stop v1"));
-    let starts = switching(Phase::Coexisting);
-    let starts = next(&more, &starts, &seen.clone().not_ready("v2"));
-    let effects = words(&pass(&spec(&more), &starts, &seen.not_ready("v2")).effects);
-    assert!(effects.starts_with("start v1, start v2 like v1, publish"), "{effects}");
-    let said = problem.map_or("v1 has to stop", |_| "a sentence on the cluster");
-    assert_eq!(plan.waiting, said);
+    let plan = rests(&more, &status, &seen);
+    assert_eq!(words(&plan.effects), done);
+    assert_eq!(plan.waiting, problem.map_or("v1 has to stop", |_| "a sentence on the cluster"));
+    let seen = seen.not_ready("v2");
+    let begins = next(&more, &switching(Phase::Coexisting), &seen);
+    let effects = words(&rests(&more, &begins, &seen).effects);
+    assert_eq!(effects.starts_with("start v1, start v2 like v1, publish"), done.starts_with("start"), "{effects}");
+}
+
+/// C07: a flag that another one shares a Service with neither flips nor removes, and goes back all the same.
+#[rstest]
+#[case(Phase::Stable)]
+#[case(Phase::Coexisting)]
+#[case(Phase::ProvingRoutes)]
+#[case(Phase::Settling)]
+#[case(Phase::Removing)]
+fn what_may_be_somebody_elses_is_left_as_it_is(#[case] phase: Phase) {
+    let status = if phase == Phase::Stable {
+        Status { active_version: "v1".to_owned(), ..switching(phase) }
+    } else {
+        switching(phase)
+    };
+    let seen = seen().problem(Reason::ServiceTaken);
+    let after = next("", &status, &seen);
+    assert_eq!((after.phase, blocked(&after)), (phase, Some(Reason::ServiceTaken)));
+    let effects = words(&rests("", &after, &seen).effects);
+    assert!(!effects.contains("start") && !effects.contains("stop"), "{effects}");
+    let back = next("", &switching(Phase::Settling), &seen.asked_for(machine::action::Action::Rollback));
+    assert_eq!((back.phase, back.active_version.as_str()), (Phase::Switching, "v1"));
 }
 
 /// Nothing is decided: neither the status nor the world moves.

@@ -8,7 +8,7 @@ use machine::action::{Action, Request};
 use machine::checks::{CheckAnswer, Verdict};
 use machine::fleet::ledger::{Laggard, Quiet};
 use machine::fleet::unmanaged::UnmanagedCaller;
-use machine::observation::{Destination, Headroom, Keeper, Observation, VersionState};
+use machine::observation::{Destination, Headroom, Keeper, Observation, Strength, VersionState};
 use machine::plan::{Effect, Pass, Plan, plan};
 use machine::reason::{Problem, Reason};
 use machine::record::Draft;
@@ -59,13 +59,13 @@ pub(crate) fn seen() -> Seen {
     for version in ["v1", "v2"] {
         seen.0.versions.insert(version.to_owned(), ready(0));
     }
-    seen.proxies(1).acked(1).quiet_since(LONG_AGO)
+    seen.headroom(Headroom::Fits).proxies(1).acked(1).quiet_since(LONG_AGO)
 }
 
 /// A workload that has been ready since then.
 pub(crate) fn ready(since: u64) -> VersionState {
     let ready_since = Some(UnixMs(since));
-    VersionState { declared: true, running: true, ready: true, ready_since, exited: None, exists: false }
+    VersionState { declared: true, running: true, ready: true, ready_since, ..VersionState::default() }
 }
 
 /// What is seen in a pass, to be changed word by word.
@@ -166,6 +166,27 @@ impl Seen {
         self.not_running(version).workload(version, |one| one.exited = Some(how.to_owned()))
     }
 
+    /// A version was told to stop, and this of it still runs.
+    pub(crate) fn stopping(self, version: &str, what: &[&str]) -> Seen {
+        self.workload(version, |one| {
+            *one = VersionState { declared: true, running: true, stopped: true, ..VersionState::default() };
+            one.ending = what.iter().map(|one| (*one).to_owned()).collect();
+        })
+    }
+
+    /// So many pods of a version serve, of so many that it is asked to have.
+    pub(crate) fn pods(self, version: &str, serving: u32, asked: u32) -> Seen {
+        self.workload(version, |one| {
+            one.strength.insert("reviews".to_owned(), Strength { asked, serving });
+            one.ready &= serving == asked;
+        })
+    }
+
+    /// A version was marked to be kept at this epoch.
+    pub(crate) fn kept(self, version: &str, epoch: u64) -> Seen {
+        self.workload(version, |one| one.kept_at = Some(epoch))
+    }
+
     /// Something of a version is there that can be deleted.
     pub(crate) fn exists(self, version: &str) -> Seen {
         self.workload(version, |one| one.exists = true)
@@ -264,6 +285,7 @@ pub(crate) fn switching(phase: Phase) -> Status {
         headroom_at: Some(UnixMs(NOW - 90_000)),
         flipped_at: at,
         acked_at: at,
+        settled_at: matches!(phase, Phase::Retaining | Phase::Removing).then_some(UnixMs(NOW - 1_000)),
         retain_until: Some(UnixMs(NOW)),
         ..Switch::default()
     };

@@ -4,6 +4,7 @@
 
 mod checks;
 mod effects;
+mod evidence;
 mod fixtures;
 mod golden;
 mod house;
@@ -17,4 +18,5 @@ mod stories;
 #[path = "../../../../docs/table.rs"]
 mod table;
 mod tables;
+mod transitions;
 mod verdicts;

@@ -30,7 +30,9 @@ use crate::fixtures::*;
     "switch: {ackTimeout: 1s, laggards: Proceed}",
     Phase::Settling
 )]
-#[case::unproved_again(Phase::Removing, seen().acked(0), "", Phase::Settling)]
+#[case::an_ack_is_missing_again(Phase::Removing, seen().acked(0), "", Phase::Removing)]
+#[case::used_again(Phase::Removing, seen().busy(1), "", Phase::Settling)]
+#[case::an_ack_of_the_new_version_is_missing(Phase::ProvingRoutes, seen().acked(0), "", Phase::ProvingRoutes)]
 #[case::min_ready(Phase::Coexisting, seen(), "", Phase::AwaitingPromotion)]
 fn next_phase(#[case] from: Phase, #[case] seen: Seen, #[case] more: &str, #[case] to: Phase) {
     let status = next(more, &switching(from), &seen);
@@ -69,7 +71,7 @@ fn headroom_comes_before_the_start(#[case] headroom: Headroom, #[case] more: &st
 #[case::nothing_is_started(Phase::Coexisting, Phase::Coexisting)]
 #[case::nothing_is_switched(Phase::ProvingRoutes, Phase::ProvingRoutes)]
 #[case::nothing_is_settled(Phase::Settling, Phase::Settling)]
-#[case::nothing_is_removed(Phase::Removing, Phase::Settling)]
+#[case::nothing_is_removed(Phase::Removing, Phase::Removing)]
 // What was flipped is acked all the same.
 #[case::acks_come(Phase::Switching, Phase::Settling)]
 fn routes_that_do_not_fit_hold_everything_up(#[case] from: Phase, #[case] to: Phase) {
@@ -175,7 +177,7 @@ fn going_on_without_proof_is_remembered() {
     let status = next(&both, &switching(Phase::Settling), &seen().quiet_unknown());
     assert_eq!(status.phase, Phase::Retaining);
     let event = status.history.iter().find(|entry| entry.event == Happening::WithoutProof).unwrap();
-    assert!(event.message.contains("it is not known whether v1 is still used"), "{event:?}");
+    assert!(event.message.contains("it is not known yet whether v1 is still used"), "{event:?}");
 }
 
 #[rstest]

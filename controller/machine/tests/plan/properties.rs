@@ -33,6 +33,8 @@ enum Op {
     /// Requests to the old version: unknown, busy, quiet.
     Quiet(u8),
     Die(&'static str),
+    /// An autoscaler makes a version smaller.
+    Shrink(&'static str),
     Check(Verdict),
     Room(u8),
     /// Something is wrong in the cluster, or nothing is any more.
@@ -78,7 +80,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0_u8..3).prop_map(Op::Quiet),
     ];
     let cluster = prop_oneof![
-        2 => version.prop_map(Op::Die),
+        2 => version.clone().prop_map(Op::Die),
+        1 => version.prop_map(Op::Shrink),
         2 => verdict.prop_map(Op::Check),
         1 => (0_u8..3).prop_map(Op::Room),
         1 => prop::option::of(reason).prop_map(Op::Problem),
@@ -132,7 +135,8 @@ fn plot() -> impl Strategy<Value = Plot> {
 impl House {
     fn apply(&mut self, op: &Op) {
         match op {
-            Op::Wait(ms) => self.now += ms,
+            Op::Wait(ms) => self.pass_time(*ms),
+            Op::Shrink(version) => self.shrink(version),
             Op::Ask(version) => self.want(version),
             Op::Request(action) => self.ask(*action),
             Op::Hear(which) => self.hear(*which),
@@ -218,7 +222,7 @@ proptest! {
         house.until(Phase::Stable);
         house.want("v2");
         house.until(phase);
-        house.now += wait;
+        house.pass_time(wait);
         let epoch = house.memory.epoch();
         house.ask(Action::Rollback);
         for fuse in &crashes {

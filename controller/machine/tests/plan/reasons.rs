@@ -27,6 +27,13 @@ fn short() -> Headroom {
     Headroom::Short { message: "2 more pods of 500m cpu do not fit: 300m are free".to_owned() }
 }
 
+/// v2 has 2 pods, v1 has 10, and somebody else says so.
+fn scaled_by(autoscaler: &str) -> Seen {
+    let mut seen = seen().pods("v1", 10, 10).pods("v2", 2, 2);
+    seen.0.versions.entry("v2".to_owned()).or_default().autoscalers.push(autoscaler.to_owned());
+    seen
+}
+
 fn before_the_flip() -> Vec<Case> {
     let (coexisting, promoting) = (switching(Phase::Coexisting), switching(Phase::AwaitingPromotion));
     let unknown = Status { active_version: String::new(), record: None, ..switching(Phase::Adopting) };
@@ -42,7 +49,15 @@ fn before_the_flip() -> Vec<Case> {
         ("what serves is not ready", "", switching(Phase::Stable), seen().not_ready("v2")),
         ("what serves ended", "", switching(Phase::Stable), seen().exited("v2")),
         ("no room", "", before_the_start(), seen().not_running("v2").headroom(short())),
-        ("nobody knows of room", "", before_the_start(), seen().not_running("v2")),
+        ("nobody knows of room", "", before_the_start(), seen().not_running("v2").headroom(Headroom::Unknown)),
+        ("it is weaker", "", switching(Phase::Coexisting), seen().pods("v1", 10, 10).pods("v2", 2, 2)),
+        ("an autoscaler keeps it weaker", "", switching(Phase::Coexisting), scaled_by("web")),
+        (
+            "a proxy does not know it yet",
+            "",
+            switching(Phase::ProvingRoutes),
+            seen().proxies(2).lags("edge", "epoch 8"),
+        ),
         ("routes come first", "", before_the_start(), seen().routes(Reason::RoutesPending)),
         ("it ends before the flip", "", coexisting.clone(), seen().exited("v2")),
         ("it is late", late, coexisting, seen().not_ready("v2")),
@@ -87,6 +102,8 @@ fn after_the_flip() -> Vec<Case> {
         ("a check passed just now", check, settling(), seen().checked(Verdict::Passed, NOW)),
         ("retained", "", with_switch(switching(Phase::Retaining), |one| one.retain_until = at(NOW + 1)), seen()),
         ("removed", "", switching(Phase::Removing), seen()),
+        ("it ends slowly", "", switching(Phase::Removing), seen().stopping("v1", &["pod v1-a", "pod v1-b"])),
+        ("it hangs", "", settling(), seen().not_ready("v2")),
         ("an ack of the removal", "", just_now(Phase::Removing), seen().proxies(2).lags("edge", "epoch 8")),
         ("the cluster", "", settling(), seen().busy(1).problem(Reason::Forbidden)),
         ("nothing", "", switching(Phase::Stable), seen()),

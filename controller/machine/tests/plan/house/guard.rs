@@ -1,12 +1,8 @@
 //! What must never happen, whatever the house does.
-//!
-//! Not asked for, as the plan does not promise it yet: that the new version was ready all the while that is proved (T1:
-//! one that died and is ready again in the pass of the stop will do); that what was stopped on a whole proof stays
-//! stopped (C02: it is started again when the proof is lost before it is gone); that a version which runs already is
-//! made as strong as the one that serves, and held against the room for that (C08).
 
 use machine::checks::Verdict;
 use machine::fleet::ledger::Quiet;
+use machine::observation::Keeper;
 use machine::plan::Effect;
 use machine::publication::Publication;
 use machine::spec::{CleanupPolicy, Management};
@@ -29,6 +25,19 @@ impl House {
         check_transition(&self.memory, next);
         assert!(next.record == self.memory.record || *next == self.disk, "a record is adopted before it is written");
         let forward = next.switch.as_ref().is_some_and(|switch| !switch.removal && !switch.rollback);
+        let flips = next.phase == Phase::Switching && next.active_version != self.memory.active_version;
+        assert!(!flips || self.is_ready(&next.active_version), "flipped to what does not serve");
+        if flips && forward {
+            // C08, F09.
+            let (from, to) = (self.pods(&self.memory.active_version), self.pods(&next.active_version));
+            assert!(to >= from, "flipped to {to} pods, and the traffic of now needs {from}");
+            // C03: what a leader that was deposed may still stop has changed since that one saw it.
+            let kept = self.protected.get(&next.active_version);
+            let platform = self.keeper == Keeper::Platform;
+            assert!(!platform || kept == Some(&self.memory.epoch()), "flipped to what is not protected");
+            let acked = self.proxies.fleet(&self.memory).acked;
+            assert_eq!(acked, self.proxies.all.len(), "flipped although a proxy may not know the new version");
+        }
         if next.phase == Phase::Removing && next.phase != self.memory.phase && forward {
             let passed = self.spec.checks.is_empty() || self.verdict.0 == Verdict::Passed;
             assert!(passed, "removed although a check did not pass");
@@ -43,12 +52,10 @@ impl House {
         let record = self.disk.record.as_ref().unwrap();
         match effect {
             Effect::Protect { version, epoch } => {
-                assert_eq!((version, epoch), (&self.disk.active_version, &record.epoch));
+                let target = self.disk.target_version.as_ref();
+                assert_eq!((Some(version), epoch), (target, &record.epoch));
             }
-            Effect::Start { version, like } => {
-                assert!(!self.deleted.contains(version), "what was deleted is asked for");
-                assert!(like.as_ref().is_none_or(|like| *like == self.disk.active_version && like != version));
-            }
+            Effect::Start { version, like } => self.guard_start(version, like.as_deref()),
             Effect::Publish(publication) => self.guard_publication(publication),
             Effect::Route(order) => {
                 assert_eq!(&order.record, record);
@@ -72,11 +79,23 @@ impl House {
         for known in known.filter(|known| known.epoch == publication.record.epoch) {
             assert_eq!(known.hash, publication.record.hash, "one epoch has two contents");
         }
-        let back = self.disk.switch.as_ref().is_some_and(|switch| switch.rollback);
-        if back && self.disk.phase == Phase::Switching {
+        // What was gone back to without a switch of its own was not marked before.
+        let back = self.disk.switch.as_ref().filter(|switch| switch.rollback && self.disk.phase == Phase::Switching);
+        if back.is_some_and(|switch| switch.promoted_at == Some(switch.started_at)) {
             let at = self.protected.get(&publication.record.active);
             assert_eq!(at, Some(&publication.record.epoch), "requests go back to what is not protected");
         }
+    }
+
+    fn guard_start(&self, version: &str, like: Option<&str>) {
+        assert!(!self.deleted.contains(version), "what was deleted is asked for");
+        let switch = self.disk.switch.as_ref();
+        let ends = switch.is_some_and(|switch| like == Some(&switch.from) || like == Some(&switch.to));
+        assert!(like.is_none_or(|like| ends && like != version), "{version} is to be like {like:?}");
+        // C02: what was stopped on a whole proof is started again only to be switched to.
+        let wanted = self.disk.target_version.as_deref() == Some(version) || self.disk.active_version == version;
+        assert!(wanted || !self.ending.contains_key(version), "{version} is started again while it ends");
+        assert!(!self.disk.ending.contains(version), "{version} was stopped on a whole proof");
     }
 
     /// The whole proof, in the very pass; and what it is to prove.
@@ -88,9 +107,13 @@ impl House {
         assert_eq!((fleet.acked, fleet.laggards.len()), (fleet.expected, 0), "an ack is missing");
         assert_eq!((fleet.config_laggards.len(), fleet.route_laggards.len()), (0, 0), "something is not current");
         assert_eq!(look.seen.routes, None, "the routes do not fit");
-        assert!(matches!(fleet.old, Quiet::Since(t) if self.now - t >= 2_000), "not quiet");
-        let acked = self.disk.switch.as_ref().and_then(|switch| switch.acked_at).unwrap();
-        assert!(self.now - acked.0 >= 2_000, "not quiet since the acks");
+        let switch = self.disk.switch.as_ref().unwrap();
+        // T1: without a break, from a quiet period before it settled until now.
+        let from = switch.settled_at.unwrap().0 - 2_000;
+        assert!(switch.removal || self.now >= from + 7_000, "it did not stay for retainFor");
+        assert!(matches!(fleet.old, Quiet::Since(t) if t <= from), "not quiet without a break");
+        assert!(switch.acked_at.unwrap().0 <= from, "not quiet since the acks");
+        assert!(self.steady.get(active).is_some_and(|since| *since <= from), "the new version was not always ready");
         assert!(self.is_ready(active), "nothing else is ready");
         let record = self.disk.record.as_ref().unwrap();
         assert!(!record.versions.contains(version), "a proxy could still choose what is stopped");
@@ -123,7 +146,7 @@ fn check_transition(before: &Status, after: &Status) {
     }
     let (from, to) = (before.phase, after.phase);
     let next: &[Phase] = match from {
-        Adopting => &[Stable],
+        Adopting => &[Stable, Coexisting],
         Stable => &[Coexisting, Settling],
         Coexisting => &[AwaitingPromotion, Stable],
         AwaitingPromotion => &[ProvingRoutes, Coexisting, Stable],
@@ -131,11 +154,11 @@ fn check_transition(before: &Status, after: &Status) {
         Switching => &[Settling, Coexisting, Switching],
         Settling => &[Retaining, Removing, Coexisting, Switching],
         Retaining => &[Removing, Settling, Coexisting, Switching, Stable],
-        Removing => &[Stable, Settling],
+        Removing => &[Stable, Settling, Coexisting],
     };
     assert!(from == to || next.contains(&to), "{from:?} to {to:?} skips a phase");
-    // C01: while a version is adopted, another one becomes active without a switch.
-    if before.active_version != after.active_version && !before.active_version.is_empty() && from != Adopting {
+    // C01: once a record is published, nothing becomes active without a switch.
+    if before.active_version != after.active_version && before.record.is_some() {
         assert_eq!(to, Switching, "the active version changes without a switch");
     }
     if to == Removing && from == Settling {

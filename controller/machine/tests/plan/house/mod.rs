@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use machine::action::{Action, Request};
 use machine::checks::{CheckAnswer, CheckAnswers, Questions, Verdict};
 use machine::fleet::ledger::Quiet;
-use machine::observation::{Headroom, Keeper, Observation, VersionState};
+use machine::observation::{Headroom, Keeper, Observation, Strength, VersionState};
 use machine::plan::Effect;
 use machine::publication::Publication;
 use machine::reason::{Problem, Reason};
@@ -28,6 +28,10 @@ use crate::fixtures::blocked;
 pub(crate) const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
 /// From the start of a version until it is ready.
 const STARTS_IN_MS: u64 = 300;
+/// From the stop of a version until nothing of it runs.
+const STOPS_IN_MS: u64 = 900;
+/// How many pods a version has that nobody made stronger.
+const PODS: u32 = 2;
 /// From the death of a version until the platform has started it again.
 const RESTARTS_IN_MS: u64 = 700;
 
@@ -68,6 +72,12 @@ pub(crate) struct House {
     pub(crate) disk: Status,
     /// Since when each version that is to run has run; later than now: it is being started again.
     pub(crate) running: BTreeMap<String, u64>,
+    /// Until when what of each version still runs that was stopped.
+    ending: BTreeMap<String, u64>,
+    /// How many pods each version is asked to have, where somebody said so.
+    pods: BTreeMap<String, u32>,
+    /// Since when each version has been ready without a break, whoever has seen it.
+    steady: BTreeMap<String, u64>,
     /// The versions that ended by themselves, and were not ready again since.
     died: BTreeSet<String>,
     pub(crate) deleted: BTreeSet<String>,
@@ -110,6 +120,9 @@ impl House {
             memory: status.clone(),
             disk: status,
             running: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            steady: BTreeMap::new(),
             died: BTreeSet::new(),
             deleted: BTreeSet::new(),
             room: Headroom::Fits,
@@ -193,14 +206,14 @@ impl House {
         }
         self.died.insert(version.to_owned());
         self.ready_since.remove(version);
+        self.steady.remove(version);
         match self.keeper {
             Keeper::Controller => self.running.remove(version),
             Keeper::Platform => self.running.insert(version.to_owned(), self.now + RESTARTS_IN_MS),
         };
     }
 
-    /// C01: where the platform keeps it, nobody starts what is adopted. A person does, and stops what never was the
-    /// flag's.
+    /// Where the platform keeps it, nobody starts what is adopted. A person does, and stops what never was the flag's.
     fn by_hand(&mut self) {
         if self.keeper != Keeper::Platform || self.memory.phase != Phase::Adopting {
             return;
@@ -217,6 +230,27 @@ impl House {
         self.running.get(version).is_some_and(|since| self.now >= since + STARTS_IN_MS)
     }
 
+    /// An autoscaler makes a version smaller.
+    pub(crate) fn shrink(&mut self, version: &str) {
+        self.pods.insert(version.to_owned(), 1);
+    }
+
+    pub(crate) fn pods(&self, version: &str) -> u32 {
+        if self.running.contains_key(version) { self.pods.get(version).copied().unwrap_or(PODS) } else { 0 }
+    }
+
+    /// Time passes: what gets ready is seen by somebody who never ends.
+    pub(crate) fn pass_time(&mut self, ms: u64) {
+        self.now += ms;
+        for version in VERSIONS {
+            match self.running.get(version).map(|since| since + STARTS_IN_MS).filter(|at| *at <= self.now) {
+                Some(at) => _ = self.steady.entry(version.to_owned()).or_insert(at),
+                None => _ = self.steady.remove(version),
+            }
+        }
+        self.ending.retain(|_, until| *until > self.now);
+    }
+
     fn workload(&mut self, version: &str) -> VersionState {
         let (now, ready) = (self.now, self.is_ready(version));
         if ready {
@@ -228,12 +262,22 @@ impl House {
         let exists = !self.deleted.contains(version);
         VersionState {
             declared: exists,
-            running: self.running.contains_key(version),
+            running: self.running.contains_key(version) || self.ending.contains_key(version),
             ready,
             ready_since: self.ready_since.get(version).copied().map(UnixMs),
             exited: self.died.contains(version).then(|| "exit status: 1".to_owned()),
             exists,
+            stopped: !self.running.contains_key(version),
+            strength: self.strength(version, ready),
+            kept_at: self.protected.get(version).copied(),
+            ..VersionState::default()
         }
+    }
+
+    fn strength(&self, version: &str, ready: bool) -> BTreeMap<String, Strength> {
+        let asked = self.pods(version);
+        let serving = if ready { asked } else { 0 };
+        if asked == 0 { BTreeMap::new() } else { BTreeMap::from([("reviews".to_owned(), Strength { asked, serving })]) }
     }
 
     fn answers(&self) -> CheckAnswers {
@@ -255,7 +299,7 @@ impl House {
 
     /// Time passes, and all goes well: proxies take everything over, and the old version is quiet.
     pub(crate) fn go_well(&mut self, ms: u64) {
-        self.now += ms;
+        self.pass_time(ms);
         self.by_hand();
         self.proxies.take_over(self.published.as_ref(), self.mesh.as_ref());
         if !matches!(self.proxies.old, Quiet::Since(_)) {
@@ -287,7 +331,8 @@ impl House {
             }
             self.go_well(500);
             let rests = self.memory.phase == Phase::Stable && before == self.memory;
-            if rests && self.running.len() == 1 && self.memory.leftovers.is_empty() {
+            let tidy = self.memory.leftovers.is_empty() && self.memory.ending.is_empty();
+            if rests && self.running.len() == 1 && tidy {
                 return;
             }
         }
@@ -299,7 +344,6 @@ impl House {
             if self.memory.phase == phase {
                 return;
             }
-            self.proxies.old = Quiet::Since(self.now.saturating_sub(2_000));
             self.go_well(100);
         }
         panic!("{phase:?} was not reached: {:#?}", self.memory);

@@ -8,7 +8,7 @@ use machine::reconcile::World;
 use machine::status::Status;
 use machine::time::UnixMs;
 
-use super::{Died, House, Look, VERSIONS};
+use super::{Died, House, Look, STOPS_IN_MS, VERSIONS};
 
 impl World for House {
     type Seen = Look;
@@ -83,7 +83,11 @@ impl World for House {
             Effect::Protect { version, epoch } => {
                 self.protected.insert(version, epoch);
             }
-            Effect::Start { version, .. } => {
+            Effect::Start { version, like } => {
+                let like = like.map_or(1, |like| self.pods(&like));
+                let pods = self.pods(&version).max(like).max(1);
+                self.pods.insert(version.clone(), pods);
+                self.ending.remove(&version);
                 self.running.entry(version).or_insert(self.now);
             }
             Effect::Publish(publication) => self.published = Some(*publication),
@@ -94,7 +98,9 @@ impl World for House {
             Effect::Configure(record) => self.proxies.configured = Some(*record),
             Effect::Stop { version } => {
                 self.running.remove(&version);
+                self.steady.remove(&version);
                 self.died.remove(&version);
+                self.ending.insert(version.clone(), self.now + STOPS_IN_MS);
                 self.stops.push(version);
             }
             Effect::Delete { version } => {

@@ -1,0 +1,235 @@
+//! What a flip and a removal rest on holds without a break; what was begun on a whole proof is ended; and what is not
+//! known holds up only what it concerns. Each test has the id of its case in `tests/CASES.md`.
+
+use machine::action::Action;
+use machine::history::Happening;
+use machine::observation::Keeper;
+use machine::reason::Reason;
+use machine::status::{Phase, Status};
+use machine::time::UnixMs;
+use rstest::rstest;
+
+use crate::fixtures::*;
+
+/// The last thing that happened.
+fn last(status: &Status) -> (Happening, &str) {
+    status.history.last().map(|entry| (entry.event, entry.message.as_str())).unwrap()
+}
+
+/// v1 is adopted, and its record is published.
+fn adopting_v1() -> Status {
+    let status = Status { active_version: "v1".to_owned(), ..switching(Phase::Adopting) };
+    recorded(status, NOW - 1, &["v1"])
+}
+
+/// C01: requests go by the flag already, so that v2 becomes active by a whole switch.
+#[rstest]
+#[case::part_of_it_serves(1, 2, (Phase::Stable, "v1"))]
+#[case::nothing_of_it_serves(0, 2, (Phase::Coexisting, "v1"))]
+fn another_version_than_the_adopted_one_is_switched_to(
+    #[case] serving: u32,
+    #[case] asked: u32,
+    #[case] first: (Phase, &str),
+) {
+    let seen = seen().pods("v1", serving, asked).not_running("v2").kept_by(Keeper::Platform);
+    let mut status = adopting_v1();
+    for _ in 0..6 {
+        status = next("", &status, &seen);
+    }
+    assert_eq!((status.phase, status.active_version.as_str()), (Phase::Coexisting, "v1"));
+    assert!(words(&pass(&spec(""), &status, &seen).effects).contains("start v2"));
+    // Adopted by what serves of it, at full strength or not.
+    let v1 = "version: v1";
+    let adopted: machine::spec::Spec =
+        serde_saphyr::from_str(&format!("{{{v1}, services: [{{name: reviews}}]}}")).unwrap();
+    let expected = if first.0 == Phase::Stable { Phase::Stable } else { Phase::Adopting };
+    assert_eq!(pass(&adopted, &adopting_v1(), &seen).status.phase, expected);
+}
+
+/// C02: once v1 was told to stop on the whole proof, nothing that is lost afterwards starts it again.
+#[rstest]
+#[case::a_proxy_joins(seen().proxies(2).lags("late", "it never reported"))]
+#[case::nobody_knows(seen().quiet_unknown())]
+#[case::it_is_used(seen().busy(3))]
+#[case::the_new_one_dies(seen().exited("v2"))]
+#[case::the_new_one_hangs(seen().not_ready("v2"))]
+#[case::routes(seen().routes(Reason::RouteConflict))]
+fn what_was_stopped_on_a_proof_stays_stopped(#[case] seen: Seen) {
+    let seen = seen.stopping("v1", &["pod v1-a"]);
+    let mut status = switching(Phase::Removing);
+    for _ in 0..5 {
+        let plan = pass(&spec(""), &status, &seen);
+        assert!(!words(&plan.effects).contains("v1"), "{}", words(&plan.effects));
+        status = plan.status;
+        assert_eq!(status.phase, Phase::Removing);
+    }
+    let ended = next("", &status, &seen.not_running("v1"));
+    assert_eq!((ended.phase, last(&ended)), (Phase::Stable, (Happening::Removed, "v1 is stopped")));
+}
+
+/// C02: a failed target does, if the spec says so; and a rollback.
+#[rstest]
+#[case::it_died("onTargetFailure: Rollback", seen().exited("v2"))]
+#[case::it_hangs("onTargetFailure: {action: Rollback, after: 0s}", seen().not_ready("v2"))]
+#[case::by_hand("", seen().asked_for(Action::Rollback))]
+fn only_a_way_back_starts_it_again(#[case] more: &str, #[case] seen: Seen) {
+    let seen = seen.stopping("v1", &["pod v1-a"]);
+    let back = next(more, &switching(Phase::Removing), &seen);
+    let switch = back.switch.clone().unwrap();
+    assert_eq!((back.phase, switch.to.as_str(), switch.rollback), (Phase::Coexisting, "v1", true));
+    assert!(back.ending.is_empty() && back.leftovers.is_empty(), "what is gone back to is not removed");
+}
+
+/// C06, F12: v1 is proved unused, and one pod of it never ends. What comes next does not wait for it.
+#[test]
+fn a_removal_that_cannot_end_holds_up_nothing() {
+    let seen = seen().stopping("v1", &["pod v1-a", "pod v1-b"]).not_running("v3");
+    let plan = pass(&spec(""), &switching(Phase::Removing), &seen);
+    assert_eq!(plan.waiting, "v1 has to stop: pod v1-a, pod v1-b");
+    let mut spec = spec("");
+    "v3".clone_into(&mut spec.version);
+    let next = pass(&spec, &switching(Phase::Removing), &seen).status;
+    assert_eq!((next.phase, next.target_version.as_deref()), (Phase::Coexisting, Some("v3")));
+    assert_eq!((next.ending, next.leftovers.len()), (names(&["v1"]), 0));
+    let record = next.record.unwrap();
+    assert_eq!(record.versions, names(&["v2", "v3"]), "what ends is nobody's to send requests to");
+}
+
+/// C05: what can serve is gone back to at once, and made as strong as what the traffic comes from.
+#[test]
+fn a_rollback_goes_to_what_serves_and_says_how_strong_it_is() {
+    let seen = seen().pods("v1", 9, 10).exited("v2").asked_for(Action::Rollback);
+    let back = next("", &switching(Phase::Settling), &seen);
+    assert_eq!((back.phase, back.active_version.as_str()), (Phase::Switching, "v1"));
+    let told = "from v2 to v1, which is at 9 of 10 pods: rolled back by request";
+    assert!(back.history.iter().any(|one| one.event == Happening::RolledBack && one.message == told), "{back:#?}");
+    let seen = seen.acked(0);
+    let mut rests = back;
+    for _ in 0..2 {
+        rests = next("", &rests, &seen);
+    }
+    let effects = words(&pass(&spec(""), &rests, &seen).effects);
+    assert!(effects.starts_with("protect v1") && effects.contains("start v1 like v2"), "{effects}");
+}
+
+/// C05: one that has to be started first goes as soon as anything of it serves, if what serves now is not well.
+#[rstest]
+#[case::the_other_is_broken(false, Phase::AwaitingPromotion)]
+#[case::the_other_is_well(true, Phase::Coexisting)]
+fn a_rollback_that_starts_its_target_waits_for_all_of_it_only_beside_what_is_well(
+    #[case] well: bool,
+    #[case] then: Phase,
+) {
+    let status = with_switch(switching(Phase::Coexisting), |switch| switch.rollback = true);
+    let seen = seen().pods("v2", 1, 10);
+    let seen = if well { seen } else { seen.not_ready("v1") };
+    assert_eq!(next("", &status, &seen).phase, then);
+}
+
+/// C08, F09: the traffic of now needs what the active version has, whoever says how many there are of the new one.
+#[rstest]
+#[case::it_ran_before(Phase::Coexisting, "", Phase::Coexisting)]
+#[case::it_was_shrunk_while_it_waited(Phase::AwaitingPromotion, "promotion: {mode: Manual}", Phase::Coexisting)]
+#[case::in_the_last_moment(Phase::ProvingRoutes, "", Phase::Coexisting)]
+#[case::as_declared(Phase::ProvingRoutes, "coexistence: {replicas: AsDeclared}", Phase::Switching)]
+fn nothing_is_flipped_to_what_is_weaker(#[case] from: Phase, #[case] more: &str, #[case] to: Phase) {
+    let seen = seen().pods("v1", 50, 50).pods("v2", 2, 2);
+    let status = next(more, &switching(from), &seen);
+    assert_eq!(status.phase, to);
+    if to == Phase::Coexisting {
+        assert_eq!(next(more, &with_switch(status, |one| one.headroom_at = Some(UnixMs(0))), &seen).phase, to);
+    }
+}
+
+/// F10: a dip while it waits pauses, and a promotion by hand is not forgotten.
+#[test]
+fn a_dip_before_the_flip_forgets_no_promotion() {
+    let promoted = with_switch(switching(Phase::ProvingRoutes), |switch| switch.promoted_at = Some(UnixMs(LONG_AGO)));
+    let manual = "promotion: {mode: Manual}, coexistence: {minReady: 0s}";
+    let dips = next(manual, &promoted, &seen().not_ready("v2"));
+    assert_eq!((dips.phase, last(&dips)), (Phase::Coexisting, (Happening::TargetLost, "v2 is not ready any more")));
+    let mut status = dips;
+    for _ in 0..4 {
+        status = next(manual, &status, &seen());
+    }
+    assert_eq!(status.active_version, "v2");
+}
+
+/// T1: ready in one instant is not ready: the new version serves without a break for the quiet period, and for all of
+/// `retainFor`.
+#[rstest]
+#[case::it_came_back_just_now(Phase::Settling, NOW - 400, Phase::Settling)]
+#[case::for_long_enough(Phase::Settling, NOW - 10_000, Phase::Retaining)]
+#[case::it_was_away_while_v1_stayed(Phase::Retaining, NOW - 400, Phase::Settling)]
+#[case::it_was_away_before_the_stop(Phase::Removing, NOW - 400, Phase::Settling)]
+#[case::it_never_was(Phase::Retaining, NOW - 61_000, Phase::Removing)]
+fn a_break_of_the_target_starts_the_proof_anew(#[case] from: Phase, #[case] since: u64, #[case] to: Phase) {
+    let mut seen = seen();
+    seen.0.versions.insert("v2".to_owned(), ready(since));
+    let status = next("", &switching(from), &seen);
+    assert_eq!(status.phase, to, "{status:#?}");
+    if from != Phase::Settling && to == Phase::Settling {
+        let switch = status.switch.as_ref().unwrap();
+        assert_eq!((switch.settled_at, switch.retain_until), (None, None), "all of it stays for as long again");
+        let told = "v2 was not ready without a break: only for the last 400ms";
+        assert_eq!(last(&status), (Happening::Unsettled, told));
+    }
+}
+
+/// T1: a request to v1 that nobody saw in an instant is seen by its counter.
+#[test]
+fn a_request_in_between_starts_the_proof_anew() {
+    let status = next("", &switching(Phase::Retaining), &seen().quiet_since(NOW - 900));
+    assert_eq!((status.phase, last(&status).0), (Phase::Settling, Happening::Unsettled));
+    // Whoever has not spoken yet does not break it: what it did meanwhile is known when it speaks.
+    let joined = next("", &switching(Phase::Retaining), &seen().proxies(2).lags("late", "it never reported"));
+    assert_eq!(joined.phase, Phase::Retaining);
+}
+
+/// T1: what hangs has failed, after a time that the spec says.
+#[rstest]
+#[case::just_now(1_000, false)]
+#[case::for_long(30_000, true)]
+fn a_target_that_hangs_has_failed(#[case] ago: u64, #[case] back: bool) {
+    let rollback = "onTargetFailure: Rollback";
+    let status = with_switch(switching(Phase::Retaining), |switch| switch.target_lost_at = Some(UnixMs(NOW - ago)));
+    let mut status = next(rollback, &status, &seen().not_ready("v2"));
+    assert_eq!((status.phase, last(&status).0), (Phase::Settling, Happening::Unsettled));
+    status = next(rollback, &status, &seen().not_ready("v2"));
+    let expected = if back { (Phase::Switching, "v1") } else { (Phase::Settling, "v2") };
+    assert_eq!((status.phase, status.active_version.as_str()), expected);
+}
+
+/// T6: a command that is sent twice does once what it says.
+#[rstest]
+#[case::at_once(Phase::Switching)]
+#[case::later(Phase::Settling)]
+#[case::when_all_is_over(Phase::Stable)]
+#[case::before_it_went_back(Phase::Coexisting)]
+fn a_second_rollback_of_the_same_switch_is_refused(#[case] phase: Phase) {
+    let again = next("", &going_back(phase), &seen().asked_for(Action::Rollback));
+    let refused = again.last_request.as_ref().and_then(|last| last.refused.as_deref());
+    assert_eq!(refused, Some("it is rolled back from v2 to v1 already: `retry` goes forward again"));
+    assert_eq!(again.active_version, "v1");
+}
+
+/// Whoever waits for a deadline has as long again once it had settled.
+#[test]
+fn a_deadline_does_not_outlive_what_was_settled() {
+    let spec = "settle: {timeout: 30s, onTimeout: Rollback}";
+    let unsettled = Status { phase_since: UnixMs(NOW - 1_000), ..switching(Phase::Settling) };
+    assert_eq!(next(spec, &unsettled, &seen().busy(1)).phase, Phase::Settling);
+    let overdue = Status { phase_since: UnixMs(NOW - 31_000), ..switching(Phase::Settling) };
+    assert_eq!(next(spec, &overdue, &seen().busy(1)).phase, Phase::Switching);
+}
+
+/// What the operator went past once is not asked for again, and nothing else is waived with it.
+#[rstest]
+#[case::the_same(seen().busy(1), Phase::Removing)]
+#[case::another_kind(seen().acked(0), Phase::Retaining)]
+#[case::the_target(seen().not_ready("v2"), Phase::Settling)]
+fn a_waiver_holds_for_what_was_waived(#[case] seen: Seen, #[case] to: Phase) {
+    let proceed = "settle: {timeout: 1s, onTimeout: Proceed}";
+    let status = with_switch(switching(Phase::Retaining), |switch| switch.waived = true);
+    assert_eq!(next(proceed, &status, &seen).phase, to);
+}
