@@ -52,7 +52,9 @@ impl Source {
             Address::Named(name) => Some(name),
             Address::All => None,
         };
-        Ok(Source::Cluster { cluster: Cluster::connect(&at.cluster, all).await?, name })
+        let or_local = |error| anyhow::anyhow!("{error}; or name the FILE or URL of a local controller");
+        let cluster = Cluster::connect(&at.cluster, all).await.map_err(or_local)?;
+        Ok(Source::Cluster { cluster, name })
     }
 
     /// `live`: with what the flag service of a cluster knows, if it can be asked.
@@ -96,7 +98,7 @@ impl LiveView {
 }
 
 /// For people, beside what is printed. Without anybody to read it nothing is lost.
-fn warn(text: &str) {
+pub(super) fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

@@ -84,9 +84,11 @@ pub(super) struct Cluster {
 impl Cluster {
     /// `all`: every namespace.
     pub(super) async fn connect(at: &Where, all: bool) -> anyhow::Result<Cluster> {
-        let config = at.config().await.context(
-            "no kubeconfig for a cluster: set KUBECONFIG or --kubeconfig, or name the FILE or URL of a local controller",
-        )?;
+        // Who is not configured gets one sentence: the causes of the client say the same again and again.
+        let config = at.config().await.map_err(|error| {
+            let cause = error.root_cause();
+            anyhow::anyhow!("no kubeconfig for a cluster ({cause}): set KUBECONFIG or --kubeconfig")
+        })?;
         let namespace = at.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let quoted =
             |name: &str, value: Option<String>| value.map(|value| format!(" {name} {value}")).unwrap_or_default();

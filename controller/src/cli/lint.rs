@@ -1,10 +1,13 @@
 //! `versionflag lint`: what is wrong with a file before it reaches a cluster. Pure.
 
+use std::path::Path;
+
 use serde::Serialize;
 use serde_json::Value;
 
 use cluster::resource::VersionFlag;
 use cluster::status::unsupported;
+use local::file::FileError;
 
 /// One thing that is wrong.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +23,11 @@ pub(super) struct Wrong {
 /// Everything that is wrong with the documents of a file.
 pub(super) fn lint(text: &str) -> Result<Vec<Wrong>, String> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| error.to_string())?;
+    if let [only] = documents.as_slice()
+        && only.get("local").is_some()
+    {
+        return Ok(lint_local(text, only));
+    }
     let (mut wrong, mut flags) = (vec![], vec![]);
     for document in documents.iter().filter(|document| is(document, "VersionFlag")) {
         let name = document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("without a name");
@@ -60,6 +68,18 @@ pub(super) fn lint(text: &str) -> Result<Vec<Wrong>, String> {
         }
     }));
     Ok(wrong)
+}
+
+/// The file of a local controller, as that one reads it.
+fn lint_local(text: &str, document: &Value) -> Vec<Wrong> {
+    let name = document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("without a name");
+    let error = |message: String| Wrong { object: format!("VersionFlag {name}"), message, error: true };
+    match local::file::File::parse(text, Path::new("the file")) {
+        Ok(_) => vec![],
+        Err(FileError::Invalid { wrong, .. }) => wrong.into_iter().map(error).collect(),
+        Err(FileError::Yaml { error: why, .. }) => vec![error(why)],
+        Err(other) => vec![error(other.to_string())],
+    }
 }
 
 fn is(document: &Value, kind: &str) -> bool {

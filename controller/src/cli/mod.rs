@@ -101,7 +101,12 @@ fn rendered(options: Rendered, provider: Provider) -> anyhow::Result<()> {
     let input = render_istio::read(&text).map_err(anyhow::Error::msg);
     let input = input.with_context(|| format!("{} cannot be rendered", file.display()))?;
     let image = image(plugin, &home, PORT, &domain);
-    print(&render_istio::render(input, provider, &versions, &image, &domain).map_err(anyhow::Error::msg)?)
+    let unusable = image.problem();
+    print(&render_istio::render(input, provider, &versions, &image, &domain).map_err(anyhow::Error::msg)?)?;
+    if let Some(problem) = unusable {
+        commands::warn(&format!("the plugin cannot be applied as it is: {problem}"));
+    }
+    Ok(())
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ use machine::fleet::ledger::Quiet;
 
 use super::model::Model;
 use machine::duration::Millis;
+use machine::reason::Reason;
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 
@@ -115,13 +116,17 @@ pub(super) fn status(model: &Model, program: &str) -> String {
         let _ = writeln!(text, "├─ {} is held against {}: {}", held.version, held.for_spec_version, held.reason);
     }
     let command = command(program, model).map(|command| format!("     {command}")).unwrap_or_default();
+    // The tree has a line for each thing; `why` has all of a long one.
+    let waiting = model.waiting.lines().next().unwrap_or_default();
     match &model.next {
         None => {
-            let _ = writeln!(text, "└─ waits for: {}{command}", model.waiting);
+            let _ = writeln!(text, "└─ waits for: {waiting}{command}");
         }
         Some(next) => {
-            let soon = next.at.filter(|at| *at > now).map(|at| format!(" in ≥{}", ago(at, now))).unwrap_or_default();
-            let _ = writeln!(text, "├─ waits for: {}", model.waiting);
+            // While something blocks, time alone leads nowhere.
+            let at = next.at.filter(|at| *at > now && model.blocked.is_none());
+            let soon = at.map(|at| format!(" in ≥{}", ago(at, now))).unwrap_or_default();
+            let _ = writeln!(text, "├─ waits for: {waiting}");
             let _ = writeln!(text, "└─ next: {}{soon}{command}", next.what);
         }
     }
@@ -137,9 +142,10 @@ pub(super) fn why(model: &Model, program: &str) -> String {
     let mut text = match &model.blocked {
         Some(blocked) => {
             let since = blocked.since.map(|since| format!(" for {}", ago(now, since))).unwrap_or_default();
-            format!("{} is blocked in {}{since}: {}\n", model.name, status.phase.name(), blocked.message)
+            let (name, phase, reason) = (&model.name, status.phase.name(), &blocked.reason);
+            format!("{name} is blocked in {phase} by {reason}{since}: {}\n{}", blocked.message, what_ends_it(reason))
         }
-        None => format!("{} is {}, waiting for {}\n", model.name, status.phase.name(), model.waiting),
+        None => format!("{} is {}, waits for: {}\n", model.name, status.phase.name(), model.waiting),
     };
     let proxies = &model.proxies;
     for one in proxies.laggards.iter().take(SHOWN) {
@@ -158,6 +164,12 @@ pub(super) fn why(model: &Model, program: &str) -> String {
         let _ = writeln!(text, "  {command}");
     }
     text
+}
+
+/// What ends a blocker, as docs/reference/reasons.md has it.
+fn what_ends_it(reason: &str) -> String {
+    let end = reason.parse::<Reason>().map(Reason::end).unwrap_or_default();
+    if end.is_empty() { String::new() } else { format!("  what ends it: {end}\n") }
 }
 
 /// What happened lately.

@@ -135,7 +135,7 @@ fn both_sources_give_one_tree() {
                 │  └─ job.shop  no report\n\
                 ├─ flipped 5.2s ago, not all acked\n\
                 ├─ waits for: 2 of 4 proxies have not acked\n\
-                └─ next: v1 is stopped in ≥1h4s     undo: ";
+                └─ next: v1 is stopped     undo: ";
     let served = "├─ v1 ○ old  ready\n├─ v2 ● active  ready\n";
     let found = "├─ v1 ○ old  ready  2 replicas\n├─ v2 ● active  not ready  2 replicas\n";
     let drawn = show::status(&view(settling()), "versionflag");
@@ -185,7 +185,7 @@ reviews  v1→v2  Settling  epoch 0  3.0s  BLOCKED: Laggards
 ├─ check soak ? the query gives no data
 ├─ flipped 5.2s ago, all acked after 200 ms, overlap 0.9s
 ├─ waits for: 2 of 4 proxies have not acked
-└─ next: v1 is stopped in ≥1h5s     undo: versionflag rollback reviews -n shop
+└─ next: v1 is stopped     undo: versionflag rollback reviews -n shop
 ";
     assert_eq!(tree, expected);
     // The service is the same one, but of another flag of that name.
@@ -205,13 +205,14 @@ reviews  v1→v2  Settling  epoch 0  3.0s  BLOCKED: Laggards
 
 #[test]
 fn why_names_the_blocker_its_age_and_what_helps() {
-    let expected = "reviews is blocked in Switching for 1.0s: 2 of 4 proxies have not acked\n  \
+    let expected = "reviews is blocked in Switching by Laggards for 1.0s: 2 of 4 proxies have not acked\n  \
+                    what ends it: Each named proxy acks, or is gone; after `switch.ackTimeout` `switch.laggards` decides.\n  \
                     cart.shop: no report\n  job.shop: no report\n  undo: versionflag rollback reviews -n shop\n";
     assert_eq!(show::why(&resource(Some(&settling())), "versionflag"), expected);
     let mut free = settling();
     free.blocked = None;
     let text = show::why(&resource(Some(&free)), "versionflag");
-    assert!(text.starts_with("reviews is Switching, waiting for 2 of 4 proxies acked\n"), "{text}");
+    assert!(text.starts_with("reviews is Switching, waits for: 2 of 4 proxies acked\n"), "{text}");
 }
 
 #[test]

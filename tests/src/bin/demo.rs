@@ -98,7 +98,9 @@ impl Timeline {
             .collect();
         let fleet = &view["fleet"];
         let waiting = view["waiting"].as_str().unwrap_or_default();
-        let waiting: String = waiting.chars().take(60).collect();
+        // As many whole words as fit.
+        let fits = waiting.char_indices().rfind(|(at, one)| *one == ' ' && *at <= 60);
+        let waiting = if waiting.len() <= 60 { waiting } else { fits.map_or("", |(at, _)| &waiting[..at]) };
         println!(
             "         │ {}  in flight {:>3}  acked {}/{}  failed {}  {waiting}",
             rates.join("  "),
@@ -229,12 +231,15 @@ fn report(outcome: &Outcome) {
     println!("  failed              {}", outcome.failed);
     println!("  all proxies acked   {} after the flip", ms(outcome.flip_ms.map(|value| value as f64)));
     println!("  last on the old     {} after the flip, as a new request", ms(outcome.last_worker_ms));
-    println!("  both versions       {} answered new requests side by side", ms(outcome.overlap_ms));
-    println!(
-        "  v1's last response  {} after the flip (slow requests and streams end where they began)",
-        ms(outcome.v1_last_response_ms)
-    );
-    println!("  v1 removed          {} after the flip", ms(outcome.v1_removed_ms.map(|value| value as f64)));
+    // After a rollback v1 is not removed.
+    if let Some(removed_ms) = outcome.v1_removed_ms {
+        println!("  both versions       {} answered new requests side by side", ms(outcome.overlap_ms));
+        println!(
+            "  v1's last response  {} after the flip (slow requests and streams end where they began)",
+            ms(outcome.v1_last_response_ms)
+        );
+        println!("  v1 removed          {} after the flip", ms(Some(removed_ms as f64)));
+    }
     println!("  requests to a removed version  {}", outcome.requests_to_removed_version);
     println!("  the numbers are in target/demo/result.json");
 }

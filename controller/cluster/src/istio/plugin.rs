@@ -38,7 +38,12 @@ impl Image {
         let Some(url) = &self.url else {
             return Some("the controller does not know where the filter is: start it with --plugin-url".to_owned());
         };
-        let pinned = self.sha256.is_some() || url.contains("@sha256:");
+        let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let digest = url.split_once("@sha256:").map(|(_, digest)| digest).or(self.sha256.as_deref());
+        if let Some(digest) = digest.filter(|digest| !is_digest(digest)) {
+            return Some(format!("{digest:?} is no SHA-256: it has 64 digits from 0 to f"));
+        }
+        let pinned = digest.is_some();
         (!pinned)
             .then(|| format!("the filter {url} is not pinned: add @sha256:… to --plugin-url, or set --plugin-sha256"))
     }

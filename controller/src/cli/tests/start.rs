@@ -115,12 +115,19 @@ fn what_cannot_be_previewed_is_said(#[case] spec: &str, #[case] status: &str, #[
 const FLAG: &str = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, metadata: {name: reviews}, \
      spec: {version: v1, services: [{name: reviews}]}}";
 
+const LOCAL: &str = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, metadata: {name: reviews}, \
+     spec: {version: v1, services: [{name: reviews}]}, \
+     local: {proxies: [{id: edge}], versions: {v1: {command: [server], address: '127.0.0.1:1'}}}}";
+
 #[rstest]
 #[case::valid(FLAG, &[])]
 #[case::misspelled(&FLAG.replace("version: v1", "version: v1, swich: {}"), &["✗ VersionFlag reviews: unknown field `swich`"])]
 #[case::no_label(&FLAG.replace("version: v1", "version: v1/2"), &["✗ VersionFlag reviews: spec.version"])]
 #[case::another_api(&FLAG.replace("v1alpha1", "v1"), &["✗ VersionFlag reviews: apiVersion is not"])]
 #[case::not_built(&FLAG.replace("version: v1", "version: v1, routing: {provider: External, management: UserProvided}"), &["✗ VersionFlag reviews: spec.routing.management UserProvided is not supported"])]
+#[case::local(LOCAL, &[])]
+#[case::local_misspelled(&LOCAL.replace("proxies", "proxys"), &["✗ VersionFlag reviews: "])]
+#[case::local_refused(&LOCAL.replace("version: v1", "version: v1, cleanup: {policy: Delete}"), &["✗ VersionFlag reviews: spec.cleanup.policy"])]
 #[case::counted(&format!("{FLAG}\n---\n{{kind: Deployment, metadata: {{name: a}}, spec: {{replicas: 2, template: {{metadata: {{labels: {{version: v1}}}}}}}}}}"), &["! Deployment a: spec.replicas is set"])]
 #[case::of_others(&format!("{FLAG}\n---\n{{kind: Deployment, metadata: {{name: a}}, spec: {{replicas: 2, template: {{metadata: {{labels: {{app: a}}}}}}}}}}"), &[])]
 fn what_is_wrong_with_a_file_is_found(#[case] file: &str, #[case] expected: &[&str]) {

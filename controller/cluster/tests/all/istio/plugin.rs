@@ -216,11 +216,18 @@ fn a_plugin_fails_open_and_is_pinned() {
     assert_eq!((&later["selector"], &later["wasm"]["selector"]), (&selector, &Value::Null));
 }
 
+const DIGEST: &str = "10fc415c8d470427d28912160ed994ede87b63c3cf3e327bb4c15a5b7ef2653c";
+
+const PINNED: &str =
+    "oci://registry.example/filter@sha256:10fc415c8d470427d28912160ed994ede87b63c3cf3e327bb4c15a5b7ef2653c";
+
 #[rstest]
 #[case(None, None, Some("start it with --plugin-url"))]
 #[case(Some("oci://registry.example/filter:1"), None, Some("is not pinned"))]
-#[case(Some("oci://registry.example/filter:1"), Some("ab"), None)]
-#[case(Some("oci://registry.example/filter@sha256:ab"), None, None)]
+#[case(Some("oci://registry.example/filter:1"), Some(DIGEST), None)]
+#[case(Some(PINNED), None, None)]
+#[case(Some("oci://registry.example/filter:1"), Some("ab"), Some("\"ab\" is no SHA-256"))]
+#[case(Some("oci://registry.example/filter@sha256:DIGEST"), None, Some("\"DIGEST\" is no SHA-256"))]
 fn a_filter_that_is_not_pinned_is_not_delivered(
     #[case] url: Option<&str>,
     #[case] sha256: Option<&str>,
