@@ -145,8 +145,12 @@ pub(crate) fn with_header<T>(map: MapType, name: &str, action: impl FnOnce(&[u8]
     let status =
         unsafe { env::proxy_get_header_map_value(map, name.as_ptr(), name.len(), &raw mut data, &raw mut size) };
     PLACE.set(ptr::null_mut());
-    if status != 0 || data.is_null() {
+    if status != 0 {
         return None;
+    }
+    // What is there and empty has no address.
+    if data.is_null() {
+        return Some(action(&[]));
     }
     if ptr::eq(data, place) {
         // SAFETY: the host wrote that many bytes there; it had asked for them.

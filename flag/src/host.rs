@@ -23,12 +23,24 @@ fn normalized(authority: &str) -> Cow<'_, str> {
     }
 }
 
+/// Up to the first colon, whatever follows: Envoy's domain `reviews:*` is met by `reviews:80:90`, too.
 fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        // The colons of an IPv6 address stand inside brackets.
-        Some((host, port)) if !port.contains(']') => host,
-        _ => authority,
-    }
+    // The colons of an IPv6 address stand inside brackets.
+    let address = authority.rfind(']').map_or(0, |end| end + 1);
+    let port = authority.bytes().skip(address).position(|byte| byte == b':');
+    port.and_then(|port| authority.get(..address + port)).unwrap_or(authority)
+}
+
+/// Whether this is a host, with a port or without: no pattern and no URL. A filter compares whole hosts.
+pub fn is_host(text: &str) -> bool {
+    let host = without_port(text);
+    let port = text.get(host.len()..).unwrap_or_default();
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let address = |byte: u8| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.';
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_name = !host.is_empty() && host != "." && host.bytes().all(name);
+    let has_port = port.strip_prefix(':').is_none_or(|port| port.parse::<u16>().is_ok());
+    has_port && inner.map_or(is_name, |inner| !inner.is_empty() && inner.bytes().all(address))
 }
 
 /// The version that a cluster name of Istio's form `outbound|PORT|SUBSET|HOST` stands for, and

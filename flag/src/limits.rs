@@ -28,5 +28,7 @@ pub const HELD: usize = 1_024;
 pub const STRANGERS: usize = 8;
 /// How far an epoch may be ahead of the clock, in milliseconds: a day.
 pub const EPOCH_AHEAD_MS: u64 = 86_400_000;
+/// The highest epoch that is believed, in Unix milliseconds: in the year 2200.
+pub const EPOCH_MAX: u64 = 7_258_118_400_000;
 /// Milliseconds that a proxy may be asked to wait between two reports.
 pub const REPORT_EVERY_MS: std::ops::RangeInclusive<u32> = 20..=60_000;

@@ -106,6 +106,9 @@ impl Report {
             return Err(format!("{} VM instances", self.instances.len()));
         }
         for (uid, state) in &self.flags {
+            if state.epoch > limits::EPOCH_MAX {
+                return Err(format!("flag {uid:?}: epoch {} was never written", state.epoch));
+            }
             check_totals(&state.sent, limits::VERSIONS * 4)
                 .and_then(|()| check_totals(&state.arrived, limits::VERSIONS * 4))
                 .and_then(|()| check_strangers(&state.strangers))

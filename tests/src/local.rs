@@ -185,6 +185,21 @@ impl<'a> Local<'a> {
         .await
     }
 
+    /// Has a flip go to a version while this proxy stands still, which knew all that comes before the flip.
+    pub async fn flips_without(&mut self, proxy: &mut Envoy, version: &str) -> Result<()> {
+        self.file()["spec"]["promotion"] = json!({ "mode": "Manual" });
+        self.ask(version);
+        wait_for("all know the version", LIMIT, async || {
+            let view = self.view().await?;
+            let (phase, fleet) = (&view["status"]["phase"], &view["fleet"]);
+            ensure!(phase == "AwaitingPromotion" && fleet["acked"] == fleet["expected"], "{view}");
+            Ok(())
+        })
+        .await?;
+        proxy.pause()?;
+        self.request("promote").await
+    }
+
     /// Why it waits, in its own words.
     pub async fn blocked(&self) -> Result<String> {
         let view = self.view().await?;

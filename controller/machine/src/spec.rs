@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Millis;
-use crate::schema::text_rule;
+use crate::schema::{rule, text_rule};
 
 pub use attach::Attachment;
 pub use check::{Builtin, Check, Percent, Prometheus, Webhook, number};
@@ -83,11 +83,17 @@ fn default_label() -> String {
 
 const LABEL: &str = "self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$')";
 const HEADER: &str = "self.matches('^[a-z0-9._-]+$')";
+const ROUTING_HEADER: &str = "self.matches('^x-[a-z0-9._-]*version[a-z0-9._-]*$')";
+const HOST: &str = "self.all(host, host.matches('^([A-Za-z0-9._-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?$'))";
 const NO_LABEL: &str =
     "has to be a label value: letters, digits, '-', '_' and '.', starting and ending with a letter or digit";
 const FIXED: &str = "cannot be changed: delete this VersionFlag and make another one";
 pub(crate) const NO_FENCE: &str = "is not supported yet: use Immediate";
 pub(crate) const NO_HEADER: &str = "is not a lower-case HTTP header name";
+/// Whatever the header is, proxies overwrite it.
+pub(crate) const NO_ROUTING_HEADER: &str =
+    "has to begin with x- and to contain the word version, in lower case: proxies overwrite that header";
+pub(crate) const NO_HOST: &str = "has to be a host, with a port or without: filters match neither patterns nor URLs";
 
 /// One service of the group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -98,7 +104,12 @@ pub struct Service {
     pub name: String,
     /// The hosts by which callers name it; without any, its name.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "set"),
+        extend("x-kubernetes-validations" = rule(HOST, NO_HOST))
+    )]
+    #[schemars(inner(length(max = 253)))]
     pub hosts: BTreeSet<String>,
     /// Envoy clusters by version.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -289,7 +300,7 @@ pub struct Routing {
     /// Who writes them, where there is a choice.
     pub management: Management,
     /// The header that routes match.
-    #[schemars(length(max = 64), extend("x-kubernetes-validations" = text_rule(HEADER, NO_HEADER)))]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = text_rule(ROUTING_HEADER, NO_ROUTING_HEADER)))]
     pub header: String,
     /// Gateways of the Gateway API to which the controller attaches routes of its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]

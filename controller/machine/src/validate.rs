@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use flag::host::is_host;
 use flag::record::{RecordError, check_name, check_version};
 
 use crate::observation::Observation;
 use crate::record::Draft;
-use crate::spec::{NO_FENCE, NO_HEADER, Spec, SwitchMode, attach, check};
+use crate::spec::{NO_FENCE, NO_HEADER, NO_HOST, NO_ROUTING_HEADER, Spec, SwitchMode, attach, check};
 
 impl Spec {
     /// Everything that is wrong with it, in sentences. Empty: it is valid.
@@ -19,13 +20,9 @@ impl Spec {
         if let Some(preview) = &self.preview {
             note(check_name("spec.preview.value", &preview.value));
         }
-        let headers =
-            [("routing", Some(&self.routing.header)), ("preview", self.preview.as_ref().map(|one| &one.header))];
-        for (part, header) in headers {
-            if let Some(header) = header.filter(|header| !flag::config::is_header(header)) {
-                wrong.push(format!("spec.{part}.header {header:?} {NO_HEADER}"));
-            }
-        }
+        let hosts = self.services.iter().flat_map(|service| &service.hosts).filter(|host| !is_host(host));
+        wrong.extend(hosts.map(|host| format!("spec.services.hosts {host:?} {NO_HOST}")));
+        wrong.extend(self.headers());
         if self.callers.gateways.iter().any(|gateway| gateway.match_labels.is_empty()) {
             wrong.push("spec.callers.gateways: matchLabels is empty: name at least one label".to_owned());
         }
@@ -34,6 +31,25 @@ impl Spec {
         }
         wrong.extend(attach::validate(self));
         wrong.extend(check::validate(&self.checks));
+        wrong
+    }
+
+    /// What is wrong with the headers that proxies are to read or to write.
+    fn headers(&self) -> Vec<String> {
+        let mut wrong = vec![];
+        let routing = &self.routing.header;
+        let is_ours = routing.starts_with("x-") && routing.contains("version");
+        if !flag::config::is_header(routing) || !is_ours {
+            wrong.push(format!("spec.routing.header {routing:?} {NO_ROUTING_HEADER}"));
+        }
+        if let Some(header) = self.preview.as_ref().map(|preview| &preview.header) {
+            if !flag::config::is_header(header) {
+                wrong.push(format!("spec.preview.header {header:?} {NO_HEADER}"));
+            }
+            if header == routing {
+                wrong.push(format!("spec.preview.header {header:?} is the routing header, which no client may choose"));
+            }
+        }
         wrong
     }
 

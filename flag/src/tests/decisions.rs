@@ -34,12 +34,29 @@ fn epochs_go_on_above_everything_known() {
 
 #[test]
 fn hosts_compare_without_port_case_and_dot() {
-    for spelling in ["reviews", "Reviews", "reviews:9080", "REVIEWS.", "Reviews.:80"] {
+    // P2: with any number of colons.
+    for spelling in ["reviews", "Reviews", "reviews:9080", "REVIEWS.", "Reviews.:80", "reviews:", "reviews:80:90"] {
         assert_eq!(host::normalize(spelling), "reviews");
     }
     assert_eq!(host::normalize("[::1]:80"), "[::1]");
     assert_eq!(host::normalize("[::1]"), "[::1]");
+    assert_eq!(host::normalize("[::1]:80:90"), "[::1]");
+    assert_eq!(host::normalize(":80"), "");
     assert_eq!(host::normalize(""), "");
+}
+
+#[test]
+fn a_host_is_neither_a_pattern_nor_a_url() {
+    for host in ["reviews", "Reviews.shop.svc.cluster.local.", "reviews:9080", "10.0.0.7", "[::1]", "[::1]:80", "a_b"] {
+        assert!(host::is_host(host), "{host}");
+    }
+    for other in ["", ".", "*", "*.example", "http://reviews.example/", "reviews/", "a b", "reviews:x", "reviews:80:90"]
+    {
+        assert!(!host::is_host(other), "{other}");
+    }
+    for other in ["[]", "[::1", "::1", "reviews:99999", "reviews:"] {
+        assert!(!host::is_host(other), "{other}");
+    }
 }
 
 #[test]

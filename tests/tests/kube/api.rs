@@ -114,7 +114,7 @@ fn a_flag_is_admitted_with_its_defaults_and_shown_in_columns() {
                 "settle": { "quietPeriod": "10s", "bake": "0s", "timeout": "10m", "onTimeout": "Wait" },
                 "cleanup": { "policy": "ScaleToZero", "retainFor": "1h" },
                 "routing": { "provider": "Istio", "management": "Managed", "header": "x-versionflag" },
-                "onTargetFailure": "Wait",
+                "onTargetFailure": { "action": "Wait", "after": "30s" },
             })
         );
 
@@ -210,7 +210,11 @@ fn what_is_wrong_is_refused_with_a_sentence() {
                 json!([{ "name": "a", "webhook": { "url": "http://a" } }, { "name": "a", "webhook": { "url": "http://b" } }]),
                 "spec.checks[1]: Duplicate value",
             ),
-            ("routing", json!({ "header": "X-Version" }), "\"X-Version\" is not a lower-case HTTP header name"),
+            (
+                "routing",
+                json!({ "header": "X-Version" }),
+                "\"X-Version\" has to begin with x- and to contain the word version",
+            ),
             ("preview", json!({ "header": "x-preview", "value": "" }), "spec.preview.value"),
             (
                 "versionLabel",

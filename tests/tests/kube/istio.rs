@@ -370,7 +370,7 @@ fn a_cluster_without_istio_is_told_so_until_it_has_it() {
         assert_eq!(cluster.kubectl(&["get", "trafficextensions", "-A", "-o=name"]).await?, "");
 
         // There is one header in a namespace.
-        patch(cluster, "ratings", json!({ "routing": { "header": "x-mine" } })).await?;
+        patch(cluster, "ratings", json!({ "routing": { "header": "x-my-version" } })).await?;
         let taken = condition(cluster, "ratings", "Stalled", "HeaderTaken").await?;
         let message = taken["message"].as_str().unwrap_or_default();
         assert!(message.starts_with("VersionFlag shop/reviews has spec.routing.header x-versionflag"), "{message}");

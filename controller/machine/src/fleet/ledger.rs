@@ -63,7 +63,7 @@ pub struct Fleet {
     pub unmanaged: Vec<UnmanagedCaller>,
     /// Responses that came from another version than the intended one.
     pub unroutable: u64,
-    /// The highest epoch that any proxy reported.
+    /// The highest epoch that one of them reported.
     pub highest_epoch: u64,
     /// Sum of all known totals by version.
     pub sent: BTreeMap<String, Totals>,
@@ -185,9 +185,6 @@ impl Ledger {
     /// What the expected proxies say of `record`.
     pub fn view(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, asked: &FleetQuestion) -> Fleet {
         let mut fleet = Fleet::unknown(expected.len());
-        for state in self.proxies.values().filter_map(|proxy| proxy.report.flags.get(&record.uid)) {
-            fleet.highest_epoch = fleet.highest_epoch.max(state.epoch);
-        }
         let mut last_ack_ms = 0;
         for name in expected {
             let laggard = |why: String| Laggard { proxy: name.clone(), why };
@@ -207,6 +204,7 @@ impl Ledger {
             }
             let Some(proxy) = self.proxies.get(name) else { continue };
             let Some(state) = proxy.report.flags.get(&record.uid) else { continue };
+            fleet.highest_epoch = fleet.highest_epoch.max(state.epoch);
             if state.arrived.contains_key(&asked.old) {
                 fleet.unmanaged.extend(proxy.unmanaged.lately(now_ms, &record.uid, name));
             }

@@ -6,7 +6,13 @@ use crate::fixtures::spec;
 
 #[rstest]
 #[case("switch: {mode: Fenced}", "Fenced is not supported yet")]
-#[case("routing: {header: X-Flag}", "not a lower-case HTTP header name")]
+#[case("routing: {header: X-Version}", "spec.routing.header \"X-Version\" has to begin with x-")]
+// C13, F25: proxies overwrite it.
+#[case("routing: {header: authorization}", "has to begin with x- and to contain the word version")]
+#[case("routing: {header: x-remote-user}", "has to begin with x- and to contain the word version")]
+#[case("routing: {header: content-length}", "has to begin with x- and to contain the word version")]
+#[case("routing: {header: host}", "has to begin with x- and to contain the word version")]
+#[case("preview: {header: x-versionflag, value: a}", "is the routing header, which no client may choose")]
 #[case(
     "routing: {gateways: [{name: a}]}",
     "is for provider GatewayAPI and management Managed: set both, or take it out"
@@ -33,6 +39,21 @@ use crate::fixtures::spec;
 fn what_is_not_supported_is_refused(#[case] extra: &str, #[case] why: &str) {
     let wrong = spec(extra).validate();
     assert!(wrong.iter().any(|one| one.contains(why)), "{wrong:?}");
+}
+
+/// T5, F16.
+#[rstest]
+#[case("'*.example'", false)]
+#[case("'*'", false)]
+#[case("'http://reviews.example/'", false)]
+#[case("reviews.example:8080", true)]
+#[case("'[::1]:80'", true)]
+fn a_host_that_no_filter_can_match_is_refused(#[case] host: &str, #[case] valid: bool) {
+    let yaml = format!("{{version: v1, services: [{{name: reviews, hosts: [{host}]}}]}}");
+    let spec: machine::spec::Spec = serde_saphyr::from_str(&yaml).unwrap();
+    let wrong = spec.validate();
+    assert_eq!(wrong.is_empty(), valid, "{wrong:?}");
+    assert!(valid || wrong[0].contains("filters match neither patterns nor URLs"), "{wrong:?}");
 }
 
 #[test]
