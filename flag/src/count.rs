@@ -4,7 +4,7 @@
 //! happened between them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use serde::Serialize;
@@ -101,6 +101,18 @@ impl Counters {
         self.of(if room { name } else { "" })
     }
 
+    /// Drops the oldest that nobody names and that have nothing open, until there are few enough: a proxy lives
+    /// through any number of releases.
+    pub fn forget_over(&self, named: &BTreeSet<String>, most: usize) {
+        let mut counters = self.0.borrow_mut();
+        let mut over = counters.len().saturating_sub(most);
+        counters.retain(|counter| {
+            let stays = over == 0 || named.contains(counter.version()) || counter.totals.get().open() != Some(0);
+            over -= usize::from(!stays);
+            stays
+        });
+    }
+
     /// Begins anew.
     pub fn forget(&self) {
         self.0.borrow_mut().clear();
@@ -109,6 +121,12 @@ impl Counters {
     /// Requests ever sent, to any version.
     pub fn started(&self) -> u64 {
         self.0.borrow().iter().fold(0, |sum, counter| sum.saturating_add(counter.totals.get().started))
+    }
+
+    /// Requests that are open, to any version.
+    pub fn open(&self) -> u64 {
+        let open = |counter: &Rc<Counter>| counter.totals.get().open().unwrap_or(u64::MAX);
+        self.0.borrow().iter().map(open).fold(0, u64::saturating_add)
     }
 
     /// The totals of all versions.

@@ -14,6 +14,8 @@ pub const HOSTS: usize = 32;
 pub const SELECTOR: usize = 32;
 /// Versions that one flag names.
 pub const VERSIONS: usize = 16;
+/// Versions that one VM instance has counters of for one flag, those that are over included.
+pub const COUNTED: usize = 32;
 /// Clusters of one version of one service.
 pub const CLUSTERS: usize = 16;
 /// Bytes of a version: a Kubernetes label value.

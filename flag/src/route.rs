@@ -4,7 +4,7 @@
 //! `versionflag:NAME:v1,v2:v1` also says where requests without a version go; routes that the
 //! controller writes have this form. Istio puts the name of a VirtualService that delegates before
 //! it. A route of any other name is not ours to judge; but `default` is Istio's own, where it has no
-//! VirtualService.
+//! VirtualService, and `allow_any` and `block_all` are, where the Service is hidden from the proxy.
 //!
 //! A rule of the Gateway API has a name that is unique in its route, and made of DNS labels. There
 //! `versionflag.RULE.v1.v1.v2` says the same: the number of the rule, the default, all versions; or
@@ -20,6 +20,8 @@ use crate::record::Record;
 const PREFIX: &str = "versionflag:";
 const RULE_PREFIX: &str = "versionflag.";
 const NO_VIRTUAL_SERVICE: &str = "default";
+/// Istio's routes for what a proxy is not told of.
+const PASSTHROUGH: [&str; 2] = ["allow_any", "block_all"];
 
 /// The name of the routes for a record.
 pub fn name(record: &Record) -> String {
@@ -104,6 +106,11 @@ fn read(route: &str) -> Option<Says<'_>> {
 pub fn lacks(route: &str, record: &Record, wanted: &str) -> Option<String> {
     if route == NO_VIRTUAL_SERVICE && !record.namespace.is_empty() {
         return Some("no route of the flag reached it yet".to_owned());
+    }
+    if PASSTHROUGH.contains(&route) && !record.namespace.is_empty() {
+        return Some(format!(
+            "the Service is hidden from it, by the egress of a Sidecar or by exportTo (route {route:?})"
+        ));
     }
     let Says { versions, default } = read(route)?;
     if versions.is_empty() {

@@ -45,6 +45,11 @@ impl Observed {
         self.strangers.of_some(address, limits::STRANGERS).start();
     }
 
+    /// Whether no request is open.
+    fn idle(&self) -> bool {
+        self.sent.open() == 0 && self.arrived.open() == 0
+    }
+
     /// The route that was matched lately. One that was matched before traffic stopped, or went where
     /// this filter does not see it, would say the same for ever, whatever the routes are by now.
     fn route(&self, now_ms: u64) -> Option<String> {
@@ -87,6 +92,9 @@ impl Flag {
             })
             .collect();
         let versions = record.versions.iter().map(|version| observed.sent.of(version)).collect();
+        for counters in [&observed.sent, &observed.arrived] {
+            counters.forget_over(&record.versions, limits::COUNTED);
+        }
         let active = observed.sent.of(&record.active);
         let near = !record.namespace.is_empty() && node(&["NAMESPACE"]).as_ref() == Some(&record.namespace);
         let own = if near { own(&record, node) } else { None };
@@ -230,8 +238,9 @@ impl Table {
         for record in records {
             changed |= self.apply_one(channel, record, node);
         }
-        if channel == Channel::Config {
-            changed |= self.forget_config(records, node);
+        match channel {
+            Channel::Config => changed |= self.forget_config(records, node),
+            Channel::Service => changed |= self.forget_over(records),
         }
         if changed {
             self.index();
@@ -265,6 +274,22 @@ impl Table {
         };
         self.flags.insert(record.uid.clone(), Rc::new(Flag::compile(in_effect, observed, config_epoch, node)));
         true
+    }
+
+    /// Flags that nobody lists any more, and that have nothing open, go when there are more than a report may have: those
+    /// first that were written first.
+    fn forget_over(&mut self, records: &[Record]) -> bool {
+        let over = self.flags.len().saturating_sub(limits::FLAGS);
+        if over == 0 {
+            return false;
+        }
+        let listed = |uid: &str| records.iter().any(|record| record.uid == uid);
+        let idle = |flag: &Flag| flag.config_epoch.is_none() && flag.observed.idle();
+        let frozen = self.flags.iter().filter(|(uid, flag)| !listed(uid) && idle(flag));
+        let mut frozen: Vec<(u64, String)> = frozen.map(|(uid, flag)| (flag.record.epoch, uid.clone())).collect();
+        frozen.sort_unstable();
+        frozen.iter().take(over).for_each(|(_, uid)| _ = self.flags.remove(uid));
+        !frozen.is_empty()
     }
 
     /// Flags that the configuration no longer lists would be unknown after a restart.

@@ -23,13 +23,24 @@ pub struct Draft<'a> {
     pub versions: &'a BTreeSet<String>,
     /// The version that the spec's preview leads to, while there is one.
     pub preview: Option<&'a str>,
+    /// The record before; `None`: there is none.
+    pub before: Option<&'a Record>,
 }
 
 impl Draft<'_> {
+    /// Whether a service is one of the group: it was before, or the active version serves there. Or its requests would
+    /// be led to nobody.
+    fn takes_part(&self, service: &Service, seen: &Observation) -> bool {
+        let before = self.before.is_none_or(|before| before.members.iter().any(|one| one.service == service.name));
+        let told = !seen.workload(self.active).strength.is_empty();
+        before || !told || seen.workload(self.active).serves_in(&service.name)
+    }
+
     /// The record of this spec with what the platform knows of its services.
     pub fn record(&self, spec: &Spec, seen: &Observation) -> Record {
         let in_mesh = !seen.namespace.is_empty();
-        let members = spec.services.iter().map(|service| self.member(spec, service, seen.services.get(&service.name)));
+        let members = spec.services.iter().filter(|service| self.takes_part(service, seen));
+        let members = members.map(|service| self.member(spec, service, seen.services.get(&service.name)));
         Record {
             uid: self.uid.to_owned(),
             name: self.name.to_owned(),

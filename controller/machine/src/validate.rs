@@ -63,7 +63,7 @@ impl Spec {
             return Ok(());
         }
         let (epoch, active, preview) = (1, self.version.as_str(), None);
-        let draft = Draft { uid: "spec", name: "spec", epoch, active, versions: &versions, preview };
+        let draft = Draft { uid: "spec", name: "spec", epoch, active, versions: &versions, preview, before: None };
         draft.record(self, &Observation::unknown()).seal().map(|_| ())
     }
 }

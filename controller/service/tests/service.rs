@@ -113,7 +113,7 @@ fn publication(name: &str, report_every: u64) -> Publication {
     let yaml = format!("{{version: v1, services: [{{name: {name}}}]}}");
     let spec = serde_saphyr::from_str(&yaml).unwrap();
     let versions = BTreeSet::from(["v1".to_owned()]);
-    let draft = Draft { uid: name, name, epoch: 1, active: "v1", versions: &versions, preview: None };
+    let draft = Draft { uid: name, name, epoch: 1, active: "v1", versions: &versions, preview: None, before: None };
     let record = draft.record(&spec, &Observation::unknown()).seal().unwrap();
     let report_every = Millis(report_every);
     Publication { record, report_every, prove_routes: false, measure: false, audience: None }

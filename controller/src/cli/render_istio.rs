@@ -75,7 +75,8 @@ pub(super) fn render(
     let facts = facts.map(|(name, facts)| (name, ServiceFacts { selector: BTreeSet::new(), ..facts }));
     let seen = Observation { services: facts.collect(), ..Observation::unknown() };
     let name = format!("{namespace}/{}", flag.name_any());
-    let draft = Draft { uid: "example", name: &name, epoch: 1, active, versions: &versions, preview: None };
+    let draft =
+        Draft { uid: "example", name: &name, epoch: 1, active, versions: &versions, preview: None, before: None };
     let record = draft.record(&flag.spec, &seen).seal().map_err(|error| error.to_string())?;
     let mut documents = match provider {
         Provider::GatewayAPI => by_gateway_api(&flag, &namespace, &services, &record)?,

@@ -1,5 +1,7 @@
 //! Which record, which epoch, which version, who polls, when again.
 
+use std::rc::Rc;
+
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -10,7 +12,7 @@ use crate::lease::{Claim, LEASE_MS, Lease, claim};
 use crate::merge::{MergeOutcome, judge};
 use crate::record::Preview;
 use crate::table::{Channel, ROUTE_STAYS_MS, Table};
-use crate::{epoch, host};
+use crate::{epoch, host, limits};
 
 #[test]
 fn the_higher_epoch_wins() {
@@ -65,6 +67,52 @@ fn an_istio_cluster_tells_its_subset() {
     for other in ["outbound|9080||reviews.ns.svc", "inbound|9080||", "reviews-v2", "outbound|", ""] {
         assert_eq!(host::istio_subset(other), None);
     }
+}
+
+/// P6, F01: a proxy lives through any number of releases, and what is open is never forgotten.
+#[test]
+fn versions_that_are_over_are_forgotten() {
+    let mut table = Table::default();
+    let mut kept = None;
+    for release in 1..=200_u64 {
+        let mut record = draft(release, "v1");
+        record.active = format!("r{release}");
+        record.versions = [record.active.clone(), format!("r{}", release - 1)].into();
+        record.members[0].clusters.clear();
+        table.apply(Channel::Service, &[record.seal().expect("valid")], &nowhere);
+        let flag = table.find("reviews").expect("has a flag");
+        let counter = flag.choose(None, |_| None);
+        counter.start();
+        if release == 7 {
+            // A stream that never ends.
+            kept = Some(Rc::clone(counter));
+        } else {
+            counter.finish();
+        }
+        let state = flag.state(0);
+        assert!(state.sent.len() <= limits::COUNTED + 2, "{} versions", state.sent.len());
+        assert_eq!(state.sent.get("r7").is_some_and(|one| one.open() == Some(1)), release >= 7);
+    }
+    assert_eq!(kept.map(|counter| counter.version().to_owned()).as_deref(), Some("r7"));
+}
+
+/// P6: so it does through any number of flags.
+#[test]
+fn flags_that_came_and_went_are_forgotten() {
+    let mut table = Table::default();
+    for number in 1..=limits::FLAGS as u64 + 20 {
+        let mut record = draft(number, "v1");
+        record.uid = format!("u-{number}");
+        record.members[0].hosts = [format!("host-{number}")].into();
+        table.apply(Channel::Service, &[record.seal().expect("valid")], &nowhere);
+        if number == 1 {
+            table.find("host-1").expect("has a flag").choose(None, |_| None).start();
+        }
+    }
+    assert_eq!(table.flags().count(), limits::FLAGS);
+    let known = |number: usize| table.find(&format!("host-{number}")).is_some();
+    assert!(known(1), "it has a request open");
+    assert!(!known(2) && known(22) && known(limits::FLAGS + 20));
 }
 
 fn table(active: &str) -> Table {

@@ -158,6 +158,9 @@ fn a_route_of_istio_says_what_it_lacks() {
     let (mesh, plain) = (group().seal().expect("valid"), super::record(5, "v1"));
     let cases = [
         ("default", Some("no route of the flag reached it yet")),
+        // F19.
+        ("allow_any", Some("the Service is hidden from it")),
+        ("block_all", Some("the Service is hidden from it")),
         ("versionflag:bookinfo/reviews:v1,v2:v1", None),
         ("mine-versionflag:bookinfo/reviews:v1,v2:v1", None),
         ("mine-versionflag:bookinfo/reviews:v1:v1", Some("does not list v2")),

@@ -55,7 +55,8 @@ pub(super) fn refresh(pass: Pass<'_>, status: &mut Status) -> Result<(), Error> 
     let waits = matches!(status.phase, Phase::AwaitingPromotion | Phase::ProvingRoutes);
     let preview = status.target_version.as_deref().filter(|_| waits);
     let (uid, name, versions) = (status.uid.as_str(), status.name.as_str(), &versions(status));
-    let seal = |epoch| Draft { uid, name, epoch, active, versions, preview }.record(pass.spec, seen).seal();
+    let before = status.record.as_ref();
+    let seal = |epoch| Draft { uid, name, epoch, active, versions, preview, before }.record(pass.spec, seen).seal();
     let written = status.epoch();
     let same = match &status.record {
         Some(record) => seal(written)?.hash == record.hash,

@@ -3,7 +3,7 @@
 
 use machine::action::Action;
 use machine::history::Happening;
-use machine::observation::Keeper;
+use machine::observation::{Keeper, Strength};
 use machine::reason::Reason;
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
@@ -153,6 +153,30 @@ fn a_dip_before_the_flip_forgets_no_promotion() {
         status = next(manual, &status, &seen());
     }
     assert_eq!(status.active_version, "v2");
+}
+
+/// C10: a service that is added joins when the version that requests go to serves there.
+#[rstest]
+#[case::not_there(None, &["reviews"])]
+#[case::nobody_serves(Some(0), &["reviews"])]
+#[case::somebody_does(Some(1), &["ratings", "reviews"])]
+fn a_service_joins_when_the_active_version_serves_there(#[case] serving: Option<u32>, #[case] members: &[&str]) {
+    let mut seen = seen().pods("v2", 2, 2);
+    if let Some(serving) = serving {
+        let workload = seen.0.versions.get_mut("v2").unwrap();
+        workload.strength.insert("ratings".to_owned(), Strength { asked: 1, serving });
+        workload.ready = serving > 0;
+    }
+    let mut spec = spec("");
+    let mut ratings = spec.services[0].clone();
+    "ratings".clone_into(&mut ratings.name);
+    spec.services.push(ratings);
+    let stable = switching(Phase::Stable);
+    seen.0.versions.get_mut("v2").unwrap().ready &= serving.is_some_and(|serving| serving > 0);
+    let after = pass(&spec, &stable, &seen).status;
+    let found: std::collections::BTreeSet<String> =
+        after.record.unwrap().members.iter().map(|member| member.service.clone()).collect();
+    assert_eq!(found, names(members));
 }
 
 /// T1: ready in one instant is not ready: the new version serves without a break for the quiet period, and for all of

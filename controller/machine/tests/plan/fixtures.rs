@@ -300,7 +300,7 @@ pub(crate) fn switching(phase: Phase) -> Status {
 /// With a record of these versions, written at an epoch.
 pub(crate) fn recorded(status: Status, epoch: u64, versions: &[&str]) -> Status {
     let (active, versions) = (status.active_version.as_str(), &names(versions));
-    let draft = Draft { uid: &status.uid, name: &status.name, epoch, active, versions, preview: None };
+    let draft = Draft { uid: &status.uid, name: &status.name, epoch, active, versions, preview: None, before: None };
     let record = draft.record(&spec(""), &Observation::unknown()).seal().unwrap();
     Status { record: Some(record), ..status }
 }
