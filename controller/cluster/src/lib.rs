@@ -6,6 +6,7 @@
 //! | [`reading`] | a flag as it was read, or why it cannot be | none |
 //! | [`workloads`], [`scaled_object`], [`pods`] | which workloads belong to which version, and how strong they are | none |
 //! | [`mod@status`], `conditions` | the status of the resource, from what is remembered and seen | none |
+//! | [`steadiness`] | since when a version has been ready without a break | none |
 //! | [`field_managers`] | who else writes the number of pods | none |
 //! | [`headroom`] | whether the nodes and the quotas have room for more pods | none |
 //! | [`proxies`] | who has to ack | none |
@@ -53,6 +54,7 @@ pub mod scaled_object;
 pub mod service_facts;
 mod stalled;
 pub mod status;
+pub mod steadiness;
 mod work_queue;
 pub mod workloads;
 pub mod writer;

@@ -73,6 +73,7 @@ fn statuses(all: Option<Vec<ContainerStatus>>) -> Option<Vec<ContainerStatus>> {
     let status = |one: ContainerStatus| ContainerStatus {
         name: one.name,
         state: one.state,
+        restart_count: one.restart_count,
         last_state: one.last_state,
         ..ContainerStatus::default()
     };

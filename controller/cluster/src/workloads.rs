@@ -75,6 +75,7 @@ impl Workloads {
                 continue;
             };
             found.errors.extend(ports(service).filter_map(|port| not_http(name, port)));
+            found.errors.extend(cannot_be_switched(spec, service, selector));
             for object in objects.in_namespace(namespace).filter(|object| object.selected(selector)) {
                 match object.version(&spec.version_label) {
                     Ok(version) => groups.entry(version).or_default().objects.push(object),
@@ -142,6 +143,11 @@ impl Workloads {
     /// Who else scales workloads of a version.
     fn autoscalers_of(&self, version: &str) -> BTreeSet<&str> {
         self.objects(version).into_iter().filter_map(|object| self.autoscaler(object)).collect()
+    }
+
+    /// The pods of a version; one that several Services select comes several times.
+    pub fn pods(&self, version: &str) -> impl Iterator<Item = &Pod> {
+        self.groups(version).filter_map(|(_, group)| group).flat_map(|group| &group.pods).map(Arc::as_ref)
     }
 
     /// Why a version does not serve at full strength, in words.
@@ -270,6 +276,23 @@ fn is(metadata: &kube::core::ObjectMeta, namespace: &str, name: &str) -> bool {
 
 fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+/// What of a Service keeps its versions from being switched.
+fn cannot_be_switched(spec: &Spec, service: &Service, selector: &BTreeMap<String, String>) -> Option<String> {
+    let (name, label) = (service.name_any(), &spec.version_label);
+    let headless = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None");
+    if headless && spec.routing.in_mesh() {
+        return Some(format!(
+            "Service {name} is headless (clusterIP: None): callers choose its pods by themselves, past all routes; give \
+             it a cluster IP"
+        ));
+    }
+    let only = selector.get(label).filter(|version| **version != spec.version)?;
+    Some(format!(
+        "Service {name} selects {label}: {only}, so that no other version ever serves it: take {label} out of its \
+         selector, now that the routes of this flag lead to {only}"
+    ))
 }
 
 fn ports(service: &Service) -> impl Iterator<Item = &ServicePort> {

@@ -16,6 +16,7 @@ mod persist;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::steadiness::Steadiness;
 use kube::ResourceExt;
 use machine::duration::Millis;
 use machine::plan::{Effect, Pass, Plan};
@@ -46,7 +47,7 @@ pub(crate) struct Reconciler {
     /// The last spec that was valid.
     spec: Option<Spec>,
     /// Since when each version has been ready.
-    ready_since: BTreeMap<String, UnixMs>,
+    steadiness: BTreeMap<String, Steadiness>,
     /// The hash of each file in the ConfigMap.
     files: BTreeMap<String, Hash>,
     /// Files to write before anything is stopped.
@@ -82,7 +83,7 @@ impl Reconciler {
                 .unwrap_or_else(|| Status::new(&uid, &name, now).into()),
             name,
             spec: None,
-            ready_since: BTreeMap::new(),
+            steadiness: BTreeMap::new(),
             files: BTreeMap::new(),
             gathered: Files::new(),
             replayed: false,

@@ -132,13 +132,11 @@ impl Reconciler {
 
     fn versions(&mut self, look: &Look) -> BTreeMap<String, VersionState> {
         let mut versions = BTreeMap::new();
+        self.steadiness.retain(|version, _| look.workloads.versions().contains(version.as_str()));
         for version in look.workloads.versions() {
             let mut workload = look.workloads.observe(version);
-            if workload.ready {
-                workload.ready_since = Some(*self.ready_since.entry(version.to_owned()).or_insert(look.now));
-            } else {
-                self.ready_since.remove(version);
-            }
+            let steadiness = self.steadiness.entry(version.to_owned()).or_default();
+            workload.ready_since = steadiness.take(look.now, workload.ready, look.workloads.pods(version));
             versions.insert(version.to_owned(), workload);
         }
         versions

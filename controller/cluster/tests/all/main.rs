@@ -20,6 +20,7 @@ mod reading;
 mod resource;
 mod service_facts;
 mod status;
+mod steadiness;
 #[path = "../../../../docs/table.rs"]
 mod table;
 mod workloads;

@@ -55,8 +55,15 @@ fn world(machine: &str) -> World {
         versions.extend(machine.target_version.clone());
         versions.extend(machine.switch.iter().filter(|one| one.removed_at.is_none()).map(|one| one.from.clone()));
         let active = machine.active_version.clone();
-        let draft =
-            Draft { uid: "u", name: "shop/reviews", epoch: 7, active: &active, versions: &versions, preview: None };
+        let draft = Draft {
+            uid: "u",
+            name: "shop/reviews",
+            epoch: 7,
+            active: &active,
+            versions: &versions,
+            preview: None,
+            before: None,
+        };
         machine.record = draft.record(&spec, &Observation::unknown()).seal().ok();
     }
     let fleet = Fleet { acked: 2, ..Fleet::unknown(2) };

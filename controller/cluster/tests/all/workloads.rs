@@ -260,3 +260,41 @@ fn who_would_undo_a_scale_is_named(
     assert_eq!(shown, wanted.into_iter().collect::<Vec<_>>());
     assert!(found.managers("v2").is_empty());
 }
+
+#[rstest]
+#[case::headless("{clusterIP: None, selector: {app: reviews}, ports: [{port: 80, name: http}]}", "", "is headless")]
+#[case::headless_elsewhere(
+    "{clusterIP: None, selector: {app: reviews}, ports: [{port: 80, name: http}]}",
+    ", routing: {provider: External}",
+    ""
+)]
+#[case::of_another_version(
+    "{selector: {app: reviews, version: v1}, ports: [{port: 80, name: http}]}",
+    "",
+    "take version out of its selector, now that the routes of this flag lead to v1"
+)]
+#[case::of_this_version("{selector: {app: reviews, version: v2}, ports: [{port: 80, name: http}]}", "", "")]
+fn a_service_whose_versions_cannot_be_switched_is_named(#[case] service: &str, #[case] more: &str, #[case] why: &str) {
+    // F07, F24.
+    let mut cluster = Cluster::default();
+    cluster.service_spec("reviews", service).deployment("v1", 2, 2).deployment("v2", 2, 2);
+    let found = Workloads::find("shop", &spec(more), &cluster.objects);
+    assert_eq!(found.errors.is_empty(), why.is_empty(), "{:?}", found.errors);
+    assert!(found.errors.first().is_none_or(|error| error.contains(why)), "{:?}", found.errors);
+}
+
+/// C08, C03, F12: what the plan needs to know of a version beside its readiness.
+#[test]
+fn a_version_says_how_strong_it_is_and_what_of_it_ends() {
+    let mut cluster = healthy();
+    cluster.unready_endpoint("reviews-v2-0").deployment("v3", 0, 0).pod("reviews-v3-0", "v3", "{phase: Running}");
+    let found = find(&cluster);
+    let strength = |version: &str| found.observe(version).strength["reviews"];
+    assert_eq!((strength("v1").asked, strength("v1").serving), (2, 2));
+    assert_eq!((strength("v2").asked, strength("v2").serving), (3, 2));
+    assert!(found.observe("v2").serves() && !found.observe("v2").ready);
+    let ends = found.observe("v3");
+    assert_eq!((ends.stopped, ends.running, ends.ending), (true, true, vec!["pod reviews-v3-0".to_owned()]));
+    assert!(!found.observe("v1").stopped && found.observe("v1").ending.is_empty());
+    assert_eq!(found.observe("v1").kept_at, None);
+}
