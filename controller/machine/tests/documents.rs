@@ -89,3 +89,38 @@ fn every_path_in_the_map_of_the_code_is_there() {
     assert_eq!(lost.collect::<Vec<_>>(), Vec::<&&str>::new());
     assert!(named.len() > 40, "{named:?}");
 }
+
+fn sources(folder: &Path, texts: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let built = path.file_name().is_some_and(|name| name == "target");
+        if path.is_dir() && !built {
+            sources(&path, texts);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            texts.push(fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+/// Every case of `tests/CASES.md` has its tests, each beside a comment with the id.
+#[test]
+fn every_case_has_its_tests() {
+    let mut texts = vec![];
+    ["flag", "filter", "controller", "tests"].iter().for_each(|folder| sources(&root().join(folder), &mut texts));
+    let page = fs::read_to_string(root().join("tests/CASES.md")).unwrap();
+    let rows =
+        page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| id") && !line.starts_with("| -"));
+    let mut lost = vec![];
+    for row in rows.clone() {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let (id, tests) = (cells[0], cells[3]);
+        let word = |text: &String| text.split(|one: char| !one.is_ascii_alphanumeric()).any(|word| word == id);
+        for test in tests.split('`').skip(1).step_by(2) {
+            if !texts.iter().any(|text| text.contains(&format!("fn {test}(")) && word(text)) {
+                lost.push(format!("{id}: {test}"));
+            }
+        }
+    }
+    assert_eq!(lost, Vec::<String>::new());
+    assert!(rows.count() > 20);
+}

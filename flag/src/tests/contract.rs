@@ -5,6 +5,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::{draft, record};
 use crate::config::Config;
+use crate::limits;
 use crate::record::{Preview, Record};
 use crate::report::Report;
 use crate::snapshot::Snapshot;
@@ -128,6 +129,17 @@ fn a_configuration_that_is_not_valid_says_why() {
     for (text, message) in cases {
         let error = Config::parse(text.as_bytes()).expect_err(message).to_string();
         assert!(error.contains(message), "{error:?} should contain {message:?}");
+    }
+}
+
+/// C11: nobody may hold up a flag for ever with an epoch that no clock will reach.
+#[test]
+fn a_report_with_an_epoch_that_was_never_written_is_refused() {
+    let mut report = Report::parse(REPORT.as_bytes()).expect("valid");
+    for (epoch, believed) in [(limits::EPOCH_MAX, true), (limits::EPOCH_MAX + 1, false), (u64::MAX, false)] {
+        report.flags.values_mut().for_each(|state| state.epoch = epoch);
+        let text = serde_json::to_string(&report).expect("JSON");
+        assert_eq!(Report::parse(text.as_bytes()).is_ok(), believed, "{epoch}");
     }
 }
 

@@ -211,8 +211,8 @@ fn flags_of_a_cluster_are_shown_and_asked_by_name() {
         let resumed: Value = serde_json::from_str(&run(&["resume", "reviews", "-o", "json"]).await?.ended(0)?)?;
         assert_eq!(resumed["status"]["lastRequest"]["action"], "resume");
         run(&["promote", "reviews"]).await?.ended(0)?;
-        // No proxy acks, so that it stays there, and says so with its exit code.
-        reaches(cluster, "Switching").await?;
+        // No proxy knows v2, so that it stays there, and says so with its exit code.
+        reaches(cluster, "ProvingRoutes").await?;
         wait_for("what blocks", LIMIT, async || run(&["status", "reviews"]).await?.ended(3)).await?;
         let spec = cluster.kubectl(&["get", "versionflag", "reviews", "-n", "shop", "-o=jsonpath={.spec.version}"]);
         assert_eq!(spec.await?, "v2");

@@ -312,7 +312,7 @@ fn a_namespace_that_goes_takes_nothing_with_it() {
         kubectl(&["patch", "versionflag", "reviews", "--type=merge", "--patch", r#"{"spec":{"version":"v2"}}"#])
             .await?;
         // Its caller has no proxy that runs, so it waits there.
-        phase("Switching").await?;
+        phase("ProvingRoutes").await?;
         switch.cluster.kubectl(&["delete", "namespace", "shop", "--timeout=60s"]).await?;
         switch.ask("v2").await?;
         switch.reaches("Stable", "v2").await?;

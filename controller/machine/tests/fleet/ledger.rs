@@ -266,3 +266,16 @@ fn the_sum_is_of_all_instances_or_of_none() {
     let ignorant = Instance { id: 2, round: 4, flags: BTreeMap::new() };
     assert_eq!(combine(&live, 4, &[one, ignorant]).expect("complete")["u-1"].epoch, 0, "one does not know the flag");
 }
+
+/// C11: whoever is not waited for, or has not been heard of lately, cannot hold a flag up.
+#[test]
+fn only_expected_proxies_say_which_epoch_is_the_highest() {
+    let mut story = Story::new();
+    story.quiet(1);
+    let mut ahead = state(&story.record, 0, 0);
+    ahead.epoch = 1_000_000;
+    story.ledger.accept(story.now_ms, report("stranger", 1, ahead.clone())).expect("believed");
+    assert_eq!(story.view().highest_epoch, 9);
+    story.ledger.accept(story.now_ms, report("b", 9, ahead)).expect("believed");
+    assert_eq!(story.view().highest_epoch, 1_000_000);
+}

@@ -30,8 +30,10 @@ use crate::fixtures::*;
     "switch: {ackTimeout: 1s, laggards: Proceed}",
     Phase::Settling
 )]
+// C42: however long it takes.
 #[case::an_ack_is_missing_again(Phase::Removing, seen().acked(0), "", Phase::Removing)]
 #[case::used_again(Phase::Removing, seen().busy(1), "", Phase::Settling)]
+// C08.
 #[case::an_ack_of_the_new_version_is_missing(Phase::ProvingRoutes, seen().acked(0), "", Phase::ProvingRoutes)]
 #[case::min_ready(Phase::Coexisting, seen(), "", Phase::AwaitingPromotion)]
 fn next_phase(#[case] from: Phase, #[case] seen: Seen, #[case] more: &str, #[case] to: Phase) {

@@ -166,6 +166,7 @@ impl House {
 }
 
 proptest! {
+    /// C01, C02, C03, C08, T1: with the repair of any of them taken out, this fails.
     #[test]
     fn never_unsafe_and_always_arrives(
         plot in plot(),

@@ -27,7 +27,7 @@ fn short() -> Headroom {
     Headroom::Short { message: "2 more pods of 500m cpu do not fit: 300m are free".to_owned() }
 }
 
-/// v2 has 2 pods, v1 has 10, and somebody else says so.
+/// F09: v2 has 2 pods, v1 has 10, and somebody else says so.
 fn scaled_by(autoscaler: &str) -> Seen {
     let mut seen = seen().pods("v1", 10, 10).pods("v2", 2, 2);
     seen.0.versions.entry("v2".to_owned()).or_default().autoscalers.push(autoscaler.to_owned());
