@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
+use crate::time::UnixMs;
+
 /// What a person asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "lowercase")]
@@ -40,4 +42,7 @@ pub struct Request {
     pub id: String,
     /// What is asked for.
     pub action: Action,
+    /// When the switch began that it is about, as who asks has seen it; without, it is about any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<UnixMs>,
 }

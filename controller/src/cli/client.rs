@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use local::file::find_state;
 use local::store::beside;
 use machine::action::Action;
+use machine::time::UnixMs;
 use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest, header};
 use service::{FlagView, RequestAccepted, RequestBody};
 
@@ -39,8 +40,8 @@ impl Client {
     }
 
     /// The id of the request.
-    pub(super) async fn ask(&self, flag: &str, action: Action) -> anyhow::Result<String> {
-        let request = RequestBody { flag: flag.to_owned(), action, id: None };
+    pub(super) async fn ask(&self, flag: &str, action: Action, switch: Option<UnixMs>) -> anyhow::Result<String> {
+        let request = RequestBody { flag: flag.to_owned(), action, id: None, switch };
         let body = self.call(Method::POST, "/v1/requests", serde_json::to_vec(&request)?.into()).await?;
         let accepted: RequestAccepted =
             serde_json::from_slice(&body).context("the answer is not that of a flag service")?;

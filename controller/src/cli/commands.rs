@@ -297,7 +297,8 @@ async fn ask_service(client: &Client, at: &str, action: Action) -> anyhow::Resul
     let [view] = views.as_slice() else {
         bail!("{at} has {} flags, not one", views.len());
     };
-    let id = client.ask(&view.name, action).await?;
+    let begun = view.status.switch.as_ref().map(|switch| switch.started_at);
+    let id = client.ask(&view.name, action, begun).await?;
     let deadline = tokio::time::Instant::now() + ANSWER;
     loop {
         let view = client.status().await?.into_iter().next().context("the flag is gone")?;

@@ -212,11 +212,14 @@ impl Cluster {
 
     /// Asks by the annotation, and waits for the answer.
     pub(super) async fn ask(&self, name: &str, action: Action) -> anyhow::Result<VersionFlag> {
-        let request = Request { id: unique(), action };
-        let text = serde_json::to_string(&request)?;
-        let mut tries = 0;
+        let id = unique();
+        let (mut tries, mut about) = (0, None);
         loop {
             let flag = self.flag(name).await?;
+            let begun = flag.status.as_ref().and_then(|status| status.machine.as_ref()?.switch.as_ref());
+            // What was seen first: a switch that begins in between is another one.
+            let switch = *about.get_or_insert(begun.map(|switch| switch.started_at));
+            let text = serde_json::to_string(&Request { id: id.clone(), action, switch })?;
             if let Some(other) = unanswered(&flag) {
                 bail!(
                     "{} was asked for before and is not answered yet (id {}): wait for it, check that the controller \
@@ -245,7 +248,6 @@ impl Cluster {
                 bail!("{name} changes all the time: nothing was asked for, try again");
             }
         }
-        let id = request.id;
         let answered = {
             let id = id.clone();
             move |flag: Option<&VersionFlag>| flag.is_none_or(|flag| last(flag) == Some(id.as_str()))

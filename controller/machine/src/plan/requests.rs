@@ -9,12 +9,28 @@ use crate::time::UnixMs;
 
 /// Answers a request, once.
 pub(super) fn answer(pass: Pass<'_>, status: &mut Status, request: &Request) {
-    let outcome = act(pass, status, request.action);
+    let outcome = is_current(status, request).and_then(|()| act(pass, status, request.action));
     if outcome.is_ok() {
         status.note(pass.now, Happening::Requested, format!("{} was asked for", request.action.name()));
     }
     status.last_request =
         Some(LastRequest { id: request.id.clone(), action: request.action, refused: outcome.err(), at: pass.now });
+}
+
+/// A request is about the switch that was seen by who asks: two people who ask at once do not undo one another.
+fn is_current(status: &Status, request: &Request) -> Result<(), String> {
+    let about = request.switch.filter(|_| !matches!(request.action, Action::Suspend | Action::Resume));
+    let begun = status.switch.as_ref().map(|switch| switch.started_at);
+    match about {
+        Some(about) if Some(about) != begun => {
+            let now = status
+                .switch
+                .as_ref()
+                .map_or("none is under way".to_owned(), |one| format!("it is from {} to {} now", one.from, one.to));
+            Err(format!("it was asked about another switch: {now}; look again"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String> {

@@ -158,7 +158,7 @@ impl Simulated {
 
     pub(super) fn ask(&mut self, action: Action) {
         self.requests += 1;
-        self.request = Some(Request { id: format!("request-{}", self.requests), action });
+        self.request = Some(Request { id: format!("request-{}", self.requests), action, switch: None });
     }
 
     pub(super) fn refuse_next_write(&mut self) {

@@ -237,6 +237,26 @@ fn a_second_rollback_of_the_same_switch_is_refused(#[case] phase: Phase) {
     assert_eq!(again.active_version, "v1");
 }
 
+/// T6: what was asked about another switch than the one of now is refused, whoever asked for it.
+#[rstest]
+#[case::this_one(Action::Abort, Some(0), true)]
+#[case::any(Action::Abort, None, true)]
+#[case::another(Action::Abort, Some(7), false)]
+#[case::another_rollback(Action::Rollback, Some(7), false)]
+#[case::no_switch_is_needed(Action::Suspend, Some(7), true)]
+fn a_request_is_about_the_switch_that_was_seen(
+    #[case] action: Action,
+    #[case] about: Option<u64>,
+    #[case] granted: bool,
+) {
+    let mut seen = seen().asked_for(action);
+    seen.0.request.as_mut().unwrap().switch = about.map(UnixMs);
+    let after = next("promotion: {mode: Manual}", &switching(Phase::AwaitingPromotion), &seen);
+    let refused = after.last_request.and_then(|last| last.refused);
+    let why = "it was asked about another switch: it is from v1 to v2 now; look again";
+    assert_eq!(refused.as_deref(), (!granted).then_some(why));
+}
+
 /// Whoever waits for a deadline has as long again once it had settled.
 #[test]
 fn a_deadline_does_not_outlive_what_was_settled() {

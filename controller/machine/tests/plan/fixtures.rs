@@ -229,7 +229,7 @@ impl Seen {
 
     /// A person asks for something; always by the same id.
     pub(crate) fn asked_for(self, action: Action) -> Seen {
-        self.with(|seen| seen.request = Some(Request { id: "1".to_owned(), action }))
+        self.with(|seen| seen.request = Some(Request { id: "1".to_owned(), action, switch: None }))
     }
 
     /// The check `a` has had this verdict since then.

@@ -8,6 +8,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use machine::action::{Action, Request};
+use machine::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
@@ -28,6 +29,9 @@ pub struct RequestBody {
     /// Chosen by who asks, so that asking again does nothing; without it one is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// When the switch began that it is about, in Unix milliseconds: another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<UnixMs>,
 }
 
 /// Answer of `POST /v1/requests`.
@@ -56,7 +60,7 @@ pub(super) async fn submit(
         let error = format!("id has to have 1 to {ID_BYTES} bytes");
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "malformed", error));
     }
-    if !hub.submit_request(&body.flag, Request { id: id.clone(), action: body.action }) {
+    if !hub.submit_request(&body.flag, Request { id: id.clone(), action: body.action, switch: body.switch }) {
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "busy", "too many requests wait for an answer"));
     }
     Ok((StatusCode::ACCEPTED, Json(RequestAccepted { id })))

@@ -183,7 +183,7 @@ impl House {
 
     pub(crate) fn ask(&mut self, action: Action) {
         self.requests += 1;
-        self.request = Some(Request { id: self.requests.to_string(), action });
+        self.request = Some(Request { id: self.requests.to_string(), action, switch: None });
     }
 
     /// The spec asks for a version. What was deleted is made again.
