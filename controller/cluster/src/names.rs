@@ -4,7 +4,7 @@
 pub const MANAGER: &str = "versionflag";
 /// Annotation by which people ask: a [`machine::action::Request`] as JSON.
 pub const REQUEST: &str = "versionflag.io/request";
-/// Annotation on the workloads of a version that a rollback goes back to: the epoch of its record.
+/// Label on the workloads of a version that is about to get requests: the epoch of the record by then.
 pub const KEPT_AT: &str = "versionflag.io/kept-at";
 /// Label of pods whose proxy runs the filter, with any value.
 pub const PROXY: &str = "versionflag.io/proxy";

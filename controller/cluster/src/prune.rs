@@ -1,7 +1,7 @@
 //! What is kept of the objects that are watched: a cluster has many, and little of each is looked
 //! at. Pure.
 
-use crate::names::{DEFAULT_ACCOUNT, KEPT_AT, REQUEST};
+use crate::names::{DEFAULT_ACCOUNT, REQUEST};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
@@ -34,7 +34,7 @@ fn scaled(all: &mut ObjectMeta) {
 
 fn rest(all: &mut ObjectMeta) {
     if let Some(annotations) = &mut all.annotations {
-        annotations.retain(|name, _| name == KEPT_AT || name == REQUEST);
+        annotations.retain(|name, _| name == REQUEST);
     }
     all.annotations = all.annotations.take().filter(|annotations| !annotations.is_empty());
     all.owner_references = None;

@@ -86,7 +86,7 @@ impl ScaledObject {
 
     /// The epoch at which it was marked to be kept.
     pub fn kept_at(&self) -> Option<u64> {
-        self.metadata().annotations.as_ref()?.get(KEPT_AT)?.parse().ok()
+        self.metadata().labels.as_ref()?.get(KEPT_AT)?.parse().ok()
     }
 
     /// Whether its deletion was asked for.

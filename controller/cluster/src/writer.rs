@@ -128,11 +128,13 @@ impl Writer {
         done.or_else(|error| if is_not_found(&error) { Ok(()) } else { Err(error) })
     }
 
-    /// Marks a workload that is gone back to, so that a scale-down which was decided before fails.
+    /// Marks a workload that is about to get requests, so that a scale-down which was decided before fails.
     pub async fn keep(&self, object: &ScaledObject, epoch: u64) -> Result<(), kube::Error> {
         let metadata = object.metadata();
         let (name, namespace) = (metadata.name.clone().unwrap_or_default(), metadata.namespace.clone());
-        let patch = Patch::Merge(json!({ "metadata": { "annotations": { KEPT_AT: epoch.to_string() } } }));
+        // A label: an annotation would make another generation of a Deployment, which is not ready until its controller
+        // has seen that.
+        let patch = Patch::Merge(json!({ "metadata": { "labels": { KEPT_AT: epoch.to_string() } } }));
         let namespace = namespace.unwrap_or_default();
         match object {
             ScaledObject::Deployment(_) => {

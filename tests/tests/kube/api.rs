@@ -287,9 +287,7 @@ fn what_serves_is_neither_deleted_nor_scaled_to_zero() {
         let patch = ["patch", "deployment", "reviews-v1", "--namespace=shop", "--patch", "{\"spec\":{\"replicas\":0}}"];
         refused(cluster.kubectl(&patch).await)?;
         scale("reviews-v1", 1).await?;
-        cluster
-            .kubectl(&["annotate", "deployment", "reviews-v1", "--namespace=shop", "versionflag.io/kept-at=1"])
-            .await?;
+        cluster.kubectl(&["label", "deployment", "reviews-v1", "--namespace=shop", "versionflag.io/kept-at=1"]).await?;
         scale("reviews-v2", 0).await?;
 
         protect(json!(["Deployment/reviews-v2"])).await?;

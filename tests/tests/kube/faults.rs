@@ -65,7 +65,7 @@ fn a_leader_that_comes_back_does_not_end_what_is_gone_back_to() {
         assert_eq!(taken_back["lastRequest"]["refused"], Value::Null);
         // The mark is what makes the write that comes late a conflict.
         wait_for("the mark", LIMIT, async || {
-            let mark = "--output=jsonpath={.metadata.annotations.versionflag\\.io/kept-at}";
+            let mark = "--output=jsonpath={.metadata.labels.versionflag\\.io/kept-at}";
             let kept = switch.cluster.kubectl(&["get", "deployment", "reviews-v1", mark]).await?;
             ensure!(kept.parse().ok() == taken_back["epoch"].as_u64(), "kept at {kept:?}");
             Ok(())

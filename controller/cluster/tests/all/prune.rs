@@ -22,7 +22,7 @@ fn of_cluster() -> (Deployment, Deployment, Vec<Pod>, EndpointSlice, Node) {
     let deployment = |version: &str, replicas: i32| {
         parse(&format!(
             "{{metadata: {{name: reviews-{version}, namespace: shop, generation: 1, resourceVersion: '7',
-              annotations: {{versionflag.io/kept-at: '5', other: x}}, managedFields: [{{manager: any}}, {{manager: gitops, operation: Apply, apiVersion: apps/v1,
+              labels: {{versionflag.io/kept-at: '5'}}, annotations: {{other: x}}, managedFields: [{{manager: any}}, {{manager: gitops, operation: Apply, apiVersion: apps/v1,
                 fieldsType: FieldsV1, fieldsV1: {{'f:spec': {{'f:replicas': {{}}, 'f:template': {{}}}}}}}}]}},
               spec: {{replicas: {replicas}, selector: {{}}, template: {{
                 metadata: {{labels: {{app: reviews, version: {version}}}}}, spec: {{{}}}}}}},
