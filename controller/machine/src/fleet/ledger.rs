@@ -99,7 +99,10 @@ impl Fleet {
 struct Proxy {
     report: Report,
     received_ms: u64,
-    old_boots: VecDeque<String>,
+    /// Boots of before, each with the last report of it that was seen.
+    old_boots: VecDeque<(String, u64)>,
+    /// When a boot of before reported last although there is a newer one: it lives beside it.
+    rival_ms: Option<u64>,
     runs: Runs,
     /// By uid: the record in effect, and since when.
     effective: BTreeMap<String, (u64, String, u64)>,
@@ -131,12 +134,16 @@ impl Ledger {
                 let stale = report.seq <= proxy.report.seq;
                 (proxy, stale)
             }
-            Some(proxy) if proxy.old_boots.contains(&report.boot) => (proxy, true),
+            Some(mut proxy) if proxy.is_of_before(&report.boot) => {
+                proxy.hear_rival(now_ms, &report);
+                (proxy, true)
+            }
             Some(mut proxy) => {
                 let mut fresh = Proxy::new(&report, now_ms);
                 fresh.runs.lose();
                 fresh.old_boots = std::mem::take(&mut proxy.old_boots);
-                fresh.old_boots.push_back(proxy.report.boot);
+                fresh.old_boots.push_back((proxy.report.boot, proxy.report.seq));
+                fresh.rival_ms = proxy.rival_ms;
                 keep_last(&mut fresh.old_boots, OLD_BOOTS);
                 (fresh, false)
             }
@@ -240,6 +247,11 @@ impl Ledger {
         if age > self.stale_ms {
             return Err(format!("last seen {:.1} s ago", age as f64 / 1000.0));
         }
+        if proxy.rival_ms.is_some_and(|heard| now_ms.saturating_sub(heard) <= self.stale_ms) {
+            return Err("two processes report by its name: one that is being replaced still has requests, or two \
+                        proxies have one id"
+                .to_owned());
+        }
         if !proxy.report.complete {
             return Err("one of its workers does not answer".to_owned());
         }
@@ -258,10 +270,26 @@ impl Proxy {
             report: report.clone(),
             received_ms: now_ms,
             old_boots: VecDeque::new(),
+            rival_ms: None,
             runs: Runs::default(),
             effective: BTreeMap::new(),
             unmanaged: UnmanagedFlows::default(),
             tracks: Tracks::default(),
+        }
+    }
+
+    fn is_of_before(&self, boot: &str) -> bool {
+        self.old_boots.iter().any(|(old, _)| old == boot)
+    }
+
+    /// A boot of before reports. One that goes on is alive: what it sends and has open is in no report that is believed.
+    fn hear_rival(&mut self, now_ms: u64, report: &Report) {
+        let known = self.old_boots.iter_mut().find(|(boot, seq)| *boot == report.boot && *seq < report.seq);
+        if let Some((_, seq)) = known {
+            *seq = report.seq;
+            self.rival_ms = Some(now_ms);
+            self.runs.lose();
+            self.effective.clear();
         }
     }
 

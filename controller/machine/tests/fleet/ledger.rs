@@ -279,3 +279,42 @@ fn only_expected_proxies_say_which_epoch_is_the_highest() {
     story.ledger.accept(story.now_ms, report("b", 9, ahead)).expect("believed");
     assert_eq!(story.view().highest_epoch, 1_000_000);
 }
+
+/// T2, P4, F17: an Envoy that is replaced drains beside the new one, or two Envoys have one id. Nothing is known of them
+/// until one has been silent for as long as a report is believed.
+#[test]
+fn two_boots_side_by_side_are_unknown_and_named() {
+    let mut story = Story::new();
+    story.quiet(1);
+    let record = story.record.clone();
+    let of = |boot: &str, seq: u64| Report { boot: boot.into(), ..report("b", seq, state(&record, 0, 0)) };
+    story.ledger.accept(story.now_ms, of("b2", 1)).expect("believed");
+    assert_eq!(story.view().acked, 2);
+    // The boot of before goes on.
+    assert!(story.ledger.accept(story.now_ms, of("b1", 4)).is_err());
+    let fleet = story.view();
+    assert_eq!((fleet.acked, fleet.old), (1, Quiet::Unknown));
+    assert!(fleet.laggards[0].why.contains("two processes report by its name"), "{:?}", fleet.laggards);
+    // The new one does not change that, as long as the other one is heard of.
+    for seq in 5..9 {
+        story.now_ms += 1_000;
+        story.ledger.accept(story.now_ms, report("a", seq, state(&record, 10, 10))).expect("believed");
+        story.ledger.accept(story.now_ms, of("b2", seq)).expect("believed");
+        assert!(story.ledger.accept(story.now_ms, of("b1", seq)).is_err());
+        assert_eq!(story.view().acked, 1);
+    }
+    // A report that was on its way for long is none of somebody who lives.
+    assert!(story.ledger.accept(story.now_ms, of("b1", 6)).is_err());
+    for seq in 10..15 {
+        story.now_ms += 1_000;
+        story.ledger.accept(story.now_ms, report("a", seq, state(&record, 10, 10))).expect("believed");
+        story.ledger.accept(story.now_ms, of("b2", seq)).expect("believed");
+    }
+    let fleet = story.view();
+    assert_eq!(fleet.acked, 2);
+    assert!(
+        matches!(fleet.old, Quiet::Since(since) if since > 14_000),
+        "what the other one had is over by now: {:?}",
+        fleet.old
+    );
+}
