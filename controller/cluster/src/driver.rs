@@ -245,7 +245,9 @@ impl Driver {
 
     /// One look at every flag that may have changed. How long to wait for the next.
     async fn turn(&mut self) -> Duration {
-        if !self.leadership.holds() {
+        let leads = self.leadership.holds();
+        self.hub.set_leads(leads);
+        if !leads {
             // What was remembered may be out of date when this replica acts again.
             for (_, kept) in std::mem::take(&mut self.flags) {
                 self.hub.forget_flag(&kept.name);

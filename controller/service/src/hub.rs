@@ -64,6 +64,12 @@ impl Hub {
         self.driver.notified().await;
     }
 
+    /// Whether this controller is the one that leads. Proxies that ask one that does not are sent away, those that wait
+    /// for a change included: on a connection that stays open they would never find the one that does.
+    pub fn set_leads(&self, leads: bool) {
+        self.publications.withhold(!leads);
+    }
+
     /// Publishes a record to its proxies; polls that wait are answered at once. Whether anything changed.
     pub fn publish(&self, publication: Publication) -> bool {
         // The ledger knows of a flip before the first proxy can.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flag::PROTOCOL;
 use flag::digest;
@@ -23,11 +24,13 @@ pub(crate) struct Publications {
     by_flag: Mutex<BTreeMap<String, Publication>>,
     /// Grows with every change of what is published; 0: nothing is yet.
     changes: watch::Sender<u64>,
+    /// Another controller leads: what is known here may be out of date.
+    withheld: AtomicBool,
 }
 
 impl Default for Publications {
     fn default() -> Publications {
-        Publications { by_flag: Mutex::default(), changes: watch::Sender::new(0) }
+        Publications { by_flag: Mutex::default(), changes: watch::Sender::new(0), withheld: AtomicBool::new(false) }
     }
 }
 
@@ -58,6 +61,18 @@ impl Publications {
         let withdrawn = lock(&self.by_flag).remove(flag)?;
         self.count_change();
         Some(withdrawn.record)
+    }
+
+    /// Whether proxies get nothing from here, because another controller leads. Polls that wait see it at once.
+    pub(crate) fn withhold(&self, withheld: bool) {
+        if self.withheld.swap(withheld, Ordering::SeqCst) != withheld {
+            self.changes.send_modify(|_| ());
+        }
+    }
+
+    /// Whether proxies have to look for another controller.
+    pub(crate) fn are_withheld(&self) -> bool {
+        self.withheld.load(Ordering::SeqCst)
     }
 
     /// Tells of every change from now on.

@@ -309,3 +309,27 @@ async fn a_snapshot_has_every_flag_until_it_is_gone() {
     assert_eq!((names(&one), one.report_every_ms), (vec!["reviews".to_owned()], 1_000));
     assert_ne!(both.revision, one.revision);
 }
+
+/// C14: a controller that leads no more sends its proxies away, on connections that were kept open too.
+#[tokio::test]
+async fn who_does_not_lead_sends_proxies_away() {
+    let service = Service::start(Limits::default()).await;
+    service.hub.publish(publication("reviews", 1_000));
+    let answer = service.poll("proxy=open").await;
+    assert_eq!(answer.status, 200);
+    let revision = serde_json::from_str::<Value>(&answer.body).unwrap()["revision"].as_str().unwrap().to_owned();
+    // It waits on a connection that it means to keep.
+    let mut kept = service.connect().await;
+    let head = format!("GET /v1/snapshot?proxy=open&waitMs=20000&revision={revision} HTTP/1.1\r\nhost: a\r\n\r\n");
+    kept.write_all(head.as_bytes()).await.unwrap();
+    let waiting = tokio::spawn(Answer::read(kept));
+    tokio::task::yield_now().await;
+    service.hub.set_leads(false);
+    let sent_away = waiting.await.unwrap();
+    assert_eq!((sent_away.status, sent_away.reason().as_str()), (503, "not_leading"));
+    assert_eq!(service.report(&report("open"), "").await.status, 503);
+    assert_eq!(service.poll("proxy=open").await.status, 503);
+    service.hub.set_leads(true);
+    assert_eq!(service.poll("proxy=open").await.status, 200);
+    assert_eq!(service.report(&report("open"), "").await.status, 200);
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
@@ -39,12 +39,18 @@ impl Refusal {
     fn new(status: StatusCode, reason: &'static str, error: impl Into<String>) -> Refusal {
         Refusal { status, reason, error: error.into() }
     }
+
+    /// Another controller leads. The connection is closed with it.
+    fn not_leading() -> Refusal {
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_leading", "another controller leads: connect anew")
+    }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let body = serde_json::json!({ "error": self.error, "reason": self.reason });
-        (self.status, Json(body)).into_response()
+        let close = (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some([(header::CONNECTION, "close")]);
+        (self.status, close, Json(body)).into_response()
     }
 }
 

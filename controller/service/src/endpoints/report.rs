@@ -19,6 +19,7 @@ pub(super) async fn take_in(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<serde_json::Value>, Refusal> {
     let taken = match body {
+        Ok(_) if hub.publications.are_withheld() => Err(Refusal::not_leading()),
         Ok(body) => authenticate_and_take_in(&hub, &credentials, &body).await.map_err(refusal),
         Err(error) => Err(Refusal::new(error.status(), "too_large", error.body_text())),
     };

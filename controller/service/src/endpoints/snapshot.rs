@@ -47,6 +47,9 @@ pub(super) async fn poll(
     loop {
         // What changes from here on is seen below.
         changes.mark_unchanged();
+        if hub.publications.are_withheld() {
+            return Err(Refusal::not_leading());
+        }
         let snapshot = hub.publications.snapshot_for(&query.proxy);
         if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.revision != query.revision) {
             return Ok(Json(snapshot).into_response());
