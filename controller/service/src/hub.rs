@@ -126,6 +126,6 @@ impl Hub {
         let views = self.views.shown(flag);
         let traffic = self.reports.traffic(now, views.iter().map(|view| (view.status.uid.as_str(), &view.callers)));
         let views = views.iter().map(Arc::as_ref);
-        views.zip(traffic).map(|(view, traffic)| FlagView { traffic, now, ..view.clone() }).collect()
+        views.zip(traffic).map(|(view, traffic)| FlagView { traffic, now, ..view.without_secrets() }).collect()
     }
 }

@@ -46,6 +46,19 @@ pub struct FlagView {
     pub now: UnixMs,
 }
 
+impl FlagView {
+    /// The same without what lets whoever knows it choose a version.
+    pub(crate) fn without_secrets(&self) -> FlagView {
+        let mut view = self.clone();
+        let has_preview = view.status.record.as_ref().is_some_and(|record| record.preview.is_some());
+        let status = has_preview.then(|| Arc::make_mut(&mut view.status));
+        if let Some(preview) = status.and_then(|status| status.record.as_mut()?.preview.as_mut()) {
+            "(hidden)".clone_into(&mut preview.value);
+        }
+        view
+    }
+}
+
 /// The views of all flags, as the driver saw them last.
 #[derive(Debug, Default)]
 pub(crate) struct Views {

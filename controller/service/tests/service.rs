@@ -13,12 +13,16 @@ use axum::http::Request;
 use flag::report::Report;
 use flag::snapshot::Snapshot;
 use machine::duration::Millis;
+use machine::fleet::ledger::Fleet;
+use machine::fleet::traffic::Traffic;
 use machine::observation::Observation;
 use machine::publication::Publication;
 use machine::record::Draft;
+use machine::status::Status;
+use machine::time::UnixMs;
 use rstest::rstest;
 use serde_json::Value;
-use service::{Authenticator, Hub, Limits, router, serve_within};
+use service::{Authenticator, FlagView, Hub, Limits, router, serve_within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service as _;
@@ -332,4 +336,43 @@ async fn who_does_not_lead_sends_proxies_away() {
     service.hub.set_leads(true);
     assert_eq!(service.poll("proxy=open").await.status, 200);
     assert_eq!(service.report(&report("open"), "").await.status, 200);
+}
+
+/// C24: a page in a browser posts nothing, by whatever name it reached the service.
+#[rstest]
+#[case::a_page("origin: https://evil.example\r\n", 403)]
+#[case::a_page_by_another_name_of_this_machine("origin: http://a\r\n", 403)]
+#[case::a_proxy("", 200)]
+#[tokio::test]
+async fn no_page_reports_or_asks(#[case] header: &str, #[case] status: u16) {
+    let service = Service::start(Limits::default()).await;
+    assert_eq!(service.report(&report("open"), header).await.status, status);
+}
+
+/// C25: whoever may look at flags does not learn how to choose a version.
+#[tokio::test]
+async fn a_status_hides_what_chooses_a_version() {
+    let service = Service::start(Limits::default()).await;
+    let yaml = "{version: v1, services: [{name: reviews}], preview: {header: x-try, value: s3cret}}";
+    let spec = serde_saphyr::from_str(yaml).unwrap();
+    let versions = BTreeSet::from(["v1".to_owned()]);
+    let preview = Some("v1");
+    let draft = Draft { uid: "u", name: "reviews", epoch: 1, active: "v1", versions: &versions, preview, before: None };
+    let record = draft.record(&spec, &Observation::unknown()).seal().unwrap();
+    let status = Status { record: Some(record), ..Status::new("u", "reviews", UnixMs(1)) };
+    service.hub.show_flag(FlagView {
+        name: "reviews".to_owned(),
+        spec_version: "v1".to_owned(),
+        status: Arc::new(status),
+        fleet: Fleet::unknown(0),
+        versions: BTreeMap::new(),
+        checks: BTreeMap::new(),
+        waiting: String::new(),
+        next: None,
+        callers: BTreeSet::new(),
+        traffic: Traffic::default(),
+        now: UnixMs(1),
+    });
+    let shown = service.get("/v1/status", "").await;
+    assert!(shown.body.contains("x-try") && !shown.body.contains("s3cret"), "{}", shown.body);
 }

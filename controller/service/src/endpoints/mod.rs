@@ -8,8 +8,9 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::DefaultBodyLimit;
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
@@ -86,5 +87,15 @@ pub fn router(hub: Arc<Hub>, timeout: Duration) -> Router {
     let others = of(false)
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, timeout))
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS));
-    polls.merge(others).with_state(hub)
+    polls.merge(others).layer(from_fn(refuse_pages)).with_state(hub)
+}
+
+/// No page in a browser changes anything here, whatever name it knows this service by: a browser says where a page that
+/// posts is from.
+async fn refuse_pages(request: Request, next: Next) -> Response {
+    if request.method() == Method::POST && request.headers().contains_key(header::ORIGIN) {
+        let error = "a page in a browser asks for this: only proxies and the commands of versionflag may";
+        return Refusal::new(StatusCode::FORBIDDEN, "sender", error).into_response();
+    }
+    next.run(request).await
 }
