@@ -122,6 +122,7 @@ impl Workloads {
             running: groups().flatten().any(VersionGroup::running),
             ready: any && groups().all(|group| group.is_some_and(|group| group.lacks().is_none())),
             ready_since: None,
+            lacks: self.lacking(version),
             exited: groups().flatten().find_map(VersionGroup::exited),
             exists: groups().flatten().any(|group| !group.objects.is_empty()),
             stopped: groups().flatten().any(|group| !group.objects.is_empty())
@@ -148,6 +149,16 @@ impl Workloads {
     /// The pods of a version; one that several Services select comes several times.
     pub fn pods(&self, version: &str) -> impl Iterator<Item = &Pod> {
         self.groups(version).filter_map(|(_, group)| group).flat_map(|group| &group.pods).map(Arc::as_ref)
+    }
+
+    /// The same as [`Workloads::lacks`] for who knows the version, and the service if there is but one.
+    fn lacking(&self, version: &str) -> Option<String> {
+        let several = self.services.len() > 1;
+        self.groups(version).find_map(|(service, group)| {
+            let why =
+                group.map_or(Some("nothing of it is there".to_owned()), |group| group.exited().or(group.lacks()))?;
+            Some(if several { format!("Service {service}: {why}") } else { why })
+        })
     }
 
     /// Why a version does not serve at full strength, in words.

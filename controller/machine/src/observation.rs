@@ -23,6 +23,9 @@ pub struct VersionState {
     /// Since when it has been ready without a break.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_since: Option<UnixMs>,
+    /// What it lacks to be ready, in words, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
     /// How it ended, if it did so by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exited: Option<String>,
@@ -61,6 +64,11 @@ impl VersionState {
     pub fn serves(&self) -> bool {
         let everywhere = !self.strength.is_empty() && self.strength.values().all(|one| one.serving > 0);
         self.ready || (everywhere && !self.stopped)
+    }
+
+    /// What it lacks to be ready, for the end of a sentence.
+    pub(crate) fn lacking(&self) -> String {
+        self.lacks.as_ref().map(|lacks| format!(": {lacks}")).unwrap_or_default()
     }
 
     /// Whether somebody serves in this service, at full strength or not.

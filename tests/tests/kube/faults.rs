@@ -230,7 +230,7 @@ fn edits_in_the_middle_of_a_switch_do_no_harm() {
         scale(switch, "v2", 0).await?;
         wait_for("a word on that", LIMIT, async || {
             let blocked = switch.resource().await?["status"]["blockedBy"].take();
-            ensure!(blocked == "v2 is active but not ready", "{blocked}");
+            ensure!(blocked == "v2 is active but not ready: has no pods", "{blocked}");
             Ok(())
         })
         .await?;

@@ -24,14 +24,15 @@ fn target_failed(pass: Pass<'_>, status: &mut Status, switch: &Switch) -> Option
     let Some(lost_at) = lost_at else {
         return noticed.then(Wait::moved);
     };
-    let hung_at = lost_at.plus(failure.after);
+    let (hung_at, lacking) = (lost_at.plus(failure.after), target.lacking());
     let why = match target.exited {
         Some(how) => format!("does not stay up: {how}"),
         None if pass.now < hung_at => {
-            let problem = Problem::new(Reason::TargetNotReady, format!("{} is active but not ready", switch.to));
+            let message = format!("{} is active but not ready{lacking}", switch.to);
+            let problem = Problem::new(Reason::TargetNotReady, message).about([switch.to.as_str()]);
             return Some(Wait { wake: Some(hung_at), ..Wait::blocked(problem) });
         }
-        None => format!("has not been ready for {}", failure.after),
+        None => format!("has not been ready for {}{lacking}", failure.after),
     };
     // What was stopped on a whole proof is started again for this, too.
     let left = pass.seen.workload(&switch.from);

@@ -39,10 +39,10 @@ pub(super) fn coexisting(pass: Pass<'_>, status: &mut Status, mut switch: Switch
             return blocked(Reason::TargetExited, format!("{} does not stay up: {how}", switch.to));
         }
         if pass.now >= deadline {
-            let message = format!("{} has not become ready within {timeout}", switch.to);
+            let message = format!("{} has not become ready within {timeout}{}", switch.to, target.lacking());
             return blocked(Reason::TargetNotReady, message);
         }
-        return Wait::until(format!("{} has to get ready", switch.to), deadline);
+        return Wait::until(format!("{} has to get ready{}", switch.to, target.lacking()), deadline);
     }
     switch.ready_at = Some(pass.now);
     status.switch = Some(switch);
@@ -84,7 +84,7 @@ fn lost(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<String> {
     }
     let target = pass.seen.workload(&switch.to);
     if !target.ready {
-        return Some(format!("{} is not ready any more", switch.to));
+        return Some(format!("{} is not ready any more{}", switch.to, target.lacking()));
     }
     if target.ready_since.zip(switch.ready_at).is_some_and(|(since, at)| since > at) {
         return Some(format!("{} was not ready in between", switch.to));

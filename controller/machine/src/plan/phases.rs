@@ -133,7 +133,7 @@ fn stable(pass: Pass<'_>, status: &mut Status) -> Wait {
     }
     let workload = pass.seen.workload(&active);
     if !workload.ready {
-        let how = workload.exited.map(|how| format!(": {how}")).unwrap_or_default();
+        let how = workload.exited.as_ref().map_or_else(|| workload.lacking(), |how| format!(": {how}"));
         return blocked(Reason::ActiveNotReady, format!("{active} is active but not ready{how}"));
     }
     match &status.r#override {
