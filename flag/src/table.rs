@@ -277,19 +277,24 @@ impl Table {
     }
 
     /// Flags that nobody lists any more, and that have nothing open, go when there are more than a report may have: those
-    /// first that were written first.
+    /// first that were written first. True: some went.
     fn forget_over(&mut self, records: &[Record]) -> bool {
-        let over = self.flags.len().saturating_sub(limits::FLAGS);
-        if over == 0 {
-            return false;
+        let before = self.flags.len();
+        while self.flags.len() > limits::FLAGS {
+            let over = |(uid, flag): &(&String, &Rc<Flag>)| {
+                let listed = flag.config_epoch.is_some() || records.iter().any(|record| record.uid == **uid);
+                !listed && flag.observed.idle()
+            };
+            let oldest = self.flags.iter().filter(over).min_by_key(|(_, flag)| flag.record.epoch);
+            let Some(gone) = oldest.map(|(uid, _)| uid.clone()) else { break };
+            // Removing from a map is code that nothing else needs.
+            let mut kept = BTreeMap::new();
+            for (uid, flag) in self.flags.iter().filter(|(uid, _)| **uid != gone) {
+                kept.insert(uid.clone(), Rc::clone(flag));
+            }
+            self.flags = kept;
         }
-        let listed = |uid: &str| records.iter().any(|record| record.uid == uid);
-        let idle = |flag: &Flag| flag.config_epoch.is_none() && flag.observed.idle();
-        let frozen = self.flags.iter().filter(|(uid, flag)| !listed(uid) && idle(flag));
-        let mut frozen: Vec<(u64, String)> = frozen.map(|(uid, flag)| (flag.record.epoch, uid.clone())).collect();
-        frozen.sort_unstable();
-        frozen.iter().take(over).for_each(|(_, uid)| _ = self.flags.remove(uid));
-        !frozen.is_empty()
+        self.flags.len() < before
     }
 
     /// Flags that the configuration no longer lists would be unknown after a restart.

@@ -33,7 +33,9 @@ enum Op {
     /// Requests to the old version: unknown, busy, quiet.
     Quiet(u8),
     Die(&'static str),
-    /// An autoscaler makes a version smaller.
+    /// It ends, and is ready again before anybody looks.
+    Flicker(&'static str),
+    /// An autoscaler keeps it at one pod.
     Shrink(&'static str),
     Check(Verdict),
     Room(u8),
@@ -51,6 +53,8 @@ enum Op {
     Clash,
     /// What was done calls for another look.
     Again,
+    /// Time passes, and all goes well.
+    GoWell(u64),
     /// Nothing happens but a turn.
     Pass,
 }
@@ -81,7 +85,8 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     let cluster = prop_oneof![
         2 => version.clone().prop_map(Op::Die),
-        1 => version.prop_map(Op::Shrink),
+        2 => version.clone().prop_map(Op::Flicker),
+        2 => version.prop_map(Op::Shrink),
         2 => verdict.prop_map(Op::Check),
         1 => (0_u8..3).prop_map(Op::Room),
         1 => prop::option::of(reason).prop_map(Op::Problem),
@@ -91,6 +96,7 @@ fn op() -> impl Strategy<Value = Op> {
     let controller = prop_oneof![3 => fuse().prop_map(Op::Crash), 1 => Just(Op::Clash), 1 => Just(Op::Again)];
     prop_oneof![
         4 => (1_u64..20_000).prop_map(Op::Wait),
+        8 => (1_u64..4_000).prop_map(Op::GoWell),
         5 => people,
         10 => proxies,
         5 => cluster,
@@ -136,7 +142,9 @@ impl House {
     fn apply(&mut self, op: &Op) {
         match op {
             Op::Wait(ms) => self.pass_time(*ms),
-            Op::Shrink(version) => self.shrink(version),
+            Op::Flicker(version) => self.flicker(version),
+            Op::Shrink(version) => _ = self.scaled.insert((*version).to_owned()),
+            Op::GoWell(ms) => return self.go_well(*ms),
             Op::Ask(version) => self.want(version),
             Op::Request(action) => self.ask(*action),
             Op::Hear(which) => self.hear(*which),

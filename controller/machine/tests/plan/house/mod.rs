@@ -29,7 +29,7 @@ pub(crate) const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
 /// From the start of a version until it is ready.
 const STARTS_IN_MS: u64 = 300;
 /// From the stop of a version until nothing of it runs.
-const STOPS_IN_MS: u64 = 900;
+const STOPS_IN_MS: u64 = 20_000;
 /// How many pods a version has that nobody made stronger.
 const PODS: u32 = 2;
 /// From the death of a version until the platform has started it again.
@@ -76,6 +76,8 @@ pub(crate) struct House {
     ending: BTreeMap<String, u64>,
     /// How many pods each version is asked to have, where somebody said so.
     pods: BTreeMap<String, u32>,
+    /// The versions of which an autoscaler says how many pods they have: one.
+    pub(crate) scaled: BTreeSet<String>,
     /// Since when each version has been ready without a break, whoever has seen it.
     steady: BTreeMap<String, u64>,
     /// The versions that ended by themselves, and were not ready again since.
@@ -122,6 +124,7 @@ impl House {
             running: BTreeMap::new(),
             ending: BTreeMap::new(),
             pods: BTreeMap::new(),
+            scaled: BTreeSet::new(),
             steady: BTreeMap::new(),
             died: BTreeSet::new(),
             deleted: BTreeSet::new(),
@@ -230,13 +233,18 @@ impl House {
         self.running.get(version).is_some_and(|since| self.now >= since + STARTS_IN_MS)
     }
 
-    /// An autoscaler makes a version smaller.
-    pub(crate) fn shrink(&mut self, version: &str) {
-        self.pods.insert(version.to_owned(), 1);
+    /// A version ends, and is ready again before anybody looks. What its pods count tells of it.
+    pub(crate) fn flicker(&mut self, version: &str) {
+        if self.is_ready(version) {
+            self.ready_since.insert(version.to_owned(), self.now);
+            self.steady.insert(version.to_owned(), self.now);
+        }
     }
 
     pub(crate) fn pods(&self, version: &str) -> u32 {
-        if self.running.contains_key(version) { self.pods.get(version).copied().unwrap_or(PODS) } else { 0 }
+        let asked = self.pods.get(version).copied().unwrap_or(PODS);
+        let asked = if self.scaled.contains(version) { 1 } else { asked };
+        if self.running.contains_key(version) { asked } else { 0 }
     }
 
     /// Time passes: what gets ready is seen by somebody who never ends.
@@ -313,6 +321,7 @@ impl House {
         (self.fuse, self.request, self.problem) = (None, None, None);
         (self.conflict, self.again, self.spec_unknown, self.spec_error) = (false, false, false, false);
         self.room = Headroom::Fits;
+        self.scaled.clear();
         if let Some(mesh) = &mut self.mesh {
             (mesh.conflict, mesh.lag) = (false, 0);
         }
@@ -322,7 +331,7 @@ impl House {
         if self.memory.suspended {
             self.ask(Action::Resume);
         }
-        for _ in 0..150 {
+        for _ in 0..300 {
             let before = self.memory.clone();
             // What was asked for again while it was removed is deleted all the same: UnknownVersion asks for its
             // workloads.
