@@ -103,8 +103,10 @@ pub(super) fn may_go(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
 /// Whether what was proved when the switch settled still is, and has been ever since.
 pub(super) fn holds(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
     let settled_at = switch.settled_at.unwrap_or(pass.now);
+    // Whatever has held since then had held for a quiet period when it settled.
+    let broke = |since: UnixMs| since.plus(pass.spec.settle.quiet_period) > settled_at;
     let broken = |what: String| Missing::new(Kind::Broken, Reason::NotQuiet, what).blocks();
-    if let Some(since) = pass.seen.workload(&switch.to).ready_since.filter(|since| *since > settled_at) {
+    if let Some(since) = pass.seen.workload(&switch.to).ready_since.filter(|since| broke(*since)) {
         let ago = pass.now.since(since);
         return Err(broken(format!("{} was not ready without a break: only for the last {ago}", switch.to)));
     }
@@ -113,7 +115,7 @@ pub(super) fn holds(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
         Err(missing) if switch.waived && missing.may_be_waived(pass.spec) => Ok(()),
         Err(missing) if missing.kind == Kind::Silence => Err(Missing { kind: Kind::Broken, ..missing }),
         Err(missing) => Err(missing),
-        Ok(since) if since > settled_at && !switch.waived => {
+        Ok(since) if broke(since) && !switch.waived => {
             Err(broken(format!("{} was used again after it had settled", switch.from)))
         }
         Ok(_) => Ok(()),

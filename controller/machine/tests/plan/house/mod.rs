@@ -275,7 +275,7 @@ impl House {
             ready_since: self.ready_since.get(version).copied().map(UnixMs),
             exited: self.died.contains(version).then(|| "exit status: 1".to_owned()),
             exists,
-            stopped: !self.running.contains_key(version),
+            stopped: !self.running.contains_key(version) && !self.died.contains(version),
             strength: self.strength(version, ready),
             kept_at: self.protected.get(version).copied(),
             ..VersionState::default()
