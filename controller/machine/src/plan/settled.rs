@@ -108,7 +108,7 @@ pub(super) fn holds(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
     let broken = |what: String| Missing::new(Kind::Broken, Reason::NotQuiet, what).blocks();
     if let Some(since) = pass.seen.workload(&switch.to).ready_since.filter(|since| broke(*since)) {
         let ago = pass.now.since(since);
-        return Err(broken(format!("{} was not ready without a break: only for the last {ago}", switch.to)));
+        return Err(broken(format!("{} is known to be ready without a break for the last {ago} only", switch.to)));
     }
     match proved(pass, switch) {
         // What the operator went past, he still does.
@@ -116,7 +116,8 @@ pub(super) fn holds(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
         Err(missing) if missing.kind == Kind::Silence => Err(Missing { kind: Kind::Broken, ..missing }),
         Err(missing) => Err(missing),
         Ok(since) if broke(since) && !switch.waived => {
-            Err(broken(format!("{} was used again after it had settled", switch.from)))
+            let ago = pass.now.since(since);
+            Err(broken(format!("{} is known to be unused for the last {ago} only", switch.from)))
         }
         Ok(_) => Ok(()),
     }

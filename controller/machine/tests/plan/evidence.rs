@@ -195,7 +195,7 @@ fn a_break_of_the_target_starts_the_proof_anew(#[case] from: Phase, #[case] sinc
     if from != Phase::Settling && to == Phase::Settling {
         let switch = status.switch.as_ref().unwrap();
         assert_eq!((switch.settled_at, switch.retain_until), (None, None), "all of it stays for as long again");
-        let told = "v2 was not ready without a break: only for the last 400ms";
+        let told = "v2 is known to be ready without a break for the last 400ms only";
         assert_eq!(last(&status), (Happening::Unsettled, told));
     }
 }
