@@ -97,6 +97,43 @@ fn v2_dies_and_is_left_again() {
     }
 }
 
+/// T1: v2 is ready in most looks, and ends every three seconds. It is never quiet enough around it to remove v1.
+#[test]
+fn v2_that_ends_again_and_again_keeps_v1() {
+    story("crash-loop", async |dir| {
+        let mut local = Local::new(dir)?;
+        local.file()["spec"]["coexistence"]["minReady"] = "500ms".into();
+        local.file()["spec"]["settle"]["quietPeriod"] = "1s".into();
+        local.file()["spec"]["cleanup"]["retainFor"] = "4s".into();
+        let command = local.file()["local"]["versions"]["v2"]["command"].as_array_mut().context("a command")?;
+        command.splice(0..0, ["sh", "-c", "timeout 3 \"$@\"; exit 7", "sh"].map(Value::from));
+        local.start().await?;
+        let envoy = local.envoy("edge", 2).await?;
+        local.reaches("Stable", "v1").await?;
+        let load = load(&envoy, "v1").await?;
+        local.ask("v2");
+        let flipped_us = wait_for("v2 to be flipped to", LIMIT, async || {
+            let (_, active) = local.phase().await?;
+            ensure!(active == "v2", "{active}");
+            Ok(clock::now_us())
+        })
+        .await?;
+        wait_for("two breaks", Duration::from_secs(60), async || {
+            let history = local.view().await?["status"]["history"].take();
+            let breaks = history.as_array().into_iter().flatten().filter(|entry| entry["event"] == "Unsettled").count();
+            ensure!(breaks >= 2, "{history}");
+            Ok(())
+        })
+        .await?;
+        ensure!(local.runs("v1").await, "v1 was removed under a version that ends again and again");
+        local.request("rollback").await?;
+        let back_us = edge_is_back(&local).await?;
+        traffic(&load, "v1").await?;
+        assert_only_its_death_was_seen(&load.stop().await?, flipped_us, back_us);
+        Ok(())
+    });
+}
+
 #[test]
 fn v2_dies_and_v1_stays_until_somebody_decides() {
     story("blocked", async |dir| {
