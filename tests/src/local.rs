@@ -192,7 +192,8 @@ impl<'a> Local<'a> {
         wait_for("all know the version", LIMIT, async || {
             let view = self.view().await?;
             let (phase, fleet) = (&view["status"]["phase"], &view["fleet"]);
-            ensure!(phase == "AwaitingPromotion" && fleet["acked"] == fleet["expected"], "{view}");
+            let current = fleet["acked"] == fleet["expected"] && fleet["routeLaggards"] == json!([]);
+            ensure!(phase == "AwaitingPromotion" && current, "{view}");
             Ok(())
         })
         .await?;
