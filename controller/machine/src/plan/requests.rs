@@ -90,20 +90,26 @@ fn rollback(pass: Pass<'_>, status: &mut Status) -> Result<(), String> {
         return Err("nothing has been switched yet: use abort".to_owned());
     }
     let under_way = matches!(status.phase, Phase::Switching | Phase::Settling | Phase::Retaining | Phase::Removing);
-    if under_way && status.switch.as_ref().is_some_and(|switch| !switch.removal) {
+    if let Some(switch) = status.switch.as_ref().filter(|switch| under_way && !switch.removal) {
+        can_be_started(pass, &switch.from)?;
         roll_back(pass, status, "rolled back by request");
         return Ok(());
     }
     let Some(previous) = status.previous_version.clone().filter(|previous| *previous != status.active_version) else {
         return Err("there is no previous version to go back to".to_owned());
     };
-    let workload = pass.seen.workload(&previous);
-    if !workload.declared && !workload.running {
-        return Err(format!("the previous version, {previous}, can no longer be started: it is not declared"));
-    }
+    can_be_started(pass, &previous)?;
     hold(pass, status, &previous, "rolled back by request");
     begin(pass, status, &previous);
     Ok(())
+}
+
+fn can_be_started(pass: Pass<'_>, version: &str) -> Result<(), String> {
+    let workload = pass.seen.workload(version);
+    if workload.declared || workload.running {
+        return Ok(());
+    }
+    Err(format!("the previous version, {version}, can no longer be started: it is not declared"))
 }
 
 fn retry(now: UnixMs, status: &mut Status) -> Result<(), String> {

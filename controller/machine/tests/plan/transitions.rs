@@ -143,6 +143,14 @@ fn what_is_refused_says_what_to_do(#[case] phase: Phase, #[case] action: Action,
     assert_eq!(refused(&next("promotion: {mode: Manual}", &switching(phase), &seen)), why);
 }
 
+/// What was deleted in Removing is gone, and no rollback asks for it.
+#[test]
+fn what_was_deleted_is_not_gone_back_to() {
+    let seen = seen().undeclared("v1").asked_for(Action::Rollback);
+    let refused_by = next("cleanup: {policy: Delete}", &switching(Phase::Removing), &seen);
+    assert_eq!(refused(&refused_by), "the previous version, v1, can no longer be started: it is not declared");
+}
+
 #[rstest]
 #[case::undeclared(Some("v0"), "the previous version, v0, can no longer be started: it is not declared")]
 #[case::the_active_one(Some("v2"), "there is no previous version to go back to")]
