@@ -3,7 +3,7 @@
 use crate::names::{DEFAULT_ACCOUNT, PROXY_CONTAINER};
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 
 /// Reasons to wait that are part of every start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
@@ -53,10 +53,15 @@ pub fn is_not_at(pod: &Pod, address: IpAddr) -> Option<String> {
     })
 }
 
+/// The condition that says that it is ready, if it is.
+pub fn readiness(pod: &Pod) -> Option<&PodCondition> {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.find(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 /// Whether it is ready.
 pub fn ready(pod: &Pod) -> bool {
-    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    readiness(pod).is_some()
 }
 
 /// What is wrong with it, if it does not only need more time.

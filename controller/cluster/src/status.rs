@@ -148,15 +148,10 @@ fn versions(seen: &StatusInputs<'_>) -> Vec<VersionStatus> {
         role: role(name),
         ready: seen.versions.get(name).is_some_and(|workload| workload.ready),
         replicas: seen.workloads.replicas(name),
-        autoscalers: autoscalers(seen.workloads, name),
+        autoscalers: seen.workloads.autoscalers_of(name),
         managers: seen.workloads.managers(name).into_keys().collect(),
     };
     names.into_iter().map(version).collect()
-}
-
-fn autoscalers(workloads: &Workloads, version: &str) -> Vec<String> {
-    let names = workloads.objects(version).into_iter().filter_map(|object| workloads.autoscaler(object));
-    names.map(str::to_owned).collect()
 }
 
 fn proxies(phase: Phase, fleet: &Fleet) -> ProxiesStatus {

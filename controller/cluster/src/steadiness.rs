@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use machine::time::UnixMs;
 
+use crate::pods;
+
 /// What changes in the life of one pod whenever it was not ready: how often its containers were started again, and
 /// when it got ready last. The time is another machine's: it is only compared with itself.
 type Life = (i32, Option<String>);
@@ -36,10 +38,8 @@ impl Steadiness {
 }
 
 fn life(pod: &Pod) -> Life {
-    let status = pod.status.iter();
-    let restarts = status.clone().flat_map(|status| status.container_statuses.iter().flatten());
-    let restarts = restarts.map(|container| container.restart_count).fold(0, i32::saturating_add);
-    let mut conditions = status.flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.find(|condition| condition.type_ == "Ready" && condition.status == "True");
-    (restarts, ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| time.0.to_string()))
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let restarts = containers.map(|container| container.restart_count).fold(0, i32::saturating_add);
+    let ready = pods::readiness(pod).and_then(|ready| ready.last_transition_time.as_ref());
+    (restarts, ready.map(|time| time.0.to_string()))
 }

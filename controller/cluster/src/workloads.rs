@@ -116,6 +116,7 @@ impl Workloads {
     pub fn observe(&self, version: &str) -> VersionState {
         let groups = || self.groups(version).map(|(_, group)| group);
         let declared = groups().all(|group| group.is_some_and(|group| !group.objects.is_empty()));
+        let exists = groups().flatten().any(|group| !group.objects.is_empty());
         let any = !self.services.is_empty();
         VersionState {
             declared: any && declared,
@@ -124,12 +125,11 @@ impl Workloads {
             ready_since: None,
             lacks: self.lacking(version),
             exited: groups().flatten().find_map(VersionGroup::exited),
-            exists: groups().flatten().any(|group| !group.objects.is_empty()),
-            stopped: groups().flatten().any(|group| !group.objects.is_empty())
-                && groups().flatten().all(VersionGroup::is_stopped),
+            exists,
+            stopped: exists && groups().flatten().all(VersionGroup::is_stopped),
             ending: groups().flatten().filter(|group| group.is_stopped()).flat_map(VersionGroup::live).collect(),
             strength: self.groups(version).map(|(service, group)| (service.to_owned(), strength(group))).collect(),
-            autoscalers: self.autoscalers_of(version).into_iter().map(str::to_owned).collect(),
+            autoscalers: self.autoscalers_of(version),
             kept_at: self.kept_at(version),
         }
     }
@@ -142,8 +142,9 @@ impl Workloads {
     }
 
     /// Who else scales workloads of a version.
-    fn autoscalers_of(&self, version: &str) -> BTreeSet<&str> {
-        self.objects(version).into_iter().filter_map(|object| self.autoscaler(object)).collect()
+    pub fn autoscalers_of(&self, version: &str) -> Vec<String> {
+        let names = self.objects(version).into_iter().filter_map(|object| self.autoscaler(object));
+        names.map(str::to_owned).collect()
     }
 
     /// The pods of a version; one that several Services select comes several times.
@@ -155,8 +156,8 @@ impl Workloads {
     fn lacking(&self, version: &str) -> Option<String> {
         let several = self.services.len() > 1;
         self.groups(version).find_map(|(service, group)| {
-            let why =
-                group.map_or(Some("nothing of it is there".to_owned()), |group| group.exited().or(group.lacks()))?;
+            let why = group
+                .map_or(Some("nothing of it is there".to_owned()), |group| group.exited().or_else(|| group.lacks()))?;
             Some(if several { format!("Service {service}: {why}") } else { why })
         })
     }

@@ -60,6 +60,11 @@ pub struct Strength {
 }
 
 impl VersionState {
+    /// Whether it runs, or it is known how to start it.
+    pub(crate) fn can_run(&self) -> bool {
+        self.declared || self.running
+    }
+
     /// Whether somebody serves in every service, at full strength or not.
     pub fn serves(&self) -> bool {
         let everywhere = !self.strength.is_empty() && self.strength.values().all(|one| one.serving > 0);

@@ -13,19 +13,20 @@ use axum::http::Request;
 use flag::report::Report;
 use flag::snapshot::Snapshot;
 use machine::duration::Millis;
-use machine::fleet::ledger::Fleet;
-use machine::fleet::traffic::Traffic;
 use machine::observation::Observation;
 use machine::publication::Publication;
 use machine::record::Draft;
 use machine::status::Status;
-use machine::time::UnixMs;
 use rstest::rstest;
 use serde_json::Value;
 use service::{Authenticator, FlagView, Hub, Limits, router, serve_within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service as _;
+
+use crate::view::view;
+
+mod view;
 
 /// More than any answer takes, less than a long poll.
 const SOON: Duration = Duration::from_secs(5);
@@ -359,20 +360,9 @@ async fn a_status_hides_what_chooses_a_version() {
     let preview = Some("v1");
     let draft = Draft { uid: "u", name: "reviews", epoch: 1, active: "v1", versions: &versions, preview, before: None };
     let record = draft.record(&spec, &Observation::unknown()).seal().unwrap();
-    let status = Status { record: Some(record), ..Status::new("u", "reviews", UnixMs(1)) };
-    service.hub.show_flag(FlagView {
-        name: "reviews".to_owned(),
-        spec_version: "v1".to_owned(),
-        status: Arc::new(status),
-        fleet: Fleet::unknown(0),
-        versions: BTreeMap::new(),
-        checks: BTreeMap::new(),
-        waiting: String::new(),
-        next: None,
-        callers: BTreeSet::new(),
-        traffic: Traffic::default(),
-        now: UnixMs(1),
-    });
+    let shown = view();
+    let status = Status { record: Some(record), ..shown.status.as_ref().clone() };
+    service.hub.show_flag(FlagView { status: status.into(), ..shown });
     let shown = service.get("/v1/status", "").await;
     assert!(shown.body.contains("x-try") && !shown.body.contains("s3cret"), "{}", shown.body);
 }

@@ -10,17 +10,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Request, StatusCode};
-use flag::count::Totals;
 use http_body_util::BodyExt;
-use machine::fleet::ledger::Fleet;
-use machine::fleet::traffic::Traffic;
-use machine::status::{Phase, Status};
-use machine::time::UnixMs;
-use service::{ApiRequests, Authenticator, FlagView, Hub, router, routes};
+use machine::status::Phase;
+use service::{ApiRequests, Authenticator, Hub, router, routes};
 use tower::Service as _;
 
 #[path = "../../../docs/table.rs"]
 mod table;
+mod view;
 
 const PAGE: &str = include_str!("../../../docs/reference/http-api.md");
 
@@ -53,32 +50,12 @@ async fn every_route_has_a_row_and_is_served_by_that_method_only() {
     }
 }
 
-/// A flag of which everything is known.
-fn view() -> FlagView {
-    let mut status = Status::new("u", "shop/reviews", UnixMs(0));
-    status.phase = Phase::Stable;
-    let sent = BTreeMap::from([("v1".to_owned(), Totals { started: 3, finished: 1 })]);
-    FlagView {
-        name: "shop/reviews".to_owned(),
-        spec_version: "v1".to_owned(),
-        status: status.into(),
-        fleet: Fleet { sent, ..Fleet::unknown(1) },
-        versions: BTreeMap::new(),
-        checks: BTreeMap::new(),
-        waiting: String::new(),
-        next: None,
-        callers: BTreeSet::new(),
-        traffic: Traffic::default(),
-        now: UnixMs(0),
-    }
-}
-
 /// What the service exposes after something of every kind has happened.
 async fn exposed() -> String {
     let requests = ApiRequests::default();
     requests.count("get", "pods".to_owned());
     let hub = Hub::new(Authenticator::listed()).with_api_requests(&requests);
-    hub.show_flag(view());
+    hub.show_flag(view::view());
     hub.observe_flip(0.1);
     let hub = Arc::new(hub);
     let mut router = router(hub, Duration::from_secs(5));

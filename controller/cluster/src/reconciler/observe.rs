@@ -132,8 +132,9 @@ impl Reconciler {
 
     fn versions(&mut self, look: &Look) -> BTreeMap<String, VersionState> {
         let mut versions = BTreeMap::new();
-        self.steadiness.retain(|version, _| look.workloads.versions().contains(version.as_str()));
-        for version in look.workloads.versions() {
+        let known = look.workloads.versions();
+        self.steadiness.retain(|version, _| known.contains(version.as_str()));
+        for version in known {
             let mut workload = look.workloads.observe(version);
             let steadiness = self.steadiness.entry(version.to_owned()).or_default();
             workload.ready_since = steadiness.take(look.now, workload.ready, look.workloads.pods(version));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::quiet::{Runs, counted, quiet};
+use crate::fleet::quiet::{Runs, counted, keep_last, quiet};
 use crate::fleet::traffic::{Move, Overlap, Sum, Tracks, Traffic};
 use crate::fleet::unmanaged::{UnmanagedCaller, UnmanagedFlows};
 use flag::answers::Answers;
@@ -16,10 +16,10 @@ use flag::record::Record;
 use flag::report::{Report, ReportError};
 use flag::route;
 
+pub use crate::fleet::quiet::Quiet;
+
 /// Boots of a proxy that are remembered, so that a late report of an old one is not believed.
 const OLD_BOOTS: usize = 8;
-
-pub use crate::fleet::quiet::Quiet;
 
 /// An expected proxy that holds a switch up, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,11 +257,6 @@ impl Ledger {
         }
         Ok(proxy)
     }
-}
-
-/// Drops the oldest until `len` are left.
-pub(super) fn keep_last<T>(queue: &mut VecDeque<T>, len: usize) {
-    queue.drain(..queue.len().saturating_sub(len));
 }
 
 impl Proxy {

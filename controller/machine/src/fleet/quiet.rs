@@ -8,8 +8,6 @@ use flag::instance::FlagState;
 use flag::report::Report;
 use serde::{Deserialize, Serialize};
 
-use super::ledger::keep_last;
-
 /// Reports since the last ack that prove a total: two whole rounds lie between them.
 const PROVEN_BY: usize = 3;
 
@@ -50,7 +48,7 @@ enum Use {
     Idle(Run),
 }
 
-/// The runs of one proxy, by flag and version, and the flags that it reports.
+/// The use of each version by one proxy, by the uid of the flag.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     all: BTreeMap<String, BTreeMap<String, Use>>,
@@ -66,9 +64,9 @@ impl Runs {
 
     /// Takes in a complete report.
     pub(super) fn take(&mut self, now_ms: u64, report: &Report) {
-        self.all.retain(|uid, _| report.flags.contains_key(uid));
+        let mut known = std::mem::take(&mut self.all);
         for (uid, state) in &report.flags {
-            let mut before = self.all.remove(uid).unwrap_or_default();
+            let mut before = known.remove(uid).unwrap_or_default();
             let versions = counted(state).chain([NEVER_COUNTED]);
             let now =
                 versions.map(|version| (version.to_owned(), next(before.remove(version), now_ms, version, state)));
@@ -130,6 +128,11 @@ pub(super) fn quiet(proxies: &[&Runs], uid: &str, old: &str, acked_ms: Option<u6
 pub(super) fn counted(state: &FlagState) -> impl Iterator<Item = &str> {
     let all: BTreeSet<&str> = state.sent.keys().chain(state.arrived.keys()).map(String::as_str).collect();
     all.into_iter()
+}
+
+/// Drops the oldest until `len` are left.
+pub(super) fn keep_last<T>(queue: &mut VecDeque<T>, len: usize) {
+    queue.drain(..queue.len().saturating_sub(len));
 }
 
 fn totals_of(state: &FlagState, version: &str) -> (Totals, Totals) {

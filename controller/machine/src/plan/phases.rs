@@ -28,15 +28,17 @@ pub(super) fn advance(pass: Pass<'_>, status: &mut Status) -> Wait {
     if forget_ended(pass, status) {
         return Wait::moved();
     }
-    let Some(switch) = status.switch.clone() else {
-        return if status.phase == Phase::Adopting { adopting(pass, status) } else { stable(pass, status) };
+    if status.phase == Phase::Adopting {
+        return adopting(pass, status);
+    }
+    let Some(switch) = status.switch.clone().filter(|_| status.phase != Phase::Stable) else {
+        return stable(pass, status);
     };
     if let Some(wait) = verdicts::failed(pass, status, &switch) {
         return wait;
     }
     match status.phase {
-        Phase::Adopting => adopting(pass, status),
-        Phase::Stable => stable(pass, status),
+        Phase::Adopting | Phase::Stable => Wait::default(),
         Phase::Coexisting => before_flip::coexisting(pass, status, switch),
         Phase::AwaitingPromotion => before_flip::awaiting_promotion(pass, status, switch),
         Phase::ProvingRoutes => before_flip::proving_routes(pass, status, switch),
@@ -50,8 +52,7 @@ pub(super) fn advance(pass: Pass<'_>, status: &mut Status) -> Wait {
 fn adopting(pass: Pass<'_>, status: &mut Status) -> Wait {
     let (version, seen) = (&pass.spec.version, pass.seen);
     if *version != status.active_version && status.record.is_none() {
-        let workload = seen.workload(version);
-        if !workload.declared && !workload.running {
+        if !seen.workload(version).can_run() {
             return blocked(Reason::UnknownVersion, format!("it is not declared how to start {version}"));
         }
         status.active_version.clone_from(version);
@@ -81,15 +82,14 @@ fn retarget(pass: Pass<'_>, status: &mut Status) -> Option<Wait> {
     if wanted == status.active_version {
         return None;
     }
-    let workload = pass.seen.workload(&wanted);
-    if !workload.declared && !workload.running {
+    let rests = matches!(status.phase, Phase::Adopting | Phase::Stable);
+    if !pass.seen.workload(&wanted).can_run() {
         let message = format!("it is not declared how to start {wanted}");
-        let rests = matches!(status.phase, Phase::Adopting | Phase::Stable);
         return rests.then(|| blocked(Reason::UnknownVersion, message));
     }
     // Who must not begin it must not leave what is under way for it either.
     if let Some(problem) = pass.holding() {
-        return matches!(status.phase, Phase::Adopting | Phase::Stable).then(|| Wait::blocked(problem.clone()));
+        return rests.then(|| Wait::blocked(problem.clone()));
     }
     transitions::begin(pass, status, &wanted);
     Some(Wait::moved())

@@ -105,11 +105,8 @@ fn rollback(pass: Pass<'_>, status: &mut Status) -> Result<(), String> {
 }
 
 fn can_be_started(pass: Pass<'_>, version: &str) -> Result<(), String> {
-    let workload = pass.seen.workload(version);
-    if workload.declared || workload.running {
-        return Ok(());
-    }
-    Err(format!("the previous version, {version}, can no longer be started: it is not declared"))
+    let why = || format!("the previous version, {version}, can no longer be started: it is not declared");
+    if pass.seen.workload(version).can_run() { Ok(()) } else { Err(why()) }
 }
 
 fn retry(now: UnixMs, status: &mut Status) -> Result<(), String> {

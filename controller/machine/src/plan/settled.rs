@@ -82,7 +82,8 @@ pub(super) fn proved(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing>
     told(pass)?;
     let quiet = quiet(pass, switch)?;
     let since = quiet.max(target.ready_since.unwrap_or(pass.now));
-    let (quiet_period, enough) = (pass.spec.settle.quiet_period, since.plus(pass.spec.settle.quiet_period));
+    let quiet_period = pass.spec.settle.quiet_period;
+    let enough = since.plus(quiet_period);
     if pass.now < enough {
         let what = if since > quiet {
             format!("{} has to be ready without a break for {quiet_period}", switch.to)

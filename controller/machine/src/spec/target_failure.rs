@@ -22,22 +22,21 @@ pub struct OnTargetFailure {
 
 impl Default for OnTargetFailure {
     fn default() -> Self {
-        OnTargetFailure { action: TargetFailureAction::Wait, after: Millis(30_000) }
+        OnTargetFailure { action: TargetFailureAction::default(), after: hangs_after() }
     }
+}
+
+fn hangs_after() -> Millis {
+    Millis(30_000)
 }
 
 #[derive(Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Fields {
+    #[serde(default)]
     action: TargetFailureAction,
+    #[serde(default = "hangs_after")]
     after: Millis,
-}
-
-impl Default for Fields {
-    fn default() -> Self {
-        let OnTargetFailure { action, after } = OnTargetFailure::default();
-        Fields { action, after }
-    }
 }
 
 impl<'de> Deserialize<'de> for OnTargetFailure {
