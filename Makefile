@@ -98,6 +98,7 @@ lint: ## Check formatting, lints, dependencies, the layers of crates, lengths of
 test: ## Run all tests: unit, wasm, real Envoy, real Kubernetes API, real Istio
 	@MAKE="$(MAKE)" tools/test.sh
 
+test-unit: export PROPTEST_CASES ?= 256
 test-unit: ## Run the tests that need nothing but Rust
 	cargo test $(addprefix --package ,$(UNIT))
 

@@ -173,7 +173,18 @@ impl House {
     }
 }
 
+/// A whole world a case takes its time: without `PROPTEST_CASES` (`make test-unit` sets it) fewer are
+/// tried than elsewhere.
+fn config() -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(96),
+    }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     /// C01, C02, C03, C08, T1: with the repair of any of them taken out, this fails.
     #[test]
     fn never_unsafe_and_always_arrives(
