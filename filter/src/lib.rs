@@ -13,6 +13,8 @@
 //! | [`vm`] | state of this VM instance, shared by all its plugins |
 //! | [`store`] | what all VM instances of the proxy share |
 //! | [`poller`] | the one instance that talks to the flag service |
+//! | [`prober`] | tries whether this instance reaches a version |
+//! | [`strays`] | where requests went past the flags |
 //! | [`metrics`] | Envoy metrics |
 
 mod abi;
@@ -20,9 +22,11 @@ mod hostcalls;
 mod metrics;
 mod plugin;
 mod poller;
+mod prober;
 mod request;
 mod root;
 mod store;
+mod strays;
 mod vm;
 
 /// What Envoy calls first. The SDK's macro writes the function.

@@ -5,8 +5,9 @@
 //! out of time, and then it says so. The next round begins after the answer to the report.
 
 use flag::backoff;
-use flag::instance::combine;
+use flag::instance::{combine, combine_findings};
 use flag::lease::{Claim, claim};
+use flag::level::{self, LEVEL};
 use flag::limits;
 use flag::report::Report;
 use flag::snapshot::Snapshot;
@@ -246,7 +247,7 @@ impl Poller {
             return;
         }
         let path = format!(
-            "/v1/snapshot?proxy={}&revision={}&waitMs={WAIT_MS}",
+            "/v1/snapshot?proxy={}&revision={}&waitMs={WAIT_MS}&level={LEVEL}",
             percent_encode(&name()),
             percent_encode(&vm.revision.borrow())
         );
@@ -333,8 +334,13 @@ impl Poller {
             instances: round.live.clone(),
             complete: combined.is_some(),
             flags: combined.unwrap_or_default(),
+            findings: Default::default(),
         };
-        let Ok(body) = serde_json::to_vec(&report) else { return };
+        let Ok(mut body) = serde_json::to_vec(&report) else { return };
+        if vm.tells_findings.get() {
+            let findings = combine_findings(&round.live, round.number, &store::findings(round.live.iter()));
+            body = level::joined(body, &serde_json::to_vec(&findings).unwrap_or_default());
+        }
         self.report.call = call(vm, "POST", "/v1/report", &body, REPORT_TIMEOUT_MS, now_ms);
         if self.report.call.is_none() {
             vm.metrics.service_failures.add(1);

@@ -30,6 +30,7 @@ impl Sent {
     fn correct(&mut self, vm: &Vm, flag: &Flag, served: Rc<Counter>) {
         served.start();
         self.counter.finish();
+        vm.strays.borrow_mut().note(&flag.record.uid, served.version());
         self.counter = served;
         let unroutable = &flag.observed.unroutable;
         unroutable.set(unroutable.get().saturating_add(1));
@@ -42,6 +43,14 @@ impl Sent {
         let cluster = property("xds\0cluster_name")?;
         let served = flag.served_by(&cluster)?;
         (!Rc::ptr_eq(served, &self.counter)).then(|| Rc::clone(served))
+    }
+
+    /// Counts it for the version that serves it, now that its response has begun.
+    fn settle(&mut self, vm: &Vm, flag: &Flag) {
+        match self.strayed(flag) {
+            Some(served) => self.correct(vm, flag, served),
+            None => vm.strays.borrow_mut().clear(),
+        }
     }
 }
 
@@ -85,6 +94,9 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
         if edge {
             take_away(&settings.header);
         }
+        if table.has_clusters() {
+            pass_by(vm, context, &table);
+        }
         return Step::Go;
     };
     if may_hold && vm.waits_until_ms.get().is_some() && vm.held.borrow().len() < limits::HELD {
@@ -102,6 +114,19 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
         count(vm, context, Sent { counter: Rc::clone(counter), unproven, began_ms });
     }
     Step::Go
+}
+
+/// Counts what goes to a version although its host has no flag.
+#[inline(never)]
+fn pass_by(vm: &Vm, context: u32, table: &Table) {
+    let Some(cluster) = property("xds\0cluster_name") else { return };
+    match table.of_version(&cluster) {
+        Some((flag, counter)) => {
+            vm.strays.borrow_mut().note(&flag.record.uid, counter.version());
+            count(vm, context, Sent { counter: Rc::clone(counter), unproven: None, began_ms: None });
+        }
+        None => vm.strays.borrow_mut().clear(),
+    }
 }
 
 /// Counts what arrives at the workload beside the proxy.
@@ -181,9 +206,8 @@ pub(crate) fn correct_open(vm: &Vm, plugin: u32) {
         if hostcalls::set_effective_context(*id).is_ok()
             && status().is_some()
             && let Some(flag) = sent.unproven.take()
-            && let Some(served) = sent.strayed(&flag)
         {
-            sent.correct(vm, &flag, served);
+            sent.settle(vm, &flag);
         }
     }
     if hostcalls::set_effective_context(plugin).is_err() {
@@ -225,10 +249,9 @@ pub(crate) fn on_end(vm: &Vm, context: u32) -> bool {
 #[inline(never)]
 fn look_back(vm: &Vm, sent: &mut Sent) {
     if let Some(flag) = sent.unproven.take()
-        && let Some(served) = sent.strayed(&flag)
         && status().is_some()
     {
-        sent.correct(vm, &flag, served);
+        sent.settle(vm, &flag);
     }
     if let Some(began_ms) = sent.began_ms
         && let Some(status) = status()

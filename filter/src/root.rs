@@ -77,7 +77,10 @@ impl Root {
 
     pub(crate) fn on_http_call_response(&mut self, vm: &Vm, token: u32, body: usize) {
         vm.enter(self.id);
-        poller::on_answer(vm, token, body);
+        if !vm.prober.borrow_mut().answered(token, body, now_ms()) {
+            poller::on_answer(vm, token, body);
+        }
+        vm.probe();
         self.end_wait(vm);
     }
 
@@ -113,6 +116,8 @@ impl Root {
             self.end_wait(vm);
         }
         let tick_ms = poller::on_tick(vm, me).unwrap_or(FOLLOWING_MS);
+        vm.probe();
+        let tick_ms = vm.prober.borrow().tick_ms().map_or(tick_ms, |soon| soon.min(tick_ms));
         let waits = vm.waits_until_ms.get().is_some();
         self.set_tick(if waits { STARTING_MS } else { tick_ms });
     }
@@ -121,6 +126,7 @@ impl Root {
         vm.enter(self.id);
         let Some(me) = vm.me.get() else { return };
         poller::on_wake(vm, me, &store::drain(me.queue));
+        vm.probe();
         self.end_wait(vm);
     }
 }

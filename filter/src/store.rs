@@ -3,10 +3,10 @@
 //!
 //! Other filters use the same space: keys have a prefix, and whatever is read may be anything.
 
-use flag::instance::Instance;
+use flag::instance::{Instance, InstanceFindings};
 use flag::json::{self, Read};
 use flag::lease::Lease;
-use flag::{limits, read_fields};
+use flag::{level, limits, read_fields};
 use serde::Serialize;
 
 use crate::hostcalls::{self, Failure};
@@ -14,6 +14,7 @@ use crate::hostcalls::{self, Failure};
 const REGISTRY: &str = "versionflag.1/registry";
 const LEASE: &str = "versionflag.1/lease";
 const SNAPSHOT: &str = "versionflag.1/snapshot";
+const SNAPSHOT_2: &str = "versionflag.1/snapshot/2";
 const REVISION: &str = "versionflag.1/revision";
 const ROUND: &str = "versionflag.1/round";
 
@@ -141,7 +142,9 @@ pub(crate) fn deregister(id: u32) {
             break;
         }
     }
-    let _ = hostcalls::set_shared_data(&instance_key(id), &[], None);
+    for key in [instance_key(id), findings_key(id)] {
+        let _ = hostcalls::set_shared_data(&key, &[], None);
+    }
 }
 
 pub(crate) fn lease() -> (Option<Lease>, Option<u32>) {
@@ -157,13 +160,17 @@ pub(crate) fn revision() -> String {
     read(REVISION).0.unwrap_or_default()
 }
 
+/// With what level 2 adds, or added to another snapshot.
 pub(crate) fn snapshot() -> Option<Vec<u8>> {
-    hostcalls::shared_data(SNAPSHOT).0
+    let first = hostcalls::shared_data(SNAPSHOT).0?;
+    Some(level::joined(first, &hostcalls::shared_data(SNAPSHOT_2).0.unwrap_or_default()))
 }
 
 /// The revision comes last: who sees it finds the snapshot.
 pub(crate) fn publish(revision: &str, snapshot: &[u8]) -> Result<(), Failure> {
-    hostcalls::set_shared_data(SNAPSHOT, snapshot, None)?;
+    let (first, second) = level::parts(snapshot);
+    hostcalls::set_shared_data(SNAPSHOT_2, second.unwrap_or_default(), None)?;
+    hostcalls::set_shared_data(SNAPSHOT, first, None)?;
     write(REVISION, &revision, None)
 }
 
@@ -179,8 +186,20 @@ fn instance_key(id: u32) -> String {
     format!("versionflag.1/instance/{id}")
 }
 
-pub(crate) fn write_instance(instance: &Instance) -> Result<(), Failure> {
+fn findings_key(id: u32) -> String {
+    format!("versionflag.1/instance/{id}/2")
+}
+
+/// What answers the round comes last: who sees it finds the rest.
+pub(crate) fn write_instance(instance: &Instance, findings: Option<&InstanceFindings>) -> Result<(), Failure> {
+    if let Some(findings) = findings {
+        write(&findings_key(instance.id), findings, None)?;
+    }
     write(&instance_key(instance.id), instance, None)
+}
+
+pub(crate) fn findings<'a>(ids: impl Iterator<Item = &'a u32>) -> Vec<InstanceFindings> {
+    ids.filter_map(|id| read::<InstanceFindings>(&findings_key(*id)).0.filter(|part| part.id == *id)).collect()
 }
 
 pub(crate) fn instances<'a>(ids: impl Iterator<Item = &'a u32>) -> Vec<Instance> {

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use flag::config::FlagService;
-use flag::instance::Instance;
+use flag::instance::{Findings, Instance, InstanceFindings};
 use flag::record::Record;
 use flag::snapshot::Snapshot;
 use flag::table::{Channel, Table};
@@ -16,8 +16,10 @@ use crate::hostcalls;
 use crate::metrics::Metrics;
 use crate::plugin::{self, Plugin, Settings};
 use crate::poller::Poller;
+use crate::prober::Prober;
 use crate::request::{Sent, correct_open, property};
 use crate::store::{self, Live};
+use crate::strays::StrayList;
 
 thread_local! {
     static VM: Vm = Vm::new();
@@ -55,6 +57,12 @@ pub(crate) struct Vm {
     pub(crate) held: RefCell<Vec<(u32, Rc<Settings>)>>,
     /// Counted requests whose stream has not ended, by context id.
     pub(crate) open: RefCell<FxHashMap<u32, Sent>>,
+    /// What it tries to reach.
+    pub(crate) prober: RefCell<Prober>,
+    /// What went past the flags.
+    pub(crate) strays: RefCell<StrayList>,
+    /// The flag service knows what level 2 adds.
+    pub(crate) tells_findings: Cell<bool>,
     /// What all plugins have in common, so that nobody has to ask whose a request is.
     common: RefCell<Option<Rc<Settings>>>,
     /// Whether routes are to be proven.
@@ -96,6 +104,9 @@ impl Vm {
             waits_until_ms: Cell::default(),
             held: RefCell::default(),
             open: RefCell::default(),
+            prober: RefCell::default(),
+            strays: RefCell::default(),
+            tells_findings: Cell::default(),
             common: RefCell::default(),
             prove_routes: Cell::default(),
             measure: Cell::default(),
@@ -200,6 +211,31 @@ impl Vm {
         Some((*id, plugin.service.clone()?))
     }
 
+    /// The context of the plugin that talks.
+    pub(crate) fn speaking(&self) -> Option<u32> {
+        self.plugins.borrow().last().map(|(id, _)| *id)
+    }
+
+    /// The routing header of the plugin that talks.
+    pub(crate) fn routing_header(&self) -> Option<String> {
+        self.plugins.borrow().last().map(|(_, plugin)| plugin.settings.header.clone())
+    }
+
+    /// Whether the proxy never sends requests to a version of a flag: it stands beside another one of the group, which
+    /// calls its own; or it is told what it stands beside, and may not have the group's clusters at all.
+    pub(crate) fn never_calls(&self, uid: &str, version: &str) -> bool {
+        let (table, plugins) = (self.table.borrow(), self.plugins.borrow());
+        let Some(flag) = table.get(uid) else { return false };
+        let told = plugins.last().and_then(|(_, plugin)| plugin.settings.workload.as_ref());
+        let own = flag.beside(told);
+        own.is_some_and(|own| own.version != version || told == Some(own))
+    }
+
+    /// Tries what is due, in a callback of a plugin.
+    pub(crate) fn probe(&self) {
+        self.prober.borrow_mut().run(self, self.seen_ms.get());
+    }
+
     /// This instance, registered at the first tick: a trial instance never has one. When the
     /// plugin that spoke is gone, its queue has to wake the one that speaks now.
     pub(crate) fn me(&self, plugin: u32) -> Option<Me> {
@@ -243,9 +279,19 @@ impl Vm {
         let flags = flag::insert_all(table.flags().map(|(uid, flag)| (uid.clone(), flag.state(self.seen_ms.get()))));
         let instance = Instance { id: me.id, round, flags };
         self.round.set(round);
-        if store::write_instance(&instance).is_err() {
+        let findings = self.tells_findings.get().then(|| self.findings(me, round));
+        if store::write_instance(&instance, findings.as_ref()).is_err() {
             self.metrics.store_failures.add(1);
         }
+    }
+
+    /// This instance's part of what level 2 adds to a report.
+    fn findings(&self, me: Me, round: u64) -> InstanceFindings {
+        let (table, prober, strays) = (self.table.borrow(), self.prober.borrow(), self.strays.borrow());
+        let of = |uid: &String| Findings { flag: uid.clone(), probed: prober.probed(uid), strays: strays.of(uid) };
+        let all = table.flags().map(|(uid, _)| of(uid));
+        let flags = all.filter(|found| found.probed.is_some() || !found.strays.is_empty()).collect();
+        InstanceFindings { id: me.id, round, flags }
     }
 
     /// Puts a snapshot into effect here.
@@ -256,6 +302,9 @@ impl Vm {
         self.report_every_ms.set(snapshot.report_every_ms);
         self.revision.borrow_mut().clone_from(&snapshot.revision);
         self.waits_until_ms.set(None);
+        self.tells_findings.set(snapshot.asks.is_some());
+        let probes = snapshot.asks.as_ref().map(|asks| asks.probes.as_slice());
+        self.prober.borrow_mut().ask(probes.unwrap_or_default());
         self.metrics.snapshots.add(1);
     }
 }

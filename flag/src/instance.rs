@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::count::Totals;
+use crate::probe::Probed;
 use crate::read_fields;
 use crate::record::Gate;
+use crate::stray::{self, Stray};
 
 /// What is in effect for one flag, and what was counted.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -71,6 +73,53 @@ read_fields! { FlagState {
     conflicts: "conflicts" or 0,
     routes: "routes" or BTreeSet::new(),
 } }
+
+/// What level 2 adds for one flag.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Findings {
+    /// Uid of the flag.
+    pub flag: String,
+    /// What came of the probe of it; absent: none was asked for, or nothing is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probed: Option<Probed>,
+    /// What went to one of its versions past it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<Stray>,
+}
+
+read_fields! { Findings { flag: "flag", probed: "probed" or None, strays: "strays" or vec![], .. } }
+
+/// What level 2 adds to what a VM instance keeps in shared data.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceFindings {
+    /// Instance id.
+    pub id: u32,
+    /// The round that this answers.
+    pub round: u64,
+    /// Of the flags of which there is something.
+    pub flags: Vec<Findings>,
+}
+
+read_fields! { InstanceFindings { id: "id", round: "round", flags: "flags", .. } }
+
+/// What all live instances together have found in a round. One of another build says nothing.
+pub fn combine_findings(live: &[u32], round: u64, parts: &[InstanceFindings]) -> Vec<Findings> {
+    let of = |id: &u32| parts.iter().find(|part| part.id == *id && part.round >= round);
+    let mut sums: Vec<Findings> = Vec::new();
+    for found in live.iter().filter_map(of).flat_map(|part| &part.flags) {
+        match sums.iter_mut().find(|sum| sum.flag == found.flag) {
+            Some(sum) => stray::add(&mut sum.strays, &found.strays),
+            None => sums.push(found.clone()),
+        }
+    }
+    for Findings { flag, probed, .. } in &mut sums {
+        let shown = |id| of(id)?.flags.iter().find(|found| found.flag == *flag)?.probed.as_ref();
+        *probed = Probed::all(live.iter().map(shown));
+    }
+    sums
+}
 
 read_fields! { Instance { id: "id", round: "round", flags: "flags" } }
 

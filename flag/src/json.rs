@@ -1,7 +1,7 @@
 //! JSON as it is read from the other side: whole first, and then field by field. What serde derives
 //! is a parser for each type, and these would be half of the filter's binary. Pure.
 //!
-//! Stricter than JSON: unknown fields are refused, and fields that occur twice.
+//! Stricter than JSON: fields that occur twice are refused, and unknown ones unless a struct says otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -144,10 +144,10 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// An object with fields of these names and no others.
-    pub fn of(json: Json, names: &[&str]) -> Fields {
+    /// An object with fields of these names; with no others, unless `others`.
+    pub fn of(json: Json, names: &[&str], others: bool) -> Fields {
         match json {
-            Json::Object(fields) => Fields { error: surplus(&fields, names), fields },
+            Json::Object(fields) => Fields { error: surplus(&fields, names, others), fields },
             _ => Fields { error: Some(JsonError::expected("an object")), fields: vec![] },
         }
     }
@@ -192,9 +192,9 @@ impl Fields {
 }
 
 /// A field that should not be there.
-fn surplus(fields: &[(String, Json)], names: &[&str]) -> Option<JsonError> {
+fn surplus(fields: &[(String, Json)], names: &[&str], others: bool) -> Option<JsonError> {
     for (place, (name, _)) in fields.iter().enumerate() {
-        if !names.contains(&name.as_str()) {
+        if !others && !names.contains(&name.as_str()) {
             let name = crate::shortened(name);
             return Some(JsonError::new(format!("unknown field `{name}`, expected {}", one_of(names))));
         }
@@ -302,14 +302,20 @@ impl<T: Read> Read for BTreeMap<String, T> {
 }
 
 /// How a struct is read: its fields with their names in JSON, and what stands for one that is not
-/// there. Reads the struct from serde's formats too.
+/// there. With `..` at the end other fields are left out; what stands after `;` is in no JSON. Reads the struct from serde's formats too.
 #[macro_export]
 macro_rules! read_fields {
-    ($type:ident { $($field:ident: $name:literal $(or $default:expr)?),* $(,)? }) => {
+    ($type:ident { $($field:ident: $name:literal $(or $default:expr)?),* $(,)? $(; $more:ident: $value:expr)? }) => {
+        $crate::read_fields! { @of $type, false, $($field: $name $(or $default)?),* $(; $more: $value)? }
+    };
+    ($type:ident { $($field:ident: $name:literal $(or $default:expr)?),*, .. }) => {
+        $crate::read_fields! { @of $type, true, $($field: $name $(or $default)?),* }
+    };
+    (@of $type:ident, $others:literal, $($field:ident: $name:literal $(or $default:expr)?),* $(; $more:ident: $value:expr)?) => {
         impl $crate::json::Read for $type {
             fn read(json: $crate::json::Json) -> Result<Self, $crate::json::JsonError> {
-                let mut fields = $crate::json::Fields::of(json, &[$($name),*]);
-                let value = $type { $($field: $crate::read_fields!(@take fields, $name $(, $default)?)),* };
+                let mut fields = $crate::json::Fields::of(json, &[$($name),*], $others);
+                let value = $type { $($field: $crate::read_fields!(@take fields, $name $(, $default)?),)* $($more: $value)? };
                 fields.done(value)
             }
         }

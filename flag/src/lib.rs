@@ -16,6 +16,9 @@
 //! | [`instance`] | one VM instance's part of a report, and the sum of all parts |
 //! | [`route`] | what the name of a route says about a proxy's routes |
 //! | [`report`] | what a proxy reports, and which reports are believed |
+//! | [`level`] | how what crosses the wire grows, and what builds of different age read of it |
+//! | [`probe`] | whether every worker of a proxy reaches a version |
+//! | [`stray`] | which requests went to a version past the flag |
 //! | [`proxy`] | how a proxy is called, and whether it is a gateway |
 //! | [`digest`] | what tells contents and long names apart: SHA-256 as hex digits |
 //! | [`json`] | how JSON of the other side is read |
@@ -33,16 +36,19 @@ pub mod host;
 pub mod instance;
 pub mod json;
 pub mod lease;
+pub mod level;
 pub mod limits;
 pub mod merge;
+pub mod probe;
 pub mod proxy;
 pub mod record;
 pub mod report;
 pub mod route;
 pub mod snapshot;
+pub mod stray;
 pub mod table;
 
-/// Version of everything in this crate that crosses the wire. There has been one so far.
+/// Version of everything in this crate that crosses the wire. There has been one so far: see [`level`] for how it grows.
 pub const PROTOCOL: u32 = 1;
 
 /// Text of unknown origin, short enough for a message.

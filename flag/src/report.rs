@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::count::Totals;
-use crate::instance::FlagState;
+use crate::instance::{Findings, FlagState};
+use crate::json::{self, JsonError};
 use crate::record::check_name;
-use crate::{PROTOCOL, answers, limits};
+use crate::{PROTOCOL, answers, level, limits, stray};
 
 /// One report. A proxy sends one at a time, and begins the next round after the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +32,13 @@ pub struct Report {
     /// By uid.
     #[serde(default)]
     pub flags: BTreeMap<String, FlagState>,
+    /// What level 2 adds, of the flags of which there is something.
+    #[serde(skip)]
+    pub findings: Vec<Findings>,
 }
+
+/// Bytes of a text that is only shown to people.
+const TEXT_BYTES: usize = 512;
 
 /// Why a report is not believed. Each has a short [`reason`](ReportError::reason) for metrics.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,9 @@ pub enum ReportError {
     /// Not JSON of this shape.
     #[error("not a report: {0}")]
     Json(#[from] serde_json::Error),
+    /// A part that a level adds is not JSON of its shape.
+    #[error("not a report: {0}")]
+    Part(#[from] JsonError),
     /// Another protocol.
     #[error("protocol {0} is not understood here: {PROTOCOL} is. Upgrade the older side, the controller first")]
     Protocol(u32),
@@ -73,7 +83,7 @@ impl ReportError {
     pub fn reason(&self) -> &'static str {
         match self {
             ReportError::TooLarge(_) => "too_large",
-            ReportError::Json(_) => "malformed",
+            ReportError::Json(_) | ReportError::Part(_) => "malformed",
             ReportError::Protocol(_) => "protocol",
             ReportError::Implausible(_) => "implausible",
             ReportError::Sender { .. } => "sender",
@@ -83,12 +93,19 @@ impl ReportError {
 }
 
 impl Report {
+    /// What level 2 adds for a flag.
+    pub fn found(&self, uid: &str) -> Option<&Findings> {
+        self.findings.iter().find(|found| found.flag == uid)
+    }
+
     /// Parses and validates.
     pub fn parse(bytes: &[u8]) -> Result<Report, ReportError> {
         if bytes.len() > limits::REPORT_BYTES {
             return Err(ReportError::TooLarge(bytes.len()));
         }
-        let report: Report = serde_json::from_slice(bytes)?;
+        let (first, second) = level::parts(bytes);
+        let mut report: Report = serde_json::from_slice(first)?;
+        report.findings = second.map(json::parse).transpose()?.unwrap_or_default();
         if report.protocol != PROTOCOL {
             return Err(ReportError::Protocol(report.protocol));
         }
@@ -102,8 +119,14 @@ impl Report {
         if self.flags.len() > limits::FLAGS {
             return Err(format!("{} flags", self.flags.len()));
         }
+        if self.findings.len() > limits::FLAGS {
+            return Err(format!("findings of {} flags", self.findings.len()));
+        }
         if self.instances.is_empty() || self.instances.len() > limits::INSTANCES as usize {
             return Err(format!("{} VM instances", self.instances.len()));
+        }
+        for found in &self.findings {
+            check_findings(found).map_err(|why| format!("flag {:?}: {why}", found.flag))?;
         }
         for (uid, state) in &self.flags {
             if state.epoch > limits::EPOCH_MAX {
@@ -116,6 +139,21 @@ impl Report {
                 .map_err(|why| format!("flag {uid:?}: {why}"))?;
         }
         Ok(())
+    }
+}
+
+fn check_findings(found: &Findings) -> Result<(), String> {
+    let probed = found.probed.iter().flat_map(|probed| &probed.clusters);
+    let probed = probed.flat_map(|one| [&one.cluster, &one.outcome]);
+    let strays = found.strays.iter().flat_map(|one| [&one.place, &one.route, &one.cluster, &one.version]);
+    if found.probed.iter().any(|probed| probed.clusters.len() > limits::MEMBERS * limits::CLUSTERS)
+        || found.strays.len() > stray::MOST * limits::INSTANCES as usize
+    {
+        return Err("too many clusters or strays".to_owned());
+    }
+    match probed.chain(strays).chain([&found.flag]).find(|text| text.len() > TEXT_BYTES) {
+        Some(text) => Err(format!("{} bytes of a name", text.len())),
+        None => Ok(()),
     }
 }
 

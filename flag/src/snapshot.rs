@@ -4,6 +4,8 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use crate::json::{self, JsonError};
+use crate::level;
+use crate::probe::Probe;
 use crate::record::{Record, RecordError};
 use crate::{PROTOCOL, limits, read_fields};
 
@@ -25,7 +27,22 @@ pub struct Snapshot {
     pub measure: Vec<String>,
     /// The flags.
     pub flags: Vec<Record>,
+    /// What level 2 adds; `None`: whoever sends it does not know it.
+    #[serde(skip)]
+    pub asks: Option<Asks>,
 }
+
+/// What level 2 adds to a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asks {
+    /// Of the snapshot that it belongs to.
+    pub revision: String,
+    /// What every VM instance is asked to reach.
+    pub probes: Vec<Probe>,
+}
+
+read_fields! { Asks { revision: "revision", probes: "probes" or vec![], .. } }
 
 read_fields! { Snapshot {
     protocol: "protocol",
@@ -33,7 +50,8 @@ read_fields! { Snapshot {
     report_every_ms: "reportEveryMs",
     prove_routes: "proveRoutes" or vec![],
     measure: "measure" or vec![],
-    flags: "flags",
+    flags: "flags";
+    asks: None
 } }
 
 /// Why a snapshot or a list of flags is refused.
@@ -88,7 +106,11 @@ impl Snapshot {
         if bytes.len() > limits::SNAPSHOT_BYTES {
             return Err(SnapshotError::TooLarge { bytes: bytes.len() });
         }
-        let snapshot: Snapshot = json::parse(bytes)?;
+        let (first, second) = level::parts(bytes);
+        let mut snapshot: Snapshot = json::parse(first)?;
+        // What was left there for another snapshot says nothing for this one.
+        let asks = second.map(json::parse::<Asks>).transpose()?;
+        snapshot.asks = asks.filter(|asks| asks.revision == snapshot.revision);
         if snapshot.protocol != PROTOCOL {
             return Err(SnapshotError::Protocol { found: snapshot.protocol });
         }
@@ -96,7 +118,19 @@ impl Snapshot {
             return Err(SnapshotError::ReportEvery(snapshot.report_every_ms));
         }
         check_flags(&snapshot.flags)?;
+        for probe in snapshot.asks.iter().flat_map(|asks| &asks.probes) {
+            probe.check().map_err(|error| SnapshotError::Record { name: "probe".to_owned(), error })?;
+        }
         Ok(snapshot)
+    }
+
+    /// As it is sent.
+    pub fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
+        let first = serde_json::to_vec(self)?;
+        Ok(match &self.asks {
+            Some(asks) => level::joined(first, &serde_json::to_vec(asks)?),
+            None => first,
+        })
     }
 }
 

@@ -121,6 +121,11 @@ impl Flag {
         self.versions.iter().find(|counter| counter.version() == version)
     }
 
+    /// The workload of the group that the proxy stands beside: as it is told, or as its labels say.
+    pub fn beside<'a>(&'a self, told: Option<&'a Workload>) -> Option<&'a Workload> {
+        told.filter(|told| self.has_member(&told.service)).or(self.own.as_ref())
+    }
+
     fn has_member(&self, service: &str) -> bool {
         self.record.members.iter().any(|member| member.service == service)
     }
@@ -128,8 +133,7 @@ impl Flag {
     /// The version for a request to this flag's group, by the one rule of precedence: a caller
     /// inside the group stays in its own version; a preview condition comes before the flag.
     pub fn choose(&self, caller: Option<&Workload>, header: impl FnOnce(&str) -> Option<String>) -> &Rc<Counter> {
-        let caller = caller.filter(|caller| self.has_member(&caller.service)).or(self.own.as_ref());
-        if let Some(own) = caller.and_then(|caller| self.version(&caller.version)) {
+        if let Some(own) = self.beside(caller).and_then(|caller| self.version(&caller.version)) {
             return own;
         }
         if let Some(preview) = &self.record.preview
@@ -191,6 +195,8 @@ pub struct Table {
     flags: BTreeMap<String, Rc<Flag>>,
     /// Also by clusters of Istio's that records name: none of these is a host.
     hosts: FxHashMap<Box<str>, Rc<Flag>>,
+    /// By the clusters of versions that are not Istio's.
+    clusters: FxHashMap<Box<str>, Rc<Flag>>,
     /// Those whose group the proxy stands beside.
     own: Vec<Rc<Flag>>,
 }
@@ -207,6 +213,22 @@ impl Table {
     /// The flag of the Service, or of the version of one, that a cluster of Istio's stands for.
     pub fn of_cluster(&self, cluster: &str) -> Option<&Rc<Flag>> {
         self.hosts.get(host::istio_host(cluster)?).or_else(|| self.hosts.get(cluster))
+    }
+
+    /// Whether a version may be reached by hosts that no flag has, as far as can be told by the cluster.
+    pub fn has_clusters(&self) -> bool {
+        !self.clusters.is_empty()
+    }
+
+    /// The flag of a version's cluster that is not Istio's, and the counter of the version.
+    pub fn of_version(&self, cluster: &str) -> Option<(&Rc<Flag>, &Rc<Counter>)> {
+        let flag = self.clusters.get(cluster)?;
+        Some((flag, flag.served_by(cluster)?))
+    }
+
+    /// The flag of this uid.
+    pub fn get(&self, uid: &str) -> Option<&Rc<Flag>> {
+        self.flags.get(uid)
     }
 
     /// The flag whose group a workload belongs to.
@@ -313,6 +335,7 @@ impl Table {
     /// Where two flags claim a host, the one with the higher epoch has it: it was written last.
     fn index(&mut self) {
         self.hosts.clear();
+        self.clusters.clear();
         self.own = self.flags.values().filter(|flag| flag.own.is_some()).map(Rc::clone).collect();
         for flag in self.flags.values() {
             let short = flag.record.members.iter().filter(|_| flag.near).map(|member| &member.service);
@@ -322,8 +345,9 @@ impl Table {
                     self.hosts.insert(host.as_str().into(), Rc::clone(flag));
                 }
             }
-            for cluster in flag.clusters.keys().filter(|cluster| host::istio_host(cluster).is_some()) {
-                self.hosts.insert(cluster.clone(), Rc::clone(flag));
+            for cluster in flag.clusters.keys() {
+                let index = if host::istio_host(cluster).is_some() { &mut self.hosts } else { &mut self.clusters };
+                index.insert(cluster.clone(), Rc::clone(flag));
             }
         }
     }

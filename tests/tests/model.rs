@@ -167,6 +167,7 @@ impl Protocol {
             instances: live,
             complete: combined.is_some(),
             flags: combined.unwrap_or_default(),
+            findings: Default::default(),
         }
     }
 
@@ -184,7 +185,7 @@ impl Protocol {
         state.accepted.push(sent);
         let expected = (0..self.proxies).map(|proxy| proxy.to_string()).collect();
         let record = self.record(NEW);
-        let asked = FleetQuestion { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: record.epoch };
+        let asked = FleetQuestion { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: record.epoch, probe: None };
         let fleet = ledger.view(now_ms, record, &expected, &asked);
         // As `step::settle` asks, with no quiet period at all.
         let acked = fleet.acked == fleet.expected && fleet.laggards.is_empty();

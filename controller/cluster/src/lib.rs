@@ -47,6 +47,7 @@ pub mod pods;
 mod providers;
 pub mod proxies;
 pub mod prune;
+mod readiness;
 pub mod reading;
 mod reconciler;
 pub mod resource;

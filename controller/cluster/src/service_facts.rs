@@ -7,12 +7,15 @@ use std::sync::Arc;
 use flag::record::{Member, Record};
 use k8s_openapi::api::core::v1::Service;
 use machine::observation::ServiceFacts;
+use machine::reach::Reach;
 use machine::spec::{Provider, Spec};
 
 use super::domain::Domain;
 use super::gateway_api::routes as gateway;
 use super::hosts::host_names;
-use super::istio::routes::clusters;
+use super::istio::routes::{clusters, subset};
+use super::readiness;
+use super::workloads::VersionGroup;
 
 /// Where the Services of a flag are.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +26,8 @@ pub struct ServicePlace<'a> {
     pub namespace: &'a str,
     /// The Services of that namespace.
     pub services: &'a [Arc<Service>],
+    /// What runs there, by service and version.
+    pub groups: &'a BTreeMap<String, BTreeMap<String, VersionGroup>>,
 }
 
 impl ServicePlace<'_> {
@@ -30,7 +35,8 @@ impl ServicePlace<'_> {
     pub fn by_files(&self, spec: &Spec) -> BTreeMap<String, ServiceFacts> {
         let facts = spec.services.iter().map(|service| {
             let hosts = host_names(self.domain, spec, service, self.namespace);
-            (service.name.clone(), ServiceFacts { hosts, ..ServiceFacts::default() })
+            let reach = self.reach(spec, &service.name);
+            (service.name.clone(), ServiceFacts { hosts, reach, ..ServiceFacts::default() })
         });
         facts.collect()
     }
@@ -51,6 +57,7 @@ impl ServicePlace<'_> {
                 hosts: hosts.collect(),
                 clusters: self.clusters(name, spec, versions, known),
                 selector: self.selector(name, known),
+                reach: self.reach(spec, name),
                 ..ServiceFacts::default()
             };
             (name.clone(), facts)
@@ -80,5 +87,44 @@ impl ServicePlace<'_> {
         let labels = whole.and_then(|service| service.spec.as_ref()?.selector.as_ref());
         let labels = labels.map(|labels| labels.iter().map(|(key, value)| format!("{key}={value}")).collect());
         labels.or_else(|| known.map(|member| member.selector.clone())).unwrap_or_default()
+    }
+
+    /// Every version of a service, with its clusters where the record does not name them all.
+    fn reach(&self, spec: &Spec, name: &str) -> BTreeMap<String, Reach> {
+        let Some(service) = gateway::find(self.services, name) else { return BTreeMap::new() };
+        let of = |(version, group): (&String, &VersionGroup)| {
+            let asked = group.objects.iter().find_map(|object| readiness::asked(service, object));
+            let path = spec.coexistence.probe.path.is_none().then(|| asked.clone()).flatten();
+            // What is asked for by the spec is asked for on every port.
+            let ports = path.as_ref().map_or_else(|| gateway::ports(service), |(_, ports)| ports.clone());
+            let reach = Reach {
+                clusters: self.reached_by(spec, service, version, &ports),
+                readiness: path.map(|(path, _)| path),
+            };
+            (version.clone(), reach)
+        };
+        self.groups.get(name).into_iter().flatten().map(of).collect()
+    }
+
+    /// The clusters of a version in the mesh, with the host of each.
+    fn reached_by(&self, spec: &Spec, service: &Service, version: &str, ports: &[i32]) -> BTreeMap<String, String> {
+        let name = service.metadata.name.as_deref().unwrap_or_default();
+        let whole = self.domain.host(name, self.namespace);
+        let clusters = |subset: &str, host: &str| {
+            let all = ports.iter().map(|port| format!("outbound|{port}|{subset}|{host}"));
+            all.map(|cluster| (cluster, whole.clone())).collect::<Vec<_>>()
+        };
+        match spec.routing.provider {
+            Provider::External => BTreeMap::new(),
+            Provider::Istio => clusters(&subset(version), &whole).into_iter().collect(),
+            Provider::GatewayAPI => {
+                let stands = |one: &&Arc<Service>| gateway::version_of(one, service, &spec.version_label) == Some(version);
+                let theirs = self.services.iter().filter(stands).filter_map(|one| one.metadata.name.clone());
+                let ours = gateway::service_name(name, version);
+                let ours = gateway::find(self.services, &ours).map(|_| ours.clone());
+                let names: BTreeSet<String> = theirs.chain(ours).collect();
+                names.iter().flat_map(|name| clusters("", &self.domain.host(name, self.namespace))).collect()
+            }
+        }
     }
 }

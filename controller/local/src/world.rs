@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use machine::checks::Questions;
 use machine::envoy;
-use machine::fleet::ledger::Fleet;
+use machine::fleet::ledger::{Fleet, FleetQuestion};
 use machine::fleet::traffic::Traffic;
-use machine::observation::{Headroom, Keeper, Observation};
+use machine::observation::{Headroom, Keeper, Observation, ServiceFacts};
 use machine::plan::{Effect, Pass, Plan, upcoming};
+use machine::reach::{self, Reach};
 use machine::reconcile::World;
 use machine::spec::Spec;
 use machine::status::{Phase, Status};
@@ -21,7 +22,7 @@ use service::clock::now;
 use service::failpoint;
 use service::{FlagView, Hub};
 
-use super::file::File;
+use super::file::{File, VersionCommand};
 use super::files;
 use super::headroom;
 use super::process::{ProcessError, Supervisor};
@@ -59,8 +60,10 @@ impl World for Machine {
         let now = now();
         let (spec, expected) = (self.file.spec.clone(), self.expected());
         let (name, status) = (&self.file.metadata.name, &self.store.state.status);
-        let fleet =
-            status.record.as_ref().map(|record| self.hub.reports.fleet(now, record, &expected, &status.asked()));
+        let services = self.services();
+        let probe = reach::probe(&spec, status, &services);
+        let asked = FleetQuestion { probe: probe.clone(), ..status.asked() };
+        let fleet = status.record.as_ref().map(|record| self.hub.reports.fleet(now, record, &expected, &asked));
         let fleet = fleet.unwrap_or_else(|| Fleet::unknown(0));
         let answered = status.last_request.as_ref().map(|last| last.id.as_str());
         let observation = Observation {
@@ -70,6 +73,8 @@ impl World for Machine {
             spec_error: self.spec_error.clone(),
             checks: self.checks.run_due_checks(now, name, Questions::of(&spec, status), &fleet),
             fleet,
+            services,
+            probe,
             keeper: Keeper::Controller,
             ..Observation::unknown()
         };
@@ -166,6 +171,15 @@ impl Machine {
         let known: BTreeSet<&String> = versions.keys().chain(state.processes.keys()).collect();
         let workload = |version: &str| self.supervisor.workload(&self.store, version, versions.contains_key(version));
         known.into_iter().map(|version| (version.clone(), workload(version))).collect()
+    }
+
+    /// How each version can be reached: by the clusters of the record, and as its readiness is asked for.
+    fn services(&self) -> BTreeMap<String, ServiceFacts> {
+        let readiness = |how: &VersionCommand| Reach { readiness: how.ready.path.clone(), ..Reach::default() };
+        let versions = &self.file.local.versions;
+        let reach: BTreeMap<_, _> = versions.iter().map(|(version, how)| (version.clone(), readiness(how))).collect();
+        let facts = |name: &String| (name.clone(), ServiceFacts { reach: reach.clone(), ..ServiceFacts::default() });
+        self.file.spec.services.iter().map(|service| facts(&service.name)).collect()
     }
 
     /// Whether there is room for a version that is about to be started.

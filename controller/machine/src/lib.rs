@@ -11,6 +11,7 @@
 //! | [`observation`] | what is seen of the world in one pass |
 //! | [`checks`] | what checks ask, and what the answers mean |
 //! | [`plan`] | what to do: the next status, or the effects of this one |
+//! | [`reach`] | which version the proxies have to reach |
 //! | [`fleet`] | what the proxies together say |
 //! | [`envoy`] | what Envoy reads from files |
 //! | [`simulate`] | nothing: it plays a script, for people who want to know what all this does |
@@ -25,6 +26,7 @@ pub mod observation;
 pub mod plan;
 pub mod publication;
 pub mod quantity;
+pub mod reach;
 pub mod reason;
 pub mod reconcile;
 pub mod record;

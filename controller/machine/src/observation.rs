@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flag::probe::Probe;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Request;
 use crate::checks::CheckAnswers;
 use crate::fleet::ledger::Fleet;
+use crate::reach::Reach;
 use crate::reason::Problem;
 use crate::time::UnixMs;
 
@@ -127,6 +129,8 @@ pub struct ServiceFacts {
     pub selector: BTreeSet<String>,
     /// What routes can lead to, by version.
     pub destinations: BTreeMap<String, Destination>,
+    /// How each version can be reached, as far as it is known.
+    pub reach: BTreeMap<String, Reach>,
     /// The versions that each route object written here leads to, by name of the object.
     pub routed: BTreeMap<String, BTreeSet<String>>,
 }
@@ -150,6 +154,8 @@ pub struct Observation {
     pub namespace: String,
     /// What is known of each service of the spec, by name.
     pub services: BTreeMap<String, ServiceFacts>,
+    /// What the proxies are asked to reach.
+    pub probe: Option<Probe>,
     /// The proxies that are sent the record; `None`: every proxy that asks.
     pub audience: Option<BTreeSet<String>>,
     /// What has to be put right outside of the state machine.
@@ -175,6 +181,7 @@ impl Observation {
             checks: CheckAnswers::new(),
             namespace: String::new(),
             services: BTreeMap::new(),
+            probe: None,
             audience: None,
             problem: None,
             routes: None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use flag::probe::Probe;
 use flag::record::Record;
 
 use crate::checks::Questions;
@@ -26,6 +27,8 @@ pub struct Publication {
     pub prove_routes: bool,
     /// Whether proxies are asked to measure answers.
     pub measure: bool,
+    /// What proxies are asked to reach.
+    pub probe: Option<Probe>,
     /// The proxies that are sent it; `None`: every proxy that asks.
     pub audience: Option<BTreeSet<String>>,
 }
@@ -38,6 +41,7 @@ impl Publication {
             report_every: if status.phase.awaits_reports() { QUICK } else { STEADY },
             prove_routes: status.proves_routes(),
             measure: Questions::of(spec, status).is_some_and(|asked| asked.measures()),
+            probe: seen.probe.clone(),
             audience: seen.audience.clone(),
         }
     }

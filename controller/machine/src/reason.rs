@@ -89,6 +89,8 @@ reasons! {
             "An answer: the message says why there is none.";
         RoutesNotProven: "Before the flip: the routes of at least one proxy do not lead to the new version yet.",
             "The proxies get the routes; the message names them.";
+        NotReached: "At least one worker of a proxy has not reached the new version, or does not any more.",
+            "Each named proxy reaches it; or `coexistence.probe` asks for what the version answers, or has mode None.";
         Laggards: "At least one proxy that has to ack the record has not, or none is known that has to.",
             "Each named proxy acks, or is gone; after `switch.ackTimeout` `switch.laggards` decides.";
         ConfigLaggards: "At least one proxy would start anew with a configuration from before the flip.",
@@ -99,6 +101,8 @@ reasons! {
             "Every proxy that has to ack reports completely.";
         CallersWithoutFilter: "Requests still reach the old version that no filter sent there.",
             "Those callers get the filter, or stop.";
+        PastTheFlag: "Requests have gone to the old version by a route or a host that the flag does not move.",
+            "The named routes are put right, and the proxy sees a request to the same place go another way; or it is started anew.";
         NotQuiet: "Requests are open on the old version, or some were sent lately.",
             "They end; with `settle.onTimeout` Proceed or Rollback `settle.timeout` ends the wait.";
         EpochAhead: "The next epoch would be more than a day ahead of the clock, because a proxy reports, or the status has, one as late as that.",

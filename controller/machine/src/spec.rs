@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod check;
 mod choice;
+pub(crate) mod probe;
 mod target_failure;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +17,10 @@ use crate::schema::{rule, text_rule};
 pub use attach::Attachment;
 pub use check::{Builtin, Check, Percent, Prometheus, Webhook, number};
 pub use choice::{
-    CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTimeout, PromotionMode, Provider, Replicas,
+    CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTimeout, ProbeMode, PromotionMode, Provider, Replicas,
     SwitchMode, TargetFailureAction, When,
 };
+pub use probe::ProbeSpec;
 pub use target_failure::OnTargetFailure;
 
 /// The spec. Everything but `version` and `services` has a default.
@@ -195,12 +197,20 @@ pub struct Coexistence {
     pub replicas: Replicas,
     /// What a lack of headroom means.
     pub headroom: Headroom,
+    /// How proxies try whether they reach the new version.
+    pub probe: ProbeSpec,
 }
 
 impl Default for Coexistence {
     fn default() -> Self {
         let (ready_timeout, min_ready) = (Millis(600_000), Millis(10_000));
-        Coexistence { ready_timeout, min_ready, replicas: Replicas::MatchActive, headroom: Headroom::Require }
+        Coexistence {
+            ready_timeout,
+            min_ready,
+            replicas: Replicas::MatchActive,
+            headroom: Headroom::Require,
+            probe: ProbeSpec::default(),
+        }
     }
 }
 

@@ -68,8 +68,9 @@ impl Phase {
         let proves = matches!(self, Phase::Settling | Phase::Retaining | Phase::Removing);
         let configs = fleet.config_laggards.iter().filter(|_| proves);
         let routes = fleet.route_laggards.iter().filter(|_| proves || self == Phase::ProvingRoutes);
+        let reaches = fleet.reach_laggards.iter().filter(|_| proves || self == Phase::ProvingRoutes);
         let mut named = BTreeSet::new();
-        let all = fleet.laggards.iter().chain(configs).chain(routes);
+        let all = fleet.laggards.iter().chain(configs).chain(routes).chain(reaches);
         all.filter(|one| named.insert(one.proxy.as_str())).cloned().collect()
     }
 
@@ -287,6 +288,7 @@ impl Status {
         FleetQuestion {
             old: switch.map(|switch| switch.from.clone()).unwrap_or_default(),
             wanted: self.target_version.clone().unwrap_or_else(|| self.active_version.clone()),
+            probe: None,
             config_epoch: switch.and_then(|switch| switch.acked_epoch).unwrap_or_else(|| self.epoch()),
         }
     }

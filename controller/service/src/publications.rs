@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flag::PROTOCOL;
 use flag::digest;
+use flag::level::LEVEL;
 use flag::record::Record;
-use flag::snapshot::Snapshot;
+use flag::snapshot::{Asks, Snapshot};
 use machine::publication::Publication;
 use tokio::sync::watch;
 
@@ -80,11 +81,11 @@ impl Publications {
         self.changes.subscribe()
     }
 
-    /// All that a proxy is sent; `None`: nothing is published yet.
-    pub(crate) fn snapshot_for(&self, proxy: &str) -> Option<Snapshot> {
+    /// All that a proxy of this level is sent; `None`: nothing is published yet.
+    pub(crate) fn snapshot_for(&self, proxy: &str, level: u32) -> Option<Snapshot> {
         let by_flag = lock(&self.by_flag);
         let for_it = |one: &&Publication| one.audience.as_ref().is_none_or(|audience| audience.contains(proxy));
-        (*self.changes.borrow() > 0).then(|| snapshot_of(by_flag.values().filter(for_it)))
+        (*self.changes.borrow() > 0).then(|| snapshot_of(by_flag.values().filter(for_it), level))
     }
 
     fn count_change(&self) {
@@ -92,7 +93,7 @@ impl Publications {
     }
 }
 
-fn snapshot_of<'a>(publications: impl Iterator<Item = &'a Publication> + Clone) -> Snapshot {
+fn snapshot_of<'a>(publications: impl Iterator<Item = &'a Publication> + Clone, level: u32) -> Snapshot {
     let uids = |asked: fn(&Publication) -> bool| {
         publications.clone().filter(|one| asked(one)).map(|one| one.record.uid.clone()).collect()
     };
@@ -103,9 +104,16 @@ fn snapshot_of<'a>(publications: impl Iterator<Item = &'a Publication> + Clone) 
         report_every_ms: report_every.map_or(SLOW_REPORTS_MS, |every| u32::try_from(every.0).unwrap_or(u32::MAX)),
         prove_routes: uids(|one| one.prove_routes),
         measure: uids(|one| one.measure),
-        flags: publications.map(|one| one.record.clone()).collect(),
+        flags: publications.clone().map(|one| one.record.clone()).collect(),
+        asks: (level >= LEVEL).then(|| Asks {
+            revision: String::new(),
+            probes: publications.filter_map(|one| one.probe.clone()).collect(),
+        }),
     };
-    let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();
+    let bytes = snapshot.to_bytes().unwrap_or_default();
     snapshot.revision = digest::hex_prefix(&bytes, REVISION_BYTES);
+    if let Some(asks) = &mut snapshot.asks {
+        asks.revision.clone_from(&snapshot.revision);
+    }
     snapshot
 }

@@ -121,7 +121,7 @@ fn publication(name: &str, report_every: u64) -> Publication {
     let draft = Draft { uid: name, name, epoch: 1, active: "v1", versions: &versions, preview: None, before: None };
     let record = draft.record(&spec, &Observation::unknown()).seal().unwrap();
     let report_every = Millis(report_every);
-    Publication { record, report_every, prove_routes: false, measure: false, audience: None }
+    Publication { record, report_every, prove_routes: false, measure: false, probe: None, audience: None }
 }
 
 fn report(proxy: &str) -> Vec<u8> {
@@ -134,6 +134,7 @@ fn report(proxy: &str) -> Vec<u8> {
         instances: vec![1],
         complete: true,
         flags: BTreeMap::new(),
+        findings: Default::default(),
     };
     serde_json::to_vec(&report).unwrap()
 }

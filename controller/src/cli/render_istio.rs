@@ -1,6 +1,6 @@
 //! What the controller would write for Istio, by either kind of routes. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flag::record::Record;
@@ -69,7 +69,7 @@ pub(super) fn render(
     let services: Vec<Arc<Service>> = services.iter().map(|service| placed(service, &namespace)).collect();
     let here = services.iter().filter(|service| service.namespace().as_ref() == Some(&namespace));
     let here: Vec<Arc<Service>> = here.cloned().collect();
-    let place = ServicePlace { domain, namespace: &namespace, services: &here };
+    let place = ServicePlace { domain, namespace: &namespace, services: &here, groups: &BTreeMap::new() };
     // Which pods a proxy stands beside is for the controller to say, which sees them.
     let facts = place.in_mesh(&flag.spec, &versions, None).into_iter();
     let facts = facts.map(|(name, facts)| (name, ServiceFacts { selector: BTreeSet::new(), ..facts }));

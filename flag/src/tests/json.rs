@@ -55,6 +55,7 @@ fn what_is_written_is_read() {
         prove_routes: vec!["u-1".into()],
         measure: vec!["u-2".into()],
         flags: vec![flag()],
+        asks: None,
     });
     for role in [Role::Auto, Role::Caller, Role::Edge, Role::Inbound] {
         comes_back(Config {

@@ -113,6 +113,7 @@ impl Sidecars {
             instances: vec![1],
             complete: true,
             flags: flags.collect(),
+            findings: Default::default(),
         };
         let body = serde_json::to_string(&report)?;
         let answer = Call::post(self.service, "/v1/report", &body)

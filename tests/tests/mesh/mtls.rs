@@ -143,6 +143,7 @@ async fn report(mesh: &Mesh<'_>, from: &Pod, port: u16, of: &Pod) -> Result<Answ
         instances: vec![1],
         complete: true,
         flags: BTreeMap::new(),
+        findings: Default::default(),
     };
     let to = SocketAddr::new(mesh.flag_service().await?, port);
     from.call(Call::post(to, "/v1/report", &serde_json::to_string(&report)?).host(HOST)).await

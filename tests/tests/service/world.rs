@@ -55,6 +55,7 @@ pub(crate) fn snapshot(epoch: u64, active: &str) -> Snapshot {
         prove_routes: vec![],
         measure: vec![],
         flags: vec![record(epoch, active)],
+        asks: None,
     }
 }
 

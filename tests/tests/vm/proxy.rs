@@ -314,6 +314,7 @@ impl Proxy {
             prove_routes: self.prove_routes.clone(),
             measure: self.measure.clone(),
             flags: vec![self.record.clone()],
+            asks: None,
         };
         let calls = std::mem::take(&mut lock(&self.shared).calls);
         for call in calls {

@@ -108,6 +108,11 @@ impl Subject<'_> {
     }
 
     fn place<'a>(&'a self, context: &Context<'a>) -> ServicePlace<'a> {
-        ServicePlace { domain: context.domain, namespace: self.namespace, services: &self.objects.services }
+        ServicePlace {
+            domain: context.domain,
+            namespace: self.namespace,
+            services: &self.objects.services,
+            groups: &self.workloads.services,
+        }
     }
 }

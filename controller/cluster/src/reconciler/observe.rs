@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::ResourceExt;
 use machine::action::Request;
 use machine::checks::Questions;
-use machine::fleet::ledger::Fleet;
+use flag::probe::Probe;
+use machine::fleet::ledger::{Fleet, FleetQuestion};
 use machine::observation::{Headroom, Keeper, Observation, VersionState};
+use machine::reach;
 use machine::reason::{Problem, Reason};
 use machine::spec::Spec;
 use machine::status::Phase;
@@ -61,7 +63,9 @@ impl Reconciler {
         let by = provider(&look.spec);
         let ProxySet { expected, audience } = by.proxies(&subject);
         let problem = self.problem(claimed, invalid.as_ref(), &subject, context);
-        let fleet = self.fleet(now, &expected, context);
+        let services = by.services(&subject, context);
+        let probe = reach::probe(&look.spec, &self.status, &services);
+        let fleet = self.fleet(now, &expected, probe.clone(), context);
         let observation = Observation {
             checks: context.checks.run_due_checks(now, &self.name, Questions::of(&look.spec, &self.status), &fleet),
             headroom: self.headroom(&look, context.cache),
@@ -70,7 +74,8 @@ impl Reconciler {
             spec_unknown: self.spec.is_none(),
             spec_error: invalid.map(|problem| problem.message),
             namespace: by.namespace(&subject),
-            services: by.services(&subject, context),
+            services,
+            probe,
             audience: Some(audience),
             problem,
             routes: by.routes(&subject, context),
@@ -143,8 +148,14 @@ impl Reconciler {
         versions
     }
 
-    fn fleet(&self, now: UnixMs, expected: &BTreeSet<String>, context: &Context<'_>) -> Fleet {
-        let asked = self.status.asked();
+    fn fleet(
+        &self,
+        now: UnixMs,
+        expected: &BTreeSet<String>,
+        probe: Option<Probe>,
+        context: &Context<'_>,
+    ) -> Fleet {
+        let asked = FleetQuestion { probe, ..self.status.asked() };
         let fleet = self.status.record.as_ref().map(|record| context.hub.reports.fleet(now, record, expected, &asked));
         let mut fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));
         context.cache.name_callers(&mut fleet.unmanaged);

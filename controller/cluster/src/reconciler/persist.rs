@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use machine::duration::Millis;
+use machine::fleet::ledger::FleetQuestion;
 use machine::plan::Plan;
 use machine::reason::Problem;
 use machine::status::Status;
@@ -57,8 +58,9 @@ impl Reconciler {
         let before = self.resource.status.clone();
         // Nobody has acked a record that is about to be written.
         let new = plan.status.record.as_ref().filter(|record| record.epoch != self.status.epoch());
-        let fleet = new.map(|new| context.hub.reports.fleet(seen.look.now, new, &seen.expected, &plan.status.asked()));
         let observation = &seen.observation;
+        let asked = FleetQuestion { probe: observation.probe.clone(), ..plan.status.asked() };
+        let fleet = new.map(|new| context.hub.reports.fleet(seen.look.now, new, &seen.expected, &asked));
         let status = status::derive(&status::StatusInputs {
             now: seen.look.now,
             generation: self.resource.metadata.generation,

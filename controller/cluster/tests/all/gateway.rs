@@ -1,6 +1,6 @@
 //! What is decided about routes of the Gateway API.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cluster::domain::Domain;
@@ -152,7 +152,9 @@ fn clusters_of_every_service_that_stands_for_a_version_are_known() {
     let versions = BTreeSet::from(["v1".to_owned()]);
     for (provider, count) in [("GatewayAPI", 1), ("Istio", 0)] {
         let spec = spec(&format!(", routing: {{provider: {provider}}}"));
-        let place = ServicePlace { domain: &Domain::default(), namespace: "shop", services: &found.services };
+        let (domain, groups) = (Domain::default(), BTreeMap::new());
+        let place =
+            ServicePlace { domain: &domain, namespace: "shop", services: &found.services, groups: &groups };
         assert_eq!(place.in_mesh(&spec, &versions, None)["reviews"].clusters.len(), count, "{provider}");
     }
 }

@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::quiet::{Runs, counted, keep_last, quiet};
+use crate::fleet::reached::Reached;
 use crate::fleet::traffic::{Move, Overlap, Sum, Tracks, Traffic};
 use crate::fleet::unmanaged::{UnmanagedCaller, UnmanagedFlows};
 use flag::answers::Answers;
 use flag::count::Totals;
+use flag::probe::Probe;
 use flag::record::Record;
 use flag::report::{Report, ReportError};
 use flag::route;
+use flag::stray::Stray;
 
 pub use crate::fleet::quiet::Quiet;
 
@@ -40,6 +43,8 @@ pub struct FleetQuestion {
     pub wanted: String,
     /// The lowest epoch that the configuration of a proxy may have.
     pub config_epoch: u64,
+    /// What has to be reached.
+    pub probe: Option<Probe>,
 }
 
 /// What all expected proxies together say of one record.
@@ -56,6 +61,18 @@ pub struct Fleet {
     pub config_laggards: Vec<Laggard>,
     /// Those whose routes in use do not fit the record.
     pub route_laggards: Vec<Laggard>,
+    /// Those that do not reach the version that is gone to, or did not show that they do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reach_laggards: Vec<Laggard>,
+    /// One of them has reached it before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reach_broken: bool,
+    /// Since when, in milliseconds, all others have reached it without a break, where there was one.
+    #[serde(default)]
+    pub reached_since: u64,
+    /// Where requests went to the old version past the flag.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<Laggard>,
     /// Requests to the old version.
     pub old: Quiet,
     /// Who reaches the old version past all filters.
@@ -84,6 +101,10 @@ impl Fleet {
             laggards: vec![],
             config_laggards: vec![],
             route_laggards: vec![],
+            reach_laggards: vec![],
+            reach_broken: false,
+            reached_since: 0,
+            strays: vec![],
             old: Quiet::Unknown,
             unmanaged: vec![],
             unroutable: 0,
@@ -104,6 +125,7 @@ struct Proxy {
     /// When a boot of before reported last although there is a newer one: it lives beside it.
     rival_ms: Option<u64>,
     runs: Runs,
+    reached: Reached,
     /// By uid: the record in effect, and since when.
     effective: BTreeMap<String, (u64, String, u64)>,
     unmanaged: UnmanagedFlows,
@@ -141,6 +163,7 @@ impl Ledger {
             Some(mut proxy) => {
                 let mut fresh = Proxy::new(&report, now_ms);
                 fresh.runs.lose();
+                fresh.reached.lose();
                 fresh.old_boots = std::mem::take(&mut proxy.old_boots);
                 fresh.old_boots.push_back((proxy.report.boot, proxy.report.seq));
                 fresh.rival_ms = proxy.rival_ms;
@@ -209,7 +232,22 @@ impl Ledger {
                     }
                 }
             }
+            if let Some(probe) = &asked.probe {
+                let reached = self.current(now_ms, name).map_err(|why| (why, false));
+                match reached.and_then(|proxy| proxy.reached.since(probe)) {
+                    Ok(since) => fleet.reached_since = fleet.reached_since.max(since),
+                    Err((why, before)) => {
+                        fleet.reach_laggards.push(laggard(why));
+                        fleet.reach_broken |= before;
+                    }
+                }
+            }
             let Some(proxy) = self.proxies.get(name) else { continue };
+            let strays = proxy.report.found(&record.uid).map(|found| &found.strays);
+            let strays = strays.into_iter().flatten().filter(|stray| stray.version == asked.old);
+            fleet.strays.extend(strays.map(|Stray { place, cluster, route, count, .. }| {
+                laggard(format!("{count} to {place}, by route {route:?} to cluster {cluster}"))
+            }));
             let Some(state) = proxy.report.flags.get(&record.uid) else { continue };
             fleet.highest_epoch = fleet.highest_epoch.max(state.epoch);
             if state.arrived.contains_key(&asked.old) {
@@ -267,6 +305,7 @@ impl Proxy {
             old_boots: VecDeque::new(),
             rival_ms: None,
             runs: Runs::default(),
+            reached: Reached::default(),
             effective: BTreeMap::new(),
             unmanaged: UnmanagedFlows::default(),
             tracks: Tracks::default(),
@@ -284,6 +323,7 @@ impl Proxy {
             *seq = report.seq;
             self.rival_ms = Some(now_ms);
             self.runs.lose();
+            self.reached.lose();
             self.effective.clear();
         }
     }
@@ -305,6 +345,7 @@ impl Proxy {
         if !report.complete || gap || report.instances != self.report.instances {
             // Something was not seen: what was quiet before may not have stayed so.
             self.runs.lose();
+            self.reached.lose();
             self.effective.clear();
             self.tracks.clear();
         }
@@ -326,6 +367,7 @@ impl Proxy {
                 }
             }
             self.runs.take(now_ms, &report);
+            self.reached.take(now_ms, &report);
         }
         self.report = report;
         self.received_ms = now_ms;

@@ -1,6 +1,6 @@
 //! The phases before the flip: the new version is started, let in, and can be reached. Pure.
 
-use super::settled::{ACKED_WITHIN, all_acked, behind, missing_acks, names};
+use super::settled::{ACKED_WITHIN, all_acked, behind, missing_acks, names, not_reached};
 use super::wait::{Wait, blocked};
 use super::{Pass, transitions, verdicts};
 use crate::duration::Millis;
@@ -167,6 +167,9 @@ pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch
         let laggards = &fleet.route_laggards;
         let message = format!("routes do not resolve {} everywhere: {}", switch.to, names(laggards));
         return Wait::named_from(pass.now, named, behind(Reason::RoutesNotProven, message, laggards));
+    }
+    if !fleet.reach_laggards.is_empty() {
+        return Wait::named_from(pass.now, named, not_reached(fleet, &switch));
     }
     let target = pass.seen.workload(&switch.to);
     if pass.seen.keeper == Keeper::Platform && target.kept_at != Some(status.epoch()) {

@@ -60,6 +60,12 @@ pub(super) fn behind(reason: Reason, message: String, laggards: &[Laggard]) -> P
     Problem::new(reason, message).about(laggards.iter().map(|one| one.proxy.as_str()))
 }
 
+/// The problem that proxies do not reach the version that is gone to.
+pub(super) fn not_reached(fleet: &Fleet, switch: &Switch) -> Problem {
+    let message = format!("{} is not reached everywhere: {}", switch.to, names(&fleet.reach_laggards));
+    behind(Reason::NotReached, message, &fleet.reach_laggards)
+}
+
 /// Proxies that have not acked, in words.
 pub(super) fn missing_acks(fleet: &Fleet) -> String {
     if fleet.expected == 0 {
@@ -80,13 +86,15 @@ pub(super) fn proved(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing>
         return Err(Missing::of(Kind::Unknown, problem.clone()).blocks());
     }
     told(pass)?;
+    reached(pass, switch)?;
     let quiet = quiet(pass, switch)?;
-    let since = quiet.max(target.ready_since.unwrap_or(pass.now));
+    let steady = target.ready_since.unwrap_or(pass.now).max(UnixMs(pass.seen.fleet.reached_since));
+    let since = quiet.max(steady);
     let quiet_period = pass.spec.settle.quiet_period;
     let enough = since.plus(quiet_period);
     if pass.now < enough {
         let what = if since > quiet {
-            format!("{} has to be ready without a break for {quiet_period}", switch.to)
+            format!("{} has to be ready and reached without a break for {quiet_period}", switch.to)
         } else {
             format!("{} has to be quiet for {quiet_period}", switch.from)
         };
@@ -141,6 +149,25 @@ fn told(pass: Pass<'_>) -> Result<(), Missing> {
     if !fleet.route_laggards.is_empty() {
         let message = format!("routes are not current: {}", names(&fleet.route_laggards));
         return Err(Missing::of(Kind::Unknown, behind(Reason::RouteLaggards, message, &fleet.route_laggards)));
+    }
+    Ok(())
+}
+
+/// Whether every proxy reaches the version that is gone to, and none has sent requests past the flag.
+fn reached(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
+    let fleet = &pass.seen.fleet;
+    if !fleet.reach_laggards.is_empty() {
+        let kind = if fleet.reach_broken { Kind::Broken } else { Kind::Unknown };
+        let problem = not_reached(fleet, switch);
+        return Err(Missing { blocks: fleet.reach_broken, ..Missing::of(kind, problem) });
+    }
+    if !fleet.strays.is_empty() {
+        let (from, strays) = (&switch.from, names(&fleet.strays));
+        let message = format!(
+            "requests have gone to {from} where the flag does not move them, and would fail without it: {strays}. Put \
+             the routes right: it ends when a request to the same place goes another way"
+        );
+        return Err(Missing::of(Kind::Broken, behind(Reason::PastTheFlag, message, &fleet.strays)).blocks());
     }
     Ok(())
 }

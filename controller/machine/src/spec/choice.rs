@@ -32,6 +32,15 @@ choice! {
     }
 }
 choice! {
+    /// Whether proxies try to reach a new version before requests go there.
+    ProbeMode {
+        /// They do, and the flip waits for all of them.
+        Require,
+        /// They do not.
+        None,
+    }
+}
+choice! {
     /// Who lets the new version in.
     PromotionMode {
         /// The controller, when it is ready.

@@ -29,6 +29,7 @@ fn report(proxy: &str, seq: u64, state: FlagState) -> Report {
         instances: vec![1, 2],
         complete: true,
         flags: BTreeMap::from([("u-1".to_owned(), state)]),
+        findings: Default::default(),
     }
 }
 
@@ -63,7 +64,7 @@ impl Story {
 
     fn view(&self) -> Fleet {
         let expected: BTreeSet<String> = self.expected.iter().cloned().collect();
-        let asked = FleetQuestion { old: self.old.clone(), wanted: "v2".to_owned(), config_epoch: 9 };
+        let asked = FleetQuestion { old: self.old.clone(), wanted: "v2".to_owned(), config_epoch: 9, probe: None };
         self.ledger.view(self.now_ms, &self.record, &expected, &asked)
     }
 

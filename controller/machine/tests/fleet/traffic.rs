@@ -40,6 +40,7 @@ impl Story {
             instances: vec![1],
             complete: true,
             flags: BTreeMap::from([("u-1".to_owned(), state)]),
+            findings: Default::default(),
         };
         self.ledger.accept(now_ms, report).expect("believed");
     }

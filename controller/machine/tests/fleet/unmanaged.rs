@@ -28,6 +28,7 @@ fn report(boot: &str, seq: u64, strangers: &[(&str, u64)]) -> Report {
         instances: vec![1],
         complete: true,
         flags: BTreeMap::from([("u-1".to_owned(), state)]),
+        findings: Default::default(),
     }
 }
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +29,13 @@ pub(super) struct SnapshotQuery {
     /// How long it waits for another one, in milliseconds.
     #[serde(default)]
     wait_ms: u64,
+    /// What it understands: see [`flag::level`].
+    #[serde(default = "first_level")]
+    level: u32,
+}
+
+fn first_level() -> u32 {
+    1
 }
 
 pub(super) async fn poll(
@@ -50,9 +56,13 @@ pub(super) async fn poll(
         if hub.publications.are_withheld() {
             return Err(Refusal::not_leading());
         }
-        let snapshot = hub.publications.snapshot_for(&query.proxy);
+        let snapshot = hub.publications.snapshot_for(&query.proxy, query.level);
         if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.revision != query.revision) {
-            return Ok(Json(snapshot).into_response());
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            let bytes = snapshot.to_bytes().map_err(|error| {
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "snapshot", error.to_string())
+            })?;
+            return Ok((json, bytes).into_response());
         }
         if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
             return Ok(StatusCode::NO_CONTENT.into_response());

@@ -149,6 +149,7 @@ impl Service {
             hosts: BTreeSet::from([name.to_owned(), format!("{name}.shop.svc.cluster.local")]),
             clusters: versions.keys().map(cluster).collect(),
             selector: BTreeSet::from([format!("app={name}")]),
+            reach: BTreeMap::new(),
             destinations: self.seen.clone(),
             routed: self.objects.iter().map(|(object, one)| (object.clone(), one.versions.clone())).collect(),
         }
