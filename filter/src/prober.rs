@@ -99,7 +99,8 @@ impl Prober {
         } else {
             // Envoy's own answer says what was in the way: no connection, or TLS.
             let text = hostcalls::buffer(BufferType::HttpCallResponseBody, body.min(SHOWN)).unwrap_or_default();
-            let text: String = text.iter().filter(|byte| (b' '..=b'~').contains(byte)).map(|byte| *byte as char).collect();
+            let text: String =
+                text.iter().filter(|byte| (b' '..=b'~').contains(byte)).map(|byte| *byte as char).collect();
             target.failed(format!("status {status}: {text}"), now_ms);
         }
         true
@@ -115,10 +116,8 @@ impl Prober {
     pub(crate) fn probed(&self, uid: &str) -> Option<Probed> {
         let targets = || self.0.iter().filter(|target| target.probe.flag == uid);
         let id = targets().next()?.probe.id.clone();
-        let outcome = |target: &Target| Outcome {
-            cluster: target.place.cluster.clone(),
-            outcome: target.outcome.clone(),
-        };
+        let outcome =
+            |target: &Target| Outcome { cluster: target.place.cluster.clone(), outcome: target.outcome.clone() };
         Some(Probed { id, clusters: targets().map(outcome).collect() })
     }
 }

@@ -19,6 +19,8 @@ impl StrayList {
     #[inline(never)]
     pub(crate) fn note(&mut self, uid: &str, version: &str) {
         let place = place();
+        // It may have been led to another version since.
+        self.0.retain(|(_, stray)| stray.place != place || stray.version == version);
         let known = self.0.iter_mut().find(|(of, stray)| of == uid && stray.place == place);
         if let Some((_, stray)) = known {
             stray.count = stray.count.saturating_add(1);

@@ -118,7 +118,8 @@ impl ServicePlace<'_> {
             Provider::External => BTreeMap::new(),
             Provider::Istio => clusters(&subset(version), &whole).into_iter().collect(),
             Provider::GatewayAPI => {
-                let stands = |one: &&Arc<Service>| gateway::version_of(one, service, &spec.version_label) == Some(version);
+                let stands =
+                    |one: &&Arc<Service>| gateway::version_of(one, service, &spec.version_label) == Some(version);
                 let theirs = self.services.iter().filter(stands).filter_map(|one| one.metadata.name.clone());
                 let ours = gateway::service_name(name, version);
                 let ours = gateway::find(self.services, &ours).map(|_| ours.clone());

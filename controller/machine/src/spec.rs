@@ -17,8 +17,8 @@ use crate::schema::{rule, text_rule};
 pub use attach::Attachment;
 pub use check::{Builtin, Check, Percent, Prometheus, Webhook, number};
 pub use choice::{
-    CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTimeout, ProbeMode, PromotionMode, Provider, Replicas,
-    SwitchMode, TargetFailureAction, When,
+    CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTimeout, ProbeMode, PromotionMode,
+    Provider, Replicas, SwitchMode, TargetFailureAction, When,
 };
 pub use probe::ProbeSpec;
 pub use target_failure::OnTargetFailure;

@@ -5,6 +5,7 @@ mod answers;
 mod contract;
 mod decisions;
 mod json;
+mod levels;
 mod mesh;
 #[cfg(not(target_family = "wasm"))]
 mod properties;

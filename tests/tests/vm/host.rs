@@ -359,7 +359,7 @@ fn hostcall(caller: &mut Caller<'_, Scope>, name: &str, a: &[i32]) -> Result<Sta
         ("proxy_http_call", [_, _, headers, headers_size, body, body_size, _, _, _, to]) => {
             let (headers, body) = (read(caller, *headers, *headers_size)?, read(caller, *body, *body_size)?);
             // A map ends its names and values with zeros; the path is found among them.
-            let path = headers.split(|byte| *byte == 0).find(|part| part.starts_with(b"/v1/")).unwrap_or_default();
+            let path = headers.split(|byte| *byte == 0).find(|part| part.starts_with(b"/")).unwrap_or_default();
             let path = String::from_utf8_lossy(path).into_owned();
             let mut common = lock(&shared);
             let token = common.next() as i32;

@@ -1,6 +1,7 @@
 //! The shipped filter in a host of this test's own, which plays the faults that a real Envoy cannot
 //! be made to show: whatever the host does, no instance traps and none loses its flag.
 
+mod builds;
 mod host;
 mod istio;
 mod order;

@@ -2,12 +2,14 @@
 //! flag service that it talks to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
+use flag::probe::Probe;
 use flag::record::{Gate, Member, Record};
 use flag::report::Report;
-use flag::snapshot::Snapshot;
+use flag::snapshot::{Asks, Snapshot};
 use serde_json::{Value, json};
 use wasmi::{Engine, Module};
 
@@ -55,8 +57,17 @@ pub(crate) struct Filter {
 
 impl Filter {
     pub(crate) fn load() -> Result<Filter> {
+        Filter::read(&harness::local::wasm()?)
+    }
+
+    /// The build of level 1.
+    pub(crate) fn first() -> Result<Filter> {
+        Filter::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("filters/level-1/versionflag.wasm"))
+    }
+
+    fn read(path: &Path) -> Result<Filter> {
         let engine = Engine::default();
-        let module = Module::new(&engine, std::fs::read(harness::local::wasm()?)?)?;
+        let module = Module::new(&engine, std::fs::read(path)?)?;
         Ok(Filter { engine, module })
     }
 }
@@ -114,6 +125,9 @@ pub(crate) struct Proxy {
     pub(crate) away: bool,
     /// What polls are answered with.
     pub(crate) record: Record,
+    /// What has to be reached, for those that can be asked; and with what status the version answers.
+    pub(crate) probe: Option<Probe>,
+    pub(crate) reached: &'static str,
     /// The flags whose routes are proved, and those whose answers are measured.
     pub(crate) prove_routes: Vec<String>,
     pub(crate) measure: Vec<String>,
@@ -166,6 +180,8 @@ impl Proxy {
             frozen: None,
             away: false,
             record,
+            probe: None,
+            reached: "200",
             prove_routes: vec![],
             measure: vec![],
             reports: vec![],
@@ -178,7 +194,7 @@ impl Proxy {
     }
 
     /// Starts another VM instance.
-    fn add(&mut self, filter: &Filter) -> Result<()> {
+    pub(crate) fn add(&mut self, filter: &Filter) -> Result<()> {
         let mut vm = Vm::new(&filter.engine, &filter.module, self.shared.clone(), self.workers.len())?;
         vm.store.data_mut().order.clone_from(&self.order);
         vm.store.data_mut().configuration.clone_from(&self.configuration);
@@ -316,6 +332,9 @@ impl Proxy {
             flags: vec![self.record.clone()],
             asks: None,
         };
+        let revision = format!("{}-{}", snapshot.revision, self.probe.as_ref().map_or("", |probe| &probe.id));
+        let asks = Some(Asks { revision: revision.clone(), probes: self.probe.iter().cloned().collect() });
+        let snapshot_2 = Snapshot { revision, asks, ..snapshot.clone() };
         let calls = std::mem::take(&mut lock(&self.shared).calls);
         for call in calls {
             // Envoy forgets the calls of a plugin that goes.
@@ -326,6 +345,11 @@ impl Proxy {
                 lock(&self.shared).calls.push(call);
                 continue;
             }
+            if !call.path.starts_with("/v1/") {
+                self.answer(&call, self.reached, b"words".to_vec())?;
+                continue;
+            }
+            let snapshot = if call.path.contains("&level=2") { &snapshot_2 } else { &snapshot };
             if self.away {
                 self.answer(&call, "", vec![])?;
                 continue;
@@ -343,7 +367,7 @@ impl Proxy {
                 lock(&self.shared).calls.push(call);
                 continue;
             } else {
-                serde_json::to_vec(&snapshot)?
+                snapshot.to_bytes()?
             };
             self.answer(&call, "200", body)?;
         }

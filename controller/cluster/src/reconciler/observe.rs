@@ -4,10 +4,10 @@
 use crate::names::REQUEST;
 use std::collections::{BTreeMap, BTreeSet};
 
+use flag::probe::Probe;
 use kube::ResourceExt;
 use machine::action::Request;
 use machine::checks::Questions;
-use flag::probe::Probe;
 use machine::fleet::ledger::{Fleet, FleetQuestion};
 use machine::observation::{Headroom, Keeper, Observation, VersionState};
 use machine::reach;
@@ -148,13 +148,7 @@ impl Reconciler {
         versions
     }
 
-    fn fleet(
-        &self,
-        now: UnixMs,
-        expected: &BTreeSet<String>,
-        probe: Option<Probe>,
-        context: &Context<'_>,
-    ) -> Fleet {
+    fn fleet(&self, now: UnixMs, expected: &BTreeSet<String>, probe: Option<Probe>, context: &Context<'_>) -> Fleet {
         let asked = FleetQuestion { probe, ..self.status.asked() };
         let fleet = self.status.record.as_ref().map(|record| context.hub.reports.fleet(now, record, expected, &asked));
         let mut fleet = fleet.unwrap_or_else(|| Fleet::unknown(expected.len()));

@@ -153,8 +153,7 @@ fn clusters_of_every_service_that_stands_for_a_version_are_known() {
     for (provider, count) in [("GatewayAPI", 1), ("Istio", 0)] {
         let spec = spec(&format!(", routing: {{provider: {provider}}}"));
         let (domain, groups) = (Domain::default(), BTreeMap::new());
-        let place =
-            ServicePlace { domain: &domain, namespace: "shop", services: &found.services, groups: &groups };
+        let place = ServicePlace { domain: &domain, namespace: "shop", services: &found.services, groups: &groups };
         assert_eq!(place.in_mesh(&spec, &versions, None)["reviews"].clusters.len(), count, "{provider}");
     }
 }

@@ -14,7 +14,12 @@ use crate::objects::{Cluster, spec};
 
 fn facts(domain: &str, spec: &Spec, cluster: &Cluster, versions: &[&str], before: Option<&Record>) -> ServiceFacts {
     let domain: Domain = domain.parse().unwrap();
-    let place = ServicePlace { domain: &domain, namespace: "shop", services: &cluster.objects.services, groups: &BTreeMap::new() };
+    let place = ServicePlace {
+        domain: &domain,
+        namespace: "shop",
+        services: &cluster.objects.services,
+        groups: &BTreeMap::new(),
+    };
     let versions = versions.iter().map(|version| (*version).to_owned()).collect();
     let mut all: BTreeMap<String, ServiceFacts> = place.in_mesh(spec, &versions, before);
     all.remove("reviews").unwrap()

@@ -47,7 +47,10 @@ impl Reached {
     /// proxy's life was seen. The error says what is in the way, and whether it was reached before.
     pub(super) fn since(&self, probe: &Probe) -> Result<u64, (String, bool)> {
         let Some(shown) = self.all.get(&probe.flag) else {
-            return Err(("it has not tried yet: a filter that is older than this controller never does".to_owned(), false));
+            return Err((
+                "it has not tried yet: a filter that is older than this controller never does".to_owned(),
+                false,
+            ));
         };
         if let Some(why) = shown.probed.lacks(probe) {
             return Err((why, shown.broke));

@@ -277,3 +277,46 @@ fn a_waiver_holds_for_what_was_waived(#[case] seen: Seen, #[case] to: Phase) {
     let status = with_switch(switching(Phase::Retaining), |switch| switch.waived = true);
     assert_eq!(next(proceed, &status, &seen).phase, to);
 }
+
+/// F18: what a proxy did not reach breaks the proof, and begins it anew.
+#[rstest]
+#[case::now(seen().unreached("edge", "status 503", true), Phase::Settling)]
+#[case::past_the_flag(seen().strays("edge", "1 to reviews/api"), Phase::Settling)]
+#[case::lately(seen().reached_since(NOW - 1_500), Phase::Settling)]
+#[case::long_ago(seen().reached_since(NOW - 30_000), Phase::Removing)]
+// Whoever joins breaks nothing, and is waited for.
+#[case::a_joiner(seen().unreached("edge", "it has not tried yet", false), Phase::Retaining)]
+fn what_is_not_reached_keeps_the_old_version(#[case] seen: Seen, #[case] then: Phase) {
+    let status = with_switch(switching(Phase::Retaining), |one| one.settled_at = Some(UnixMs(NOW - 1_000)));
+    assert_eq!(next("settle: {quietPeriod: 10s}", &status, &seen).phase, then);
+}
+
+/// What serves is gone back to, whoever reaches it.
+#[test]
+fn a_rollback_does_not_wait_to_be_reached() {
+    let status = going_back(Phase::ProvingRoutes);
+    let services = [("reviews".to_owned(), facts_with_readiness())].into();
+    assert_eq!(machine::reach::probe(&spec(""), &status, &services), None);
+    assert!(machine::reach::probe(&spec(""), &switching(Phase::ProvingRoutes), &services).is_some());
+}
+
+fn facts_with_readiness() -> machine::observation::ServiceFacts {
+    let clusters = [("reviews-v2".to_owned(), "reviews".to_owned())].into();
+    let reach = machine::reach::Reach { clusters, readiness: Some("/ready".to_owned()) };
+    let reach = [("v1".to_owned(), reach.clone()), ("v2".to_owned(), reach)].into();
+    machine::observation::ServiceFacts { reach, ..Default::default() }
+}
+
+#[rstest]
+#[case::asked_for("", Some("/ready"))]
+#[case::a_path("coexistence: {probe: {path: /x}}", Some("/x"))]
+#[case::none("coexistence: {probe: {mode: None}}", None)]
+fn a_spec_says_what_is_asked_for(#[case] more: &str, #[case] path: Option<&str>) {
+    let services = [("reviews".to_owned(), facts_with_readiness())].into();
+    let probe = machine::reach::probe(&spec(more), &switching(Phase::Switching), &services);
+    assert_eq!(probe.as_ref().map(|probe| probe.clusters[0].path.as_str()), path);
+    assert_eq!(machine::reach::probe(&spec(more), &switching(Phase::Stable), &services), None);
+    // Where nobody knows what could be asked for, nothing is.
+    let known = machine::reach::probe(&spec(more), &switching(Phase::Switching), &Default::default());
+    assert_eq!(known, None, "the record of this test has no clusters");
+}

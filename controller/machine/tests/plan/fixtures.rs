@@ -115,6 +115,24 @@ impl Seen {
         self.with(|seen| seen.fleet.route_laggards.push(laggard(proxy, why)))
     }
 
+    /// This proxy does not reach the new version; or not any more.
+    pub(crate) fn unreached(self, proxy: &str, why: &str, any_more: bool) -> Seen {
+        self.with(|seen| {
+            seen.fleet.reach_laggards.push(laggard(proxy, why));
+            seen.fleet.reach_broken |= any_more;
+        })
+    }
+
+    /// All reach it without a break since then.
+    pub(crate) fn reached_since(self, since: u64) -> Seen {
+        self.with(|seen| seen.fleet.reached_since = since)
+    }
+
+    /// This proxy sent requests past the flag.
+    pub(crate) fn strays(self, proxy: &str, what: &str) -> Seen {
+        self.with(|seen| seen.fleet.strays.push(laggard(proxy, what)))
+    }
+
     /// So many requests are open on the old version.
     pub(crate) fn busy(self, open: u64) -> Seen {
         self.with(|seen| seen.fleet.old = Quiet::Busy { open })

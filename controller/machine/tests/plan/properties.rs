@@ -28,6 +28,8 @@ enum Op {
     Read(usize),
     /// A proxy starts anew, from its configuration.
     Restart(usize),
+    /// A proxy does not reach this version; `None`: it reaches all.
+    CutOff(usize, Option<&'static str>),
     /// A proxy says nothing until it takes over something.
     Silence(usize),
     /// Requests to the old version: unknown, busy, quiet.
@@ -81,6 +83,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0_usize..2).prop_map(Op::Read),
         1 => (0_usize..2).prop_map(Op::Restart),
         1 => (0_usize..2).prop_map(Op::Silence),
+        1 => (0_usize..2, prop::option::of(version.clone())).prop_map(|(which, version)| Op::CutOff(which, version)),
         3 => (0_u8..3).prop_map(Op::Quiet),
     ];
     let cluster = prop_oneof![
@@ -150,6 +153,7 @@ impl House {
             Op::Hear(which) => self.hear(*which),
             Op::Read(which) => self.read(*which),
             Op::Restart(which) => self.proxies.restart(*which),
+            Op::CutOff(which, version) => self.proxies.all[*which].cut_off = version.map(str::to_owned),
             Op::Silence(which) => self.proxies.all[*which].speaks = false,
             Op::Quiet(0) => self.proxies.old = Quiet::Unknown,
             Op::Quiet(1) => self.proxies.old = Quiet::Busy { open: 1 },

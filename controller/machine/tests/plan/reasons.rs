@@ -66,6 +66,12 @@ fn before_the_flip() -> Vec<Case> {
         ("a check has no answer", check, promoting, seen()),
         ("routes are warming", "", switching(Phase::ProvingRoutes), seen().routes(Reason::RoutesWarming)),
         ("no route yet", "", switching(Phase::ProvingRoutes), seen().route_lags("edge", "its route lists v1 only")),
+        (
+            "not reached",
+            "",
+            switching(Phase::ProvingRoutes),
+            seen().unreached("edge", "cluster c: no healthy host", false),
+        ),
         ("clocks differ", "", switching(Phase::ProvingRoutes), seen().reported(NOW + 172_800_000)),
     ]
 }
@@ -91,6 +97,9 @@ fn after_the_flip() -> Vec<Case> {
         ("an old configuration", "", settling(), seen().config_lags("edge", "epoch 8, not yet 9")),
         ("routes do not fit", "", settling(), seen().routes(Reason::RouteConflict)),
         ("an old route", "", settling(), seen().route_lags("edge", "its route still leads to v0")),
+        ("a joiner has not tried", "", settling(), seen().unreached("edge", "it has not tried yet", false)),
+        ("not reached any more", "", settling(), seen().unreached("edge", "cluster c: status 503", true)),
+        ("past the flag", "", settling(), seen().strays("edge", "35 to reviews/api, by route \"older\" to cluster c")),
         ("nobody knows", "", settling(), seen().quiet_unknown()),
         ("past all filters", "", settling(), seen().busy(0).unmanaged("v1-a.shop", "10.0.0.7", 4)),
         ("requests are open", "settle: {timeout: 1h}", settling(), seen().busy(3)),

@@ -35,7 +35,10 @@ impl House {
             let kept = self.protected.get(&next.active_version);
             let platform = self.keeper == Keeper::Platform;
             assert!(!platform || kept == Some(&self.memory.epoch()), "flipped to what is not protected");
-            let acked = self.proxies.fleet(&self.memory).acked;
+            // F18, T3.
+            let cut_off = self.proxies.all.iter().filter(|one| one.cut_off.as_ref() == Some(&next.active_version));
+            assert_eq!(cut_off.count(), 0, "flipped to what a proxy does not reach");
+            let acked = self.proxies.fleet(&self.memory, None).acked;
             assert_eq!(acked, self.proxies.all.len(), "flipped although a proxy may not know the new version");
         }
         if next.phase == Phase::Removing && next.phase != self.memory.phase && forward {
@@ -107,6 +110,8 @@ impl House {
         assert_eq!((fleet.acked, fleet.laggards.len()), (fleet.expected, 0), "an ack is missing");
         assert_eq!((fleet.config_laggards.len(), fleet.route_laggards.len()), (0, 0), "something is not current");
         assert_eq!(look.seen.routes, None, "the routes do not fit");
+        let cut_off = self.proxies.all.iter().filter(|one| one.cut_off.as_ref() == Some(active));
+        assert_eq!(cut_off.count(), 0, "a proxy does not reach what stays");
         let switch = self.disk.switch.as_ref().unwrap();
         // T1: without a break, from a quiet period before it settled until now.
         let from = switch.settled_at.unwrap().0 - 2_000;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use flag::route;
 use machine::observation::{Destination, ServiceFacts, VersionState};
 use machine::plan::{RouteOrder, WARM_UP};
+use machine::reach::Reach;
 use machine::reason::{Problem, Reason};
 use machine::spec::Spec;
 use machine::status::Status;
@@ -27,6 +28,12 @@ struct Service {
     /// The same as this process has seen them.
     seen: BTreeMap<String, Destination>,
     objects: BTreeMap<String, Object>,
+}
+
+/// How a version is reached.
+fn reach(name: &str, version: &str) -> Reach {
+    let clusters = BTreeMap::from([(format!("outbound|80|{version}|{name}"), name.to_owned())]);
+    Reach { clusters, readiness: Some("/ready".to_owned()) }
 }
 
 /// All services.
@@ -149,7 +156,7 @@ impl Service {
             hosts: BTreeSet::from([name.to_owned(), format!("{name}.shop.svc.cluster.local")]),
             clusters: versions.keys().map(cluster).collect(),
             selector: BTreeSet::from([format!("app={name}")]),
-            reach: BTreeMap::new(),
+            reach: versions.keys().map(|version| (version.clone(), reach(name, version))).collect(),
             destinations: self.seen.clone(),
             routed: self.objects.iter().map(|(object, one)| (object.clone(), one.versions.clone())).collect(),
         }

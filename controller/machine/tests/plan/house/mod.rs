@@ -8,13 +8,15 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flag::probe::Probe;
 use futures_util::FutureExt;
 use machine::action::{Action, Request};
 use machine::checks::{CheckAnswer, CheckAnswers, Questions, Verdict};
 use machine::fleet::ledger::Quiet;
-use machine::observation::{Headroom, Keeper, Observation, Strength, VersionState};
+use machine::observation::{Headroom, Keeper, Observation, ServiceFacts, Strength, VersionState};
 use machine::plan::Effect;
 use machine::publication::Publication;
+use machine::reach;
 use machine::reason::{Problem, Reason};
 use machine::reconcile::reconcile;
 use machine::spec::Spec;
@@ -288,6 +290,11 @@ impl House {
         if asked == 0 { BTreeMap::new() } else { BTreeMap::from([("reviews".to_owned(), Strength { asked, serving })]) }
     }
 
+    /// What the proxies are asked to reach.
+    fn probe(&self, services: &BTreeMap<String, ServiceFacts>) -> Option<Probe> {
+        reach::probe(&self.spec, &self.memory, services)
+    }
+
     fn answers(&self) -> CheckAnswers {
         let (verdict, since) = self.verdict;
         let asked = Questions::of(&self.spec, &self.memory).is_some();
@@ -322,6 +329,7 @@ impl House {
         (self.conflict, self.again, self.spec_unknown, self.spec_error) = (false, false, false, false);
         self.room = Headroom::Fits;
         self.scaled.clear();
+        self.proxies.all.iter_mut().for_each(|proxy| proxy.cut_off = None);
         if let Some(mesh) = &mut self.mesh {
             (mesh.conflict, mesh.lag) = (false, 0);
         }

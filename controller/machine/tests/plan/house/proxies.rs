@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use flag::probe::Probe;
 use flag::record::Record;
 use flag::route;
 use machine::fleet::ledger::{Fleet, Laggard, Quiet};
@@ -21,6 +22,8 @@ pub(crate) struct Proxy {
     pub(crate) routes: BTreeSet<String>,
     /// It reports.
     pub(crate) speaks: bool,
+    /// It does not reach this version.
+    pub(crate) cut_off: Option<String>,
 }
 
 /// Every proxy that has to ack.
@@ -82,8 +85,8 @@ impl Proxies {
         self.written = BTreeSet::from([route::name(record)]);
     }
 
-    /// What they say of the record of a status.
-    pub(crate) fn fleet(&self, status: &Status) -> Fleet {
+    /// What they say of the record of a status, and of a probe.
+    pub(crate) fn fleet(&self, status: &Status, probe: Option<&Probe>) -> Fleet {
         let mut fleet = Fleet::unknown(self.all.len());
         let Some(record) = &status.record else { return fleet };
         let asked = status.asked();
@@ -95,6 +98,10 @@ impl Proxies {
                 fleet.acked += 1;
             } else {
                 fleet.laggards.push(laggard("behind".to_owned()));
+            }
+            if probe.is_some_and(|probe| !proxy.speaks || proxy.cut_off.as_ref() == Some(&probe.version)) {
+                fleet.reach_laggards.push(laggard("no healthy host".to_owned()));
+                fleet.reach_broken |= proxy.speaks;
             }
             if !proxy.speaks {
                 fleet.old = Quiet::Unknown;

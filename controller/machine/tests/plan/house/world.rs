@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use machine::observation::Observation;
+use machine::observation::{Observation, ServiceFacts};
 use machine::plan::{Effect, Pass, Plan, plan};
+use machine::reach::Reach;
 use machine::reconcile::World;
 use machine::status::Status;
 use machine::time::UnixMs;
@@ -18,12 +19,19 @@ impl World for House {
         let versions = VERSIONS.map(|version| (version.to_owned(), self.workload(version))).into();
         let services = match &mut self.mesh {
             Some(mesh) => mesh.look(self.now, &versions),
-            None => BTreeMap::new(),
+            // As a controller on one machine sees them.
+            None => {
+                let known = || Reach { readiness: Some("/ready".to_owned()), ..Reach::default() };
+                let reach = || VERSIONS.map(|version| (version.to_owned(), known())).into();
+                let facts = || ServiceFacts { reach: reach(), ..ServiceFacts::default() };
+                self.spec.services.iter().map(|service| (service.name.clone(), facts())).collect()
+            }
         };
+        let probe = self.probe(&services);
         let mut seen = Observation {
             versions,
             headroom: self.room.clone(),
-            fleet: self.proxies.fleet(&self.memory),
+            fleet: self.proxies.fleet(&self.memory, probe.as_ref()),
             request: self.request.clone(),
             spec_error: self.spec_error.then(|| "an edit".to_owned()),
             checks: self.answers(),
@@ -31,6 +39,7 @@ impl World for House {
             spec_unknown: self.spec_unknown,
             keeper: self.keeper,
             services,
+            probe,
             ..Observation::unknown()
         };
         if let Some(mesh) = &self.mesh {
