@@ -8,6 +8,7 @@ use std::rc::Rc;
 use flag::config::Role;
 use flag::count::Counter;
 use flag::limits;
+use flag::stray;
 use flag::table::{Flag, Table};
 use proxy_wasm::types::{Action, MapType};
 
@@ -19,18 +20,26 @@ use crate::vm::{Vm, now_ms};
 #[derive(Debug)]
 pub(crate) struct Sent {
     counter: Rc<Counter>,
-    /// Its flag, while another version may serve it than the chosen one.
-    unproven: Option<Rc<Flag>>,
+    /// While another version may serve it than the chosen one.
+    unproven: Option<Unproven>,
     /// When it began, if its answer is measured.
     began_ms: Option<u64>,
 }
 
+/// What will be needed when it is known who serves a request. At the end of a stream its headers are gone.
+#[derive(Debug)]
+struct Unproven {
+    flag: Rc<Flag>,
+    /// See [`flag::stray::place`].
+    place: String,
+}
+
 impl Sent {
     /// Counts it for the version that serves it, if that is another one than was chosen.
-    fn correct(&mut self, vm: &Vm, flag: &Flag, served: Rc<Counter>) {
+    fn correct(&mut self, vm: &Vm, Unproven { flag, place }: Unproven, served: Rc<Counter>) {
         served.start();
         self.counter.finish();
-        vm.strays.borrow_mut().note(&flag.record.uid, served.version());
+        vm.strays.borrow_mut().note(&flag.record.uid, place, served.version());
         self.counter = served;
         let unroutable = &flag.observed.unroutable;
         unroutable.set(unroutable.get().saturating_add(1));
@@ -45,11 +54,13 @@ impl Sent {
         (!Rc::ptr_eq(served, &self.counter)).then(|| Rc::clone(served))
     }
 
-    /// Counts it for the version that serves it, now that its response has begun.
-    fn settle(&mut self, vm: &Vm, flag: &Flag) {
-        match self.strayed(flag) {
-            Some(served) => self.correct(vm, flag, served),
-            None => vm.strays.borrow_mut().clear(),
+    /// Counts it for the version that serves it, if there is a response.
+    fn settle(&mut self, vm: &Vm, unproven: Unproven) {
+        match self.strayed(&unproven.flag) {
+            None if vm.strays.borrow().is_empty() => {}
+            _ if status().is_none() => {}
+            Some(served) => self.correct(vm, unproven, served),
+            None => vm.strays.borrow_mut().clear(&unproven.place),
         }
     }
 }
@@ -74,11 +85,6 @@ fn status() -> Option<i64> {
     code.filter(|code| *code != CLIENT_LEFT)
 }
 
-#[inline(never)]
-fn find_by_cluster(table: &Table) -> Option<&Rc<Flag>> {
-    table.of_cluster(&property("xds\0cluster_name")?)
-}
-
 /// Decides for the request in context, and sends it on its way.
 fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     if settings.role == Role::Inbound || settings.role == Role::Auto && is_inbound() {
@@ -87,15 +93,26 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     }
     let table = vm.table.borrow();
     let edge = settings.role == Role::Edge;
-    let find = |authority: &[u8]| table.find(str::from_utf8(authority).ok()?);
+    let mut host = String::new();
+    let find = |authority: &[u8]| {
+        let authority = str::from_utf8(authority).ok()?;
+        table.find(authority).inspect(|flag| {
+            if flag.may_misroute() {
+                authority.clone_into(&mut host)
+            }
+        })
+    };
     let named = hostcalls::with_header(MapType::HttpRequestHeaders, ":authority", find).flatten();
     // Behind a gateway many services share a host: what tells them apart is where its routes lead.
-    let Some(flag) = named.or_else(|| if edge { find_by_cluster(&table) } else { None }) else {
+    let asks = named.is_none() && (edge || table.has_clusters());
+    let cluster = if asks { property("xds\0cluster_name") } else { None };
+    let by_cluster = || table.of_cluster(cluster.as_deref().filter(|_| edge)?);
+    let Some(flag) = named.or_else(by_cluster) else {
         if edge {
             take_away(&settings.header);
         }
-        if table.has_clusters() {
-            pass_by(vm, context, &table);
+        if let Some(cluster) = cluster.filter(|_| table.has_clusters()) {
+            pass_by(vm, context, &table, &cluster);
         }
         return Step::Go;
     };
@@ -109,7 +126,7 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     // Sets the one and removes all other values, and makes Envoy look for the route again.
     let set = hostcalls::set_header(MapType::HttpRequestHeaders, &settings.header, counter.version());
     if set.is_ok() {
-        let unproven = flag.may_misroute().then(|| Rc::clone(flag));
+        let unproven = flag.may_misroute().then(|| Unproven { flag: Rc::clone(flag), place: place(&host) });
         let began_ms = vm.measure.get().then(now_ms);
         count(vm, context, Sent { counter: Rc::clone(counter), unproven, began_ms });
     }
@@ -118,15 +135,22 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
 
 /// Counts what goes to a version although its host has no flag.
 #[inline(never)]
-fn pass_by(vm: &Vm, context: u32, table: &Table) {
-    let Some(cluster) = property("xds\0cluster_name") else { return };
-    match table.of_version(&cluster) {
+fn pass_by(vm: &Vm, context: u32, table: &Table, cluster: &str) {
+    let place = || place(&header(":authority").unwrap_or_default());
+    match table.of_version(cluster) {
         Some((flag, counter)) => {
-            vm.strays.borrow_mut().note(&flag.record.uid, counter.version());
+            vm.strays.borrow_mut().note(&flag.record.uid, place(), counter.version());
             count(vm, context, Sent { counter: Rc::clone(counter), unproven: None, began_ms: None });
         }
-        None => vm.strays.borrow_mut().clear(),
+        None if vm.strays.borrow().is_empty() => {}
+        None => vm.strays.borrow_mut().clear(&place()),
     }
+}
+
+/// The place that the request in context is sent to.
+fn place(host: &str) -> String {
+    let of = |path: &[u8]| stray::place(host, str::from_utf8(path).unwrap_or_default());
+    hostcalls::with_header(MapType::HttpRequestHeaders, ":path", of).unwrap_or_default()
 }
 
 /// Counts what arrives at the workload beside the proxy.
@@ -205,9 +229,9 @@ pub(crate) fn correct_open(vm: &Vm, plugin: u32) {
     for (id, sent) in unproven {
         if hostcalls::set_effective_context(*id).is_ok()
             && status().is_some()
-            && let Some(flag) = sent.unproven.take()
+            && let Some(unproven) = sent.unproven.take()
         {
-            sent.settle(vm, &flag);
+            sent.settle(vm, unproven);
         }
     }
     if hostcalls::set_effective_context(plugin).is_err() {
@@ -248,10 +272,8 @@ pub(crate) fn on_end(vm: &Vm, context: u32) -> bool {
 /// What is still to be learned of a request whose stream has ended.
 #[inline(never)]
 fn look_back(vm: &Vm, sent: &mut Sent) {
-    if let Some(flag) = sent.unproven.take()
-        && status().is_some()
-    {
-        sent.settle(vm, &flag);
+    if let Some(unproven) = sent.unproven.take() {
+        sent.settle(vm, unproven);
     }
     if let Some(began_ms) = sent.began_ms
         && let Some(status) = status()

@@ -8,17 +8,10 @@ use crate::request::property;
 #[derive(Debug, Default)]
 pub(crate) struct StrayList(Vec<(String, Stray)>);
 
-/// The place of the request in context.
-fn place() -> String {
-    let (host, path) = (property("request\0host"), property("request\0url_path"));
-    stray::place(&host.unwrap_or_default(), &path.unwrap_or_default())
-}
-
 impl StrayList {
-    /// The request in context went to a version of a flag past it.
+    /// The request in context, to this place, goes to a version of a flag past it.
     #[inline(never)]
-    pub(crate) fn note(&mut self, uid: &str, version: &str) {
-        let place = place();
+    pub(crate) fn note(&mut self, uid: &str, place: String, version: &str) {
         // It may have been led to another version since.
         self.0.retain(|(_, stray)| stray.place != place || stray.version == version);
         let known = self.0.iter_mut().find(|(of, stray)| of == uid && stray.place == place);
@@ -34,10 +27,13 @@ impl StrayList {
         self.0.push((uid.to_owned(), Stray { place, version, route, cluster, count: 1 }));
     }
 
-    /// The request in context went where it ought to: its place has been put right.
-    pub(crate) fn clear(&mut self) {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A request to this place went where it ought to: it has been put right.
+    pub(crate) fn clear(&mut self, place: &str) {
         if !self.0.is_empty() {
-            let place = place();
             self.0.retain(|(_, stray)| stray.place != place);
         }
     }

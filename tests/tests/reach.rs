@@ -279,7 +279,8 @@ fn another_host_keeps_the_old_version() {
         local.reaches("Stable", "v1").await?;
         let load = load(&envoy).await?;
         let call = |path: &str| Call::get(envoy.listener("ingress"), path).host("legacy.example").limit(LIMIT);
-        let open = tokio::spawn(call("/slow?ms=4000").send());
+        let slow = call("/slow?ms=4000");
+        let open = tokio::spawn(async move { slow.send().await });
         local.ask("v2");
         held_by(&local, &["legacy.example/slow", "reviews-v1"]).await?;
         let answer = open.await??;

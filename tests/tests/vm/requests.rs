@@ -27,6 +27,8 @@ struct Case {
     /// Answers are measured.
     measured: bool,
     preview: bool,
+    /// Versions have no clusters but Istio's.
+    mesh: bool,
     headers: Vec<(&'static str, &'static str)>,
     cluster: &'static str,
     served: Option<&'static str>,
@@ -35,8 +37,8 @@ struct Case {
 /// A caller at rest; its request leads to a cluster of no flag as long as no version is chosen.
 fn case(row: &'static str, headers: &[(&'static str, &'static str)]) -> Case {
     let plugin = json!({ "role": "caller" });
-    let (switching, measured, preview, cluster, served) = (false, false, false, "ratings", None);
-    Case { row, plugin, switching, measured, preview, headers: headers.to_vec(), cluster, served }
+    let (switching, measured, preview, mesh, cluster, served) = (false, false, false, false, "ratings", None);
+    Case { row, plugin, switching, measured, preview, mesh, headers: headers.to_vec(), cluster, served }
 }
 
 fn edge(row: &'static str, headers: &[(&'static str, &'static str)]) -> Case {
@@ -59,6 +61,9 @@ impl Case {
         if !self.switching {
             record.versions = BTreeSet::from(["v2".to_owned()]);
             record.members[0].clusters.remove("v1");
+        }
+        if self.mesh {
+            record.members[0].clusters.clear();
         }
         let (header, value, version) = ("x-preview".to_owned(), "yes".to_owned(), "v2".to_owned());
         record.preview = self.preview.then_some(Preview { header, value, version });
@@ -92,6 +97,7 @@ fn a_request_costs_what_the_page_says() -> Result<()> {
     let late = "inbound, for a version that is not active, while a switch is under way";
     let cases = [
         case("host without a flag", &[OTHER]),
+        Case { mesh: true, ..case("host without a flag", &[OTHER]) },
         edge("the same at an edge", &[OTHER]),
         case("host with a flag", &[HOST]),
         case("the same while a switch is under way", &[HOST]).switching(),
