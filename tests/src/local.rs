@@ -185,9 +185,11 @@ impl<'a> Local<'a> {
         .await
     }
 
-    /// Has a flip go to a version while this proxy stands still, which knew all that comes before the flip.
+    /// Has a flip go to a version while this proxy stands still, which knew all that comes before the flip. With a probe
+    /// there would be no flip.
     pub async fn flips_without(&mut self, proxy: &mut Envoy, version: &str) -> Result<()> {
         self.file()["spec"]["promotion"] = json!({ "mode": "Manual" });
+        self.file()["spec"]["coexistence"]["probe"] = json!({ "mode": "None" });
         self.ask(version);
         wait_for("all know the version", LIMIT, async || {
             let view = self.view().await?;
