@@ -20,14 +20,15 @@ pub struct Reach {
 }
 
 impl Phase {
-    /// Whether proxies try to reach the version that is gone to.
+    /// Whether proxies try to reach the version that is gone to. They do while it waits to be let in, so that the flip
+    /// has not to wait for them.
     fn probes(self) -> bool {
-        use Phase::{ProvingRoutes, Removing, Retaining, Settling, Switching};
-        matches!(self, ProvingRoutes | Switching | Settling | Retaining | Removing)
+        use Phase::{AwaitingPromotion, ProvingRoutes, Removing, Retaining, Settling, Switching};
+        matches!(self, AwaitingPromotion | ProvingRoutes | Switching | Settling | Retaining | Removing)
     }
 }
 
-/// What proxies are asked to try: the version that is gone to, from just before the flip until the old one is gone.
+/// What proxies are asked to try: the version that is gone to, from when it waits to be let in until the old one is gone.
 /// `None`: nothing is switched, the spec wants no probe, or nobody knows what could be asked for.
 pub fn probe(spec: &Spec, status: &Status, services: &BTreeMap<String, ServiceFacts>) -> Option<Probe> {
     let asked = &spec.coexistence.probe;

@@ -98,7 +98,11 @@ impl Way {
             "metadata": { "name": self.name(), "namespace": "default" },
             "spec": {
                 "version": version, "services": [{ "name": self.name() }],
-                "coexistence": { "minReady": "0s", "replicas": "AsDeclared", "headroom": "Ignore" },
+                "coexistence": {
+                    "minReady": "0s", "replicas": "AsDeclared", "headroom": "Ignore",
+                    // Without the flag service nobody could say what was reached.
+                    "probe": { "mode": if self == Way::OursConfigOnly { "None" } else { "Require" } },
+                },
                 "promotion": { "mode": "Manual" }, "settle": { "quietPeriod": "0s" },
                 "cleanup": { "policy": "Retain" },
             },

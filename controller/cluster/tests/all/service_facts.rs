@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use cluster::domain::Domain;
 use cluster::istio::routes::subset;
 use cluster::service_facts::ServicePlace;
+use cluster::workloads::Workloads;
 use flag::record::Record;
 use machine::observation::ServiceFacts;
 use machine::spec::Spec;
+use rstest::rstest;
 
 use crate::istio::record;
 use crate::objects::{Cluster, spec};
@@ -67,4 +69,63 @@ fn a_service_has_its_long_names_and_those_of_the_spec() {
     known.members[0].clusters = found.clusters.clone();
     let gone = facts(DOMAIN, &spec, &Cluster::default(), &["v1", "1.2"], Some(&known));
     assert_eq!(gone.clusters, found.clusters);
+}
+
+/// How v2 of `reviews` can be reached, by its container, the ports of the Service, and more of a spec.
+fn reach(container: &str, ports: &str, more: &str) -> (Vec<String>, Option<String>) {
+    let mut cluster = Cluster::default();
+    cluster.service_spec("reviews", &format!("{{selector: {{app: reviews}}, ports: {ports}}}"));
+    cluster.deployment_of("v2", 1, &format!("containers: [{{name: app, {container}}}]"));
+    let spec = spec(more);
+    let groups = Workloads::find("shop", &spec, &cluster.objects).services;
+    let domain = Domain::default();
+    let services = &cluster.objects.services;
+    let place = ServicePlace { domain: &domain, namespace: "shop", services, groups: &groups };
+    let mut facts = place.in_mesh(&spec, &BTreeSet::new(), None);
+    let reach = facts.remove("reviews").unwrap().reach.remove("v2").unwrap();
+    assert!(reach.clusters.values().all(|host| host == "reviews.shop.svc.cluster.local"));
+    (reach.clusters.into_keys().collect(), reach.readiness)
+}
+
+const TWO_PORTS: &str = "[{name: http, port: 80, targetPort: web}, {name: http-admin, port: 81, targetPort: 8081}]";
+const NAMED: &str = "ports: [{name: web, containerPort: 8080}, {name: admin, containerPort: 8081}]";
+
+#[rstest]
+#[case::by_name("{path: /ready, port: web}", &["outbound|80|v2|reviews.shop.svc.cluster.local"], Some("/ready"))]
+#[case::by_number("{path: ready, port: 8080}", &["outbound|80|v2|reviews.shop.svc.cluster.local"], Some("/ready"))]
+#[case::another_port("{port: admin}", &["outbound|81|v2|reviews.shop.svc.cluster.local"], Some("/"))]
+// Nothing leads there, or it is asked in another way.
+#[case::no_port_of_the_service("{path: /ready, port: 9000}", &[], None)]
+#[case::no_such_port("{path: /ready, port: other}", &[], None)]
+#[case::by_tls("{path: /ready, port: web, scheme: HTTPS}", &[], None)]
+#[case::with_headers("{path: /ready, port: web, httpHeaders: [{name: a, value: b}]}", &[], None)]
+fn what_a_readiness_check_asks_for_is_asked_of_its_port(
+    #[case] check: &str,
+    #[case] clusters: &[&str],
+    #[case] path: Option<&str>,
+) {
+    let container = format!("{NAMED}, readinessProbe: {{httpGet: {check}}}");
+    let (found, readiness) = reach(&container, TWO_PORTS, "");
+    assert_eq!(readiness.as_deref(), path);
+    if path.is_some() {
+        assert_eq!(found, clusters);
+    }
+}
+
+#[test]
+fn what_a_spec_asks_for_is_asked_of_every_port() {
+    let container = format!("{NAMED}, readinessProbe: {{httpGet: {{path: /ready, port: web}}}}");
+    let (clusters, readiness) = reach(&container, TWO_PORTS, ", coexistence: {probe: {path: /x}}");
+    assert_eq!((clusters.len(), readiness), (2, None));
+    // Without a target port it is the port itself.
+    let plain = "readinessProbe: {httpGet: {path: /ready, port: 80}}";
+    assert_eq!(reach(plain, "[{name: http, port: 80}]", "").1.as_deref(), Some("/ready"));
+}
+
+#[test]
+fn a_version_of_the_gateway_api_has_its_own_services() {
+    let routing = ", routing: {provider: GatewayAPI}";
+    let container = format!("{NAMED}, readinessProbe: {{httpGet: {{path: /ready, port: web}}}}");
+    // The Service of the version is not written yet.
+    assert_eq!(reach(&container, TWO_PORTS, routing).0, Vec::<String>::new());
 }
