@@ -45,7 +45,7 @@ UNIT := versionflag-flag versionflag-machine versionflag-service versionflag-loc
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
 .PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy test-old-envoy \
-	test-kube test-mesh image demo bench bench-hot-path bench-flip bench-kube bench-mesh plot-flip soak clean
+	test-kube test-mesh image demo bench bench-hot-path bench-flip bench-first-second bench-kube bench-mesh plot-flip soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -135,12 +135,15 @@ demo: programs ## Watch a version switch; ROLLBACK=1 shows one that is taken bac
 	@$(TEST_ENV) $(RUN) demo -- $(if $(ROLLBACK),--rollback)
 
 # A benchmark has the name of the program that it runs.
-bench: bench-hot-path bench-flip ## Measure with a plain Envoy: bench-hot-path, then bench-flip
+bench: bench-hot-path bench-flip bench-first-second ## Measure with a plain Envoy: all of these, one after the other
 
 bench-hot-path: programs empty-filter ## Measure what the filter costs a request
 	@$(TEST_ENV) $(RUN) $@
 
 bench-flip: programs ## Measure flips of a plain Envoy with four workers
+	@$(TEST_ENV) $(RUN) $@
+
+bench-first-second: programs ## Measure the first second on the new version, with the probe and without it
 	@$(TEST_ENV) $(RUN) $@
 
 bench-kube: programs ## Measure the controller with 1,000 VersionFlags on a real Kubernetes API; needs root
