@@ -21,6 +21,8 @@ use crate::vm::{Me, Vm, node, now_ms};
 /// How long the flag service may hold a long poll.
 const WAIT_MS: u32 = 20_000;
 const POLL_TIMEOUT_MS: u32 = WAIT_MS + 5_000;
+/// Between the beginnings of two polls, where the first brings nothing new.
+const POLL_AGAIN_MS: u64 = 1_000;
 const REPORT_TIMEOUT_MS: u32 = 5_000;
 /// How long a round waits for an instance, and how often it looks for answers that woke nobody.
 const ROUND_MS: u64 = 500;
@@ -57,8 +59,8 @@ impl Line {
         self.next_ms = now_ms.saturating_add(backoff::wait_ms(self.failures, seed));
     }
 
-    fn ends(&mut self, token: u32) -> bool {
-        self.call.take_if(|call| call.token == token).is_some()
+    fn ends(&mut self, token: u32) -> Option<Call> {
+        self.call.take_if(|call| call.token == token)
     }
 }
 
@@ -151,14 +153,17 @@ pub(crate) fn on_answer(vm: &Vm, token: u32, body: usize) {
     let now_ms = now_ms();
     let status = hostcalls::header(MapType::HttpCallResponseHeaders, ":status").unwrap_or_default();
     let mut poller = vm.poller.borrow_mut();
-    if poller.poll.ends(token) {
+    if let Some(call) = poller.poll.ends(token) {
         let revision = vm.revision.borrow().clone();
         match poller.answered(vm, me, &status, body) {
             Ok(()) => {
                 poller.poll.failures = 0;
-                // An answer that brings nothing new at once would make this a busy loop.
-                let same = status.as_slice() == b"200" && *vm.revision.borrow() == revision;
-                poller.poll.next_ms = if same { now_ms.saturating_add(1_000) } else { now_ms };
+                // Answers that bring nothing new at once would make this a busy loop.
+                let again_ms = call.until_ms.saturating_sub(u64::from(POLL_TIMEOUT_MS)).saturating_add(POLL_AGAIN_MS);
+                let same = *vm.revision.borrow() == revision;
+                // The clock may have been set back since.
+                let again_ms = again_ms.clamp(now_ms, now_ms.saturating_add(POLL_AGAIN_MS));
+                poller.poll.next_ms = if same { again_ms } else { now_ms };
             }
             Err(why) => {
                 vm.metrics.service_failures.add(1);
@@ -170,7 +175,7 @@ pub(crate) fn on_answer(vm: &Vm, token: u32, body: usize) {
             poller.start_poll(vm, me, now_ms);
             poller.advance_report(vm, me, now_ms);
         }
-    } else if poller.report.ends(token) {
+    } else if poller.report.ends(token).is_some() {
         if status.as_slice() == b"200" {
             poller.report.failures = 0;
             let wait_ms = if poller.report_now { 0 } else { u64::from(vm.report_every_ms.get()) };

@@ -119,7 +119,7 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     if may_hold && vm.waits_until_ms.get().is_some() && vm.held.borrow().len() < limits::HELD {
         return Step::Hold;
     }
-    if vm.prove_routes.get() {
+    if flag.observed.proves_routes.get() {
         *flag.observed.route.borrow_mut() = property("xds\0route_name");
     }
     let counter = flag.choose(settings.workload.as_ref(), header);
@@ -127,7 +127,7 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     let set = hostcalls::set_header(MapType::HttpRequestHeaders, &settings.header, counter.version());
     if set.is_ok() {
         let unproven = flag.may_misroute().then(|| Unproven { flag: Rc::clone(flag), place: place(&host) });
-        let began_ms = vm.measure.get().then(now_ms);
+        let began_ms = flag.observed.measured.get().then(now_ms);
         count(vm, context, Sent { counter: Rc::clone(counter), unproven, began_ms });
     }
     Step::Go
@@ -159,7 +159,7 @@ fn arrive(vm: &Vm, context: u32, settings: &Settings) {
     let table = vm.table.borrow();
     let configured = settings.workload.as_ref().and_then(|own| Some((table.of_workload(own)?, own)));
     if let Some((flag, workload)) = configured.or_else(|| table.beside(|| header(":authority"))) {
-        if vm.prove_routes.get() && workload.version != flag.record.active {
+        if flag.observed.proves_routes.get() && workload.version != flag.record.active {
             meet(flag, &workload.version, &settings.header);
         }
         let counter = flag.observed.arrived.of(&workload.version);

@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use flag::config::FlagService;
 use flag::instance::{Findings, Instance, InstanceFindings};
-use flag::record::Record;
 use flag::snapshot::Snapshot;
 use flag::table::{Channel, Table};
 use rustc_hash::FxHashMap;
@@ -53,6 +52,8 @@ pub(crate) struct Vm {
     pub(crate) metrics: Metrics,
     /// Until when requests wait for the first answer; `None`: they do not.
     pub(crate) waits_until_ms: Cell<Option<u64>>,
+    /// They have waited for it: no later configuration has them wait again.
+    waited: Cell<bool>,
     /// Requests that wait, with their context ids.
     pub(crate) held: RefCell<Vec<(u32, Rc<Settings>)>>,
     /// Counted requests whose stream has not ended, by context id.
@@ -65,10 +66,6 @@ pub(crate) struct Vm {
     pub(crate) tells_findings: Cell<bool>,
     /// What all plugins have in common, so that nobody has to ask whose a request is.
     common: RefCell<Option<Rc<Settings>>>,
-    /// Whether routes are to be proven.
-    pub(crate) prove_routes: Cell<bool>,
-    /// Whether answers are to be measured.
-    pub(crate) measure: Cell<bool>,
     /// The last round that was answered.
     round: Cell<u64>,
     /// The plugin whose callback runs.
@@ -108,8 +105,7 @@ impl Vm {
             strays: RefCell::default(),
             tells_findings: Cell::default(),
             common: RefCell::default(),
-            prove_routes: Cell::default(),
-            measure: Cell::default(),
+            waited: Cell::default(),
             round: Cell::default(),
             running: Cell::default(),
             seen_ms: Cell::default(),
@@ -119,7 +115,8 @@ impl Vm {
     /// A plugin was configured. Nothing is shared yet: this may be the trial instance that Envoy
     /// makes of a new configuration and throws away.
     pub(crate) fn configure(&self, context: u32, plugin: Plugin, first_answer_ms: u32) {
-        if plugin.service.is_some() && self.revision.borrow().is_empty() && first_answer_ms > 0 {
+        let waits = plugin.service.is_some() && self.revision.borrow().is_empty() && first_answer_ms > 0;
+        if waits && !self.waited.replace(true) {
             let now_ms = now_ms();
             self.seen_ms.set(now_ms);
             self.waits_until_ms.set(Some(now_ms.saturating_add(first_answer_ms.into())));
@@ -144,15 +141,12 @@ impl Vm {
 
     fn apply_plugins(&self) {
         *self.common.borrow_mut() = plugin::common(&self.plugins.borrow());
-        let mut records: Vec<Record> = Vec::new();
-        for record in self.plugins.borrow().iter().flat_map(|(_, plugin)| &plugin.flags) {
-            match records.iter_mut().find(|known| known.uid == record.uid) {
-                Some(known) if known.epoch >= record.epoch => {}
-                Some(known) => *known = record.clone(),
-                None => records.push(record.clone()),
-            }
+        let (plugins, mut table) = (self.plugins.borrow(), self.table.borrow_mut());
+        let Some(((_, newest), draining)) = plugins.split_last() else { return };
+        for (_, plugin) in draining {
+            table.apply(Channel::Draining, &plugin.flags, &node);
         }
-        self.table.borrow_mut().apply(Channel::Config, &records, &node);
+        table.apply(Channel::Config, &newest.flags, &node);
     }
 
     /// Called at the end of a stream too: a retired instance leaves when its last request ends.
@@ -296,9 +290,10 @@ impl Vm {
 
     /// Puts a snapshot into effect here.
     pub(crate) fn take(&self, snapshot: &Snapshot) {
-        self.table.borrow_mut().apply(Channel::Service, &snapshot.flags, &node);
-        self.prove_routes.set(!snapshot.prove_routes.is_empty());
-        self.measure.set(!snapshot.measure.is_empty());
+        let mut table = self.table.borrow_mut();
+        table.apply(Channel::Service, &snapshot.flags, &node);
+        table.ask(&snapshot.prove_routes, &snapshot.measure);
+        drop(table);
         self.report_every_ms.set(snapshot.report_every_ms);
         self.revision.borrow_mut().clone_from(&snapshot.revision);
         self.waits_until_ms.set(None);

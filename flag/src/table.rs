@@ -35,6 +35,10 @@ pub struct Observed {
     /// Name of the route that an ordinary request matched before the filter changed it, since the
     /// record is in effect: what was seen earlier says nothing about the routes for this one.
     pub route: RefCell<Option<String>>,
+    /// Whether its routes are to be proven.
+    pub proves_routes: Cell<bool>,
+    /// Whether its answers are to be measured.
+    pub measured: Cell<bool>,
     /// How many requests had been sent when that grew last, and when it was seen to.
     last_sent: Cell<(u64, u64)>,
 }
@@ -183,8 +187,10 @@ fn own(record: &Record, node: Node<'_>) -> Option<Workload> {
 /// Where a record came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
-    /// Plugin configuration.
+    /// Plugin configuration: that of the newest plugin, which is what a proxy would start anew with.
     Config,
+    /// That of a plugin that drains.
+    Draining,
     /// The flag service.
     Service,
 }
@@ -247,6 +253,14 @@ impl Table {
         Some((flag, flag.own.as_ref()?))
     }
 
+    /// Has the routes of some flags proven, and the answers of some measured; others pay nothing for it.
+    pub fn ask(&self, prove_routes: &[String], measure: &[String]) {
+        for (uid, flag) in &self.flags {
+            flag.observed.proves_routes.set(prove_routes.contains(uid));
+            flag.observed.measured.set(measure.contains(uid));
+        }
+    }
+
     /// Every flag, by uid.
     pub fn flags(&self) -> impl Iterator<Item = (&String, &Rc<Flag>)> {
         self.flags.iter()
@@ -262,6 +276,7 @@ impl Table {
         }
         match channel {
             Channel::Config => changed |= self.forget_config(records, node),
+            Channel::Draining => {}
             Channel::Service => changed |= self.forget_over(records),
         }
         if changed {
@@ -282,7 +297,7 @@ impl Table {
         let config_epoch = match (channel, verdict) {
             (Channel::Config, MergeOutcome::Conflict) => None,
             (Channel::Config, _) => Some(record.epoch),
-            (Channel::Service, _) => known,
+            (Channel::Draining | Channel::Service, _) => known,
         };
         let in_effect = match (verdict, current) {
             (MergeOutcome::Adopt, _) | (_, None) => {

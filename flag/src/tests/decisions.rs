@@ -236,3 +236,36 @@ fn backoff_doubles_within_bounds_and_spreads() {
     let waits: std::collections::BTreeSet<u64> = (0..100).map(|seed| wait_ms(8, seed)).collect();
     assert!(waits.len() > 50, "{} different waits of 100", waits.len());
 }
+
+/// P8: a plugin that drains is not what a proxy would start anew with.
+#[test]
+fn only_the_newest_plugin_says_what_the_configuration_has() {
+    let mut table = Table::default();
+    table.apply(Channel::Draining, &[record(7, "v2")], &nowhere);
+    table.apply(Channel::Config, &[record(5, "v1")], &nowhere);
+    let (_, flag) = table.flags().next().expect("a flag");
+    let state = flag.state(0);
+    assert_eq!((state.epoch, state.config_epoch), (7, Some(5)), "the higher epoch wins all the same");
+    table.apply(Channel::Draining, &[record(9, "v2")], &nowhere);
+    table.apply(Channel::Config, &[], &nowhere);
+    let (_, flag) = table.flags().next().expect("a flag");
+    assert_eq!((flag.state(0).epoch, flag.state(0).config_epoch), (9, None));
+}
+
+/// L4: a flag that nothing is asked of pays nothing for another one.
+#[test]
+fn each_flag_is_asked_for_itself() {
+    let mut table = Table::default();
+    let mut other = draft(5, "v1");
+    other.uid = "u-2".into();
+    other.members[0].hosts = ["ratings".into()].into();
+    other.members[0].clusters.clear();
+    table.apply(Channel::Service, &[record(5, "v1"), other.seal().expect("valid")], &nowhere);
+    let asked = |table: &Table| -> Vec<(bool, bool)> {
+        table.flags().map(|(_, flag)| (flag.observed.proves_routes.get(), flag.observed.measured.get())).collect()
+    };
+    table.ask(&["u-1".into()], &["u-2".into()]);
+    assert_eq!(asked(&table), [(true, false), (false, true)]);
+    table.ask(&[], &[]);
+    assert_eq!(asked(&table), [(false, false); 2]);
+}

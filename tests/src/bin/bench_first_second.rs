@@ -76,7 +76,8 @@ async fn front(dir: &TestDir, local: &harness::local::Local<'_>) -> Result<Envoy
     };
     let cluster = |version: &&str| config::cluster(version, local.address(version), config::Upstream::H1);
     let options = EnvoyOptions { name: "front".to_owned(), concurrency: 2, ..EnvoyOptions::default() };
-    Envoy::start_with(dir, options, config::bootstrap(VERSIONS.iter().map(listener), VERSIONS.iter().map(cluster))).await
+    Envoy::start_with(dir, options, config::bootstrap(VERSIONS.iter().map(listener), VERSIONS.iter().map(cluster)))
+        .await
 }
 
 /// The proxy under test: its clusters lead to the front, over TLS.
@@ -133,7 +134,10 @@ async fn main() -> Result<()> {
         eprintln!("{} of {}: {round:?}", number + 1, options.rounds * 2);
         rounds.push(round);
     }
-    println!("medians over {} rounds a way; ms, over TLS, 4 workers, {} requests a second", options.rounds, options.rate);
+    println!(
+        "medians over {} rounds a way; ms, over TLS, 4 workers, {} requests a second",
+        options.rounds, options.rate
+    );
     println!("{:<10} {:>12} {:>12} {:>8} {:>12} {:>12}", "", "last p99", "first p99", "ratio", "last max", "first max");
     let mut summary = vec![];
     for probe in [true, false] {

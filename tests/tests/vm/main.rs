@@ -223,3 +223,31 @@ fn the_clock_may_jump() -> Result<()> {
     }
     Ok(())
 }
+
+/// P13: a service that answers at once, with nothing, is not asked more than once a second.
+#[test]
+fn answers_that_bring_nothing_are_not_asked_for_at_once() -> Result<()> {
+    let mut proxy = Proxy::start(&Filter::load()?, 2)?;
+    proxy.settles(1_000)?;
+    proxy.hasty = true;
+    // The poll that is open is answered only when there is something.
+    proxy.record = record(11, "v1");
+    proxy.run(100)?;
+    let before = proxy.polls;
+    proxy.run(10_000)?;
+    ensure!((9..=11).contains(&(proxy.polls - before)), "{} polls in 10 s", proxy.polls - before);
+    proxy.hasty = false;
+    proxy.settles(1_500)
+}
+
+/// P9: whoever has waited for the first answer in vain does not wait again with each configuration.
+#[test]
+fn requests_wait_for_a_first_answer_once() -> Result<()> {
+    let mut proxy = Proxy::start(&Filter::load()?, 2)?;
+    proxy.away = true;
+    ensure!(proxy.request(0)?.is_none(), "it is held");
+    proxy.run(600)?;
+    proxy.requests_go_to(&["v1"])?;
+    proxy.replace_plugins()?;
+    proxy.requests_go_to(&["v1"])
+}

@@ -123,6 +123,10 @@ pub(crate) struct Proxy {
     pub(crate) frozen: Option<usize>,
     /// The flag service cannot be reached.
     pub(crate) away: bool,
+    /// Polls are answered at once, with nothing.
+    pub(crate) hasty: bool,
+    /// How many polls were answered.
+    pub(crate) polls: usize,
     /// What polls are answered with.
     pub(crate) record: Record,
     /// What has to be reached, for those that can be asked; and with what status the version answers.
@@ -179,6 +183,8 @@ impl Proxy {
             workers: vec![],
             frozen: None,
             away: false,
+            hasty: false,
+            polls: 0,
             record,
             probe: None,
             reached: "200",
@@ -352,6 +358,11 @@ impl Proxy {
             let snapshot = if call.path.contains("&level=2") { &snapshot_2 } else { &snapshot };
             if self.away {
                 self.answer(&call, "", vec![])?;
+                continue;
+            }
+            self.polls += usize::from(call.path.starts_with("/v1/snapshot"));
+            if self.hasty && call.path.starts_with("/v1/snapshot") {
+                self.answer(&call, "204", vec![])?;
                 continue;
             }
             let body = if call.path.starts_with("/v1/report") {
