@@ -19,6 +19,8 @@ const BAD_ARGUMENT: u32 = 2;
 const INTERNAL_FAILURE: u32 = 10;
 /// Bytes of an unexpected answer that are shown.
 const SHOWN: usize = 120;
+/// So many tries in a row fail before a cluster that was reached is so no more: one may be reset when a pod ends.
+const FAILURES: u32 = 3;
 
 /// A call under way.
 #[derive(Debug)]
@@ -108,7 +110,7 @@ impl Prober {
 
     /// Milliseconds until the next try at the latest, if one failed.
     pub(crate) fn tick_ms(&self) -> Option<u32> {
-        let failed = self.0.iter().any(|target| !is_reached(&target.outcome));
+        let failed = self.0.iter().any(|target| target.failures > 0 || !is_reached(&target.outcome));
         failed.then_some(RETRY_MS as u32)
     }
 
@@ -155,7 +157,9 @@ impl Target {
     }
 
     fn failed(&mut self, outcome: String, now_ms: u64) {
-        self.outcome = outcome;
+        if !is_reached(&self.outcome) || self.failures + 1 >= FAILURES {
+            self.outcome = outcome;
+        }
         let wait_ms = (RETRY_MS << self.failures.min(5)).min(RETRY_MOST_MS);
         (self.failures, self.next_ms) = (self.failures.saturating_add(1), now_ms.saturating_add(wait_ms));
     }

@@ -46,21 +46,23 @@ impl Sent {
         vm.metrics.unroutable.add(1);
     }
 
-    /// The version that serves the request in context, if it is not the chosen one. `None` too
-    /// where there is no cluster: the proxy itself answered, and no version served.
-    fn strayed(&self, flag: &Flag) -> Option<Rc<Counter>> {
-        let cluster = property("xds\0cluster_name")?;
-        let served = flag.served_by(&cluster)?;
-        (!Rc::ptr_eq(served, &self.counter)).then(|| Rc::clone(served))
+    /// The version that serves the request in context. `None` where there is no cluster: the proxy itself
+    /// answered, and no version served.
+    fn served(flag: &Flag) -> Option<Rc<Counter>> {
+        Some(Rc::clone(flag.served_by(&property("xds\0cluster_name")?)?))
     }
 
     /// Counts it for the version that serves it, if there is a response.
     fn settle(&mut self, vm: &Vm, unproven: Unproven) {
-        match self.strayed(&unproven.flag) {
-            None if vm.strays.borrow().is_empty() => {}
-            _ if status().is_none() => {}
-            Some(served) => self.correct(vm, unproven, served),
-            None => vm.strays.borrow_mut().clear(&unproven.place),
+        let Some(served) = Sent::served(&unproven.flag) else { return };
+        let chosen = Rc::ptr_eq(&served, &self.counter);
+        if chosen && vm.strays.borrow().is_empty() || status().is_none() {
+            return;
+        }
+        if chosen {
+            vm.strays.borrow_mut().clear(&unproven.place);
+        } else {
+            self.correct(vm, unproven, served);
         }
     }
 }
@@ -149,8 +151,8 @@ fn pass_by(vm: &Vm, context: u32, table: &Table, cluster: &str) {
 
 /// The place that the request in context is sent to.
 fn place(host: &str) -> String {
-    let of = |path: &[u8]| stray::place(host, str::from_utf8(path).unwrap_or_default());
-    hostcalls::with_header(MapType::HttpRequestHeaders, ":path", of).unwrap_or_default()
+    let of = |name| header(name).unwrap_or_default();
+    stray::place(&of(":method"), host, &of(":path"))
 }
 
 /// Counts what arrives at the workload beside the proxy.

@@ -80,8 +80,17 @@ impl Root {
         if !vm.prober.borrow_mut().answered(token, body, now_ms()) {
             poller::on_answer(vm, token, body);
         }
-        vm.probe();
+        self.probe(vm);
         self.end_wait(vm);
+    }
+
+    /// Tries what is due, and sees to it that what failed is tried again soon.
+    fn probe(&mut self, vm: &Vm) {
+        vm.probe();
+        let soon = vm.prober.borrow().tick_ms().filter(|soon| *soon < self.tick_ms);
+        if let Some(soon) = soon {
+            self.set_tick(soon);
+        }
     }
 
     pub(crate) fn on_configure(&mut self, vm: &Vm, size: usize) -> bool {
@@ -126,7 +135,7 @@ impl Root {
         vm.enter(self.id);
         let Some(me) = vm.me.get() else { return };
         poller::on_wake(vm, me, &store::drain(me.queue));
-        vm.probe();
+        self.probe(vm);
         self.end_wait(vm);
     }
 }

@@ -222,12 +222,15 @@ impl Vm {
         let Some(flag) = table.get(uid) else { return false };
         let told = plugins.last().and_then(|(_, plugin)| plugin.settings.workload.as_ref());
         let own = flag.beside(told);
-        own.is_some_and(|own| own.version != version || told == Some(own))
+        // One that the record does not name calls the active version.
+        own.is_some_and(|own| flag.lists(&own.version) && (own.version != version || told == Some(own)))
     }
 
     /// Tries what is due, in a callback of a plugin.
     pub(crate) fn probe(&self) {
-        self.prober.borrow_mut().run(self, self.seen_ms.get());
+        if self.tells_findings.get() {
+            self.prober.borrow_mut().run(self, self.seen_ms.get());
+        }
     }
 
     /// This instance, registered at the first tick: a trial instance never has one. When the
@@ -298,8 +301,9 @@ impl Vm {
         self.revision.borrow_mut().clone_from(&snapshot.revision);
         self.waits_until_ms.set(None);
         self.tells_findings.set(snapshot.asks.is_some());
-        let probes = snapshot.asks.as_ref().map(|asks| asks.probes.as_slice());
-        self.prober.borrow_mut().ask(probes.unwrap_or_default());
+        if let Some(asks) = &snapshot.asks {
+            self.prober.borrow_mut().ask(&asks.probes);
+        }
         self.metrics.snapshots.add(1);
     }
 }

@@ -147,7 +147,7 @@ fn check_findings(found: &Findings) -> Result<(), String> {
     let probed = probed.flat_map(|one| [&one.cluster, &one.outcome]);
     let strays = found.strays.iter().flat_map(|one| [&one.place, &one.route, &one.cluster, &one.version]);
     if found.probed.iter().any(|probed| probed.clusters.len() > limits::MEMBERS * limits::CLUSTERS)
-        || found.strays.len() > stray::MOST * limits::INSTANCES as usize
+        || found.strays.len() > stray::MOST * limits::VERSIONS * 4
     {
         return Err("too many clusters or strays".to_owned());
     }

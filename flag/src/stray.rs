@@ -5,8 +5,11 @@ use serde::Serialize;
 
 use crate::read_fields;
 
-/// How many places one VM instance tells apart.
+/// How many places one VM instance tells apart, and a report.
 pub const MOST: usize = 8;
+
+/// Stands for those for which there was no room. No later request takes them away.
+pub const OTHERS: &str = "other places";
 
 /// What went past the flag at one place: a host and a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,17 +30,45 @@ pub struct Stray {
 read_fields! { Stray { place: "place", version: "version", route: "route", cluster: "cluster", count: "count", .. } }
 
 /// The place of a request.
-pub fn place(host: &str, path: &str) -> String {
+pub fn place(method: &str, host: &str, path: &str) -> String {
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    format!("{host}{path}").chars().take(120).collect()
+    short(&[method, " ", host, path].concat())
+}
+
+/// Text of unknown length, short enough for a report.
+pub fn short(text: &str) -> String {
+    text.chars().take(120).collect()
+}
+
+/// The one that a request at a place is counted in, where some of the same flag are known. `None`: it is a new one.
+pub fn find<'a>(known: impl Iterator<Item = &'a mut Stray> + 'a, place: &str, version: &str) -> Option<&'a mut Stray> {
+    let (mut count, mut others) = (0, None);
+    for stray in known.filter(|stray| stray.version == version) {
+        if stray.place == place {
+            return Some(stray);
+        }
+        count += 1;
+        if stray.place == OTHERS {
+            others = Some(stray);
+        }
+    }
+    others.filter(|_| count >= MOST)
 }
 
 /// Adds what another VM instance has.
 pub fn add(sum: &mut Vec<Stray>, part: &[Stray]) {
     for stray in part {
-        match sum.iter_mut().find(|known| (&known.place, &known.version) == (&stray.place, &stray.version)) {
+        match find(sum.iter_mut(), &stray.place, &stray.version) {
             Some(known) => known.count = known.count.saturating_add(stray.count),
-            None => sum.push(stray.clone()),
+            None => push(sum, stray.clone()),
         }
     }
+}
+
+/// Adds a new one; the last for which there is room stands for all others.
+pub fn push(all: &mut Vec<Stray>, mut stray: Stray) {
+    if all.iter().filter(|known| known.version == stray.version).count() + 1 >= MOST {
+        OTHERS.clone_into(&mut stray.place);
+    }
+    all.push(stray);
 }

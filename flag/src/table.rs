@@ -125,6 +125,11 @@ impl Flag {
         self.versions.iter().find(|counter| counter.version() == version)
     }
 
+    /// Whether the record names a version.
+    pub fn lists(&self, version: &str) -> bool {
+        self.record.versions.contains(version)
+    }
+
     /// The workload of the group that the proxy stands beside: as it is told, or as its labels say.
     pub fn beside<'a>(&'a self, told: Option<&'a Workload>) -> Option<&'a Workload> {
         told.filter(|told| self.has_member(&told.service)).or(self.own.as_ref())

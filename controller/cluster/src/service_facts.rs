@@ -94,12 +94,11 @@ impl ServicePlace<'_> {
         let Some(service) = gateway::find(self.services, name) else { return BTreeMap::new() };
         let of = |(version, group): (&String, &VersionGroup)| {
             let asked = group.objects.iter().find_map(|object| readiness::asked(service, object));
-            let path = spec.coexistence.probe.path.is_none().then(|| asked.clone()).flatten();
-            // What is asked for by the spec is asked for on every port.
-            let ports = path.as_ref().map_or_else(|| gateway::ports(service), |(_, ports)| ports.clone());
+            // What the spec asks for is asked for there, too, where that is known.
+            let ports = asked.as_ref().map_or_else(|| gateway::ports(service), |(_, ports)| ports.clone());
             let reach = Reach {
                 clusters: self.reached_by(spec, service, version, &ports),
-                readiness: path.map(|(path, _)| path),
+                readiness: asked.map(|(path, _)| path),
             };
             (version.clone(), reach)
         };

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use flag::probe::{Place, Probe};
-use flag::record::Record;
+use flag::record::{Record, check_name};
 use serde_json::json;
 
 use crate::observation::ServiceFacts;
-use crate::spec::{ProbeMode, Spec};
+use crate::spec::{ProbeMode, ProbeSpec, Spec};
 use crate::status::{Phase, Status, Switch};
 
 /// What the platform knows of how a version of a service can be reached.
@@ -44,7 +44,8 @@ pub fn probe(spec: &Spec, status: &Status, services: &BTreeMap<String, ServiceFa
         .iter()
         .filter_map(|service| {
             let reach = services.get(&service.name).and_then(|facts| facts.reach.get(&switch.to));
-            let path = asked.path.clone().or_else(|| reach?.readiness.clone())?;
+            let readiness = || reach?.readiness.clone().filter(|path| check_name("path", path).is_ok());
+            let path = asked.path.clone().or_else(readiness)?;
             let known = reach.map(|reach| reach.clusters.clone()).filter(|clusters| !clusters.is_empty());
             let clusters = known.or_else(|| recorded(record, &service.name, &switch.to))?;
             Some(clusters.into_iter().map(move |(cluster, host)| Place { cluster, host, path: path.clone() }))
@@ -54,7 +55,7 @@ pub fn probe(spec: &Spec, status: &Status, services: &BTreeMap<String, ServiceFa
     let timeout_ms = u32::try_from(asked.timeout.0).unwrap_or(u32::MAX);
     let probe = Probe {
         flag: status.uid.clone(),
-        id: id(switch, &clusters, &asked.expect),
+        id: id(switch, &clusters, asked),
         version: switch.to.clone(),
         clusters,
         lowest,
@@ -72,7 +73,7 @@ fn recorded(record: &Record, service: &str, version: &str) -> Option<BTreeMap<St
 }
 
 /// Another switch, or another question of it, has another name.
-fn id(switch: &Switch, clusters: &[Place], expect: &str) -> String {
-    let what = json!([switch.to, switch.started_at, clusters, expect]).to_string();
+fn id(switch: &Switch, clusters: &[Place], asked: &ProbeSpec) -> String {
+    let what = json!([switch.to, switch.started_at, clusters, asked.expect, asked.timeout]).to_string();
     flag::digest::hex_prefix(what.as_bytes(), 6)
 }

@@ -90,7 +90,7 @@ reasons! {
         RoutesNotProven: "Before the flip: the routes of at least one proxy do not lead to the new version yet.",
             "The proxies get the routes; the message names them.";
         NotReached: "At least one worker of a proxy has not reached the new version, or does not any more.",
-            "Each named proxy reaches it; or `coexistence.probe` asks for what the version answers, or has mode None.";
+            "Each named proxy reaches it, or is no caller (`spec.callers`); or `coexistence.probe` asks for what the version answers, or has mode None.";
         Laggards: "At least one proxy that has to ack the record has not, or none is known that has to.",
             "Each named proxy acks, or is gone; after `switch.ackTimeout` `switch.laggards` decides.";
         ConfigLaggards: "At least one proxy would start anew with a configuration from before the flip.",

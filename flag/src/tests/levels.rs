@@ -83,7 +83,7 @@ fn a_part_of_another_snapshot_says_nothing() {
 }
 
 #[test]
-fn a_probe_that_no_request_may_have_is_refused() {
+fn a_probe_that_no_request_may_have_keeps_no_flag_back() {
     let wrong = [
         Place { cluster: String::new(), ..probe().clusters[0].clone() },
         Place { path: "/a b".into(), ..probe().clusters[0].clone() },
@@ -91,8 +91,11 @@ fn a_probe_that_no_request_may_have_is_refused() {
     ];
     for place in wrong {
         let asks = Asks { probes: vec![Probe { clusters: vec![place], ..probe() }], ..asks() };
-        assert!(Snapshot::parse(&snapshot(Some(asks)).to_bytes().unwrap()).is_err());
+        let read = Snapshot::parse(&snapshot(Some(asks)).to_bytes().unwrap()).unwrap();
+        assert_eq!(read, snapshot(Some(Asks { revision: "r-7".into(), probes: vec![] })));
     }
+    let garbage = joined(snapshot(None).to_bytes().unwrap(), b"\xff{");
+    assert_eq!(Snapshot::parse(&garbage).unwrap(), snapshot(None));
 }
 
 #[test]
@@ -139,6 +142,15 @@ fn strays_of_one_place_are_added_up() {
     let mut sum = vec![at("a/", "v1", 1)];
     stray::add(&mut sum, &[at("a/", "v1", 2), at("a/", "v2", 4), at("b/", "v1", 8)]);
     assert_eq!(sum, [at("a/", "v1", 3), at("a/", "v2", 4), at("b/", "v1", 8)]);
-    assert_eq!(stray::place("reviews", "/api?x=1"), "reviews/api");
-    assert_eq!(stray::place("reviews", &"/".repeat(500)).len(), 120);
+    assert_eq!(stray::place("GET", "reviews", "/api?x=1"), "GET reviews/api");
+    assert_eq!(stray::place("GET", "reviews", &"/".repeat(500)).len(), 120);
+    // However many places there are, none is forgotten, and a report stays small.
+    let mut sum = vec![at("a/", "v2", 1)];
+    for number in 0..100 {
+        stray::add(&mut sum, &[at(&format!("{number}/"), "v1", 1)]);
+    }
+    let of_v1: Vec<_> = sum.iter().filter(|one| one.version == "v1").collect();
+    assert_eq!((sum.len(), of_v1.len()), (stray::MOST + 1, stray::MOST));
+    assert_eq!(of_v1.iter().map(|one| one.count).sum::<u64>(), 100);
+    assert_eq!(of_v1.last().map(|one| one.place.as_str()), Some(stray::OTHERS));
 }

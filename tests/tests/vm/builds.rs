@@ -51,6 +51,7 @@ fn a_worker_of_an_earlier_build_is_not_taken_for_one_that_reached() -> Result<()
     Ok(())
 }
 
+/// F18.
 #[test]
 fn every_worker_shows_what_it_reached() -> Result<()> {
     let filter = Filter::load()?;

@@ -113,10 +113,12 @@ fn what_a_readiness_check_asks_for_is_asked_of_its_port(
 }
 
 #[test]
-fn what_a_spec_asks_for_is_asked_of_every_port() {
+fn what_a_spec_asks_for_is_asked_of_the_same_port() {
     let container = format!("{NAMED}, readinessProbe: {{httpGet: {{path: /ready, port: web}}}}");
     let (clusters, readiness) = reach(&container, TWO_PORTS, ", coexistence: {probe: {path: /x}}");
-    assert_eq!((clusters.len(), readiness), (2, None));
+    assert_eq!((clusters.len(), readiness.as_deref()), (1, Some("/ready")));
+    let (clusters, _) = reach(NAMED, TWO_PORTS, ", coexistence: {probe: {path: /x}}");
+    assert_eq!(clusters.len(), 2, "where none is known, of every port");
     // Without a target port it is the port itself.
     let plain = "readinessProbe: {httpGet: {path: /ready, port: 80}}";
     assert_eq!(reach(plain, "[{name: http, port: 80}]", "").1.as_deref(), Some("/ready"));

@@ -1,7 +1,7 @@
 //! Whether a proxy reaches the version that is gone to, and since when it has without a break. Unknown is never
 //! reached. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flag::probe::{Probe, Probed};
 use flag::report::Report;
@@ -14,12 +14,16 @@ struct Shown {
     since_ms: Option<u64>,
     /// It did once, and then did not.
     broke: bool,
+    /// Another question was answered before: only what came since counts.
+    counts: bool,
 }
 
 /// What one proxy has shown, by the uid of the flag.
 #[derive(Debug, Default)]
 pub(super) struct Reached {
     all: BTreeMap<String, Shown>,
+    /// The flags of which something was ever asked.
+    asked: BTreeSet<String>,
     /// Something of this proxy's life was not seen.
     lost: bool,
 }
@@ -27,7 +31,7 @@ pub(super) struct Reached {
 impl Reached {
     /// Something was not seen: what was reached before may not have stayed so.
     pub(super) fn lose(&mut self) {
-        *self = Reached { all: BTreeMap::new(), lost: true };
+        *self = Reached { lost: true, ..Reached::default() };
     }
 
     /// Takes in a complete report.
@@ -35,11 +39,24 @@ impl Reached {
         let mut known = std::mem::take(&mut self.all);
         for found in &report.findings {
             let Some(probed) = found.probed.clone() else { continue };
-            let before = known.remove(&found.flag).filter(|before| before.probed.id == probed.id);
-            let all = probed.is_reached();
-            let was = before.as_ref().and_then(|before| before.since_ms);
-            let broke = before.is_some_and(|before| before.broke) || (was.is_some() && !all);
-            self.all.insert(found.flag.clone(), Shown { probed, since_ms: all.then(|| was.unwrap_or(now_ms)), broke });
+            let (known, all) = (known.remove(&found.flag), probed.is_reached());
+            let shown = match known.filter(|known| known.probed.id == probed.id) {
+                Some(before) => Shown {
+                    since_ms: all.then(|| before.since_ms.unwrap_or(now_ms)),
+                    broke: before.broke || (before.since_ms.is_some() && !all),
+                    counts: before.counts,
+                    probed,
+                },
+                None => Shown {
+                    since_ms: all.then_some(now_ms),
+                    broke: false,
+                    // The answer to another question says nothing of the time before this one.
+                    counts: self.asked.contains(&found.flag),
+                    probed,
+                },
+            };
+            self.asked.insert(found.flag.clone());
+            self.all.insert(found.flag.clone(), shown);
         }
     }
 
@@ -55,6 +72,6 @@ impl Reached {
         if let Some(why) = shown.probed.lacks(probe) {
             return Err((why, shown.broke));
         }
-        Ok(shown.since_ms.filter(|_| shown.broke || self.lost).unwrap_or(0))
+        Ok(shown.since_ms.filter(|_| shown.broke || shown.counts || self.lost).unwrap_or(0))
     }
 }

@@ -4,6 +4,7 @@ use super::settled::{ACKED_WITHIN, all_acked, behind, missing_acks, names, not_r
 use super::wait::{Wait, blocked};
 use super::{Pass, transitions, verdicts};
 use crate::duration::Millis;
+use crate::fleet::ledger::Laggard;
 use crate::history::Happening;
 use crate::observation::{Headroom, Keeper};
 use crate::reason::{Problem, Reason};
@@ -168,7 +169,9 @@ pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch
         let message = format!("routes do not resolve {} everywhere: {}", switch.to, names(laggards));
         return Wait::named_from(pass.now, named, behind(Reason::RoutesNotProven, message, laggards));
     }
-    if !fleet.reach_laggards.is_empty() {
+    // Whoever is gone past without its ack is gone past without this, too; not who said that it does not reach it.
+    let passed = |one: &Laggard| without && fleet.laggards.iter().any(|late| late.proxy == one.proxy);
+    if fleet.reach_laggards.iter().any(|one| !passed(one)) {
         return Wait::named_from(pass.now, named, not_reached(fleet, &switch));
     }
     let target = pass.seen.workload(&switch.to);

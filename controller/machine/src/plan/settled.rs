@@ -85,6 +85,8 @@ pub(super) fn proved(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing>
     if let Some(problem) = pass.holding() {
         return Err(Missing::of(Kind::Unknown, problem.clone()).blocks());
     }
+    // What nothing goes past comes before what may be gone past.
+    reached(pass, switch).or_else(|missing| if missing.kind == Kind::Broken { Err(missing) } else { Ok(()) })?;
     told(pass)?;
     reached(pass, switch)?;
     let quiet = quiet(pass, switch)?;
@@ -126,7 +128,11 @@ pub(super) fn holds(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
         Err(missing) => Err(missing),
         Ok(since) if broke(since) && !switch.waived => {
             let ago = pass.now.since(since);
-            Err(broken(format!("{} is known to be unused for the last {ago} only", switch.from)))
+            Err(broken(if since == UnixMs(pass.seen.fleet.reached_since) {
+                format!("{} is known to be reached without a break for the last {ago} only", switch.to)
+            } else {
+                format!("{} is known to be unused for the last {ago} only", switch.from)
+            }))
         }
         Ok(_) => Ok(()),
     }
@@ -165,9 +171,10 @@ fn reached(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
         let (from, strays) = (&switch.from, names(&fleet.strays));
         let message = format!(
             "requests have gone to {from} where the flag does not move them, and would fail without it: {strays}. Put \
-             the routes right: it ends when a request to the same place goes another way"
+             the routes right: it ends when each worker has seen a request to the same place go another way, or the proxy \
+             is started anew"
         );
-        return Err(Missing::of(Kind::Broken, behind(Reason::PastTheFlag, message, &fleet.strays)).blocks());
+        return Err(Missing::of(Kind::Silence, behind(Reason::PastTheFlag, message, &fleet.strays)).blocks());
     }
     Ok(())
 }

@@ -360,7 +360,7 @@ mod reach {
 
         fn accept(&mut self, report: Report) -> Fleet {
             self.story.now_ms += 100;
-            self.story.ledger.accept(self.story.now_ms, report).unwrap();
+            self.story.ledger.accept(self.story.now_ms, report).expect("believed");
             self.view()
         }
 
@@ -401,6 +401,17 @@ mod reach {
         reach.seq = 60;
         let since = reach.story.now_ms + 100;
         assert_eq!(reach.says(Some(found("p", REACHED))).reached_since, since);
+    }
+
+    /// The answer to one question says nothing of the time in which another was asked.
+    #[test]
+    fn another_question_begins_the_count_anew() {
+        let mut reach = Reach::new();
+        reach.says(Some(found("before", REACHED)));
+        let since = reach.story.now_ms + 100;
+        for _ in 0..2 {
+            assert_eq!(reach.says(Some(found("p", REACHED))).reached_since, since);
+        }
     }
 
     #[test]

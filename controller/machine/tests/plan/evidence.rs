@@ -320,3 +320,28 @@ fn a_spec_says_what_is_asked_for(#[case] more: &str, #[case] path: Option<&str>)
     let known = machine::reach::probe(&spec(more), &switching(Phase::Switching), &Default::default());
     assert_eq!(known, None, "the record of this test has no clusters");
 }
+
+/// With `laggards: Proceed` whoever does not report is gone past; not who reports that it does not reach it.
+#[rstest]
+#[case::silent(seen().proxies(2).lags("edge", "last seen").unreached("edge", "last seen", false), Phase::Switching)]
+#[case::told(seen().unreached("edge", "cluster c: no healthy host", false), Phase::ProvingRoutes)]
+#[case::both(
+    seen().proxies(2).lags("edge", "last seen").unreached("edge", "last seen", false).unreached("b", "503", false),
+    Phase::ProvingRoutes
+)]
+fn who_is_gone_past_need_not_reach(#[case] seen: Seen, #[case] then: Phase) {
+    let status = switching(Phase::ProvingRoutes);
+    assert_eq!(next("switch: {laggards: Proceed, ackTimeout: 1s}", &status, &seen).phase, then);
+}
+
+/// A proxy that is gone past hides no break of another one.
+#[test]
+fn what_broke_comes_before_what_may_be_gone_past() {
+    let seen = seen().proxies(2).lags("edge", "last seen").unreached("b", "status 503", true);
+    let status = next(
+        "settle: {timeout: 1s, onTimeout: Proceed}, switch: {laggards: Proceed}",
+        &switching(Phase::Settling),
+        &seen,
+    );
+    assert_eq!((status.phase, blocked(&status)), (Phase::Settling, Some(Reason::NotReached)));
+}

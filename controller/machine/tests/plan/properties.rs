@@ -189,7 +189,7 @@ fn config() -> ProptestConfig {
 proptest! {
     #![proptest_config(config())]
 
-    /// C01, C02, C03, C08, T1: with the repair of any of them taken out, this fails.
+    /// C01, C02, C03, C08, F18, T1: with the repair of any of them taken out, this fails.
     #[test]
     fn never_unsafe_and_always_arrives(
         plot in plot(),
