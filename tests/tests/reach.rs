@@ -120,15 +120,19 @@ fn connections_are_open_before_the_traffic_comes() {
         local.start().await?;
         let envoy = local.envoy("edge", 4).await?;
         local.reaches("Stable", "v1").await?;
-        local.ask("v2");
-        local.reaches("AwaitingPromotion", "v1").await?;
         let opened = async || envoy.stat("cluster.reviews-v2.upstream_cx_total").await;
         ensure!(opened().await? == 0, "something was sent already");
+        local.ask("v2");
+        local.reaches("AwaitingPromotion", "v1").await?;
+        wait_for("four workers and the main thread", LIMIT, async || {
+            let opened = opened().await?;
+            ensure!(opened >= 5, "{opened} connections");
+            Ok(())
+        })
+        .await?;
+        let before = opened().await?;
         local.request("promote").await?;
         local.reaches("Stable", "v2").await?;
-        // Four workers and the main thread.
-        let before = opened().await?;
-        ensure!(before >= 5, "{before} connections");
         for _ in 0..40 {
             let answer = Call::get(envoy.listener("ingress"), "/").host("reviews").send().await?;
             assert_eq!((answer.status, answer.version()), (200, "v2"));

@@ -1,7 +1,5 @@
 //! The house as the loop sees it: every write and act is guarded, and may be the last one of its controller.
 
-use std::collections::BTreeMap;
-
 use machine::observation::{Observation, ServiceFacts};
 use machine::plan::{Effect, Pass, Plan, plan};
 use machine::reach::Reach;
