@@ -105,6 +105,7 @@ fn a_flag_is_admitted_with_its_defaults_and_shown_in_columns() {
                 "suspend": false,
                 "coexistence": {
                     "readyTimeout": "10m", "minReady": "10s", "replicas": "MatchActive", "headroom": "Require",
+                    "probe": { "mode": "Require", "expect": "200-399", "timeout": "1s" },
                 },
                 "promotion": { "mode": "Automatic", "after": "0s" },
                 "switch": {
@@ -177,6 +178,8 @@ fn what_is_wrong_is_refused_with_a_sentence() {
                 json!([{ "name": "a" }, { "name": "a" }]),
                 "spec.services[1]: Duplicate value: {\"name\":\"a\"}",
             ),
+            ("coexistence", json!({ "probe": { "path": "ready" } }), "\"ready\" has to begin with /"),
+            ("coexistence", json!({ "probe": { "expect": "2xx" } }), "\"2xx\" has to be a status or a range of them"),
             (
                 "coexistence",
                 json!({ "minReady": "-1s" }),

@@ -36,6 +36,12 @@ use crate::fixtures::spec;
 #[case("routing: {provider: GatewayAPI, gateways: [{name: a, path: '/a//b'}]}", "\"/a//b\" is not a path")]
 #[case("routing: {provider: GatewayAPI, gateways: [{name: a, path: '/a?b'}]}", "\"/a?b\" is not a path")]
 #[case("preview: {header: X-Me, value: a}", "not a lower-case HTTP header name")]
+#[case("coexistence: {probe: {path: ready}}", "spec.coexistence.probe.path \"ready\" has to begin with /")]
+#[case("coexistence: {probe: {path: '/a b'}}", "spec.coexistence.probe: path \"/a b\" is not a valid name")]
+#[case("coexistence: {probe: {expect: 2xx}}", "spec.coexistence.probe.expect \"2xx\" has to be a status")]
+#[case("coexistence: {probe: {expect: 399-200}}", "has to be a status or a range of them")]
+#[case("coexistence: {probe: {expect: '600'}}", "has to be a status or a range of them")]
+#[case("coexistence: {probe: {timeout: 1m}}", "spec.coexistence.probe.timeout is 1m: it may be 1ms to 10s")]
 fn what_is_not_supported_is_refused(#[case] extra: &str, #[case] why: &str) {
     let wrong = spec(extra).validate();
     assert!(wrong.iter().any(|one| one.contains(why)), "{wrong:?}");
