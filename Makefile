@@ -116,7 +116,7 @@ test-envoy: programs empty-filter ## Run the end-to-end tests with a real Envoy
 OLD_ENVOY := 1.36.2
 test-old-envoy: programs ## Run some of the end-to-end tests with the oldest supported Envoy
 	@$(TEST_ENV) envoy=$$(tools/envoy.sh $(OLD_ENVOY)) && export VERSIONFLAG_ENVOY="$$envoy" && \
-		cargo test $(TESTS) --test switch --test service --test plugins
+		cargo test $(TESTS) --test switch --test service --test plugins --test reach
 
 # One cluster at a time: each takes most of a gigabyte.
 test-kube: programs ## Run the tests with a real Kubernetes API; needs root
