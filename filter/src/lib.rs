@@ -12,12 +12,14 @@
 //! | [`request`] | one request: choose, count, correct |
 //! | [`vm`] | state of this VM instance, shared by all its plugins |
 //! | [`store`] | what all VM instances of the proxy share |
+//! | [`call`] | a call to a cluster that is under way |
 //! | [`poller`] | the one instance that talks to the flag service |
 //! | [`prober`] | tries whether this instance reaches a version |
 //! | [`strays`] | where requests went past the flags |
 //! | [`metrics`] | Envoy metrics |
 
 mod abi;
+mod call;
 mod hostcalls;
 mod metrics;
 mod plugin;

@@ -13,6 +13,7 @@ use flag::report::Report;
 use flag::snapshot::Snapshot;
 use proxy_wasm::types::{BufferType, MapType};
 
+use crate::call::Call;
 use crate::hostcalls::{self, Failure};
 use crate::request::property;
 use crate::store;
@@ -30,14 +31,6 @@ const LOOK_MS: u32 = 10;
 /// The slowest tick of the instance that polls: it renews the lease.
 const TICK_MS: u32 = 500;
 
-/// A call under way.
-#[derive(Debug, Clone, Copy)]
-struct Call {
-    token: u32,
-    plugin: u32,
-    until_ms: u64,
-}
-
 /// One kind of call, and when it is due again.
 #[derive(Debug, Default)]
 struct Line {
@@ -48,9 +41,7 @@ struct Line {
 
 impl Line {
     fn free(&mut self, vm: &Vm, now_ms: u64) -> bool {
-        // Envoy answers every call, in time or with a failure; but one of a plugin that goes.
-        let lost = |call: &mut Call| !vm.speaks(call.plugin) || call.until_ms.saturating_add(1_000) < now_ms;
-        self.call.take_if(lost);
+        self.call.take_if(|call| call.is_lost(vm, now_ms));
         self.call.is_none() && self.next_ms <= now_ms && vm.may_call()
     }
 
@@ -159,10 +150,10 @@ pub(crate) fn on_answer(vm: &Vm, token: u32, body: usize) {
             Ok(()) => {
                 poller.poll.failures = 0;
                 // Answers that bring nothing new at once would make this a busy loop.
-                let again_ms = call.until_ms.saturating_sub(u64::from(POLL_TIMEOUT_MS)).saturating_add(POLL_AGAIN_MS);
                 let same = *vm.revision.borrow() == revision;
                 // The clock may have been set back since.
-                let again_ms = again_ms.clamp(now_ms, now_ms.saturating_add(POLL_AGAIN_MS));
+                let again_ms =
+                    call.began_ms.saturating_add(POLL_AGAIN_MS).clamp(now_ms, now_ms.saturating_add(POLL_AGAIN_MS));
                 poller.poll.next_ms = if same { again_ms } else { now_ms };
             }
             Err(why) => {
@@ -232,7 +223,7 @@ fn call(vm: &Vm, method: &str, path: &str, body: &[u8], timeout_ms: u32, now_ms:
         headers.push(("authorization", bearer));
     }
     match hostcalls::http_call(&service.cluster, &headers, body, timeout_ms) {
-        Ok(token) => Some(Call { token, plugin, until_ms: now_ms.saturating_add(timeout_ms.into()) }),
+        Ok(token) => Some(Call { token, plugin, began_ms: now_ms, timeout_ms }),
         Err(Failure(status)) => {
             log::warn!("cluster {} of the flag service cannot be called: status {status}", service.cluster);
             None

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use flag::probe::{INSIDE, NOT_TRIED, Outcome, Place, Probe, Probed, REACHED, is_reached};
 use proxy_wasm::types::{BufferType, MapType};
 
+use crate::call::Call;
 use crate::hostcalls::{self, Failure};
 use crate::vm::Vm;
 
@@ -21,14 +22,6 @@ const INTERNAL_FAILURE: u32 = 10;
 const SHOWN: usize = 120;
 /// So many tries in a row fail before a cluster that was reached is so no more: one may be reset when a pod ends.
 const FAILURES: u32 = 3;
-
-/// A call under way.
-#[derive(Debug)]
-struct Call {
-    token: u32,
-    plugin: u32,
-    until_ms: u64,
-}
 
 /// One cluster of one probe.
 #[derive(Debug)]
@@ -74,8 +67,7 @@ impl Prober {
             return;
         }
         for target in &mut self.0 {
-            let lost = |call: &mut Call| !vm.speaks(call.plugin) || call.until_ms < now_ms;
-            if target.call.take_if(lost).is_some() {
+            if target.call.take_if(|call| call.is_lost(vm, now_ms)).is_some() {
                 target.failed("no answer".to_owned(), now_ms);
             }
             // The clock may have been set back.
@@ -140,11 +132,7 @@ impl Target {
             (&marked, &probe.version),
         ];
         match hostcalls::http_call(&self.place.cluster, &headers, &[], probe.timeout_ms) {
-            Ok(token) => {
-                // Envoy answers every call, but one of a plugin that goes.
-                let until_ms = now_ms.saturating_add(u64::from(probe.timeout_ms) + 1_000);
-                self.call = Some(Call { token, plugin, until_ms });
-            }
+            Ok(token) => self.call = Some(Call { token, plugin, began_ms: now_ms, timeout_ms: probe.timeout_ms }),
             Err(Failure(BAD_ARGUMENT)) => self.failed("the proxy has no such cluster".to_owned(), now_ms),
             Err(Failure(INTERNAL_FAILURE)) => self.failed("no healthy host".to_owned(), now_ms),
             Err(Failure(status)) => self.failed(format!("it cannot be called: {status}"), now_ms),

@@ -161,9 +161,8 @@ pub(crate) fn revision() -> String {
 }
 
 /// With what level 2 adds, or added to another snapshot.
-pub(crate) fn snapshot() -> Option<Vec<u8>> {
-    let first = hostcalls::shared_data(SNAPSHOT).0?;
-    Some(level::joined(first, &hostcalls::shared_data(SNAPSHOT_2).0.unwrap_or_default()))
+pub(crate) fn snapshot() -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+    Some((hostcalls::shared_data(SNAPSHOT).0?, hostcalls::shared_data(SNAPSHOT_2).0))
 }
 
 /// The revision comes last: who sees it finds the snapshot.

@@ -174,7 +174,7 @@ impl Vm {
 
     /// Whether this plugin is the one that talks.
     pub(crate) fn speaks(&self, context: u32) -> bool {
-        self.plugins.borrow().last().is_some_and(|(id, _)| *id == context)
+        self.speaking() == Some(context)
     }
 
     /// A plugin's callback begins.
@@ -261,9 +261,9 @@ impl Vm {
         // The round first: what was published before it was asked for is then seen below.
         let round = store::round();
         if store::revision() != *self.revision.borrow()
-            && let Some(bytes) = store::snapshot()
+            && let Some((first, second)) = store::snapshot()
         {
-            match Snapshot::parse(&bytes) {
+            match Snapshot::of_parts(&first, second.as_deref()) {
                 Ok(snapshot) => self.take(&snapshot),
                 Err(error) => {
                     self.metrics.store_failures.add(1);

@@ -103,10 +103,16 @@ pub enum SnapshotError {
 impl Snapshot {
     /// Parses and validates what the flag service answered.
     pub fn parse(bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
-        if bytes.len() > limits::SNAPSHOT_BYTES {
-            return Err(SnapshotError::TooLarge { bytes: bytes.len() });
-        }
         let (first, second) = level::parts(bytes);
+        Snapshot::of_parts(first, second)
+    }
+
+    /// The same where the parts are kept apart.
+    pub fn of_parts(first: &[u8], second: Option<&[u8]>) -> Result<Snapshot, SnapshotError> {
+        let bytes = first.len() + second.map_or(0, <[u8]>::len);
+        if bytes > limits::SNAPSHOT_BYTES {
+            return Err(SnapshotError::TooLarge { bytes });
+        }
         let mut snapshot: Snapshot = json::parse(first)?;
         // What was left there for another snapshot says nothing for this one; and what is not understood there must not
         // keep the flags back. Its flag is then not reached.

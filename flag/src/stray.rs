@@ -11,7 +11,7 @@ pub const MOST: usize = 8;
 /// Stands for those for which there was no room. No later request takes them away.
 pub const OTHERS: &str = "other places";
 
-/// What went past the flag at one place: a host and a path.
+/// What went past the flag at one place: a method, a host and a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stray {

@@ -209,6 +209,16 @@ impl<'a> Local<'a> {
         Ok(view["status"]["blocked"]["message"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Waits until it blocks with a sentence that has all of these.
+    pub async fn blocks(&self, words: &[&str]) -> Result<()> {
+        wait_for("the reason", LIMIT, async || {
+            let why = self.blocked().await?;
+            ensure!(words.iter().all(|word| why.contains(word)), "blocked by {why:?}, not by {words:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Whether anything listens for this version.
     pub async fn runs(&self, version: &str) -> bool {
         tokio::net::TcpStream::connect(self.address(version)).await.is_ok()

@@ -208,12 +208,7 @@ fn a_proxy_dies_in_the_middle_and_v1_waits_for_it() {
             }
             local.reaches(phase, "v2").await.context(why)?;
             other.kill();
-            wait_for("its name", LIMIT, async || {
-                let why = local.blocked().await?;
-                ensure!(why.contains("other (last seen"), "blocked by {why:?}");
-                Ok(())
-            })
-            .await?;
+            local.blocks(&["other (last seen"]).await?;
             ensure!(local.runs("v1").await, "v1 was removed although a proxy is not known");
             let restarted_ms = clock::unix_ms(clock::now_us());
             first_answers(&mut other, dir).await.context(why)?;

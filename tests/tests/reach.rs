@@ -21,16 +21,6 @@ async fn load(envoy: &Envoy) -> Result<Load> {
     Ok(load)
 }
 
-/// Waits until it blocks with a sentence that has all of these.
-async fn held_by(local: &Local<'_>, what: &[&str]) -> Result<()> {
-    wait_for("the reason", LIMIT, async || {
-        let why = local.blocked().await?;
-        ensure!(what.iter().all(|one| why.contains(one)), "blocked by {why:?}");
-        Ok(())
-    })
-    .await
-}
-
 /// The filter as it was at level 1.
 fn first_build() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("filters/level-1/versionflag.wasm")
@@ -64,7 +54,7 @@ fn a_version_that_is_not_reached_gets_nothing() {
             local.reaches("Stable", "v1").await?;
             let load = load(&envoy).await?;
             local.ask("v3");
-            held_by(&local, &["v3 is not reached", "edge", "reviews-v3", why]).await?;
+            local.blocks(&["v3 is not reached", "edge", "reviews-v3", why]).await?;
             let results = load.stop().await?;
             results.assert_no_failures();
             assert!(results.all_served_by("v1"));
@@ -98,7 +88,7 @@ fn an_operator_says_what_is_an_answer() {
         local.reaches("Stable", "v1").await?;
         let load = load(&envoy).await?;
         local.ask("v2");
-        held_by(&local, &["v2 is not reached", "status 418"]).await?;
+        local.blocks(&["v2 is not reached", "status 418"]).await?;
         assert_eq!(load.live().answered_by("v2"), 0);
         local.file()["spec"]["coexistence"]["probe"]["expect"] = json!("418");
         local.ask("v2");
@@ -168,7 +158,7 @@ fn two_builds_switch_in_one_fleet() {
         local.reaches("Stable", "v1").await?;
         let loads = [load(&edge).await?, load(&other).await?];
         local.ask("v2");
-        held_by(&local, &["v2 is not reached", "first", "older than this controller"]).await?;
+        local.blocks(&["v2 is not reached", "first", "older than this controller"]).await?;
         assert!(loads.iter().all(|load| load.live().answered_by("v2") == 0));
         for (version, other) in [("v2", "v3"), ("v3", "v1")] {
             local.file()["spec"]["coexistence"]["probe"] = json!({ "mode": "None" });
@@ -238,6 +228,18 @@ async fn envoy_of_mine(dir: &TestDir, local: &Local<'_>) -> Result<Envoy> {
     local.envoy_of("edge", 2, config).await
 }
 
+/// Sends this until every worker has seen that its place was put right, and the switch has ended.
+async fn ends_with(local: &Local<'_>, call: &Call) -> Result<()> {
+    wait_for("every worker to see it", LIMIT, async || {
+        let answer = call.send().await?;
+        ensure!(answer.status == 200, "{}", answer.status);
+        let (phase, active) = local.phase().await?;
+        ensure!(phase == "Stable" && active == "v2", "{phase} at {active}: {}", local.blocked().await?);
+        Ok(())
+    })
+    .await
+}
+
 /// T4: an older route leads marked requests to the old version.
 #[test]
 fn an_older_route_keeps_the_old_version() {
@@ -250,21 +252,14 @@ fn an_older_route_keeps_the_old_version() {
         let envoy = envoy_of_mine(dir, &local).await?;
         local.reaches("Stable", "v1").await?;
         let load = load(&envoy).await?;
-        let api = async || Call::get(envoy.listener("ingress"), "/api/x?y=1").host("reviews").send().await;
+        let api = Call::get(envoy.listener("ingress"), "/api/x?y=1").host("reviews");
         local.ask("v2");
         wait_for("the flip", LIMIT, async || load.live().answered_by("v2") > 0).await?;
-        assert_eq!(api().await?.version(), "v1");
-        held_by(&local, &["reviews/api/x", "\"older\"", "reviews-v1"]).await?;
+        assert_eq!(api.send().await?.version(), "v1");
+        local.blocks(&["reviews/api/x", "\"older\"", "reviews-v1"]).await?;
         ensure!(local.runs("v1").await, "v1 was removed");
         write_routes(dir, [config::virtual_host("any", ["*"], marked())]);
-        wait_for("every worker to see it", LIMIT, async || {
-            let answer = api().await?;
-            ensure!(answer.status == 200, "{}", answer.status);
-            let (phase, active) = local.phase().await?;
-            ensure!(phase == "Stable" && active == "v2", "{phase} at {active}: {}", local.blocked().await?);
-            Ok(())
-        })
-        .await?;
+        ends_with(&local, &api).await?;
         load.stop().await?.assert_no_failures();
         Ok(())
     });
@@ -286,18 +281,12 @@ fn another_host_keeps_the_old_version() {
         let slow = call("/slow?ms=4000");
         let open = tokio::spawn(async move { slow.send().await });
         local.ask("v2");
-        held_by(&local, &["legacy.example/slow", "reviews-v1"]).await?;
+        local.blocks(&["legacy.example/slow", "reviews-v1"]).await?;
         let answer = open.await??;
         assert_eq!((answer.status, answer.version()), (200, "v1"), "it was counted, and not cut off");
         ensure!(local.runs("v1").await, "v1 was removed");
         write_routes(dir, [legacy("reviews-v2"), any()]);
-        wait_for("every worker to see it", LIMIT, async || {
-            ensure!(call("/slow?ms=0").send().await?.status == 200, "failed");
-            let (phase, active) = local.phase().await?;
-            ensure!(phase == "Stable" && active == "v2", "{phase} at {active}: {}", local.blocked().await?);
-            Ok(())
-        })
-        .await?;
+        ends_with(&local, &call("/slow?ms=0")).await?;
         load.stop().await?.assert_no_failures();
         Ok(())
     });

@@ -56,12 +56,7 @@ fn routes_that_lack_the_new_version_keep_the_flag_where_it_is() {
         let load = Load::start(envoy.listener("ingress"), plan());
         wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
         local.ask("v2");
-        wait_for("the reason", LIMIT, async || {
-            let why = local.blocked().await?;
-            ensure!(why.contains("edge") && why.contains("does not list v2"), "blocked by {why:?}");
-            Ok(())
-        })
-        .await?;
+        local.blocks(&["edge", "does not list v2"]).await?;
         let results = load.stop().await?;
         results.assert_no_failures();
         assert!(results.all_served_by("v1"));

@@ -4,10 +4,7 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Service, ServicePort}
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::scaled_object::ScaledObject;
-
-fn ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
-    service.spec.iter().flat_map(|spec| spec.ports.iter().flatten())
-}
+use super::workloads::ports;
 
 /// The path of a readiness check by HTTP, and the ports of the Service that lead where it asks.
 pub(super) fn asked(service: &Service, object: &ScaledObject) -> Option<(String, Vec<i32>)> {

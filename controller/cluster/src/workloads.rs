@@ -307,7 +307,7 @@ fn cannot_be_switched(spec: &Spec, service: &Service, selector: &BTreeMap<String
     ))
 }
 
-fn ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
+pub(crate) fn ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
     service.spec.iter().flat_map(|spec| spec.ports.iter().flatten())
 }
 

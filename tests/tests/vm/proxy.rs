@@ -1,6 +1,8 @@
 //! A proxy of several workers, one VM instance each, with a clock that only the test moves, and the
 //! flag service that it talks to.
 
+mod service;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,11 +11,10 @@ use anyhow::{Result, bail, ensure};
 use flag::probe::Probe;
 use flag::record::{Gate, Member, Record};
 use flag::report::Report;
-use flag::snapshot::{Asks, Snapshot};
 use serde_json::{Value, json};
 use wasmi::{Engine, Module};
 
-use super::host::{Calls, Common, Dispatched, Vm, lock};
+use super::host::{Calls, Common, Vm, lock};
 use super::order::Order;
 
 const CONTINUE: i32 = 0;
@@ -125,7 +126,7 @@ pub(crate) struct Proxy {
     pub(crate) away: bool,
     /// Polls are answered at once, with nothing.
     pub(crate) hasty: bool,
-    /// How many polls were answered.
+    /// How many were.
     pub(crate) polls: usize,
     /// What polls are answered with.
     pub(crate) record: Record,
@@ -325,73 +326,6 @@ impl Proxy {
         let shared = lock(&self.shared);
         let known = shared.data.iter().map(|(key, (value, _))| format!("\n{key}: {}", String::from_utf8_lossy(value)));
         bail!("workers wake each other for ever:{}", known.collect::<String>())
-    }
-
-    /// Answers what the flag service would answer now.
-    fn serve(&mut self) -> Result<()> {
-        let snapshot = Snapshot {
-            protocol: flag::PROTOCOL,
-            revision: format!("{}-{}", self.record.epoch, self.record.active),
-            report_every_ms: 50,
-            prove_routes: self.prove_routes.clone(),
-            measure: self.measure.clone(),
-            flags: vec![self.record.clone()],
-            asks: None,
-        };
-        let revision = format!("{}-{}", snapshot.revision, self.probe.as_ref().map_or("", |probe| &probe.id));
-        let asks = Some(Asks { revision: revision.clone(), probes: self.probe.iter().cloned().collect() });
-        let snapshot_2 = Snapshot { revision, asks, ..snapshot.clone() };
-        let calls = std::mem::take(&mut lock(&self.shared).calls);
-        for call in calls {
-            // Envoy forgets the calls of a plugin that goes.
-            if !self.workers[call.worker].has(call.plugin) {
-                continue;
-            }
-            if self.frozen == Some(call.worker) {
-                lock(&self.shared).calls.push(call);
-                continue;
-            }
-            if !call.path.starts_with("/v1/") {
-                self.answer(&call, self.reached, b"words".to_vec())?;
-                continue;
-            }
-            let snapshot = if call.path.contains("&level=2") { &snapshot_2 } else { &snapshot };
-            if self.away {
-                self.answer(&call, "", vec![])?;
-                continue;
-            }
-            self.polls += usize::from(call.path.starts_with("/v1/snapshot"));
-            if self.hasty && call.path.starts_with("/v1/snapshot") {
-                self.answer(&call, "204", vec![])?;
-                continue;
-            }
-            let body = if call.path.starts_with("/v1/report") {
-                match Report::parse(&call.body) {
-                    Ok(report) => self.reports.push(report),
-                    Err(error) => {
-                        self.answer(&call, "400", error.to_string().into_bytes())?;
-                        continue;
-                    }
-                }
-                b"{}".to_vec()
-            } else if call.path.contains(&format!("revision={}&", snapshot.revision)) {
-                lock(&self.shared).calls.push(call);
-                continue;
-            } else {
-                snapshot.to_bytes()?
-            };
-            self.answer(&call, "200", body)?;
-        }
-        Ok(())
-    }
-
-    fn answer(&mut self, call: &Dispatched, status: &str, body: Vec<u8>) -> Result<()> {
-        let vm = &mut self.workers[call.worker].vm;
-        let (plugin, size) = (call.plugin, body.len() as i32);
-        vm.store.data_mut().answer = (status.to_owned(), body);
-        vm.call("proxy_on_http_call_response", plugin, &[plugin, call.token, 1, size, 0])?;
-        vm.store.data_mut().answer = Default::default();
-        Ok(())
     }
 
     /// The version that a whole request at this worker is sent to; `None`: it is held, and its

@@ -86,7 +86,9 @@ pub(super) fn proved(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing>
         return Err(Missing::of(Kind::Unknown, problem.clone()).blocks());
     }
     // What nothing goes past comes before what may be gone past.
-    reached(pass, switch).or_else(|missing| if missing.kind == Kind::Broken { Err(missing) } else { Ok(()) })?;
+    if pass.seen.fleet.reach_broken {
+        return Err(Missing::of(Kind::Broken, not_reached(&pass.seen.fleet, switch)).blocks());
+    }
     told(pass)?;
     reached(pass, switch)?;
     let quiet = quiet(pass, switch)?;
@@ -159,13 +161,11 @@ fn told(pass: Pass<'_>) -> Result<(), Missing> {
     Ok(())
 }
 
-/// Whether every proxy reaches the version that is gone to, and none has sent requests past the flag.
+/// Whether every proxy has shown that it reaches the version that is gone to, and none has sent requests past the flag.
 fn reached(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
     let fleet = &pass.seen.fleet;
     if !fleet.reach_laggards.is_empty() {
-        let kind = if fleet.reach_broken { Kind::Broken } else { Kind::Unknown };
-        let problem = not_reached(fleet, switch);
-        return Err(Missing { blocks: fleet.reach_broken, ..Missing::of(kind, problem) });
+        return Err(Missing::of(Kind::Unknown, not_reached(fleet, switch)));
     }
     if !fleet.strays.is_empty() {
         let (from, strays) = (&switch.from, names(&fleet.strays));
