@@ -8,5 +8,5 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /src/target/release/versionflag /versionflag
 COPY --from=build /src/LICENSE /LICENSE
 USER 65532:65532
-EXPOSE 7070 7071
+EXPOSE 7070 7071 7072
 ENTRYPOINT ["/versionflag"]

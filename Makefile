@@ -18,7 +18,7 @@ FILTER_MAX_BYTES := 196608
 # What Envoy calls without which a filter cannot work at all, ...
 LIFECYCLE := _initialize,proxy_abi_version_0_2_1,malloc
 # ... and the callbacks, which are the filter's own. Each one costs a call into the VM per request.
-FILTER_TRIM := --keep $(LIFECYCLE) $(foreach name,configure request_headers tick \
+FILTER_TRIM := --keep $(LIFECYCLE) $(foreach name,configure request_headers response_trailers tick \
 	queue_ready http_call_response delete,--rename versionflag_on_$(name)=proxy_on_$(name)) \
 	--rename versionflag_malloc=malloc
 # The benchmark's yardstick: the least that any filter exports which looks at requests.
@@ -34,18 +34,19 @@ TEST_ENV = envoy=$$(tools/envoy.sh) && \
 	export VERSIONFLAG_ENVOY="$$envoy" \
 	VERSIONFLAG_WASM=$(CURDIR)/target/versionflag.wasm \
 	VERSIONFLAG_IMAGE=$(CURDIR)/target/versionflag-image \
+	VERSIONFLAG_TRAP_WASM=$(CURDIR)/target/trap-filter.wasm \
 	VERSIONFLAG_EMPTY_WASM=$(CURDIR)/target/empty-filter.wasm \
 	VERSIONFLAG_EMPTY_TRIMMED_WASM=$(CURDIR)/target/empty-filter-trimmed.wasm &&
 # Every build of a tier chooses the same features, so that dependencies are built once.
 TESTS := --release --package versionflag-tests --features versionflag-tests/kube
-RUN := cargo run $(TESTS) --bin
+RUN := cargo run $(TESTS) --features versionflag-tests/bench --bin
 # What needs nothing but Rust.
 UNIT := versionflag-flag versionflag-machine versionflag-service versionflag-local versionflag-cluster versionflag \
 	wasm-image wasm-trim
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
 .PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy test-old-envoy \
-	test-kube test-mesh image demo bench bench-hot-path bench-flip bench-first-second bench-kube bench-mesh plot-flip soak clean
+	test-kube test-mesh image demo bench bench-hot-path bench-flip bench-first-second bench-releases bench-kube bench-mesh plot-flip soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +62,9 @@ target/empty-filter.wasm: $(BUILD) $(call sources,tests/filters/empty)
 
 target/empty-filter-trimmed.wasm: $(BUILD) $(call sources,tests/filters/empty)
 	@tools/wasm-build.sh empty-filter $@ $(EMPTY_TRIM)
+
+target/trap-filter.wasm: $(BUILD) $(call sources,tests/filters/trap)
+	@tools/wasm-build.sh trap-filter $@
 
 image: target/versionflag-image/index.json ## Pack the filter as an OCI image that Istio can pull: target/versionflag-image
 	@printf 'target/versionflag-image: '; cat target/versionflag-image.digest
@@ -93,7 +97,7 @@ lint: ## Check formatting, lints, dependencies, the layers of crates, lengths of
 		echo "shellcheck is not installed: the scripts are not checked"; \
 	fi
 	@tools/deny.sh
-	cargo clippy --workspace --all-targets --features versionflag-tests/kube -- -D warnings
+	cargo clippy --workspace --all-targets --features versionflag-tests/kube,versionflag-tests/bench -- -D warnings
 
 test: ## Run all tests: unit, wasm, real Envoy, real Kubernetes API, real Istio
 	@MAKE="$(MAKE)" tools/test.sh
@@ -108,23 +112,24 @@ test-wasm: ## Run the shared crate's tests as wasm, under Node
 programs: filter
 	@cargo build $(TESTS) --package versionflag --bins
 
-test-envoy: programs empty-filter ## Run the end-to-end tests with a real Envoy
+test-envoy: programs empty-filter target/trap-filter.wasm ## Run the end-to-end tests with a real Envoy
 	@$(TEST_ENV) prometheus=$$(tools/prometheus.sh) && export VERSIONFLAG_PROMETHEUS="$$prometheus" && \
 		cargo test $(TESTS) --lib $(foreach test,$(TEST_ENVOY),--test $(test))
 
 # The oldest Envoy that is supported. It may only be PyPI's: the one on this machine is tested above.
 OLD_ENVOY := 1.36.2
-test-old-envoy: programs ## Run some of the end-to-end tests with the oldest supported Envoy
+test-old-envoy: programs target/trap-filter.wasm ## Run some of the end-to-end tests with the oldest supported Envoy
 	@$(TEST_ENV) envoy=$$(tools/envoy.sh $(OLD_ENVOY)) && export VERSIONFLAG_ENVOY="$$envoy" && \
-		cargo test $(TESTS) --test switch --test service --test plugins --test reach
+		cargo test $(TESTS) --test switch --test service --test plugins --test reach --test trap --test existing
 
-# One cluster at a time: each takes most of a gigabyte.
+# Each cluster takes most of a gigabyte, and its tests wait more than they work.
+KUBE_AT_ONCE ?= 2
 test-kube: programs ## Run the tests with a real Kubernetes API; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
 		prometheus=$$(tools/prometheus.sh) && export VERSIONFLAG_PROMETHEUS="$$prometheus" && \
-		cargo test $(TESTS) --test kube -- --test-threads 1
+		cargo test $(TESTS) --test kube -- --test-threads $(KUBE_AT_ONCE)
 
-# One mesh at a time, too.
+# One mesh at a time: each has several Envoys and an istiod.
 test-mesh: programs image ## Run the tests with a real Istio mesh; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh --mesh) && export VERSIONFLAG_KUBE="$$programs" && \
 		cargo test $(TESTS) --test mesh -- --test-threads 1 && \
@@ -132,7 +137,7 @@ test-mesh: programs image ## Run the tests with a real Istio mesh; needs root
 		cargo test $(TESTS) --test mesh -- --exact switch::a_switch_there_and_back_loses_no_request
 
 demo: programs ## Watch a version switch; ROLLBACK=1 shows one that is taken back
-	@$(TEST_ENV) $(RUN) demo -- $(if $(ROLLBACK),--rollback)
+	@$(TEST_ENV) cargo run $(TESTS) --bin demo -- $(if $(ROLLBACK),--rollback)
 
 # A benchmark has the name of the program that it runs.
 bench: bench-hot-path bench-flip bench-first-second ## Measure with a plain Envoy: all of these, one after the other
@@ -146,6 +151,9 @@ bench-flip: programs ## Measure flips of a plain Envoy with four workers
 bench-first-second: programs ## Measure the first second on the new version, with the probe and without it
 	@$(TEST_ENV) $(RUN) $@
 
+bench-releases: programs ## Measure memory over FLIPS=1000 releases through ten versions and one Envoy (about half an hour)
+	@$(TEST_ENV) $(RUN) $@ -- --flips $(or $(FLIPS),1000)
+
 bench-kube: programs ## Measure the controller with 1,000 VersionFlags on a real Kubernetes API; needs root
 	@programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
 		$(RUN) $@
@@ -155,10 +163,11 @@ bench-mesh: programs image ## Measure flips in a real Istio mesh, by ours and ot
 		$(RUN) $@
 
 plot-flip: ## Draw what `make bench-mesh` measured: docs/flip.svg
-	@cargo run $(TESTS) --bin $@
+	@$(RUN) $@
 
-soak: programs ## Switch versions under load for a long time
-	@$(TEST_ENV) $(RUN) soak
+soak: programs ## Switch versions under load for a long time; DAMAGE=local or DAMAGE=kube does damage by chance
+	@$(TEST_ENV) $(if $(filter kube,$(DAMAGE)),programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" &&) \
+		$(RUN) soak -- $(if $(DAMAGE),--damage $(DAMAGE) --switches $(or $(SWITCHES),300) $(if $(SEED),--seed $(SEED)))
 
 clean: ## Remove everything that was built
 	rm -rf target

@@ -1,26 +1,27 @@
-//! The program `versionflag local`, with versions that only sleep: this test listens for them.
+//! The program `versionflag local`, with versions that only sleep, and are ready by a command.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+const LONG: Duration = Duration::from_secs(20);
+
 struct Place {
     dir: tempfile::TempDir,
-    // Answers the readiness of v1.
-    _v1: TcpListener,
+    /// Where nobody listens.
     address: String,
 }
 
 impl Place {
     fn new() -> Place {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let place = Place { dir: tempfile::tempdir().unwrap(), _v1: listener, address };
+        let place = Place { dir: tempfile::tempdir().unwrap(), address: free() };
         place.write("v1");
         place
     }
@@ -33,21 +34,40 @@ impl Place {
         self.dir.path().join("reviews.state.json")
     }
 
+    /// Asks for v2.
+    fn switch(&self) {
+        self.write("v1");
+        let text = std::fs::read_to_string(self.file()).unwrap().replace("{version: v1", "{version: v2");
+        let v2 = format!("    v2: {{command: [sleep, '600'], address: '{}', ready: {{command: ['true']}}}}\n", free());
+        let listens = "coexistence: {minReady: 0s, headroom: Ignore, probe: {mode: None}}, services: [{name: reviews}]";
+        std::fs::write(self.file(), text.replace("services: [{name: reviews}]", listens) + &v2).unwrap();
+    }
+
     fn write(&self, version: &str) {
         let text = format!(
             "apiVersion: versionflag.io/v1alpha1\nkind: VersionFlag\nmetadata: {{name: reviews}}\n\
              spec: {{version: {version}, services: [{{name: reviews}}]}}\n\
              local:\n  listen: 127.0.0.1:0\n  proxies: [{{id: edge}}]\n  versions:\n    \
-             v1: {{command: [sleep, '600'], address: '{}'}}\n",
+             v1: {{command: [sleep, '600'], address: '{}', ready: {{command: ['true']}}}}\n",
             self.address
         );
         std::fs::write(self.file(), text).unwrap();
     }
 
-    fn start(&self) -> Child {
+    fn start(&self) -> Ended {
+        self.start_with(Stdio::null())
+    }
+
+    fn start_with(&self, stderr: Stdio) -> Ended {
         let _ = std::fs::remove_file(self.dir.path().join("reviews.state.json.address"));
-        let child = program(&["local", "-f"], &self.file()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        child.unwrap()
+        Ended(program(&["local", "-f"], &self.file()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap())
+    }
+
+    fn watch(&self) -> (Ended, Lines, Lines) {
+        let mut watch = program(&["status", "-w"], &self.file());
+        let mut watch = Ended(watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let (out, err) = (watch.0.stdout.take().unwrap(), watch.0.stderr.take().unwrap());
+        (watch, Lines::of(out), Lines::of(err))
     }
 
     fn status(&self) -> Option<Value> {
@@ -56,7 +76,7 @@ impl Place {
     }
 
     fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + LONG;
         loop {
             let status = self.status();
             if let Some(status) = status.as_ref().filter(|status| holds(status)) {
@@ -77,11 +97,16 @@ impl Drop for Place {
     fn drop(&mut self) {
         let state = std::fs::read(self.state_path()).unwrap_or_default();
         let state: Value = serde_json::from_slice(&state).unwrap_or_default();
-        if let Some(pid) = state["processes"]["v1"]["pid"].as_i64() {
+        for pid in ["v1", "v2"].iter().filter_map(|version| state["processes"][version]["pid"].as_i64()) {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
     }
+}
+
+/// An address where nobody listens.
+fn free() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 fn program(arguments: &[&str], file: &Path) -> Command {
@@ -94,9 +119,54 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+/// A process that ends with the test, whatever becomes of it.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Ended {
+    fn code(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + LONG;
+        while Instant::now() < deadline {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it goes on")
+    }
+}
+
+/// What a process prints, until this is dropped.
+struct Lines(mpsc::Receiver<String>);
+
+impl Lines {
+    fn of(stream: impl Read + Send + 'static) -> Lines {
+        // Nobody reads a line before it is asked for, but one.
+        let (send, lines) = mpsc::sync_channel(0);
+        std::thread::spawn(move || {
+            let lines = BufReader::new(stream).lines().map_while(Result::ok);
+            lines.map(|line| send.send(line)).take_while(Result::is_ok).for_each(drop);
+        });
+        Lines(lines)
+    }
+
+    fn until(&self, what: &str) -> String {
+        let deadline = Instant::now() + LONG;
+        loop {
+            let line = self.0.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            match line {
+                Ok(line) if line.contains(what) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("{what} was not printed: {error}"),
+            }
+        }
+    }
 }
 
 fn stable(status: &Value) -> bool {
@@ -109,11 +179,10 @@ fn a_killed_controller_finds_its_versions_again() {
     let first = place.start();
     place.until("Stable", stable);
     let pid = place.pid();
-    kill(first);
-    let second = place.start();
+    drop(first);
+    let _second = place.start();
     place.until("v1 ready", |status| stable(status) && status["versions"]["v1"]["ready"] == true);
     assert_eq!(place.pid(), pid);
-    kill(second);
 }
 
 #[test]
@@ -123,9 +192,8 @@ fn a_second_controller_is_refused_by_the_pid_of_the_first() {
     place.until("Stable", stable);
     let second = program(&["local", "-f"], &place.file()).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
-    let pid = format!("process {}", first.id());
+    let pid = format!("process {}", first.0.id());
     assert!(stderr(&second).contains(&pid), "{}", stderr(&second));
-    kill(first);
 }
 
 #[test]
@@ -141,7 +209,7 @@ fn a_damaged_state_file_is_named_and_kept() {
 #[test]
 fn a_bad_edit_is_shown_and_taken_back() {
     let place = Place::new();
-    let controller = place.start();
+    let _controller = place.start();
     place.until("Stable", stable);
     place.write("v9");
     let status = place.until("InvalidSpec", |status| status["status"]["blocked"]["reason"] == "InvalidSpec");
@@ -152,5 +220,89 @@ fn a_bad_edit_is_shown_and_taken_back() {
     assert_eq!(code, Some(3));
     place.write("v1");
     place.until("no block", |status| stable(status) && status["status"]["blocked"].is_null());
-    kill(controller);
+}
+
+/// T9: nobody reads its log any more, as behind `2>&1 | head -3`.
+#[test]
+fn a_controller_outlives_whoever_reads_its_log() {
+    let place = Place::new();
+    let mut controller = place.start_with(Stdio::piped());
+    drop(controller.0.stderr.take());
+    place.until("Stable", stable);
+    // Each of both is a line of the log.
+    place.write("v9");
+    place.until("InvalidSpec", |status| status["status"]["blocked"]["reason"] == "InvalidSpec");
+    place.write("v1");
+    place.until("no block", |status| status["status"]["blocked"].is_null());
+    assert!(controller.0.try_wait().unwrap().is_none());
+}
+
+/// T9
+#[test]
+fn what_prints_to_nobody_is_done() {
+    let place = Place::new();
+    for arguments in [["lint", "-f"], ["render", "envoy"]] {
+        let more: &[&str] = if arguments[0] == "render" { &["-f"] } else { &[] };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let out = program(&[&arguments, more].concat(), &place.file()).stdout(writer).output().unwrap();
+        assert_eq!((out.status.code(), stderr(&out)), (Some(0), String::new()), "{arguments:?}");
+    }
+}
+
+/// T16: as with `status -w | grep -m1 Stable`, of a flag that does not change any more.
+#[test]
+fn a_watch_ends_when_nobody_reads_it() {
+    let place = Place::new();
+    let _controller = place.start();
+    place.until("Stable", stable);
+    let mut watch = program(&["status", "-w"], &place.file());
+    let mut watch = Ended(watch.stdout(Stdio::piped()).spawn().unwrap());
+    let mut out = BufReader::new(watch.0.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert!(line.contains("Stable"), "{line}");
+    drop(out);
+    assert_eq!(watch.code(), Some(0));
+}
+
+/// T16
+#[test]
+fn a_watch_goes_on_with_the_next_controller() {
+    let place = Place::new();
+    let first = place.start();
+    place.until("Stable", stable);
+    let (_watch, out, err) = place.watch();
+    out.until("Stable");
+    drop(first);
+    err.until("is it running?");
+    // Listens on another port.
+    let _second = place.start();
+    out.until("Stable");
+    place.write("v9");
+    out.until("BLOCKED: InvalidSpec");
+}
+
+/// T12: the only proxy that is listed has never reported.
+#[test]
+fn nothing_is_flipped_before_all_have_reported() {
+    let place = Place::new();
+    let _controller = place.start();
+    place.until("Stable", stable);
+    assert_eq!(program(&["status"], &place.file()).output().unwrap().status.code(), Some(4));
+    let over = program(&["wait", "--for=cleaned-up", "--timeout=1m"], &place.file()).output().unwrap();
+    assert_eq!(over.status.code(), Some(0), "{}", stderr(&over));
+    place.switch();
+    let held = place.until("a flip that is held", |status| status["status"]["blocked"]["reason"] == "Laggards");
+    assert_eq!((&held["status"]["phase"], &held["status"]["activeVersion"]), (&"ProvingRoutes".into(), &"v1".into()));
+    let message = held["status"]["blocked"]["message"].as_str().unwrap();
+    assert!(message.contains("0 of 1 proxies acked; missing: edge"), "{message}");
+    let late = program(&["wait", "--for=acked", "--timeout=1s"], &place.file()).output().unwrap();
+    assert_eq!(late.status.code(), Some(1), "{}", stderr(&late));
+    let waits = "not acked within 1s: reviews is blocked in ProvingRoutes by Laggards: 0 of 1 proxies acked";
+    assert!(stderr(&late).contains(waits), "{}", stderr(&late));
+    let abort = program(&["abort"], &place.file()).output().unwrap();
+    assert!(abort.status.success(), "{}", stderr(&abort));
+    let vain = program(&["wait", "--for=settled", "--timeout=1m"], &place.file()).output().unwrap();
+    assert_eq!(vain.status.code(), Some(3), "{}", stderr(&vain));
 }

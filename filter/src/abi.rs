@@ -21,6 +21,12 @@ extern "C" fn versionflag_on_request_headers(context: u32, _count: usize, _end: 
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn versionflag_on_response_trailers(context: u32, _count: usize) -> Action {
+    Vm::with(|vm| request::on_response_trailers(vm, context));
+    Action::Continue
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn versionflag_on_tick(context: u32) {
     root::with(context, |root, vm| root.on_tick(vm));
 }

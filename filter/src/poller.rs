@@ -6,7 +6,7 @@
 
 use flag::backoff;
 use flag::instance::{combine, combine_findings};
-use flag::lease::{Claim, claim};
+use flag::lease::{Claim, LEASE_MS, Lease, claim};
 use flag::level::{self, LEVEL};
 use flag::limits;
 use flag::report::Report;
@@ -92,18 +92,11 @@ pub(crate) struct Poller {
 pub(crate) fn on_tick(vm: &Vm, me: Me) -> Option<u32> {
     vm.speaker()?;
     let now_ms = now_ms();
-    let (current, cas) = store::lease();
-    // Who is not listed has left, or registers again under another id. This instance is listed.
-    let current = current.filter(|lease| lease.holder == me.id || store::queue_of(lease.holder).is_some());
     let mut poller = vm.poller.borrow_mut();
-    poller.polls = match claim(current, me.id, now_ms) {
-        Claim::Write(lease) => store::write_lease(lease, cas),
-        Claim::Hold => true,
-        Claim::Follow => false,
-    };
-    if !poller.polls {
-        // Whoever polls now asks for rounds: this instance answers them like any other.
-        poller.round = None;
+    if !poller.renew(me, now_ms) {
+        if vm.serves.get() {
+            store::serves(me.id);
+        }
         return None;
     }
     poller.start_poll(vm, me, now_ms);
@@ -130,11 +123,12 @@ pub(crate) fn on_wake(vm: &Vm, me: Me, from: &[u32]) {
     }
     drop(poller);
     vm.sync(me);
-    // Only the poller asks for a round, so the answer goes to who holds the lease. Who has lost it and
-    // is still named there would wake itself for ever.
-    let other = store::lease().0.map(|lease| lease.holder).filter(|holder| *holder != me.id);
-    if let Some(queue) = other.and_then(store::queue_of) {
-        store::wake(queue, me.id);
+    // Only the poller asks for a round, so the answer goes to who holds the lease.
+    match store::lease().0.map(|lease| lease.holder) {
+        // Somebody to whom no requests come has handed it over.
+        Some(holder) if holder == me.id => drop(on_tick(vm, me)),
+        Some(holder) => store::wake_instance(holder, me.id),
+        None => {}
     }
 }
 
@@ -145,6 +139,10 @@ pub(crate) fn on_answer(vm: &Vm, token: u32, body: usize) {
     let status = hostcalls::header(MapType::HttpCallResponseHeaders, ":status").unwrap_or_default();
     let mut poller = vm.poller.borrow_mut();
     if let Some(call) = poller.poll.ends(token) {
+        // Who stood still may have an older answer than the one that polls by now.
+        if !poller.renew(me, now_ms) {
+            return;
+        }
         let revision = vm.revision.borrow().clone();
         match poller.answered(vm, me, &status, body) {
             Ok(()) => {
@@ -238,6 +236,33 @@ impl Poller {
         self.round = None;
     }
 
+    /// Renews or takes the lease. False: another instance has it.
+    fn renew(&mut self, me: Me, now_ms: u64) -> bool {
+        let (current, cas) = store::lease();
+        // Who is not listed has left, or registers again under another id. This instance is listed.
+        let current = current.filter(|lease| lease.holder == me.id || store::queue_of(lease.holder).is_some());
+        self.polls = match claim(current, me.id, now_ms) {
+            Claim::Write(lease) => store::write_lease(lease, cas),
+            Claim::Hold => true,
+            Claim::Follow => false,
+        };
+        if !self.polls {
+            // Whoever polls now asks for rounds: this instance answers them like any other.
+            self.round = None;
+        }
+        self.polls
+    }
+
+    /// Leaves the lease to an instance that requests come to. It has answered the last round, so it does not stand still.
+    fn hand_over(&mut self, me: Me, live: &[u32], now_ms: u64) {
+        let Some(holder) = store::serving().filter(|id| *id != me.id && live.contains(id)) else { return };
+        let lease = Lease { holder, until_ms: now_ms.saturating_add(LEASE_MS) };
+        if store::write_lease(lease, store::lease().1) {
+            self.polls = false;
+            store::wake_instance(holder, me.id);
+        }
+    }
+
     fn start_poll(&mut self, vm: &Vm, me: Me, now_ms: u64) {
         if !self.poll.free(vm, now_ms) {
             return;
@@ -304,7 +329,8 @@ impl Poller {
     fn begin_round(&mut self, vm: &Vm, me: Me, now_ms: u64) {
         // Without it nobody knows who has to answer; on its tick an instance makes it anew.
         let Some(registry) = store::registry() else { return };
-        let number = store::round().saturating_add(1);
+        // Where it could not be read, this instance knows the last one itself: a report has to be later than the last.
+        let number = store::round().max(vm.round.get()).saturating_add(1);
         if store::begin_round(number).is_err() {
             vm.metrics.store_failures.add(1);
             return;
@@ -341,6 +367,9 @@ impl Poller {
         if self.report.call.is_none() {
             vm.metrics.service_failures.add(1);
             self.report.failed(now_ms, seed(me));
+        }
+        if report.complete && !vm.serves.get() {
+            self.hand_over(me, &round.live, now_ms);
         }
     }
 }

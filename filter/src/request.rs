@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use flag::answers::Outcome;
 use flag::config::Role;
 use flag::count::Counter;
 use flag::limits;
@@ -22,8 +23,22 @@ pub(crate) struct Sent {
     counter: Rc<Counter>,
     /// While another version may serve it than the chosen one.
     unproven: Option<Unproven>,
-    /// When it began, if its answer is measured.
-    began_ms: Option<u64>,
+    /// While its answer is measured.
+    measured: Option<Measured>,
+}
+
+/// What is measured of an answer.
+#[derive(Debug)]
+struct Measured {
+    began_ms: u64,
+    outcome: Outcome,
+}
+
+impl Measured {
+    /// Of the request in context.
+    fn begin() -> Measured {
+        Measured { began_ms: now_ms(), outcome: Outcome::of_request(header("content-type").as_deref()) }
+    }
 }
 
 /// What will be needed when it is known who serves a request. At the end of a stream its headers are gone.
@@ -32,11 +47,21 @@ struct Unproven {
     flag: Rc<Flag>,
     /// See [`flag::stray::place`].
     place: String,
+    /// The first round that met it, if one did.
+    met: Option<u64>,
+    /// How often it was looked at in vain, and how many times more it is passed over.
+    tries: u8,
+    rests: u8,
 }
+
+/// Requests that are looked at for one report, at most: whatever is not is unknown, and has its turn later.
+const LOOKS: u32 = 1_024;
+/// The longest rest of one that was looked at in vain is two to the power of this.
+const RESTS: u8 = 5;
 
 impl Sent {
     /// Counts it for the version that serves it, if that is another one than was chosen.
-    fn correct(&mut self, vm: &Vm, Unproven { flag, place }: Unproven, served: Rc<Counter>) {
+    fn correct(&mut self, vm: &Vm, Unproven { flag, place, .. }: Unproven, served: Rc<Counter>) {
         served.start();
         self.counter.finish();
         vm.strays.borrow_mut().note(&flag.record.uid, place, served.version());
@@ -52,11 +77,11 @@ impl Sent {
         Some(Rc::clone(flag.served_by(&property("xds\0cluster_name")?)?))
     }
 
-    /// Counts it for the version that serves it, if there is a response.
-    fn settle(&mut self, vm: &Vm, unproven: Unproven) {
+    /// Counts it for the version that serves it; `sent`: it is known to have left.
+    fn settle(&mut self, vm: &Vm, unproven: Unproven, sent: bool) {
         let Some(served) = Sent::served(&unproven.flag) else { return };
         let chosen = Rc::ptr_eq(&served, &self.counter);
-        if chosen && vm.strays.borrow().is_empty() || status().is_none() {
+        if chosen && vm.strays.borrow().is_empty() || !sent && !is_sent() {
             return;
         }
         if chosen {
@@ -77,8 +102,13 @@ fn header(name: &str) -> Option<String> {
     String::from_utf8(hostcalls::header(MapType::HttpRequestHeaders, name)?).ok()
 }
 
-/// The status of the response to the request in context; `None`: it has not begun. Before that, its
-/// cluster may still be that of the route from before the filter ran.
+/// Whether Envoy has chosen who gets the request in context. Before that, its cluster may still be that of the
+/// route from before the filter ran.
+fn is_sent() -> bool {
+    hostcalls::property("upstream\0address").is_some()
+}
+
+/// The status of the response to the request in context; `None`: there was none.
 fn status() -> Option<i64> {
     /// What Envoy notes where the client has left without an answer.
     const CLIENT_LEFT: i64 = 499;
@@ -112,6 +142,7 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     let Some(flag) = named.or_else(by_cluster) else {
         if edge {
             take_away(&settings.header);
+            settings.other_headers.iter().for_each(|other| take_away(other));
         }
         if let Some(cluster) = cluster.filter(|_| table.has_clusters()) {
             pass_by(vm, context, &table, &cluster);
@@ -127,10 +158,22 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
     let counter = flag.choose(settings.workload.as_ref(), header);
     // Sets the one and removes all other values, and makes Envoy look for the route again.
     let set = hostcalls::set_header(MapType::HttpRequestHeaders, &settings.header, counter.version());
+    for other in &settings.other_headers {
+        let _ = hostcalls::set_header(MapType::HttpRequestHeaders, other, counter.version());
+    }
     if set.is_ok() {
-        let unproven = flag.may_misroute().then(|| Unproven { flag: Rc::clone(flag), place: place(&host) });
-        let began_ms = flag.observed.measured.get().then(now_ms);
-        count(vm, context, Sent { counter: Rc::clone(counter), unproven, began_ms });
+        if named.is_none() && flag.may_misroute() {
+            host = header(":authority").unwrap_or_default();
+        }
+        let unproven = flag.may_misroute().then(|| Unproven {
+            flag: Rc::clone(flag),
+            place: place(&host),
+            met: None,
+            tries: 0,
+            rests: 0,
+        });
+        let measured = flag.observed.measured.get().then(Measured::begin);
+        count(vm, context, Sent { counter: Rc::clone(counter), unproven, measured });
     }
     Step::Go
 }
@@ -142,7 +185,7 @@ fn pass_by(vm: &Vm, context: u32, table: &Table, cluster: &str) {
     match table.of_version(cluster) {
         Some((flag, counter)) => {
             vm.strays.borrow_mut().note(&flag.record.uid, place(), counter.version());
-            count(vm, context, Sent { counter: Rc::clone(counter), unproven: None, began_ms: None });
+            count(vm, context, Sent { counter: Rc::clone(counter), unproven: None, measured: None });
         }
         None if vm.strays.borrow().is_empty() => {}
         None => vm.strays.borrow_mut().clear(&place()),
@@ -161,24 +204,32 @@ fn arrive(vm: &Vm, context: u32, settings: &Settings) {
     let table = vm.table.borrow();
     let configured = settings.workload.as_ref().and_then(|own| Some((table.of_workload(own)?, own)));
     if let Some((flag, workload)) = configured.or_else(|| table.beside(|| header(":authority"))) {
-        if flag.observed.proves_routes.get() && workload.version != flag.record.active {
-            meet(flag, &workload.version, &settings.header);
+        let late = flag.observed.proves_routes.get() && workload.version != flag.record.active;
+        if late && !meet(flag, &workload.version, settings) {
+            return;
         }
         let counter = flag.observed.arrived.of(&workload.version);
-        count(vm, context, Sent { counter, unproven: None, began_ms: None });
+        count(vm, context, Sent { counter, unproven: None, measured: None });
     }
 }
 
 /// Notes who sent a request to a version that nobody ought to go to any more, unless a filter did, which
-/// says so in the header.
+/// says so in the header. False: it is a health check, and no traffic.
 #[inline(never)]
-fn meet(flag: &Flag, version: &str, marked: &str) {
-    let chosen = hostcalls::with_header(MapType::HttpRequestHeaders, marked, |value| value == version.as_bytes());
-    if chosen != Some(true) {
+fn meet(flag: &Flag, version: &str, settings: &Settings) -> bool {
+    let mut headers = [&settings.header].into_iter().chain(&settings.other_headers);
+    let marks = |name: &String| {
+        hostcalls::with_header(MapType::HttpRequestHeaders, name, |value| value == version.as_bytes()) == Some(true)
+    };
+    if !headers.any(marks) {
+        if flag.observed.is_check(header) {
+            return false;
+        }
         let address = property("source\0address").unwrap_or_default();
         // Without its port.
         flag.observed.stranger(address.rsplit_once(':').map_or("", |(address, _)| address));
     }
+    true
 }
 
 /// Removes what a client sent, if it did.
@@ -220,29 +271,43 @@ pub(crate) fn release(vm: &Vm, plugin: u32) {
     }
 }
 
-/// Corrects the count of every open request whose response has begun since the last time. Ends in
-/// the context of the plugin.
-pub(crate) fn correct_open(vm: &Vm, plugin: u32) {
-    let mut open = vm.open.borrow_mut();
-    let mut unproven = open.iter_mut().filter(|(_, sent)| sent.unproven.is_some()).peekable();
-    if unproven.peek().is_none() {
-        return;
+/// Corrects the count of open requests whose version is known since the last time, and counts those that were open in an
+/// earlier round and of which it still is not. Ends in the context of the plugin.
+pub(crate) fn correct_open(vm: &Vm, plugin: u32, round: u64) {
+    let mut looks = LOOKS;
+    for (_, flag) in vm.table.borrow().flags() {
+        flag.observed.unplaced.set(0);
     }
-    for (id, sent) in unproven {
-        if hostcalls::set_effective_context(*id).is_ok()
-            && status().is_some()
-            && let Some(unproven) = sent.unproven.take()
-        {
-            sent.settle(vm, unproven);
+    for (id, sent) in vm.open.borrow_mut().iter_mut() {
+        let Some(unproven) = &mut sent.unproven else { continue };
+        if looks > 0 && unproven.rests == 0 {
+            looks -= 1;
+            if hostcalls::set_effective_context(*id).is_ok() && is_sent() {
+                if let Some(unproven) = sent.unproven.take() {
+                    sent.settle(vm, unproven, true);
+                }
+                continue;
+            }
+            unproven.rests = (1 << unproven.tries) - 1;
+            unproven.tries = RESTS.min(unproven.tries + 1);
+        } else {
+            unproven.rests = unproven.rests.saturating_sub(1);
+        }
+        if *unproven.met.get_or_insert(round) < round {
+            let unplaced = &unproven.flag.observed.unplaced;
+            unplaced.set(unplaced.get() + 1);
         }
     }
-    if hostcalls::set_effective_context(plugin).is_err() {
+    if looks < LOOKS && hostcalls::set_effective_context(plugin).is_err() {
         log::warn!("the plugin's context is gone");
     }
 }
 
 /// A request came: its headers are in context.
 pub(crate) fn on_request_headers(vm: &Vm, context: u32) -> Action {
+    if !vm.serves.replace(true) {
+        vm.join(context);
+    }
     let decide = |settings: &Rc<Settings>| match begin(vm, context, settings, true) {
         Step::Go => Action::Continue,
         Step::Hold => hold(vm, context, settings),
@@ -257,13 +322,22 @@ fn hold(vm: &Vm, context: u32, settings: &Rc<Settings>) -> Action {
     Action::Pause
 }
 
+/// The trailers of a response came, and are in context.
+pub(crate) fn on_response_trailers(vm: &Vm, context: u32) {
+    if let Some(measured) = vm.open.borrow_mut().get_mut(&context).and_then(|sent| sent.measured.as_mut()) {
+        let status = hostcalls::header(MapType::HttpResponseTrailers, "grpc-status");
+        let status = status.and_then(|bytes| String::from_utf8(bytes).ok());
+        measured.outcome = measured.outcome.said(status.as_deref());
+    }
+}
+
 /// The stream has ended, however it did. False where nothing was known of it.
 pub(crate) fn on_end(vm: &Vm, context: u32) -> bool {
     if !vm.held.borrow().is_empty() {
         vm.held.borrow_mut().retain(|(id, _)| *id != context);
     }
     let Some(mut sent) = vm.open.borrow_mut().remove(&context) else { return false };
-    if sent.unproven.is_some() || sent.began_ms.is_some() {
+    if sent.unproven.is_some() || sent.measured.is_some() {
         look_back(vm, &mut sent);
     }
     sent.counter.finish();
@@ -275,11 +349,12 @@ pub(crate) fn on_end(vm: &Vm, context: u32) -> bool {
 #[inline(never)]
 fn look_back(vm: &Vm, sent: &mut Sent) {
     if let Some(unproven) = sent.unproven.take() {
-        sent.settle(vm, unproven);
+        sent.settle(vm, unproven, false);
     }
-    if let Some(began_ms) = sent.began_ms
+    if let Some(Measured { began_ms, outcome }) = sent.measured
         && let Some(status) = status()
     {
-        sent.counter.answered(now_ms().saturating_sub(began_ms), status >= 500);
+        let details = property("response\0code_details").unwrap_or_default();
+        sent.counter.answered(now_ms().saturating_sub(began_ms), outcome.failed(status, &details));
     }
 }

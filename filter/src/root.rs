@@ -104,8 +104,10 @@ impl Root {
             Ok(config) => {
                 let name = property("plugin_name").unwrap_or_default();
                 let role = config.role.in_proxy(&property("xds\0node\0id").unwrap_or_default());
-                let settings = Rc::new(Settings { role, header: config.header, workload: config.workload });
-                let plugin = Plugin { name, settings, flags: config.flags, service: config.service };
+                let (header, workload) = (config.header, config.workload);
+                let own = Settings { role, header, other_headers: vec![], workload };
+                let settings = Rc::new(own.clone());
+                let plugin = Plugin { name, own, settings, flags: config.flags, service: config.service };
                 vm.configure(self.id, plugin, config.first_answer_ms);
                 self.set_tick(STARTING_MS);
                 true
@@ -115,15 +117,13 @@ impl Root {
 
     pub(crate) fn on_tick(&mut self, vm: &Vm) {
         vm.enter(self.id);
-        self.end_wait(vm);
-        if !vm.speaks(self.id) {
-            return;
-        }
-        let Some(me) = vm.me(self.id) else { return };
-        if vm.missed() {
+        let me = if vm.speaks(self.id) { vm.me(self.id) } else { None };
+        // Before the wait for the first answer ends: another instance may have it.
+        if let Some(me) = me.filter(|_| vm.missed()) {
             poller::on_wake(vm, me, &[]);
-            self.end_wait(vm);
         }
+        self.end_wait(vm);
+        let Some(me) = me else { return };
         let tick_ms = poller::on_tick(vm, me).unwrap_or(FOLLOWING_MS);
         vm.probe();
         let tick_ms = vm.prober.borrow().tick_ms().map_or(tick_ms, |soon| soon.min(tick_ms));

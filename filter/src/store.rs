@@ -17,6 +17,10 @@ const SNAPSHOT: &str = "versionflag.1/snapshot";
 const SNAPSHOT_2: &str = "versionflag.1/snapshot/2";
 const REVISION: &str = "versionflag.1/revision";
 const ROUND: &str = "versionflag.1/round";
+const SERVES: &str = "versionflag.1/serves";
+
+/// No proxy lives for as many rounds: a higher number is nobody's.
+const MOST_ROUNDS: u64 = 1 << 48;
 
 /// Tries of a compare-and-swap before it is left to the next tick.
 const TRIES: u32 = 64;
@@ -156,6 +160,18 @@ pub(crate) fn write_lease(lease: Lease, cas: Option<u32>) -> bool {
     write(LEASE, &lease, cas).is_ok()
 }
 
+/// An instance that is listed, and that requests come to.
+pub(crate) fn serving() -> Option<u32> {
+    read(SERVES).0.filter(|id| queue_of(*id).is_some())
+}
+
+/// Says that requests come to this instance, unless another one is known.
+pub(crate) fn serves(id: u32) {
+    if serving().is_none() {
+        let _ = write(SERVES, &id, None);
+    }
+}
+
 pub(crate) fn revision() -> String {
     read(REVISION).0.unwrap_or_default()
 }
@@ -174,7 +190,7 @@ pub(crate) fn publish(revision: &str, snapshot: &[u8]) -> Result<(), Failure> {
 }
 
 pub(crate) fn round() -> u64 {
-    read(ROUND).0.unwrap_or_default()
+    read(ROUND).0.filter(|round| *round < MOST_ROUNDS).unwrap_or_default()
 }
 
 pub(crate) fn begin_round(round: u64) -> Result<(), Failure> {
@@ -209,6 +225,13 @@ pub(crate) fn instances<'a>(ids: impl Iterator<Item = &'a u32>) -> Vec<Instance>
 pub(crate) fn wake(queue: u32, from: u32) {
     // A queue that is gone belongs to an instance that is gone; the round shows it as missing.
     let _ = hostcalls::enqueue(queue, &from.to_le_bytes());
+}
+
+/// Wakes another instance, if it is listed.
+pub(crate) fn wake_instance(id: u32, from: u32) {
+    if let Some(queue) = queue_of(id) {
+        wake(queue, from);
+    }
 }
 
 /// Everybody who woke this instance since it looked last.

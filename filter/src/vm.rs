@@ -8,7 +8,7 @@ use std::rc::Rc;
 use flag::config::FlagService;
 use flag::instance::{Findings, Instance, InstanceFindings};
 use flag::snapshot::Snapshot;
-use flag::table::{Channel, Table};
+use flag::table::{Channel, Flag, Table};
 use rustc_hash::FxHashMap;
 
 use crate::hostcalls;
@@ -67,7 +67,9 @@ pub(crate) struct Vm {
     /// What all plugins have in common, so that nobody has to ask whose a request is.
     common: RefCell<Option<Rc<Settings>>>,
     /// The last round that was answered.
-    round: Cell<u64>,
+    pub(crate) round: Cell<u64>,
+    /// A request has come here: this instance is no trial, and not the main thread's, which stands still at times.
+    pub(crate) serves: Cell<bool>,
     /// The plugin whose callback runs.
     running: Cell<u32>,
     /// The clock when it was looked at last.
@@ -107,6 +109,7 @@ impl Vm {
             common: RefCell::default(),
             waited: Cell::default(),
             round: Cell::default(),
+            serves: Cell::default(),
             running: Cell::default(),
             seen_ms: Cell::default(),
         }
@@ -140,6 +143,7 @@ impl Vm {
     }
 
     fn apply_plugins(&self) {
+        plugin::merge(&mut self.plugins.borrow_mut());
         *self.common.borrow_mut() = plugin::common(&self.plugins.borrow());
         let (plugins, mut table) = (self.plugins.borrow(), self.table.borrow_mut());
         let Some(((_, newest), draining)) = plugins.split_last() else { return };
@@ -233,7 +237,25 @@ impl Vm {
         }
     }
 
-    /// This instance, registered at the first tick: a trial instance never has one. When the
+    /// The first request comes, maybe before the first tick: this instance is one of those that answer for the proxy, and
+    /// goes by what the others know. Ends in the context of the request.
+    #[cold]
+    pub(crate) fn join(&self, request: u32) {
+        let Some(plugin) = self.speaking().filter(|plugin| hostcalls::set_effective_context(*plugin).is_ok()) else {
+            return;
+        };
+        self.enter(plugin);
+        if let Some(me) = self.me(plugin)
+            && self.missed()
+        {
+            self.sync(me);
+        }
+        if hostcalls::set_effective_context(request).is_err() {
+            log::warn!("the request's context is gone");
+        }
+    }
+
+    /// This instance, registered at the first tick or request: a trial instance never has one. When the
     /// plugin that spoke is gone, its queue has to wake the one that speaks now.
     pub(crate) fn me(&self, plugin: u32) -> Option<Me> {
         let registry = store::registry();
@@ -271,7 +293,7 @@ impl Vm {
                 }
             }
         }
-        correct_open(self, self.running.get());
+        correct_open(self, self.running.get(), round);
         let table = self.table.borrow();
         let flags = flag::insert_all(table.flags().map(|(uid, flag)| (uid.clone(), flag.state(self.seen_ms.get()))));
         let instance = Instance { id: me.id, round, flags };
@@ -285,9 +307,15 @@ impl Vm {
     /// This instance's part of what level 2 adds to a report.
     fn findings(&self, me: Me, round: u64) -> InstanceFindings {
         let (table, prober, strays) = (self.table.borrow(), self.prober.borrow(), self.strays.borrow());
-        let of = |uid: &String| Findings { flag: uid.clone(), probed: prober.probed(uid), strays: strays.of(uid) };
-        let all = table.flags().map(|(uid, _)| of(uid));
-        let flags = all.filter(|found| found.probed.is_some() || !found.strays.is_empty()).collect();
+        let of = |(uid, flag): (&String, &Rc<Flag>)| Findings {
+            flag: uid.clone(),
+            probed: prober.probed(uid),
+            strays: strays.of(uid),
+            unplaced: flag.observed.unplaced.get(),
+            checked: flag.observed.checked.get(),
+            rival_epoch: flag.observed.rival_epoch.get(),
+        };
+        let flags = table.flags().map(of).filter(Findings::any).collect();
         InstanceFindings { id: me.id, round, flags }
     }
 
@@ -296,6 +324,7 @@ impl Vm {
         let mut table = self.table.borrow_mut();
         table.apply(Channel::Service, &snapshot.flags, &node);
         table.ask(&snapshot.prove_routes, &snapshot.measure);
+        table.ask_health(snapshot.asks.as_ref().map_or(&[], |asks| &asks.health));
         drop(table);
         self.report_every_ms.set(snapshot.report_every_ms);
         self.revision.borrow_mut().clone_from(&snapshot.revision);

@@ -15,6 +15,54 @@ use crate::count::Totals;
 /// last whatever took longer.
 pub const BUCKETS: usize = 18;
 
+/// Statuses of gRPC that say that the server failed: those that HTTP has from 500 on. Unknown, deadline exceeded,
+/// unimplemented, internal, unavailable, data loss.
+const GRPC_FAILURES: [&str; 6] = ["2", "4", "12", "13", "14", "15"];
+
+/// How a stream says what came of it, beside its status of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It does not.
+    Http,
+    /// By gRPC, in its trailers, which have not come.
+    Awaited,
+    /// It was said there.
+    Grpc {
+        /// It is one of the server's failures.
+        failed: bool,
+    },
+}
+
+impl Outcome {
+    /// What to wait for, by the content type of the request.
+    pub fn of_request(content_type: Option<&str>) -> Outcome {
+        let rest = content_type.and_then(|kind| kind.strip_prefix("application/grpc"));
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('+')) { Outcome::Awaited } else { Outcome::Http }
+    }
+
+    /// The trailers have come, with this status of gRPC.
+    pub fn said(self, status: Option<&str>) -> Outcome {
+        match (self, status) {
+            (Outcome::Awaited, Some(status)) => Outcome::Grpc { failed: GRPC_FAILURES.contains(&status) },
+            _ => self,
+        }
+    }
+
+    /// Whether the answer has failed; `details`: what Envoy says of how the stream ended. A gRPC status that comes with
+    /// the headers cannot be seen: as the protocol has that for immediate errors, it is taken for one.
+    pub fn failed(self, status: i64, details: &str) -> bool {
+        let client = ["downstream", "http1.", "http2.", "http3."].iter().any(|who| details.starts_with(who));
+        // What Envoy says of an answer that came whole.
+        let cut_off = details.starts_with("upstream_");
+        let said = match self {
+            Outcome::Http => false,
+            Outcome::Awaited => !client,
+            Outcome::Grpc { failed } => failed,
+        };
+        status >= 500 || cut_off || said
+    }
+}
+
 /// The bucket of a latency.
 pub fn bucket(ms: u64) -> usize {
     ((u64::BITS - ms.leading_zeros()) as usize).min(BUCKETS - 1)
@@ -24,7 +72,7 @@ pub fn bucket(ms: u64) -> usize {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Answers {
-    /// Those with a status of 500 or above.
+    /// Those that failed: see [`Outcome::failed`].
     pub failed: u64,
     /// All of them, by how long they took until their stream ended. Shorter where none took longer.
     pub by_ms: Vec<u64>,

@@ -73,6 +73,9 @@ pub struct Config {
     pub flags: Vec<Record>,
 }
 
+/// What an empty text stands for.
+const EMPTY: &[u8] = br#"{"protocol":1}"#;
+
 /// The routing header unless configured otherwise.
 pub const HEADER: &str = "x-versionflag";
 
@@ -127,6 +130,7 @@ impl Config {
         if bytes.len() > limits::SNAPSHOT_BYTES {
             return Err(SnapshotError::TooLarge { bytes: bytes.len() }.into());
         }
+        let bytes = if bytes.is_empty() { EMPTY } else { bytes };
         let config: Config = json::parse(bytes).map_err(ConfigError::Json)?;
         if config.protocol != PROTOCOL {
             return Err(SnapshotError::Protocol { found: config.protocol }.into());

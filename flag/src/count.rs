@@ -45,6 +45,8 @@ pub struct Counter {
     totals: Cell<Totals>,
     /// By latency.
     answers: [Cell<Totals>; BUCKETS],
+    /// It counts no new request: another flag has taken it over.
+    closed: Cell<bool>,
 }
 
 impl Counter {
@@ -84,13 +86,28 @@ impl Counters {
     /// The counter of a version, made when first asked for.
     pub fn of(&self, version: &str) -> Rc<Counter> {
         let mut counters = self.0.borrow_mut();
-        if let Some(counter) = counters.iter().find(|counter| counter.version() == version) {
+        if let Some(counter) = counters.iter().find(|counter| counter.version() == version && !counter.closed.get()) {
             return Rc::clone(counter);
         }
-        let counter =
-            Rc::new(Counter { version: version.into(), totals: Cell::default(), answers: Default::default() });
+        let counter = Rc::new(Counter {
+            version: version.into(),
+            totals: Cell::default(),
+            answers: Default::default(),
+            closed: Cell::default(),
+        });
         counters.push(Rc::clone(&counter));
         counter
+    }
+
+    /// Counts on what is open at the counters of another flag, which has others for its new requests from now on.
+    pub fn take_over(&self, before: &Counters) {
+        let mut counters = self.0.borrow_mut();
+        for counter in before.0.borrow().iter().filter(|counter| counter.totals.get().open() != Some(0)) {
+            counter.closed.set(true);
+            if !counters.iter().any(|known| Rc::ptr_eq(known, counter)) {
+                counters.push(Rc::clone(counter));
+            }
+        }
     }
 
     /// The same where anybody may come: whoever does when there are so many counters shares one.
@@ -101,13 +118,19 @@ impl Counters {
         self.of(if room { name } else { "" })
     }
 
+    /// Drops what others have taken over.
+    pub fn forget_taken(&self) {
+        self.0.borrow_mut().retain(|counter| !counter.closed.get());
+    }
+
     /// Drops the oldest that nobody names and that have nothing open, until there are few enough: a proxy lives
     /// through any number of releases.
     pub fn forget_over(&self, named: &BTreeSet<String>, most: usize) {
         let mut counters = self.0.borrow_mut();
         let mut over = counters.len().saturating_sub(most);
         counters.retain(|counter| {
-            let stays = over == 0 || named.contains(counter.version()) || counter.totals.get().open() != Some(0);
+            let named = named.contains(counter.version()) && !counter.closed.get();
+            let stays = over == 0 || named || counter.totals.get().open() != Some(0);
             over -= usize::from(!stays);
             stays
         });
@@ -131,14 +154,18 @@ impl Counters {
 
     /// The totals of all versions.
     pub fn totals(&self) -> BTreeMap<String, Totals> {
-        let counters = self.0.borrow();
-        crate::insert_all(counters.iter().map(|counter| (counter.version().to_owned(), counter.totals.get())))
+        let mut totals = BTreeMap::<String, Totals>::new();
+        for counter in self.0.borrow().iter() {
+            let sum = totals.entry(counter.version().to_owned()).or_default();
+            *sum = sum.plus(counter.totals.get());
+        }
+        totals
     }
 
     /// Answers by version and latency: see [`crate::answers`].
     pub fn answers(&self) -> BTreeMap<String, Totals> {
         let mut answers = Vec::new();
-        for counter in self.0.borrow().iter() {
+        for counter in self.0.borrow().iter().filter(|counter| !counter.closed.get()) {
             let some = counter.answers.iter().enumerate().filter(|(_, totals)| totals.get().started > 0);
             answers.extend(some.map(|(bucket, totals)| (format!("{}/{bucket}", counter.version()), totals.get())));
         }

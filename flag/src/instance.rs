@@ -86,9 +86,43 @@ pub struct Findings {
     /// What went to one of its versions past it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub strays: Vec<Stray>,
+    /// Health checks that arrived at a version that is not active, and that nothing else counts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub checked: u64,
+    /// Requests that are open for longer than a round without it being known which version serves them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unplaced: u64,
+    /// The highest epoch of another flag that claims one of its hosts; 0: none does.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rival_epoch: u64,
 }
 
-read_fields! { Findings { flag: "flag", probed: "probed" or None, strays: "strays" or vec![], .. } }
+// As serde asks.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Findings {
+    /// Whether there is something to be told.
+    pub fn any(&self) -> bool {
+        self.probed.is_some()
+            || !self.strays.is_empty()
+            || self.unplaced > 0
+            || self.rival_epoch > 0
+            || self.checked > 0
+    }
+}
+
+read_fields! { Findings {
+    flag: "flag",
+    probed: "probed" or None,
+    strays: "strays" or vec![],
+    checked: "checked" or 0,
+    unplaced: "unplaced" or 0,
+    rival_epoch: "rivalEpoch" or 0,
+    ..
+} }
 
 /// What level 2 adds to what a VM instance keeps in shared data.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -110,7 +144,12 @@ pub fn combine_findings(live: &[u32], round: u64, parts: &[InstanceFindings]) ->
     let mut sums: Vec<Findings> = Vec::new();
     for found in live.iter().filter_map(of).flat_map(|part| &part.flags) {
         match sums.iter_mut().find(|sum| sum.flag == found.flag) {
-            Some(sum) => stray::add(&mut sum.strays, &found.strays),
+            Some(sum) => {
+                stray::add(&mut sum.strays, &found.strays);
+                sum.checked = sum.checked.saturating_add(found.checked);
+                sum.unplaced = sum.unplaced.saturating_add(found.unplaced);
+                sum.rival_epoch = sum.rival_epoch.max(found.rival_epoch);
+            }
             None => sums.push(found.clone()),
         }
     }

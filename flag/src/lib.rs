@@ -32,6 +32,7 @@ pub mod config;
 pub mod count;
 pub mod digest;
 pub mod epoch;
+pub mod health;
 pub mod host;
 pub mod instance;
 pub mod json;

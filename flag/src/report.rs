@@ -143,6 +143,9 @@ impl Report {
 }
 
 fn check_findings(found: &Findings) -> Result<(), String> {
+    if found.rival_epoch > limits::EPOCH_MAX {
+        return Err(format!("epoch {} was never written", found.rival_epoch));
+    }
     let probed = found.probed.iter().flat_map(|probed| &probed.clusters);
     let probed = probed.flat_map(|one| [&one.cluster, &one.outcome]);
     let strays = found.strays.iter().flat_map(|one| [&one.place, &one.route, &one.cluster, &one.version]);

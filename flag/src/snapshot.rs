@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+use crate::health::HealthChecks;
 use crate::json::{self, JsonError};
 use crate::level;
 use crate::probe::Probe;
@@ -40,9 +41,12 @@ pub struct Asks {
     pub revision: String,
     /// What every VM instance is asked to reach.
     pub probes: Vec<Probe>,
+    /// What is no traffic, where a switch is under way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<HealthChecks>,
 }
 
-read_fields! { Asks { revision: "revision", probes: "probes" or vec![], .. } }
+read_fields! { Asks { revision: "revision", probes: "probes" or vec![], health: "health" or vec![], .. } }
 
 read_fields! { Snapshot {
     protocol: "protocol",
@@ -120,6 +124,7 @@ impl Snapshot {
         snapshot.asks = asks.filter(|asks| asks.revision == snapshot.revision);
         if let Some(asks) = &mut snapshot.asks {
             asks.probes.retain(|probe| probe.check().is_ok());
+            asks.health.retain(|health| health.check().is_ok());
         }
         if snapshot.protocol != PROTOCOL {
             return Err(SnapshotError::Protocol { found: snapshot.protocol });

@@ -1,12 +1,18 @@
 //! Requests that went to a version past the flag: by a route that the marker does not move, or by a host that no flag
 //! has. Pure.
 
+use std::hash::Hasher;
+
+use rustc_hash::FxHasher;
 use serde::Serialize;
 
 use crate::read_fields;
 
 /// How many places one VM instance tells apart, and a report.
 pub const MOST: usize = 8;
+
+/// Characters of a place, or of another name.
+const MOST_CHARS: usize = 120;
 
 /// Stands for those for which there was no room. No later request takes them away.
 pub const OTHERS: &str = "other places";
@@ -35,9 +41,15 @@ pub fn place(method: &str, host: &str, path: &str) -> String {
     short(&[method, " ", host, path].concat())
 }
 
-/// Text of unknown length, short enough for a report.
+/// Text of unknown length, short enough for a report. Two that differ do so afterwards.
 pub fn short(text: &str) -> String {
-    text.chars().take(120).collect()
+    if text.chars().count() <= MOST_CHARS {
+        return text.to_owned();
+    }
+    let mut hasher = FxHasher::default();
+    hasher.write(text.as_bytes());
+    let begin: String = text.chars().take(MOST_CHARS - 17).collect();
+    format!("{begin}~{:016x}", hasher.finish())
 }
 
 /// The one that a request at a place is counted in, where some of the same flag are known. `None`: it is a new one.

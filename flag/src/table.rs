@@ -1,72 +1,24 @@
 //! The flags in effect in one VM instance, compiled for look-up, and the decision for a request.
 //! Pure.
 
-use std::cell::{Cell, RefCell};
+mod observed;
+mod owners;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+pub use observed::{Observed, ROUTE_STAYS_MS};
+use owners::Owners;
 use rustc_hash::FxHashMap;
 
 use crate::config::Workload;
-use crate::count::{Counter, Counters};
+use crate::count::Counter;
+use crate::health::HealthChecks;
 use crate::host;
 use crate::instance::FlagState;
 use crate::limits;
 use crate::merge::{MergeOutcome, judge};
 use crate::record::Record;
-
-/// How long a route that was matched says something, if no request comes, in milliseconds.
-pub const ROUTE_STAYS_MS: u64 = 10_000;
-
-/// What a VM instance counts of one flag, whichever record is in effect.
-#[derive(Debug, Default)]
-pub struct Observed {
-    /// Requests by the version they were sent to.
-    pub sent: Counters,
-    /// Requests by the version they arrived at, on the inbound side.
-    pub arrived: Counters,
-    /// Those of them that arrived at a version that is not active and that no filter sent there, by the
-    /// address that they came from, since the record is in effect.
-    strangers: Counters,
-    /// Responses that came from another version than the intended one.
-    pub unroutable: Cell<u64>,
-    /// Records refused because their epoch was used for other content.
-    pub conflicts: Cell<u64>,
-    /// Name of the route that an ordinary request matched before the filter changed it, since the
-    /// record is in effect: what was seen earlier says nothing about the routes for this one.
-    pub route: RefCell<Option<String>>,
-    /// Whether its routes are to be proven.
-    pub proves_routes: Cell<bool>,
-    /// Whether its answers are to be measured.
-    pub measured: Cell<bool>,
-    /// How many requests had been sent when that grew last, and when it was seen to.
-    last_sent: Cell<(u64, u64)>,
-}
-
-impl Observed {
-    /// Counts a request that no filter sent. Whoever comes when there is no more room has no address.
-    pub fn stranger(&self, address: &str) {
-        self.strangers.of_some(address, limits::STRANGERS).start();
-    }
-
-    /// Whether no request is open.
-    fn idle(&self) -> bool {
-        self.sent.open() == 0 && self.arrived.open() == 0
-    }
-
-    /// The route that was matched lately. One that was matched before traffic stopped, or went where
-    /// this filter does not see it, would say the same for ever, whatever the routes are by now.
-    fn route(&self, now_ms: u64) -> Option<String> {
-        let (known, since_ms) = self.last_sent.get();
-        let sent = self.sent.started();
-        if sent != known {
-            self.last_sent.set((sent, now_ms));
-        } else if now_ms.saturating_sub(since_ms) > ROUTE_STAYS_MS {
-            self.route.take();
-        }
-        self.route.borrow().clone()
-    }
-}
 
 /// One flag in effect.
 #[derive(Debug)]
@@ -159,9 +111,10 @@ impl Flag {
         // Collecting would sort first: see `insert_all`.
         let mut routes = BTreeSet::new();
         routes.extend(self.observed.route(now_ms));
+        let whole = self.observed.owns_hosts.get();
         FlagState {
-            epoch: self.record.epoch,
-            hash: self.record.hash.clone(),
+            epoch: if whole { self.record.epoch } else { 0 },
+            hash: if whole { self.record.hash.clone() } else { String::new() },
             gate: self.record.gate,
             config_epoch: self.config_epoch,
             sent: self.observed.sent.totals(),
@@ -204,36 +157,31 @@ pub enum Channel {
 #[derive(Debug, Default)]
 pub struct Table {
     flags: BTreeMap<String, Rc<Flag>>,
-    /// Also by clusters of Istio's that records name: none of these is a host.
-    hosts: FxHashMap<Box<str>, Rc<Flag>>,
-    /// By the clusters of versions that are not Istio's.
-    clusters: FxHashMap<Box<str>, Rc<Flag>>,
-    /// Those whose group the proxy stands beside.
-    own: Vec<Rc<Flag>>,
+    owners: Owners,
 }
 
 impl Table {
     /// The flag of an authority, with any spelling of it.
     pub fn find(&self, authority: &str) -> Option<&Rc<Flag>> {
-        if self.hosts.is_empty() {
+        if self.owners.hosts.is_empty() {
             return None;
         }
-        self.hosts.get(host::normalize(authority).as_ref())
+        self.owners.hosts.get(host::normalize(authority).as_ref())
     }
 
     /// The flag of the Service, or of the version of one, that a cluster of Istio's stands for.
     pub fn of_cluster(&self, cluster: &str) -> Option<&Rc<Flag>> {
-        self.hosts.get(host::istio_host(cluster)?).or_else(|| self.hosts.get(cluster))
+        self.owners.hosts.get(host::istio_host(cluster)?).or_else(|| self.owners.hosts.get(cluster))
     }
 
     /// Whether a version may be reached by hosts that no flag has, as far as can be told by the cluster.
     pub fn has_clusters(&self) -> bool {
-        !self.clusters.is_empty()
+        !self.owners.clusters.is_empty()
     }
 
     /// The flag of a version's cluster that is not Istio's, and the counter of the version.
     pub fn of_version(&self, cluster: &str) -> Option<(&Rc<Flag>, &Rc<Counter>)> {
-        let flag = self.clusters.get(cluster)?;
+        let flag = self.owners.clusters.get(cluster)?;
         Some((flag, flag.served_by(cluster)?))
     }
 
@@ -244,13 +192,14 @@ impl Table {
 
     /// The flag whose group a workload belongs to.
     pub fn of_workload(&self, workload: &Workload) -> Option<&Rc<Flag>> {
-        self.flags.values().find(|flag| flag.has_member(&workload.service))
+        let members = self.flags.values().filter(|flag| flag.has_member(&workload.service));
+        members.reduce(|one, other| if other.outranks(one) { other } else { one })
     }
 
     /// The flag whose group the proxy stands beside, as its labels say, and the workload. Where there are
     /// several the host decides.
     pub fn beside(&self, authority: impl FnOnce() -> Option<String>) -> Option<(&Rc<Flag>, &Workload)> {
-        let flag = match self.own.as_slice() {
+        let flag = match self.owners.own.as_slice() {
             [] => return None,
             [flag] => flag,
             [first, ..] => authority().and_then(|host| self.find(&host)).filter(|it| it.own.is_some()).unwrap_or(first),
@@ -263,6 +212,14 @@ impl Table {
         for (uid, flag) in &self.flags {
             flag.observed.proves_routes.set(prove_routes.contains(uid));
             flag.observed.measured.set(measure.contains(uid));
+        }
+    }
+
+    /// Says of each flag which requests are no traffic.
+    pub fn ask_health(&self, health: &[HealthChecks]) {
+        for (uid, flag) in &self.flags {
+            let asked = health.iter().find(|one| one.flag == *uid).cloned().unwrap_or_default();
+            *flag.observed.health.borrow_mut() = asked;
         }
     }
 
@@ -282,10 +239,13 @@ impl Table {
         match channel {
             Channel::Config => changed |= self.forget_config(records, node),
             Channel::Draining => {}
-            Channel::Service => changed |= self.forget_over(records),
+            Channel::Service => {
+                changed |= self.list(records);
+                changed |= self.forget_over(records);
+            }
         }
         if changed {
-            self.index();
+            self.index(node);
         }
         changed
     }
@@ -352,23 +312,34 @@ impl Table {
         changed
     }
 
-    /// Where two flags claim a host, the one with the higher epoch has it: it was written last.
-    fn index(&mut self) {
-        self.hosts.clear();
-        self.clusters.clear();
-        self.own = self.flags.values().filter(|flag| flag.own.is_some()).map(Rc::clone).collect();
-        for flag in self.flags.values() {
-            let short = flag.record.members.iter().filter(|_| flag.near).map(|member| &member.service);
-            for host in flag.record.members.iter().flat_map(|member| &member.hosts).chain(short) {
-                let newer = self.hosts.get(host.as_str()).is_none_or(|other| other.record.epoch < flag.record.epoch);
-                if newer {
-                    self.hosts.insert(host.as_str().into(), Rc::clone(flag));
-                }
+    /// Notes which flags the flag service lists. True: others than before.
+    fn list(&self, records: &[Record]) -> bool {
+        let before: Vec<bool> = self.flags.values().map(|flag| flag.observed.listed.take()).collect();
+        records.iter().filter_map(|one| self.flags.get(&one.uid)).for_each(|flag| flag.observed.listed.set(true));
+        !self.flags.values().map(|flag| flag.observed.listed.get()).eq(before)
+    }
+
+    /// Finds out who has what. Whoever gets it from another flag gets the requests that are open there, too; if that one
+    /// goes on, it keeps them: some may be of what it still has.
+    fn index(&mut self, node: Node<'_>) {
+        let mut owners = Owners::of(&self.flags);
+        let lost = self.owners.lost_to(&owners);
+        for (old, new) in &lost {
+            new.observed.take_over(&old.observed);
+        }
+        for (old, _) in &lost {
+            if !old.observed.listed.get() {
+                old.observed.sent.forget_taken();
+                old.observed.arrived.forget_taken();
             }
-            for cluster in flag.clusters.keys() {
-                let index = if host::istio_host(cluster).is_some() { &mut self.hosts } else { &mut self.clusters };
-                index.insert(cluster.clone(), Rc::clone(flag));
+            if let Some(flag) = self.flags.get_mut(&old.record.uid) {
+                let (record, observed) = (flag.record.clone(), Rc::clone(&flag.observed));
+                *flag = Rc::new(Flag::compile(record, observed, flag.config_epoch, node));
             }
         }
+        if !lost.is_empty() {
+            owners = Owners::of(&self.flags);
+        }
+        self.owners = owners;
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+#[expect(clippy::disallowed_methods, reason = "a test measures by the machine's clock")]
 static EPOCH: LazyLock<(Instant, u64)> = LazyLock::new(|| {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (Instant::now(), unix.as_millis() as u64)

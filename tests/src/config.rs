@@ -13,6 +13,8 @@ const ROUTER_TYPE: &str = "type.googleapis.com/envoy.extensions.filters.http.rou
 const LUA_TYPE: &str = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua";
 const HEADER_MUTATION_TYPE: &str =
     "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+const EARLY_MUTATION_TYPE: &str =
+    "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// How Envoy talks to a cluster.
@@ -165,7 +167,7 @@ pub fn cluster(name: &str, endpoint: SocketAddr, upstream: Upstream) -> Value {
     json!({
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "1s",
+        "connect_timeout": "10s",
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(endpoint) } }] }],
@@ -221,7 +223,8 @@ impl<'a> Wasm<'a> {
             "config": {
                 "name": self.name,
                 "root_id": "versionflag",
-                "failure_policy": if self.fail_open { "FAIL_OPEN" } else { "FAIL_CLOSED" },
+                // As the controller writes it.
+                "fail_open": self.fail_open,
                 "configuration": {
                     "@type": "type.googleapis.com/google.protobuf.StringValue",
                     "value": text,
@@ -258,6 +261,15 @@ pub fn header_mutation_filter(header: &str, value: &str) -> Value {
             }}]},
         }),
     )
+}
+
+/// A listener as [`listener`] makes it, where Envoy itself takes a request header away before it looks for a route.
+pub fn without_header(mut listener: Value, header: &str) -> Value {
+    listener["filter_chains"][0]["filters"][0]["typed_config"]["early_header_mutation_extensions"] = json!([{
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": { "@type": EARLY_MUTATION_TYPE, "mutations": [{ "remove": header }] },
+    }]);
+    listener
 }
 
 /// A filter whose configuration comes from a file; see [`ecds_file`].

@@ -22,6 +22,10 @@ const READY_LIMIT: Duration = Duration::from_secs(5);
 /// Its main thread has been seen not to answer for some seconds, right after its start.
 const ADMIN_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long an Envoy that was taken over goes on: it tells all clients at once to go, and those that have not gone by
+/// the end are cut off.
+const TAKEN_OVER: [&str; 6] = ["--drain-time-s", "2", "--parent-shutdown-time-s", "6", "--drain-strategy", "immediate"];
+
 /// How an Envoy is run.
 #[derive(Debug, Clone)]
 pub struct EnvoyOptions {
@@ -31,11 +35,13 @@ pub struct EnvoyOptions {
     pub concurrency: u32,
     /// As Envoy spells it.
     pub log_level: String,
+    /// It can be taken over by another process, see [`Envoy::restart_hot`].
+    pub hot: bool,
 }
 
 impl Default for EnvoyOptions {
     fn default() -> EnvoyOptions {
-        EnvoyOptions { name: "envoy".to_owned(), concurrency: 1, log_level: "warning".to_owned() }
+        EnvoyOptions { name: "envoy".to_owned(), concurrency: 1, log_level: "warning".to_owned(), hot: false }
     }
 }
 
@@ -47,6 +53,10 @@ pub struct Envoy {
     config_file: PathBuf,
     admin_file: PathBuf,
     process: Option<Process>,
+    /// Where those that take over find one another.
+    base_id: Option<u32>,
+    /// How often it was taken over.
+    epoch: u32,
     admin: SocketAddr,
     listeners: BTreeMap<String, SocketAddr>,
 }
@@ -70,9 +80,12 @@ impl Envoy {
             options,
             config,
             process: None,
+            base_id: None,
+            epoch: 0,
             admin: any,
             listeners: BTreeMap::new(),
         };
+        envoy.new_base_id();
         envoy.run(dir).await?;
         Ok(envoy)
     }
@@ -87,9 +100,15 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(&self.admin_file)
             .args(["--concurrency", &self.options.concurrency.to_string()])
-            .args(["--log-level", &self.options.log_level])
+            .args(["--log-level", &self.options.log_level]);
+        match self.base_id {
+            Some(id) => {
+                let epoch = self.epoch.to_string();
+                command.args(["--base-id", &id.to_string(), "--restart-epoch", &epoch]).args(TAKEN_OVER);
+            }
             // Needs no base id, and leaves no shared memory behind when it is killed.
-            .arg("--disable-hot-restart");
+            None => drop(command.arg("--disable-hot-restart")),
+        }
         let process = self.process.insert(Process::start(dir, &self.options.name, command)?);
         let admin_file = &self.admin_file;
         (self.admin, self.listeners) = wait_for(&self.options.name, START_LIMIT, async || {
@@ -155,18 +174,50 @@ impl Envoy {
     /// Kills it.
     pub fn kill(&mut self) {
         self.process().kill();
+        self.clean_up();
     }
 
     /// Kills it and starts it again, with the same configuration on the same addresses.
     pub async fn restart(&mut self, dir: &TestDir) -> Result<()> {
         self.kill();
+        self.stay();
+        self.new_base_id();
+        self.run(dir).await
+    }
+
+    /// Has another process take over, which gets all new connections. The one before, which is given, goes on with
+    /// those that it has, and ends by itself some seconds later.
+    pub async fn restart_hot(&mut self, dir: &TestDir) -> Result<Process> {
+        ensure!(self.base_id.is_some(), "{} was not started to be taken over", self.options.name);
+        self.stay();
+        self.epoch += 1;
+        let parent = self.process.take().context("an Envoy that was started has a process")?;
+        self.run(dir).await?;
+        Ok(parent)
+    }
+
+    /// An id that no other Envoy of this machine has: not one that lives, nor one that has left its shared memory.
+    fn new_base_id(&mut self) {
+        let free = |id: &u32| !shared_memory(*id).exists();
+        let mut ids = std::iter::repeat_with(|| fastrand::u32(1..1_000_000));
+        (self.base_id, self.epoch) = (self.options.hot.then(|| ids.find(free)).flatten(), 0);
+    }
+
+    /// What a killed Envoy leaves behind.
+    fn clean_up(&self) {
+        if let Some(id) = self.base_id {
+            let _ = std::fs::remove_file(shared_memory(id));
+        }
+    }
+
+    /// Keeps the addresses for the next process.
+    fn stay(&mut self) {
         self.config["admin"]["address"] = address(self.admin);
         for listener in self.config["static_resources"]["listeners"].as_array_mut().into_iter().flatten() {
             if let Some(bound) = listener["name"].as_str().and_then(|name| self.listeners.get(name)) {
                 listener["address"] = address(*bound);
             }
         }
-        self.run(dir).await
     }
 
     /// Lets Envoy check a configuration without running it; the error is what it has to say.
@@ -192,6 +243,19 @@ impl Envoy {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok(text.split_once("version:").map_or(text.as_str(), |(_, version)| version).trim().to_owned())
     }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        self.clean_up();
+    }
+}
+
+/// Where an Envoy of this base id keeps what the next one needs.
+fn shared_memory(base_id: u32) -> PathBuf {
+    // Envoy keeps the last digit for the epochs.
+    PathBuf::from(format!("/dev/shm/envoy_shared_memory_{}0", base_id))
 }
 
 /// Bound addresses by the listeners' names, once all of them are bound.

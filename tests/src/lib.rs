@@ -36,6 +36,8 @@
 //! | [`checks`] | what checks ask: a webhook, a real Prometheus |
 //! | [`fake`] | a flag service that answers as the test says |
 //! | [`flips`] | many flips under load |
+//! | [`releases`] | release after release through one Envoy, and its memory |
+//! | [`soak`] | many switches, with damage by chance |
 //! | [`local`] | the whole system on this machine |
 //! | [`load`] | open-loop load in which every request is recorded |
 //! | [`talk`] | streams that stay open: gRPC, WebSockets, downloads |
@@ -65,6 +67,8 @@ pub mod mesh;
 pub mod netns;
 pub mod points;
 pub mod process;
+pub mod releases;
+pub mod soak;
 pub mod story;
 pub mod talk;
 pub mod tree;

@@ -50,20 +50,6 @@ impl<'a> Local<'a> {
     /// At v1, with short times, and one proxy expected: `edge`.
     pub fn new(dir: &'a TestDir) -> Result<Local<'a>> {
         let ip = own_address();
-        let backend = program("backend")?;
-        let versions: serde_json::Map<String, Value> = VERSIONS
-            .iter()
-            .map(|(version, port)| {
-                let address = SocketAddr::from((ip, *port)).to_string();
-                let started = json!({
-                    "command": [backend, "--version", version, "--listen", address,
-                                "--log", dir.file(&format!("{version}.stats"))],
-                    "address": address,
-                    "ready": { "path": "/healthz", "interval": "50ms" },
-                });
-                ((*version).to_owned(), started)
-            })
-            .collect();
         let clusters: serde_json::Map<String, Value> = VERSIONS
             .iter()
             .map(|(version, _)| ((*version).to_owned(), json!([format!("reviews-{version}")])))
@@ -85,10 +71,45 @@ impl<'a> Local<'a> {
                 "filterConfig": {
                     "path": "filter.json", "routes": "routes.json", "wasm": wasm()?, "role": "edge",
                 },
-                "versions": versions,
             },
         });
-        Ok(Local { dir, ip, file, runs: Cell::new(0), controller: None })
+        let mut local = Local { dir, ip, file, runs: Cell::new(0), controller: None };
+        for (version, port) in VERSIONS {
+            local.declare(version, port)?;
+        }
+        Ok(local)
+    }
+
+    /// Puts a version into the file, with this port.
+    pub fn declare(&mut self, version: &str, port: u16) -> Result<()> {
+        let address = SocketAddr::from((self.ip, port)).to_string();
+        self.file["local"]["versions"][version] = json!({
+            "command": [program("backend")?, "--version", version, "--listen", address,
+                        "--log", self.dir.file(&format!("{version}.stats"))],
+            "address": address,
+            "ready": { "path": "/healthz", "interval": "50ms" },
+        });
+        Ok(())
+    }
+
+    /// Takes a version out of the file.
+    pub fn undeclare(&mut self, version: &str) {
+        let versions = self.file["local"]["versions"].as_object_mut();
+        versions.expect("versions of the file").remove(version);
+    }
+
+    /// Has the clusters come from a file, under the names that versions have by default.
+    pub fn with_clusters(&mut self) {
+        self.file["local"]["filterConfig"]["clusters"] = json!("clusters.json");
+        self.file["spec"]["services"][0].as_object_mut().expect("a service").remove("clusters");
+    }
+
+    /// The clusters that proxies read now, by name.
+    pub fn clusters_there(&self) -> Result<Vec<String>> {
+        let text = std::fs::read(self.dir.file("clusters.json"))?;
+        let resources = serde_json::from_slice::<Value>(&text)?["resources"].take();
+        let all = resources.as_array().context("no clusters")?;
+        Ok(all.iter().filter_map(|one| Some(one["name"].as_str()?.to_owned())).collect())
     }
 
     /// The file as it will be written; for changes before [`Local::start`] or [`Local::write`].
@@ -133,8 +154,12 @@ impl<'a> Local<'a> {
             controller.check_running()?;
             let answer = self.get("/readyz").await?;
             ensure!(answer.status == 200, "not ready: {}", answer.body.trim());
-            let files = ["filter.json", "routes.json"].map(|file| self.dir.file(file));
-            ensure!(files.iter().all(|file| file.exists()), "no configuration for the proxies");
+            let named = ["path", "routes", "clusters"].map(|field| &self.file["local"]["filterConfig"][field]);
+            let files = named.iter().filter_map(|name| name.as_str());
+            ensure!(
+                files.map(|name| self.dir.file(name)).all(|file| file.exists()),
+                "no configuration for the proxies"
+            );
             Ok(())
         })
         .await?;
@@ -156,10 +181,10 @@ impl<'a> Local<'a> {
         SocketAddr::from((self.ip, 7070))
     }
 
-    /// Where a version listens.
+    /// Where a version of the file listens.
     pub fn address(&self, version: &str) -> SocketAddr {
-        let port = VERSIONS.iter().find(|(name, _)| *name == version).map_or(0, |(_, port)| *port);
-        SocketAddr::from((self.ip, port))
+        let address = self.file["local"]["versions"][version]["address"].as_str();
+        address.and_then(|address| address.parse().ok()).expect("a version of the file has an address")
     }
 
     /// What the controller says of the flag: `{name, specVersion, status, fleet, …}`.
@@ -200,7 +225,7 @@ impl<'a> Local<'a> {
         })
         .await?;
         proxy.pause()?;
-        self.request("promote").await
+        self.request("promote").await.map(drop)
     }
 
     /// Why it waits, in its own words.
@@ -224,13 +249,31 @@ impl<'a> Local<'a> {
         tokio::net::TcpStream::connect(self.address(version)).await.is_ok()
     }
 
-    /// Asks for an action, as the CLI does.
-    pub async fn request(&self, action: &str) -> Result<()> {
+    /// Asks for an action, as the CLI does, and waits for the answer.
+    pub async fn answered(&self, action: &str) -> Result<()> {
+        let id = self.request(action).await?;
+        wait_for(&format!("an answer to {action}"), LIMIT, async || {
+            let last = self.view().await?["status"]["lastRequest"].take();
+            ensure!(last["id"] == id.as_str(), "{last}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits for a look at everything that is so now: whoever answers has looked.
+    pub async fn looks(&self) -> Result<()> {
+        self.answered("suspend").await?;
+        self.answered("resume").await
+    }
+
+    /// Asks for an action, as the CLI does. The id of the request.
+    pub async fn request(&self, action: &str) -> Result<String> {
         let body = json!({ "flag": "reviews", "action": action }).to_string();
         let answer =
             Call::post(self.service(), "/v1/requests", &body).header("content-type", "application/json").send().await?;
         ensure!(answer.status == 202, "{action}: {} {}", answer.status, answer.body);
-        Ok(())
+        let accepted: Value = answer.json()?;
+        Ok(accepted["id"].as_str().context("an answer without an id")?.to_owned())
     }
 
     /// The Envoy configuration of an operator: filter and routes from the controller's files, and
@@ -275,6 +318,13 @@ impl<'a> Local<'a> {
     pub async fn envoy_of(&self, id: &str, concurrency: u32, config: Value) -> Result<Envoy> {
         let options = EnvoyOptions { name: id.to_owned(), concurrency, ..EnvoyOptions::default() };
         Envoy::start_with(self.dir, options, config).await
+    }
+
+    /// What `versionflag render envoy` prints for callers, on a free port.
+    pub fn rendered_for_callers(&self) -> Result<Value> {
+        let mut config = self.rendered("edge")?;
+        config["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = 0.into();
+        Ok(config)
     }
 
     /// What `versionflag render envoy` prints for a proxy, checked by Envoy.

@@ -12,6 +12,8 @@ use crate::wait::wait_for;
 pub const FAULT: &str = "VERSIONFLAG_FAULT";
 /// Stops it, once, at the first point with these words.
 pub const STOP: &str = "VERSIONFLAG_FAULT_STOP";
+/// Has the machine's clock go ahead, as the controller reads it, by the milliseconds in this file.
+pub const CLOCK: &str = "VERSIONFLAG_FAULT_CLOCK";
 /// A switch has fewer points; one with more would not come to its end.
 pub const MOST: usize = 100;
 

@@ -1,11 +1,13 @@
-//! What dies in the middle of a switch: the new version, a proxy. On real parts, under load, with
-//! every request checked.
+//! What dies in the middle of a switch: the new version, a proxy, and by chance whatever there is. On real parts, under
+//! load, with every request checked.
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use harness::local::Local;
-use harness::{Call, Envoy, Load, LoadPlan, Results, TestDir, clock, story, wait_for};
+use harness::soak::{self, SoakPlan, seed};
+use harness::story::story_within;
+use harness::{Call, Envoy, EnvoyOptions, Load, LoadPlan, Results, TestDir, clock, story, wait_for};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -168,6 +170,60 @@ fn v2_dies_and_v1_stays_until_somebody_decides() {
     });
 }
 
+/// T7: somebody else has v2's port. Nothing is flipped to him, and he is named.
+#[test]
+fn a_port_that_somebody_else_has_gets_no_requests() {
+    story("taken", async |dir| {
+        let mut local = Local::new(dir)?;
+        local.start().await?;
+        let envoy = local.envoy("edge", 2).await?;
+        local.reaches("Stable", "v1").await?;
+        let load = load(&envoy, "v1").await?;
+        let foreign = std::net::TcpListener::bind(local.address("v2"))?;
+        local.ask("v2");
+        local.blocks(&[format!("process {} ", std::process::id()).as_str(), "v2 is not started"]).await?;
+        drop(foreign);
+        local.reaches("Stable", "v2").await?;
+        traffic(&load, "v2").await?;
+        load.stop().await?.assert_no_failures();
+        Ok(())
+    });
+}
+
+/// T7: v2's shell dies under load, and its server lives, deaf to SIGTERM: v1 stays until all of v2 serves anew.
+#[test]
+fn what_is_left_of_v2_proves_nothing() {
+    story("left-behind", async |dir| {
+        let mut local = Local::new(dir)?;
+        local.file()["spec"]["settle"]["quietPeriod"] = "3s".into();
+        local.file()["local"]["versions"]["v2"]["stop"] = json!({ "grace": "500ms" });
+        let shell = format!("trap '' TERM; \"$@\" & echo $$ > '{}'; wait", dir.file("shell").display());
+        let command = local.file()["local"]["versions"]["v2"]["command"].as_array_mut().context("a command")?;
+        command.splice(0..0, ["sh", "-c", shell.as_str(), "sh"].map(Value::from));
+        local.start().await?;
+        let envoy = local.envoy("edge", 2).await?;
+        local.reaches("Stable", "v1").await?;
+        let load = load(&envoy, "v1").await?;
+        local.ask("v2");
+        local.reaches("Settling", "v2").await?;
+        traffic(&load, "v2").await?;
+        let died_ms = clock::unix_ms(clock::now_us());
+        let shell: i32 = std::fs::read_to_string(dir.file("shell"))?.trim().parse()?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(shell), nix::sys::signal::Signal::SIGKILL)?;
+        local.reaches("Stable", "v2").await?;
+        let view = local.view().await?;
+        let removal = view["status"]["switch"]["removalIntentAt"].as_u64().context("no removal")?;
+        ensure!(
+            removal.saturating_sub(died_ms) >= 3_000,
+            "v1 was removed on the server of the shell that died: {view}"
+        );
+        let stable_us = clock::now_us();
+        traffic(&load, "v2").await?;
+        load.stop().await?.after(stable_us).assert_no_failures();
+        Ok(())
+    });
+}
+
 /// The first answers of a proxy that starts, before it says that it is ready.
 async fn first_answers(envoy: &mut Envoy, dir: &TestDir) -> anyhow::Result<()> {
     let ingress = envoy.listener("ingress");
@@ -227,4 +283,74 @@ fn a_proxy_dies_in_the_middle_and_v1_waits_for_it() {
             Ok(())
         });
     }
+}
+
+/// What an Envoy reports of itself while another one reports by its name.
+const RIVAL: &str = "two processes report by its name";
+
+/// T2, F17: the Envoy that drains has a stream open on v1, which nobody hears of any more. It is not cut, whether the
+/// flag is flipped before or after.
+#[test]
+fn a_stream_in_an_envoy_that_is_being_replaced_is_not_cut() {
+    for phase in ["Stable", "Settling"] {
+        story("restarted-hot", async |dir| {
+            let mut local = Local::new(dir)?;
+            local.start().await?;
+            let options =
+                EnvoyOptions { name: "edge".to_owned(), concurrency: 2, hot: true, ..EnvoyOptions::default() };
+            let mut envoy = Envoy::start_with(dir, options, local.envoy_config()).await?;
+            local.reaches("Stable", "v1").await?;
+            let plan = LoadPlan { rate_per_s: 200, stream: Some(Duration::from_secs(4)), ..LoadPlan::default() };
+            let load = Load::start(envoy.listener("ingress"), plan);
+            wait_for("a stream", LIMIT, async || load.live().answering.get("v1").is_some_and(|open| *open > 0)).await?;
+            if phase == "Settling" {
+                local.ask("v2");
+                local.reaches("Settling", "v2").await?;
+            }
+            let mut parent = envoy.restart_hot(dir).await?;
+            local.ask("v2");
+            local.blocks(&["edge", RIVAL]).await?;
+            ensure!(local.runs("v1").await, "v1 was stopped although nobody knows what the Envoy before has open");
+            parent.wait_exit(LIMIT).await?;
+            local.reaches("Stable", "v2").await?;
+            traffic(&load, "v2").await?;
+            load.stop().await?.assert_no_failures();
+            Ok(())
+        });
+    }
+}
+
+/// T2: nothing is known of two Envoys that have one node id, and nothing is flipped.
+#[test]
+fn two_envoys_of_one_node_id_are_named() {
+    story("twins", async |dir| {
+        let mut local = Local::new(dir)?;
+        local.start().await?;
+        let envoy = local.envoy("edge", 1).await?;
+        local.reaches("Stable", "v1").await?;
+        let mut config = local.envoy_config();
+        config["node"] = json!({ "id": "edge", "cluster": "test" });
+        let options = EnvoyOptions { name: "twin".to_owned(), ..EnvoyOptions::default() };
+        let mut twin = Envoy::start_with(dir, options, config).await?;
+        let (load, of_twin) = (load(&envoy, "v1").await?, self::load(&twin, "v1").await?);
+        local.ask("v2");
+        local.blocks(&["edge", RIVAL]).await?;
+        let of_twin = of_twin.stop().await?;
+        assert!(of_twin.all_served_by("v1"));
+        of_twin.assert_no_failures();
+        twin.kill();
+        local.reaches("Stable", "v2").await?;
+        traffic(&load, "v2").await?;
+        load.stop().await?.assert_no_failures();
+        Ok(())
+    });
+}
+
+/// `make soak DAMAGE=local` does many.
+#[test]
+fn no_damage_costs_what_it_does_not_explain() {
+    story_within("damage", Duration::from_secs(1_200), async |dir| {
+        println!("{}", soak::local::run(dir, SoakPlan { switches: 24, seed: seed() }).await?);
+        Ok(())
+    });
 }

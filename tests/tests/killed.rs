@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use harness::local::Local;
-use harness::points::{FAULT, MOST, died_or};
+use harness::points::{CLOCK, FAULT, MOST, died_or};
 use harness::{Load, LoadPlan, story, wait_for};
+use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -57,5 +58,37 @@ fn the_controller_may_die_at_every_point_of_a_switch() {
         load.stop().await?.assert_no_failures();
         println!("{} points", points.len());
         Ok(())
+    });
+}
+
+/// Nobody who sets the clock ends a wait or stretches one, not even while the controller is away.
+#[test]
+fn who_sets_the_clock_changes_no_span() {
+    story("clock", async |dir| {
+        let (ahead, back) = ("7200000", "-7200000");
+        let mut local = Local::new(dir)?;
+        let clock = dir.write("ahead", "0").to_string_lossy().into_owned();
+        local.file()["spec"]["promotion"] = json!({ "after": "1h" });
+        local.write();
+        let mut controller = local.controller_with(&[(CLOCK, &clock)])?;
+        wait_for("the files", LIMIT, async || Ok(std::fs::metadata(dir.file("routes.json"))?)).await?;
+        let _envoy = local.envoy("edge", 2).await?;
+        local.reaches("Stable", "v1").await?;
+        local.ask("v2");
+        local.reaches("AwaitingPromotion", "v1").await?;
+        dir.write("ahead", ahead);
+        local.looks().await?;
+        local.reaches("AwaitingPromotion", "v1").await?;
+        for set in [ahead, back] {
+            controller.kill();
+            dir.write("ahead", set);
+            controller = local.controller_with(&[(CLOCK, &clock)])?;
+            local.reaches("AwaitingPromotion", "v1").await?;
+            local.looks().await?;
+            local.reaches("AwaitingPromotion", "v1").await?;
+        }
+        local.file()["spec"]["promotion"]["after"] = "1s".into();
+        local.write();
+        local.reaches("Stable", "v2").await
     });
 }

@@ -185,8 +185,12 @@ impl Protocol {
         state.accepted.push(sent);
         let expected = (0..self.proxies).map(|proxy| proxy.to_string()).collect();
         let record = self.record(NEW);
-        let asked =
-            FleetQuestion { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: record.epoch, probe: None };
+        let asked = FleetQuestion {
+            old: "v1".to_owned(),
+            wanted: "v2".to_owned(),
+            config_epoch: record.epoch,
+            ..FleetQuestion::default()
+        };
         let fleet = ledger.view(now_ms, record, &expected, &asked);
         // As `step::settle` asks, with no quiet period at all.
         let acked = fleet.acked == fleet.expected && fleet.laggards.is_empty();

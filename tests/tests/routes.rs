@@ -4,11 +4,12 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use harness::local::{Local, own_address, wasm};
 use harness::process::{Process, program};
-use harness::{Call, Load, LoadPlan, clock, story, wait_for};
-use serde_json::{Value, json};
+use harness::talk::Kind;
+use harness::{Call, Load, LoadPlan, Talk, clock, story, wait_for};
+use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -111,11 +112,38 @@ fn with_sidecars(local: &mut Local) {
     local.file()["local"]["proxies"] = proxies;
 }
 
-/// The rendered configuration of a caller, on a free port.
-fn caller(local: &Local) -> Result<Value> {
-    let mut config = local.rendered("edge")?;
-    config["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = 0.into();
-    Ok(config)
+/// E7: streams of every kind go through what is rendered, and end whole after a flip.
+#[test]
+fn streams_go_through_the_rendered_configuration() {
+    for (http2, kinds) in [(true, vec![Kind::Grpc]), (false, vec![Kind::WebSocket, Kind::Download])] {
+        story("rendered-streams", async |dir| {
+            let mut local = Local::new(dir)?;
+            for version in ["v1", "v2"] {
+                local.file()["local"]["versions"][version]["http2"] = http2.into();
+            }
+            local.start().await?;
+            let envoy = local.envoy_of("edge", 2, local.rendered_for_callers()?).await?;
+            local.reaches("Stable", "v1").await?;
+            let ingress = envoy.listener("ingress");
+            let mut open = Vec::new();
+            for kind in &kinds {
+                open.push(Talk::open(*kind, ingress, "reviews").await?);
+            }
+            local.ask("v2");
+            local.reaches("Settling", "v2").await?;
+            for talk in open {
+                assert_eq!(talk.version(), "v1");
+                talk.end().await?;
+            }
+            local.reaches("Stable", "v2").await?;
+            for kind in kinds {
+                let talk = Talk::open(kind, ingress, "reviews").await?;
+                assert_eq!(talk.version(), "v2");
+                talk.end().await?;
+            }
+            Ok(())
+        });
+    }
 }
 
 #[test]
@@ -129,7 +157,7 @@ fn the_rendered_configuration_serves_as_it_is() {
                 local.write();
             }
             local.reaches("Stable", "v1").await?;
-            let envoy = local.envoy_of("edge", 2, caller(&local)?).await?;
+            let envoy = local.envoy_of("edge", 2, local.rendered_for_callers()?).await?;
             let call = Call::get(envoy.listener("ingress"), "/").host("reviews");
             assert_eq!(call.send().await?.version(), "v1");
             let spelled = Call::get(envoy.listener("ingress"), "/").host("Reviews.:80");
@@ -142,7 +170,8 @@ fn the_rendered_configuration_serves_as_it_is() {
     }
 }
 
-/// `manifests/envoy`, as its README has it run, on an address that is free.
+/// T10: `manifests/envoy`, as its README has it run, on an address that is free; and a third version, without a change
+/// of its Envoy.
 #[test]
 fn the_example_serves_as_it_is() {
     story("example", async |dir| {
@@ -157,7 +186,10 @@ fn the_example_serves_as_it_is() {
         command.args(["local", "-f", "reviews.yaml"]).current_dir(dir.path());
         let _controller = Process::start(dir, "controller", command)?;
         wait_for("the files", LIMIT, async || {
-            ensure!(["filter.json", "routes.json"].iter().all(|file| dir.file(file).exists()), "not yet");
+            ensure!(
+                ["filter.json", "routes.json", "clusters.json"].iter().all(|file| dir.file(file).exists()),
+                "not yet"
+            );
             Ok(())
         })
         .await?;
@@ -176,7 +208,11 @@ fn the_example_serves_as_it_is() {
         serves("v1").await?;
         let text = std::fs::read_to_string(dir.file("reviews.yaml"))?;
         dir.write("reviews.yaml", text.replace("  version: v1\n", "  version: v2\n"));
-        serves("v2").await
+        serves("v2").await?;
+        let third = format!("    v3:\n      command: [python3, server.py, v3, \"9003\"]\n      address: {ip}:9003\n");
+        let text = text.replace("  version: v1\n", "  version: v3\n").replace("retainFor: 30s", "retainFor: 1s");
+        dir.write("reviews.yaml", text + &third);
+        serves("v3").await
     });
 }
 
@@ -188,7 +224,7 @@ fn what_arrives_past_the_callers_keeps_v1() {
         local.start().await?;
         let old = local.envoy_of("v1", 2, local.rendered("v1")?).await?;
         let _new = local.envoy_of("v2", 2, local.rendered("v2")?).await?;
-        let edge = local.envoy_of("edge", 2, caller(&local)?).await?;
+        let edge = local.envoy_of("edge", 2, local.rendered_for_callers()?).await?;
         local.reaches("Stable", "v1").await?;
         let load = Load::start(edge.listener("ingress"), plan());
         let past = Load::start(old.listener("inbound"), LoadPlan { rate_per_s: 20, ..plan() });

@@ -120,7 +120,16 @@ fn an_envoy_restarted_in_the_middle_starts_with_the_flag() {
         assert_eq!(answer.version(), "v2", "without the flag service, by its configuration alone");
         local.start().await?;
         local.reaches("Retaining", "v2").await?;
-        Ok(())
+        // P12: nobody knows whether it ran before its filter came, and only the spec says that this matters.
+        assert!(local.view().await?["fleet"]["lateFilters"].is_null());
+        local.file()["spec"]["settle"]["drainTime"] = "1h".into();
+        local.write();
+        wait_for("the filter that came lately", LIMIT, async || {
+            let late = local.view().await?["fleet"]["lateFilters"].take();
+            ensure!(late[0]["proxy"] == "edge", "{late}");
+            Ok(())
+        })
+        .await
     });
 }
 

@@ -5,31 +5,47 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use machine::fleet::unmanaged::UnmanagedCaller;
+use machine::reason::Problem;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::consent::Consents;
+use super::heard::{Heard, WATCH_SECONDS};
 use super::index::Index;
+use super::liveness;
+use super::names::CALLERS;
+use super::pods;
 use super::proxies;
 use super::prune::Trim;
 use super::reading::Reading;
 use super::workloads::Objects;
 use service::Hub;
+use service::clock::now;
 use service::lock::lock;
 
 /// Objects that are read at a time, whole: only then can what is not needed be dropped.
 const PAGE: u32 = 50;
+
+/// No pod yet. They are found by their addresses, too.
+pub fn no_pods() -> Shared<Pod> {
+    Arc::new(Mutex::new(Index::by(pods::addresses)))
+}
+
+/// How long nodes and namespaces may take to be read at the start: the right may be missing.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is known of one kind, for whoever asks.
 pub type Shared<K> = Arc<Mutex<Index<K>>>;
@@ -45,6 +61,30 @@ pub struct Changes {
     pub namespaces: BTreeSet<String>,
 }
 
+/// What all watches tell, besides the objects.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// Where something has changed.
+    pub changes: Arc<Mutex<Changes>>,
+    /// When each kind was heard of.
+    pub heard: Heard,
+}
+
+/// The kinds that say what a flag acts on, and who has agreed to it.
+const KINDS: [&str; 9] = [
+    "versionflags",
+    "services",
+    "deployments",
+    "statefulsets",
+    "pods",
+    "endpointslices",
+    "horizontalpodautoscalers",
+    "resourcequotas",
+    "namespaces",
+];
+/// What it is told of nodes is not missed: where they are unknown nothing is proven by them, and nothing is held.
+const NODES: &str = "nodes";
+
 /// Every kind that matters. Its watches end with it.
 #[derive(Debug)]
 pub struct Cache {
@@ -58,7 +98,12 @@ pub struct Cache {
     autoscalers: Shared<HorizontalPodAutoscaler>,
     /// Only where the pods are those of all namespaces.
     nodes: Option<Shared<Node>>,
+    /// The only namespace that is watched.
+    namespace: Option<String>,
+    /// Where they are asked for their consent.
+    namespaces: Option<Shared<Namespace>>,
     changes: Arc<Mutex<Changes>>,
+    heard: Heard,
     _watches: JoinSet<()>,
 }
 
@@ -68,6 +113,7 @@ struct Watch<'a> {
     namespace: Option<&'a str>,
     hub: &'a Arc<Hub>,
     changes: &'a Arc<Mutex<Changes>>,
+    heard: &'a Heard,
     tasks: JoinSet<()>,
     /// Told when everything of a kind was seen once.
     seen: Vec<oneshot::Receiver<()>>,
@@ -107,10 +153,11 @@ impl Watch<'_> {
         self.seen.push(seen);
         let (hub, changes, ours) = (Arc::clone(self.hub), Arc::clone(self.changes), Arc::clone(&index));
         let kind = K::plural(&K::DynamicType::default()).into_owned();
+        let heard = self.heard.clone();
         self.tasks.spawn(async move {
             let mut told = Some(told);
-            let mut events =
-                pin!(watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff().modify(Trim::trim));
+            let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
+            let mut events = pin!(watcher(api, config).default_backoff().modify(Trim::trim));
             while let Some(event) = events.next().await {
                 let event = match event {
                     Ok(event) => event,
@@ -120,6 +167,9 @@ impl Watch<'_> {
                     }
                 };
                 let complete = matches!(event, Event::InitDone);
+                if complete {
+                    heard.note(&kind, Instant::now(), now());
+                }
                 let touched = lock(&ours).apply(event);
                 if !touched.is_empty() {
                     note(&mut lock(&changes), touched);
@@ -136,15 +186,18 @@ impl Watch<'_> {
 
 impl Cache {
     /// Watches one namespace, or all of them, and waits until everything was seen once. The pods are put
-    /// where others look too, and so is what has changed.
+    /// where others look too, and so is what has changed. `asks` says whether namespaces are asked for their consent;
+    /// where only one is watched, no other has anything of its flags.
     pub async fn start(
         client: &Client,
-        namespace: Option<&str>,
+        (namespace, asks): (Option<&str>, bool),
         hub: &Arc<Hub>,
         pods: Shared<Pod>,
-        changes: Arc<Mutex<Changes>>,
+        told: Told,
     ) -> Cache {
-        let mut watch = Watch { client, namespace, hub, changes: &changes, tasks: JoinSet::new(), seen: vec![] };
+        let Told { changes, heard } = told;
+        let (tasks, seen) = (JoinSet::new(), vec![]);
+        let mut watch = Watch { client, namespace, hub, changes: &changes, heard: &heard, tasks, seen };
         let of_flags = |changes: &mut Changes, _| changes.flags = true;
         let elsewhere = |changes: &mut Changes, touched| changes.namespaces.extend(touched as BTreeSet<String>);
         // Where they have room is asked only for a version that has to be started, and then again and again.
@@ -157,10 +210,16 @@ impl Cache {
         let slices = watch.of(elsewhere);
         let quotas = watch.of(elsewhere);
         let autoscalers = watch.of(elsewhere);
+        let seen = std::mem::take(&mut watch.seen);
         let nodes = namespace.is_none().then(|| watch.on(Api::all(client.clone()), of_nodes, Shared::default()));
-        let Watch { tasks, seen, .. } = watch;
+        // Any flag may wait for it.
+        let of_namespaces = |changes: &mut Changes, _| changes.all = true;
+        let asked = asks && namespace.is_none();
+        let namespaces = asked.then(|| watch.on(Api::all(client.clone()), of_namespaces, Shared::default()));
+        let Watch { tasks, seen: more, .. } = watch;
         // Who tells it is dropped only with its watch, at the end.
         join_all(seen).await;
+        let _ = tokio::time::timeout(READ_WITHIN, join_all(more)).await;
         Cache {
             flags,
             services,
@@ -171,7 +230,10 @@ impl Cache {
             quotas,
             autoscalers,
             nodes,
+            namespace: namespace.map(str::to_owned),
+            namespaces,
             changes,
+            heard,
             _watches: tasks,
         }
     }
@@ -179,6 +241,11 @@ impl Cache {
     /// What has changed since this was asked last.
     pub fn changes(&self) -> Changes {
         std::mem::take(&mut lock(&self.changes))
+    }
+
+    /// Why what is known of the cluster may be out of date.
+    pub fn problem(&self, now: Instant) -> Option<Problem> {
+        self.heard.problem(&KINDS, now)
     }
 
     /// Every VersionFlag, whether it can be read or not.
@@ -191,12 +258,22 @@ impl Cache {
         of(&self.flags, namespace)
     }
 
-    /// What is in one namespace, and the pods of some others.
-    pub fn near<'a>(&self, namespace: &str, others: impl IntoIterator<Item = &'a String>) -> Objects {
+    /// The only namespace that is watched; `None`: all of them are.
+    pub fn watched(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// What is in one namespace, and the pods of some others, with the nodes of those that may not run any more.
+    pub fn near<'a>(&self, namespace: &str, others: impl IntoIterator<Item = &'a String>, now: Instant) -> Objects {
         let mut pods = of(&self.pods, namespace);
         for other in others.into_iter().filter(|other| *other != namespace) {
             pods.extend(of(&self.pods, other));
         }
+        let nodes = self.current_nodes(now).map(|nodes| {
+            let names: BTreeSet<&str> = pods.iter().filter_map(|pod| liveness::asks_for_node(pod)).collect();
+            let nodes = lock(nodes);
+            names.into_iter().filter_map(|name| nodes.get("", name)).cloned().collect()
+        });
         Objects {
             services: of(&self.services, namespace),
             deployments: of(&self.deployments, namespace),
@@ -205,8 +282,13 @@ impl Cache {
             slices: of(&self.slices, namespace),
             quotas: of(&self.quotas, namespace),
             autoscalers: of(&self.autoscalers, namespace),
-            nodes: None,
+            nodes,
         }
+    }
+
+    /// The nodes, as long as what is known of them is current: one that is missing is proof that its pods are gone.
+    fn current_nodes(&self, now: Instant) -> Option<&Shared<Node>> {
+        self.nodes.as_ref().filter(|_| self.heard.is_current(NODES, now))
     }
 
     /// The Services of one namespace.
@@ -219,19 +301,25 @@ impl Cache {
         of(&self.slices, namespace)
     }
 
+    /// What the namespaces have agreed to.
+    pub fn consents(&self) -> Consents {
+        let Some(namespaces) = &self.namespaces else { return Consents::NotAsked };
+        let word = |one: &Arc<Namespace>| one.metadata.labels.as_ref().and_then(|labels| labels.get(CALLERS).cloned());
+        let all = lock(namespaces).all().filter_map(|one| Some((one.metadata.name.clone()?, word(one)))).collect();
+        Consents::of(all)
+    }
+
     /// Says of each address which pod has it.
     pub fn name_callers(&self, callers: &mut [UnmanagedCaller]) {
-        if !callers.is_empty() {
-            proxies::name_callers(callers, lock(&self.pods).all());
-        }
+        proxies::name_callers(callers, |address| lock(&self.pods).by_key(address).cloned().collect());
     }
 
     /// What decides whether there is room: the nodes, the pods on them, and the quotas of a namespace.
-    pub fn room(&self, namespace: &str) -> Objects {
+    pub fn room(&self, namespace: &str, now: Instant) -> Objects {
         Objects {
             pods: all(&self.pods),
             quotas: of(&self.quotas, namespace),
-            nodes: self.nodes.as_ref().map(all),
+            nodes: self.current_nodes(now).map(all),
             ..Objects::default()
         }
     }
@@ -244,3 +332,7 @@ fn of<K: Resource>(index: &Shared<K>, namespace: &str) -> Vec<Arc<K>> {
 fn all<K: Resource>(index: &Shared<K>) -> Vec<Arc<K>> {
     lock(index).all().cloned().collect()
 }
+
+#[cfg(test)]
+#[path = "tests/cache.rs"]
+mod tests;

@@ -1,14 +1,19 @@
 //! The conditions of the resource. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use machine::fleet::ledger::Laggard;
+use machine::fleet::ledger::{Fleet, Laggard, Quiet, busy};
 
 use super::resource::time;
+use super::scaled_object::ScaledObject;
 use super::status::{StatusInputs, blocked};
 use machine::checks::{Questions, Verdict};
-use machine::reason::Reason;
-use machine::spec::{Check, CleanupPolicy, Management};
+use machine::observation::{Strength, VersionState};
+use machine::reason::{Reason, shortened};
+use machine::spec::{Check, CleanupPolicy, Headroom, Management};
 use machine::status::{Phase, Switch};
+
+/// Characters of a message, less than the definition of the resource allows: it may have YAML that puts things right.
+const MESSAGE: usize = 32_000;
 
 /// What a condition says.
 struct Word {
@@ -18,7 +23,7 @@ struct Word {
 }
 
 fn word(status: &'static str, reason: Reason, message: impl Into<String>) -> Word {
-    Word { status, reason, message: message.into() }
+    Word { status, reason, message: shortened(message.into(), MESSAGE) }
 }
 
 fn yes(reason: Reason, message: impl Into<String>) -> Word {
@@ -92,7 +97,17 @@ fn ready(seen: &StatusInputs<'_>) -> Word {
         let lacks = seen.workloads.lacks(active).unwrap_or_default();
         return no(Reason::ActiveNotReady, format!("{active} serves and is not at full strength: {lacks}"));
     }
-    yes(Reason::Serving, format!("{active} serves"))
+    yes(Reason::Serving, format!("{active} serves{}", unaware(seen.fleet)))
+}
+
+/// Who is not known to have the record last written, for the end of a sentence.
+fn unaware(fleet: &Fleet) -> String {
+    let Fleet { acked, expected, .. } = fleet;
+    if acked < expected {
+        format!(", and {acked} of {expected} proxies are known to have its record")
+    } else {
+        String::new()
+    }
 }
 
 fn routes(seen: &StatusInputs<'_>) -> Word {
@@ -100,6 +115,9 @@ fn routes(seen: &StatusInputs<'_>) -> Word {
     if let Some(problem) = seen.routes {
         let needs = if problem.fix.is_empty() { "" } else { ". It needs:\n" };
         return no(problem.reason, format!("{}{needs}{}", problem.message, problem.fix));
+    }
+    if let Some(Laggard { proxy, why }) = fleet.strays.first() {
+        return no(Reason::PastTheFlag, format!("requests have gone past the flag, such as at {proxy}: {why}"));
     }
     if machine.phase == Phase::Stable && seen.spec.routing.in_mesh() {
         return match seen.spec.routing.management {
@@ -110,14 +128,18 @@ fn routes(seen: &StatusInputs<'_>) -> Word {
     if !machine.proves_routes() {
         return unknown(Reason::NotAsked, "proxies show their routes only while a switch is under way");
     }
-    if fleet.expected == 0 || fleet.acked < fleet.expected {
+    if !fleet.all_acked() {
         return unknown(Reason::Laggards, format!("{} of {} proxies acked", fleet.acked, fleet.expected));
     }
-    match fleet.route_laggards.first() {
+    if let Some(Laggard { proxy, why }) = fleet.route_laggards.first() {
+        let count = fleet.route_laggards.len();
+        return no(Reason::NotProven, format!("routes do not fit at {count} proxies, such as {proxy}: {why}"));
+    }
+    match fleet.reach_laggards.first() {
         None => yes(Reason::Resolved, "no proxy has shown a route that does not fit"),
         Some(Laggard { proxy, why }) => {
-            let count = fleet.route_laggards.len();
-            no(Reason::NotProven, format!("routes do not fit at {count} proxies, such as {proxy}: {why}"))
+            let count = fleet.reach_laggards.len();
+            no(Reason::NotReached, format!("{count} proxies do not reach it yet, such as {proxy}: {why}"))
         }
     }
 }
@@ -127,12 +149,23 @@ fn target(seen: &StatusInputs<'_>) -> Word {
     let version = machine.target_version.as_ref().unwrap_or(&machine.active_version);
     let workload = seen.versions.get(version).cloned().unwrap_or_default();
     let lacks = || seen.workloads.lacks(version).unwrap_or_else(|| format!("{version} is not ready"));
-    match (workload.ready, workload.exited) {
+    match (workload.ready, &workload.exited) {
         _ if version.is_empty() => unknown(Reason::NoVersion, "no version serves yet"),
-        (true, _) => yes(Reason::Ready, format!("{version} is at full strength")),
+        (true, _) => yes(Reason::Ready, strength(version, &workload)),
         (false, Some(how)) => no(Reason::Exited, format!("{version} does not stay up: {how}")),
         (false, None) if workload.running => no(Reason::NotReady, lacks()),
         (false, None) => no(Reason::NotRunning, lacks()),
+    }
+}
+
+/// How strong a version is that is ready, in words: the spec may ask for a share of it only.
+fn strength(version: &str, workload: &VersionState) -> String {
+    let mut short = workload.strength.iter().filter(|(_, one)| one.serving < one.asked);
+    match short.next() {
+        None => format!("{version} is at full strength"),
+        Some((service, Strength { asked, serving })) => format!(
+            "{version} is as strong as coexistence.ready asks for: {serving} of {asked} pods serve in Service {service}"
+        ),
     }
 }
 
@@ -145,7 +178,11 @@ fn headroom(seen: &StatusInputs<'_>) -> Word {
     match (short, &machine.switch) {
         (Some(blocked), _) if blocked.reason == Reason::HeadroomUnknown => unknown(blocked.reason, &blocked.message),
         (Some(blocked), _) => no(blocked.reason, &blocked.message),
-        (None, Some(switch)) if switch.headroom_at.is_some() => yes(Reason::Checked, format!("{} fitted", switch.to)),
+        (None, Some(switch)) if switch.headroom_at.is_some() => {
+            let asks = seen.spec.coexistence.headroom == Headroom::Require;
+            let or = if asks { "" } else { ", or was started all the same, as coexistence.headroom asks" };
+            yes(Reason::Checked, format!("{} fitted{or}", switch.to))
+        }
         (None, Some(switch)) if machine.phase == Phase::Coexisting => {
             unknown(Reason::NotChecked, format!("it is not known yet whether {} fits", switch.to))
         }
@@ -176,29 +213,61 @@ fn checks(seen: &StatusInputs<'_>) -> Word {
 
 /// About the switch under way, or the last one.
 fn of_switch(seen: &StatusInputs<'_>, word: impl Fn(&StatusInputs<'_>, &Switch) -> Word) -> Word {
-    let none = || unknown(Reason::NoSwitch, "nothing was switched yet");
+    let none = || {
+        let (before, active) = (&seen.machine.previous_version, &seen.machine.active_version);
+        let message = match before {
+            None => "nothing was switched yet".to_owned(),
+            Some(_) => format!("no switch is under way: the last one was given up, and {active} stays"),
+        };
+        unknown(Reason::NoSwitch, message)
+    };
     seen.machine.switch.as_ref().map_or_else(none, |switch| word(seen, switch))
 }
 
 fn switched(seen: &StatusInputs<'_>, switch: &Switch) -> Word {
-    let fleet = seen.fleet;
+    let (Fleet { acked, expected, .. }, from, to) = (seen.fleet, &switch.from, &switch.to);
     match (switch.flipped_at, switch.acked_at) {
-        _ if switch.removal => yes(Reason::Removal, format!("{} only has to be removed", switch.from)),
-        (_, Some(_)) => yes(Reason::Acked, format!("every proxy sends new requests to {}", switch.to)),
-        (Some(_), None) => no(Reason::Laggards, format!("{} of {} proxies acked", fleet.acked, fleet.expected)),
-        (None, None) => no(Reason::NotFlipped, format!("{} still serves", switch.from)),
+        _ if switch.removal && switch.removed_at.is_some() => yes(Reason::Removal, format!("{from} was only removed")),
+        _ if switch.removal => yes(Reason::Removal, format!("{from} only has to be removed")),
+        (_, Some(_)) if seen.fleet.all_acked() => yes(Reason::Acked, format!("every proxy sends new requests to {to}")),
+        (_, Some(_)) => {
+            yes(Reason::Acked, format!("{acked} of {expected} proxies are known to send new requests to {to}"))
+        }
+        (Some(_), None) => no(Reason::Laggards, format!("{acked} of {expected} proxies acked")),
+        (None, None) => no(Reason::NotFlipped, format!("{from} still serves")),
+    }
+}
+
+/// What is known of a version that has settled.
+fn rest(fleet: &Fleet, from: &str) -> String {
+    match fleet.old {
+        Quiet::Since(_) => format!("nothing reaches {from} any more"),
+        Quiet::Unknown => format!("it is not known whether something reaches {from}"),
+        Quiet::Busy { open } => busy(open, from),
     }
 }
 
 fn settled(seen: &StatusInputs<'_>, switch: &Switch) -> Word {
+    let (fleet, from) = (seen.fleet, &switch.from);
     let over = switch.removal_intent_at.is_some() || switch.removed_at.is_some();
     if switch.settled_at.is_some() || over {
-        return yes(Reason::Settled, format!("nothing reaches {} any more", switch.from));
+        let message = match (switch.removed_at, switch.waived) {
+            (None, true) => format!("it went on without proof, as settle.onTimeout asks: {}", rest(fleet, from)),
+            (None, false) if fleet.old == Quiet::Unknown => format!("nothing reached {from} any more when it settled"),
+            (None, false) => rest(fleet, from),
+            (Some(_), true) => format!("it went on without proof, as settle.onTimeout asks, and {from} is removed"),
+            (Some(_), false) => format!("nothing reached {from} any more, and it is removed"),
+        };
+        return yes(Reason::Settled, message);
     }
     if seen.machine.phase != Phase::Settling {
-        return no(Reason::NotSwitched, format!("{} may still get requests", switch.from));
+        return no(Reason::NotSwitched, format!("{from} may still get requests"));
     }
-    no(Reason::NotQuiet, format!("{} has to be unused for {}", switch.from, seen.spec.settle.quiet_period))
+    let but = match fleet.health_checks {
+        0 => String::new(),
+        checks => format!("; {checks} health checks of it do not count"),
+    };
+    no(Reason::NotQuiet, format!("{from} has to be unused for {}{but}", seen.spec.settle.quiet_period))
 }
 
 fn cleaned_up(seen: &StatusInputs<'_>, switch: &Switch) -> Word {
@@ -229,6 +298,12 @@ fn reconciling(seen: &StatusInputs<'_>) -> Option<Word> {
 /// Who would undo what is done to the versions that the flag is about.
 fn contested(seen: &StatusInputs<'_>) -> Option<Word> {
     let machine = seen.machine;
+    if let Some((autoscaler, object)) = taken_away(seen) {
+        let message = format!(
+            "{autoscaler} takes {object} to zero, which is kept until it may go: give it a lower bound of one pod"
+        );
+        return Some(yes(Reason::FieldManager, message));
+    }
     let switch = machine.switch.iter().flat_map(|switch| [&switch.from, &switch.to]);
     let versions = switch.chain([&machine.active_version, &seen.spec.version]).chain(&machine.leftovers);
     let (manager, object) = versions.flat_map(|version| seen.workloads.managers(version)).next()?;
@@ -237,6 +312,14 @@ fn contested(seen: &StatusInputs<'_>) -> Option<Word> {
          it applies, or have it ignore what the field manager versionflag writes"
     );
     Some(yes(Reason::FieldManager, message))
+}
+
+/// The autoscaler that ends what the switch keeps, and what that is.
+fn taken_away<'a>(seen: &'a StatusInputs<'_>) -> Option<(&'a str, &'a ScaledObject)> {
+    let keeps = matches!(seen.machine.phase, Phase::Switching | Phase::Settling | Phase::Retaining);
+    let switch = seen.machine.switch.as_ref().filter(|_| keeps)?;
+    let mut ended = seen.workloads.objects(&switch.from).into_iter().filter(|object| object.replicas() == 0);
+    ended.find_map(|object| Some((seen.workloads.autoscaler(object)?, object)))
 }
 
 fn stalled(seen: &StatusInputs<'_>) -> Option<Word> {

@@ -9,6 +9,7 @@ use service::audit::Audit;
 use service::check_runner::CheckRunner;
 
 use super::cache::Cache;
+use super::consent::Consents;
 use super::domain::Domain;
 use super::hosts::Taken;
 use super::istio::mesh::{Mesh, MeshError};
@@ -36,7 +37,11 @@ pub(crate) struct Context<'a> {
     pub(crate) headers: &'a Headers,
     /// The flags that name a host which another one has.
     pub(crate) taken: &'a Taken,
+    /// What other namespaces have agreed to.
+    pub(crate) consents: &'a Consents,
     pub(crate) audit: &'a Audit,
+    /// How many flags there are.
+    pub(crate) flags: usize,
 }
 
 /// Why a turn ended early.
@@ -46,6 +51,11 @@ pub(crate) enum TurnError {
     Api(#[from] kube::Error),
     #[error("its files for the proxies cannot be made: {0}")]
     Files(#[from] serde_json::Error),
+    #[error(
+        "ConfigMap {name} would have {bytes} bytes of files, and may have {most}: put fewer services or hosts into one \
+         VersionFlag"
+    )]
+    TooLarge { name: String, bytes: usize, most: usize },
     #[error(transparent)]
     Mesh(#[from] MeshError),
     #[error("this replica acts no more")]

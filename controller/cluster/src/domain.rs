@@ -84,13 +84,18 @@ impl Domain {
         shorter.into_iter().chain([self.host(service, namespace)]).collect()
     }
 
-    /// Whether an object in `place` that says `host` means this Service. Without a dot it is one of `place`.
-    pub fn means(&self, host: &str, place: &str, service: &str, namespace: &str) -> bool {
+    /// The Service that an object in `place` means by `host`, and its namespace. Without a dot it is one of `place`.
+    /// `None`: it is no name of a Service.
+    pub fn service_of(&self, host: &str, place: &str) -> Option<(String, String)> {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
-        if host.contains('.') {
-            self.hosts(service, namespace).contains(&host)
-        } else {
-            host == service && place == namespace
-        }
+        let Some((service, rest)) = host.split_once('.') else { return Some((host, place.to_owned())) };
+        let (namespace, end) = rest.split_once('.').unwrap_or((rest, "svc"));
+        let is_end = end == "svc" || end.strip_prefix("svc.") == Some(&self.0);
+        is_end.then(|| (service.to_owned(), namespace.to_owned()))
+    }
+
+    /// Whether an object in `place` that says `host` means this Service.
+    pub fn means(&self, host: &str, place: &str, service: &str, namespace: &str) -> bool {
+        self.service_of(host, place).is_some_and(|(its, at)| its == service && at == namespace)
     }
 }

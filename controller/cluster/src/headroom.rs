@@ -12,21 +12,22 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::pods;
 use super::scaled_object::Scale;
-use super::workloads::Objects;
+use super::workloads::{Objects, Workloads};
 use machine::observation::Headroom;
 use machine::quantity::{parse, show};
 
 /// Amounts in thousandths by resource.
 type Amounts = BTreeMap<String, u64>;
 
-/// Whether the pods that `scales` asks for find room.
-pub fn look(namespace: &str, version: &str, scales: &[Scale], objects: &Objects) -> Headroom {
-    let needs: Vec<(usize, &PodSpec, Amounts)> = scales
+/// Whether the pods that `scales` asks for find room, with what is put beside them when they are admitted.
+pub fn look(namespace: &str, version: &str, scales: &[Scale], beside: &PodSpec, objects: &Objects) -> Headroom {
+    let needs: Vec<(usize, PodSpec, Amounts)> = scales
         .iter()
         .filter_map(|scale| {
             let more = scale.replicas.saturating_sub(scale.object.replicas());
-            let spec = scale.object.template()?.spec.as_ref()?;
-            Some((usize::try_from(more).unwrap_or(0), spec, requests(spec)))
+            let spec = with(scale.object.template()?.spec.as_ref()?, beside);
+            let request = sum_of(&spec, requests_of);
+            Some((usize::try_from(more).unwrap_or(0), spec, request))
         })
         .collect();
     let quotas = objects.quotas.iter().filter(|quota| quota.metadata.namespace.as_deref() == Some(namespace));
@@ -59,6 +60,41 @@ pub fn look(namespace: &str, version: &str, scales: &[Scale], objects: &Objects)
         }
     }
     Headroom::Fits
+}
+
+/// The containers that a pod has and its template does not: whoever admits pods, such as Istio, has added them. Looked
+/// for in the pods of these versions, of the first one that has any.
+pub fn injected(workloads: &Workloads, versions: &[&str]) -> PodSpec {
+    let Some((pod, version)) = versions.iter().find_map(|version| Some((workloads.pods(version).next()?, version)))
+    else {
+        return PodSpec::default();
+    };
+    let objects = workloads.objects(version);
+    let templates: Vec<&PodSpec> = objects.iter().filter_map(|one| one.template()?.spec.as_ref()).collect();
+    let added = |one: &&Container| !templates.iter().any(|template| has(template, &one.name));
+    let spec = pod.spec.as_ref();
+    PodSpec {
+        containers: spec.iter().flat_map(|spec| &spec.containers).filter(added).cloned().collect(),
+        init_containers: Some(
+            spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(added).cloned().collect(),
+        ),
+        ..PodSpec::default()
+    }
+}
+
+fn has(spec: &PodSpec, name: &str) -> bool {
+    spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(|one| one.name == name)
+}
+
+/// A template with what is put beside its containers.
+fn with(template: &PodSpec, beside: &PodSpec) -> PodSpec {
+    let new = |one: &&Container| !has(template, &one.name);
+    let mut spec = template.clone();
+    spec.containers.extend(beside.containers.iter().filter(new).cloned());
+    // A sidecar that is an init container comes first.
+    let first = beside.init_containers.iter().flatten().filter(new).cloned();
+    spec.init_containers = Some(first.chain(spec.init_containers.into_iter().flatten()).collect());
+    spec
 }
 
 /// What is free on each of some nodes, of what is needed; the first three.
@@ -117,7 +153,7 @@ fn free_of(node: &Node, pods: &[Arc<Pod>]) -> Amounts {
     let name = node.metadata.name.as_deref();
     let here = pods.iter().filter(|pod| !pods::ended(pod)).filter_map(|pod| pod.spec.as_ref());
     for spec in here.filter(|spec| spec.node_name.is_some() && spec.node_name.as_deref() == name) {
-        for (resource, amount) in requests(spec) {
+        for (resource, amount) in sum_of(spec, requests_of) {
             free.entry(resource).and_modify(|free| *free = free.saturating_sub(amount));
         }
     }
@@ -129,13 +165,12 @@ fn amounts(quantities: Option<&BTreeMap<String, Quantity>>) -> Amounts {
     all.filter_map(|(name, quantity)| Some((name.clone(), parse(&quantity.0)?))).collect()
 }
 
-/// What a pod takes of its node: its containers together, or what one that comes before them takes
-/// if that is more.
-fn requests(spec: &PodSpec) -> Amounts {
-    let mut total = spec.containers.iter().map(requests_of).fold(Amounts::new(), sum);
+/// What a pod takes: its containers together, or what one that comes before them takes if that is more.
+fn sum_of(spec: &PodSpec, of: fn(&Container) -> Amounts) -> Amounts {
+    let mut total = spec.containers.iter().map(of).fold(Amounts::new(), sum);
     let (mut beside, mut start) = (Amounts::new(), Amounts::new());
     for container in spec.init_containers.iter().flatten() {
-        let request = requests_of(container);
+        let request = of(container);
         if container.restart_policy.as_deref() == Some("Always") {
             beside = sum(beside, request);
             start = most(start, beside.clone());
@@ -178,7 +213,7 @@ fn most(mut one: Amounts, other: Amounts) -> Amounts {
 }
 
 /// What a quota does not allow. One that is only about some pods is not looked at.
-fn exceeds(version: &str, needs: &[(usize, &PodSpec, Amounts)], quota: &ResourceQuota) -> Option<String> {
+fn exceeds(version: &str, needs: &[(usize, PodSpec, Amounts)], quota: &ResourceQuota) -> Option<String> {
     let spec = quota.spec.as_ref()?;
     if spec.scope_selector.is_some() || spec.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty()) {
         return None;
@@ -190,10 +225,7 @@ fn exceeds(version: &str, needs: &[(usize, &PodSpec, Amounts)], quota: &Resource
         let needed = needs.iter().map(|(count, spec, request)| {
             let one = match name.as_str() {
                 "count/pods" => request.get("pods").copied(),
-                name if name.starts_with("limits.") => {
-                    let limits = spec.containers.iter().map(limits).fold(Amounts::new(), sum);
-                    limits.get(name.strip_prefix("limits.")?).copied()
-                }
+                name if name.starts_with("limits.") => sum_of(spec, limits).get(name.strip_prefix("limits.")?).copied(),
                 other => request.get(other.strip_prefix("requests.").unwrap_or(other)).copied(),
             };
             Some(one?.saturating_mul(u64::try_from(*count).ok()?))

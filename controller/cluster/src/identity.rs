@@ -2,53 +2,37 @@
 //! certificate of the mesh where that is asked for.
 //! I/O: TokenReview.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
-use sha2::{Digest, Sha256};
 
 use super::cache::Shared;
 use super::leader::MTLS_NAME;
 use super::pods;
 use service::lock::lock;
+use service::reviews::{Memory, Review, Reviews};
 use service::spiffe::ClientIdentity;
 use service::{Authenticator, TokenReviewer};
 
 /// The audience that a proxy's token has to be for.
 pub const AUDIENCE: &str = "versionflag";
-/// A pod that was deleted goes on being believed for this long.
-const BELIEVED: Duration = Duration::from_secs(60);
-/// Answers that are remembered.
-const REMEMBERED: usize = 16_384;
-
-type Known = Arc<Mutex<HashMap<[u8; 32], (Instant, String)>>>;
+/// A pod that was deleted goes on being believed for a minute.
+const MEMORY: Memory =
+    Memory { believed: Duration::from_secs(60), refused: Duration::from_secs(10), unanswered: Duration::from_secs(1) };
 
 /// Authenticates who shows a token of its pod; without one, who is at the address of its pod. With `mtls` the address
 /// alone is not enough.
 pub fn authenticator(client: Client, pods: Shared<Pod>, mtls: bool) -> Authenticator {
-    let known = Known::default();
+    let reviews = Arc::new(Reviews::new(MEMORY));
     let review: TokenReviewer = Box::new(move |token| {
-        let (client, known, token) = (client.clone(), Arc::clone(&known), token.to_owned());
-        Box::pin(async move {
-            let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-            if let Some(proxy) = remembered(&known, &key) {
-                return Ok(proxy);
-            }
-            let proxy = review(client, token).await?;
-            let mut known = lock(&known);
-            known.retain(|_, (at, _)| at.elapsed() < BELIEVED);
-            if known.len() < REMEMBERED {
-                known.insert(key, (Instant::now(), proxy.clone()));
-            }
-            Ok(proxy)
-        })
+        let (client, reviews, token) = (client.clone(), Arc::clone(&reviews), token.to_owned());
+        Box::pin(async move { reviews.review(&token, || review(client, token.clone())).await })
     });
     let addressed =
         move |proxy: &str, address, shown: Option<&ClientIdentity>| believe(&pods, proxy, address, shown, mtls);
@@ -88,19 +72,17 @@ pub fn believe(
     pods::is_not_at(pod, address).map_or(Ok(()), Err)
 }
 
-fn remembered(known: &Known, key: &[u8; 32]) -> Option<String> {
-    lock(known).get(key).filter(|(at, _)| at.elapsed() < BELIEVED).map(|(_, proxy)| proxy.clone())
-}
-
-async fn review(client: Client, token: String) -> Result<String, String> {
+async fn review(client: Client, token: String) -> Review {
     let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: Some(token) };
     let ask = TokenReview { metadata: ObjectMeta::default(), spec, status: None };
-    let answer = Api::<TokenReview>::all(client).create(&PostParams::default(), &ask).await;
-    let status = answer.map_err(|error| format!("it cannot be reviewed: {error}"))?.status.unwrap_or_default();
+    let status = match Api::<TokenReview>::all(client).create(&PostParams::default(), &ask).await {
+        Ok(answer) => answer.status.unwrap_or_default(),
+        Err(error) => return Review::Unanswered(format!("it cannot be reviewed: {error}")),
+    };
     if status.authenticated != Some(true) {
-        return Err(status.error.unwrap_or_else(|| format!("it is not one for the audience {AUDIENCE}")));
+        return Review::Refused(status.error.unwrap_or_else(|| format!("it is not one for the audience {AUDIENCE}")));
     }
-    pod(&status.user.unwrap_or_default())
+    pod(&status.user.unwrap_or_default()).map_or_else(Review::Refused, Review::Of)
 }
 
 /// `POD.NAMESPACE` of a pod-bound token.

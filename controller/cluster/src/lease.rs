@@ -2,7 +2,8 @@
 //! Kubernetes API.
 //!
 //! Times of other machines are not believed: a holder is gone when its Lease has not changed for a
-//! whole term as seen from here.
+//! whole term as seen from here. Only what leaders remember for one another is counted by a clock that all
+//! of them have: the API server's, which dates each write of the Lease.
 
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
+use machine::duration::Millis;
+use machine::time::UnixMs;
+use service::clock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -48,6 +52,15 @@ pub fn went_back(before: &str, now: &str) -> bool {
     number(before).zip(number(now)).is_some_and(|(before, now)| now < before)
 }
 
+/// When the API server wrote the term into a Lease, in the middle of the second that it tells.
+pub fn written_at(lease: &Lease) -> Option<UnixMs> {
+    let entries = lease.metadata.managed_fields.iter().flatten();
+    let renews = |fields: &serde_json::Value| fields.pointer("/f:spec/f:renewTime").is_some();
+    let times = entries.filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| renews(&fields.0)));
+    let latest = times.filter_map(|entry| Some(entry.time.as_ref()?.0.as_millisecond())).max()?;
+    Some(UnixMs(u64::try_from(latest).ok()?).plus(Millis(500)))
+}
+
 /// What `me` has to do.
 pub fn evaluate(me: &str, lease: Option<&LeaseView>) -> ElectionStep {
     match lease {
@@ -62,6 +75,12 @@ pub fn evaluate(me: &str, lease: Option<&LeaseView>) -> ElectionStep {
 pub struct Leadership(watch::Receiver<Option<Instant>>);
 
 impl Leadership {
+    /// One that holds for as long as a test takes.
+    #[cfg(test)]
+    pub(crate) fn always() -> Leadership {
+        Leadership(watch::channel(Some(Instant::now() + Duration::from_secs(3_600))).1)
+    }
+
     /// Whether it may act now.
     pub fn holds(&self) -> bool {
         self.0.borrow().is_some_and(|until| Instant::now() < until)
@@ -133,10 +152,20 @@ impl Election {
             }
             return Ok(());
         }
+        // Somebody had it meanwhile, and has given it back: what is remembered here may be out of date, and is forgotten
+        // before it is taken again.
+        if verdict == ElectionStep::Take && self.until.send_replace(None).is_some() {
+            tracing::warn!(lease = self.name, "another replica has had the Lease: this one begins anew");
+            return Ok(());
+        }
         // Whoever wrote in between makes this a conflict, and is looked at in the next turn.
         let written = tokio::time::timeout(RENEW, self.write(lease, &self.me, verdict == ElectionStep::Take)).await;
         match written {
-            Ok(Ok(())) => {
+            Ok(Ok(lease)) => {
+                // Before anything is read that another leader has remembered.
+                if let Some(theirs) = written_at(&lease) {
+                    clock::agree(theirs);
+                }
                 // The term began at the latest when the request was sent.
                 if self.until.send_replace(Some(asked + TERM.saturating_sub(MARGIN))).is_none() {
                     tracing::info!(me = self.me, lease = self.name, "this replica acts now");
@@ -170,8 +199,9 @@ impl Election {
         LeaseView { holder, unchanged: since.elapsed() }
     }
 
-    async fn write(&self, lease: Option<Lease>, holder: &str, taken: bool) -> Result<(), kube::Error> {
-        let now = MicroTime(Timestamp::now());
+    async fn write(&self, lease: Option<Lease>, holder: &str, taken: bool) -> Result<Lease, kube::Error> {
+        let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
+        let now = MicroTime(Timestamp::from_millisecond(now).unwrap_or(Timestamp::MAX));
         let mut lease = lease.unwrap_or_else(|| Lease {
             metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
             spec: None,
@@ -187,8 +217,8 @@ impl Election {
             ..before
         });
         match lease.metadata.resource_version {
-            Some(_) => self.api.replace(&self.name, &PostParams::default(), &lease).await.map(|_| ()),
-            None => self.api.create(&PostParams::default(), &lease).await.map(|_| ()),
+            Some(_) => self.api.replace(&self.name, &PostParams::default(), &lease).await,
+            None => self.api.create(&PostParams::default(), &lease).await,
         }
     }
 
@@ -201,7 +231,7 @@ impl Election {
             let lease = self.api.get_opt(&self.name).await?;
             let ours = lease.filter(|lease| self.see(lease).holder == self.me);
             match ours {
-                Some(lease) => self.write(Some(lease), "", false).await,
+                Some(lease) => self.write(Some(lease), "", false).await.map(drop),
                 None => Ok(()),
             }
         };
@@ -211,3 +241,7 @@ impl Election {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests/lease.rs"]
+mod tests;

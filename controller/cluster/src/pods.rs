@@ -1,6 +1,7 @@
 //! What one pod says of itself. Pure.
 
-use crate::names::{DEFAULT_ACCOUNT, PROXY_CONTAINER};
+use crate::names::{DEFAULT_ACCOUNT, PROXY_CONTAINER, REVISION_HASH, TEMPLATE_HASH};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
@@ -12,14 +13,28 @@ fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
-/// Whether it has ended as it was meant to.
-pub fn succeeded(pod: &Pod) -> bool {
-    phase(pod) == "Succeeded"
-}
-
 /// Whether it has ended, for good.
 pub fn ended(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// The workload that made it, as `KIND/NAME`; `None`: something else did.
+pub fn owner(pod: &Pod) -> Option<String> {
+    let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    match owner.kind.as_str() {
+        "ReplicaSet" => {
+            let name = owner.name.strip_suffix(pod.metadata.labels.as_ref()?.get(TEMPLATE_HASH)?)?;
+            Some(format!("Deployment/{}", name.strip_suffix('-')?))
+        }
+        "StatefulSet" => Some(format!("StatefulSet/{}", owner.name)),
+        _ => None,
+    }
+}
+
+/// The revision of the template that it was made from.
+pub fn revision(pod: &Pod) -> Option<&str> {
+    let labels = pod.metadata.labels.as_ref()?;
+    labels.get(TEMPLATE_HASH).or_else(|| labels.get(REVISION_HASH)).map(String::as_str)
 }
 
 /// Whether Istio's proxy is in it.
@@ -33,6 +48,14 @@ pub fn has_sidecar(pod: &Pod) -> bool {
 pub fn account(pod: &Pod) -> &str {
     let named = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
     named.filter(|name| !name.is_empty()).unwrap_or(DEFAULT_ACCOUNT)
+}
+
+/// The addresses that it says it has, as they are compared.
+pub fn addresses(pod: &Pod) -> BTreeSet<String> {
+    let status = pod.status.iter();
+    let all = status
+        .flat_map(|status| status.pod_ip.iter().chain(status.pod_ips.iter().flatten().map(|address| &address.ip)));
+    all.filter_map(|text| Some(text.parse::<IpAddr>().ok()?.to_canonical().to_string())).collect()
 }
 
 /// Why what comes from this address does not come from the pod.
@@ -69,12 +92,7 @@ pub fn failure(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let init = status.init_container_statuses.iter().flatten();
     let containers = init.chain(status.container_statuses.iter().flatten());
-    let container = containers.filter_map(container_failure).next();
-    let ended = || {
-        let reason = status.reason.clone().or_else(|| status.message.clone());
-        (phase(pod) == "Failed").then(|| reason.unwrap_or_else(|| "Failed".to_owned()))
-    };
-    container.or_else(ended)
+    containers.filter_map(container_failure).next()
 }
 
 fn container_failure(container: &ContainerStatus) -> Option<String> {

@@ -2,12 +2,14 @@
 //! at. Pure.
 
 use crate::names::{DEFAULT_ACCOUNT, REQUEST};
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, Node, NodeStatus, Pod, PodSpec, PodStatus, PodTemplateSpec, ResourceQuota, Service,
+    Container, ContainerStatus, Namespace, Node, NodeStatus, Pod, PodSpec, PodStatus, PodTemplateSpec, ResourceQuota,
+    Service,
 };
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::ObjectMeta;
 
 use super::field_managers;
@@ -41,14 +43,15 @@ fn rest(all: &mut ObjectMeta) {
     all.finalizers = None;
 }
 
-/// Which nodes may take it, and what it takes of them.
-fn pod_spec(spec: &mut PodSpec) {
-    let container = |one: Container| Container {
-        name: one.name,
-        resources: one.resources,
-        restart_policy: one.restart_policy,
-        ..Container::default()
-    };
+/// What made it.
+fn owner(all: &mut ObjectMeta) -> Option<Vec<OwnerReference>> {
+    let maker = all.owner_references.take()?.into_iter().find(|owner| owner.controller == Some(true))?;
+    let OwnerReference { kind, name, controller, .. } = maker;
+    Some(vec![OwnerReference { kind, name, controller, ..OwnerReference::default() }])
+}
+
+/// Which nodes may take it, what it takes of them, and whether it ends by itself.
+fn pod_spec(spec: &mut PodSpec, container: fn(Container) -> Container) {
     let all = std::mem::take(spec);
     *spec = PodSpec {
         containers: all.containers.into_iter().map(container).collect(),
@@ -57,16 +60,27 @@ fn pod_spec(spec: &mut PodSpec) {
         node_name: all.node_name,
         node_selector: all.node_selector,
         overhead: all.overhead,
+        restart_policy: all.restart_policy,
         tolerations: all.tolerations,
         ..PodSpec::default()
     };
+}
+
+fn container(one: Container) -> Container {
+    Container { name: one.name, resources: one.resources, restart_policy: one.restart_policy, ..Container::default() }
+}
+
+/// The same with what proxies may ask of it.
+fn asked_container(one: Container) -> Container {
+    let (ports, readiness_probe) = (one.ports.clone(), one.readiness_probe.clone());
+    Container { ports, readiness_probe, ..container(one) }
 }
 
 fn template(template: &mut PodTemplateSpec) {
     if let Some(all) = &mut template.metadata {
         metadata(all);
     }
-    template.spec.iter_mut().for_each(pod_spec);
+    template.spec.iter_mut().for_each(|spec| pod_spec(spec, asked_container));
 }
 
 fn statuses(all: Option<Vec<ContainerStatus>>) -> Option<Vec<ContainerStatus>> {
@@ -82,11 +96,13 @@ fn statuses(all: Option<Vec<ContainerStatus>>) -> Option<Vec<ContainerStatus>> {
 
 impl Trim for Pod {
     fn trim(&mut self) {
+        let owner = owner(&mut self.metadata);
         metadata(&mut self.metadata);
+        self.metadata.owner_references = owner;
         if let Some(spec) = &mut self.spec {
             // Whose certificate it has. Most pods have the one that goes without saying.
             let account = spec.service_account_name.take().filter(|name| name != DEFAULT_ACCOUNT);
-            pod_spec(spec);
+            pod_spec(spec, container);
             spec.service_account_name = account;
         }
         self.status = self.status.take().map(|all| PodStatus {
@@ -107,7 +123,19 @@ impl Trim for Deployment {
     fn trim(&mut self) {
         scaled(&mut self.metadata);
         self.spec.iter_mut().for_each(|spec| template(&mut spec.template));
-        self.status.iter_mut().for_each(|status| status.conditions = None);
+        // Which template is the current one, and what the API server refused.
+        let said = |one: DeploymentCondition| DeploymentCondition {
+            type_: one.type_,
+            status: one.status,
+            reason: one.reason,
+            message: one.message,
+            ..DeploymentCondition::default()
+        };
+        let of_use = |one: &DeploymentCondition| ["Progressing", "ReplicaFailure"].contains(&one.type_.as_str());
+        if let Some(status) = &mut self.status {
+            let all = status.conditions.take().into_iter().flatten().filter(of_use).map(said).collect::<Vec<_>>();
+            status.conditions = Some(all).filter(|all| !all.is_empty());
+        }
     }
 }
 
@@ -132,7 +160,8 @@ impl Trim for Service {
 impl Trim for EndpointSlice {
     fn trim(&mut self) {
         metadata(&mut self.metadata);
-        self.ports = None;
+        let port = |one: EndpointPort| EndpointPort { name: one.name, ..EndpointPort::default() };
+        self.ports = self.ports.take().map(|ports| ports.into_iter().map(port).collect());
         let endpoint = |one: Endpoint| Endpoint {
             conditions: one.conditions,
             target_ref: one.target_ref.filter(|target| target.kind.as_deref() == Some("Pod")),
@@ -147,6 +176,13 @@ impl Trim for Node {
         metadata(&mut self.metadata);
         let allocatable = self.status.take().and_then(|status| status.allocatable);
         self.status = Some(NodeStatus { allocatable, ..NodeStatus::default() });
+    }
+}
+
+impl Trim for Namespace {
+    fn trim(&mut self) {
+        metadata(&mut self.metadata);
+        (self.spec, self.status) = (None, None);
     }
 }
 

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Service, ServicePort}
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::scaled_object::ScaledObject;
-use super::workloads::ports;
+use super::services::ports;
 
 /// The path of a readiness check by HTTP, and the ports of the Service that lead where it asks.
 pub(super) fn asked(service: &Service, object: &ScaledObject) -> Option<(String, Vec<i32>)> {

@@ -168,7 +168,7 @@ pub struct VersionStatus {
     pub name: String,
     /// What it is to the flag.
     pub role: VersionRole,
-    /// Whether it serves at full strength.
+    /// Whether as much of it serves as `coexistence.ready` asks for.
     pub ready: bool,
     /// How many pods it is asked to have.
     pub replicas: i32,

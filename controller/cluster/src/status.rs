@@ -14,13 +14,15 @@ use super::resource::{
 use super::workloads::Workloads;
 use machine::checks::CheckAnswers;
 use machine::observation::VersionState;
-use machine::reason::{Problem, Reason};
+use machine::reason::{Problem, Reason, SENTENCE, shortened};
 use machine::spec::Spec;
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 
 /// Laggards that are named.
 const NAMED: usize = 10;
+/// Characters of what is known of one.
+const WHY: usize = 500;
 
 /// What the status is made from.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +75,12 @@ pub fn cannot_begin(spec: &Spec, machine: &Status, versions: &BTreeMap<String, V
     Some(Problem::new(Reason::ActiveNotReady, message))
 }
 
+/// The one that counts, of all that has to be put right: what keeps others from being written to, then what holds, or
+/// what does not hold would let go on what has to be held; else the first that was found.
+pub fn foremost(problems: impl IntoIterator<Item = Problem>) -> Option<Problem> {
+    problems.into_iter().min_by_key(|one| (!one.reason.bars_plugin(), !one.reason.holds()))
+}
+
 /// The whole status.
 pub fn derive(seen: &StatusInputs<'_>) -> ResourceStatus {
     let machine = seen.machine;
@@ -84,7 +92,7 @@ pub fn derive(seen: &StatusInputs<'_>) -> ResourceStatus {
         previous_version: machine.previous_version.clone(),
         epoch: machine.record.as_ref().map(|record| int(record.epoch)),
         phase: Some(machine.phase),
-        blocked_by: blocked(seen).map(|(_, message)| message.to_owned()),
+        blocked_by: blocked(seen).map(|(_, message)| shortened(message.to_owned(), SENTENCE)),
         held: machine.r#override.as_ref().map(|held| HeldStatus {
             version: held.version.clone(),
             for_spec_version: held.for_spec_version.clone(),
@@ -156,8 +164,10 @@ fn versions(seen: &StatusInputs<'_>) -> Vec<VersionStatus> {
 
 fn proxies(phase: Phase, fleet: &Fleet) -> ProxiesStatus {
     let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-    let laggard =
-        |one: &machine::fleet::ledger::Laggard| LaggardStatus { proxy: one.proxy.clone(), why: one.why.clone() };
+    let laggard = |one: &machine::fleet::ledger::Laggard| LaggardStatus {
+        proxy: one.proxy.clone(),
+        why: shortened(one.why.clone(), WHY),
+    };
     ProxiesStatus {
         expected: count(fleet.expected),
         acked: count(fleet.acked),
@@ -233,7 +243,7 @@ impl ResourceStatus {
             *proxies = ProxiesStatus { expected: proxies.expected, acked: i32::from(all), ..ProxiesStatus::default() };
         }
         // What is wrong with routes changes only when somebody edits them, who waits for the next word.
-        let numbers = [Reason::Laggards, Reason::NotProven].map(Reason::name);
+        let numbers = [Reason::Laggards, Reason::NotProven, Reason::PastTheFlag].map(Reason::name);
         let worded = |one: &Condition| one.type_ == "RoutesReady" && !numbers.contains(&one.reason.as_str());
         for condition in outline.conditions.iter_mut().filter(|one| !worded(one)) {
             condition.message.clear();

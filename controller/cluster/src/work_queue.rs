@@ -18,19 +18,42 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 /// The same for one at rest. What changes it is told at once; this is for reports that stay away.
 const REST: Duration = Duration::from_secs(5);
 
+/// Looks in a second at flags at rest, of all together.
+const RESTING_LOOKS: u32 = 100;
+
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Kept {
     /// `NAMESPACE/NAME`.
     pub(super) name: String,
     reading: Arc<Reading>,
-    /// As soon as it could be read once.
-    flag: Option<Reconciler>,
-    stalled: Stalled,
+    /// `None`: it has a turn now.
+    work: Option<Box<Work>>,
     due: Instant,
     /// It is due then because of the clock.
     timed: bool,
     looked_at: bool,
+    /// Something has come up during its turn.
+    again: bool,
+    moving: bool,
+    awaits_reports: bool,
+}
+
+/// What a turn of a flag works with, and nobody else meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// As soon as it could be read once.
+    flag: Option<Reconciler>,
+    stalled: Stalled,
+}
+
+/// What a turn leaves.
+#[derive(Debug)]
+pub(super) struct Turned {
+    work: Box<Work>,
+    /// Until the next one.
+    wait: Duration,
+    timed: bool,
 }
 
 /// What may be a reason to look at a flag.
@@ -51,18 +74,34 @@ impl Kept {
     /// One that has to be looked at now.
     pub(super) fn new(reading: Arc<Reading>, now: Instant) -> Kept {
         let name = format!("{}/{}", reading.namespace().unwrap_or_default(), reading.name_any());
-        Kept { name, reading, flag: None, stalled: Stalled::default(), due: now, timed: false, looked_at: false }
+        Kept {
+            name,
+            reading,
+            work: Some(Box::default()),
+            due: now,
+            timed: false,
+            looked_at: false,
+            again: false,
+            moving: false,
+            awaits_reports: false,
+        }
     }
 
     /// Takes in how it is now. Whether its neighbours may have to know.
     pub(super) fn update(&mut self, reading: &Arc<Reading>, now: Instant) -> bool {
-        if Arc::ptr_eq(&self.reading, reading) {
+        if self.has(reading) {
             return false;
         }
         let edited = self.reading.meta().generation != reading.meta().generation;
         self.reading = Arc::clone(reading);
         self.due = now;
+        self.again = true;
         edited
+    }
+
+    /// Whether it is exactly this that was read last.
+    pub(super) fn has(&self, reading: &Arc<Reading>) -> bool {
+        Arc::ptr_eq(&self.reading, reading)
     }
 
     /// As it was read last.
@@ -80,67 +119,97 @@ impl Kept {
         self.reading.namespace().unwrap_or_default()
     }
 
-    /// Whether it has to be looked at.
+    /// Takes in what may be a reason to look at it. Whether it has to be looked at, and can be: one that has a turn now
+    /// has the next one after it.
     pub(super) fn is_due(&mut self, news: &News<'_>) -> bool {
         let told = || {
             news.all
                 || news.namespaces.contains(&self.namespace())
                 || news.asked.contains(&self.name)
-                || self.flag.as_ref().is_some_and(|flag| flag.concerns(news.namespaces, news.reported))
+                || self.concerns(news.namespaces, news.reported)
         };
+        if self.work.is_none() {
+            self.again = self.again || told();
+            return false;
+        }
         if self.due > news.now && told() {
             self.due = news.now;
         }
         self.due <= news.now
     }
 
-    /// By this those come first that are on their way, and then those that have waited longest.
-    pub(super) fn order(&self) -> (bool, Instant) {
-        (!self.is_moving(), self.due)
+    /// Whether changes in these namespaces, or reports of these proxies, may move it. Whose they are is not known
+    /// while it has a turn.
+    fn concerns(&self, namespaces: &BTreeSet<String>, reported: &BTreeSet<String>) -> bool {
+        match &self.work {
+            Some(work) => work.flag.as_ref().is_some_and(|flag| flag.concerns(namespaces, reported)),
+            None => !namespaces.is_empty() || !reported.is_empty(),
+        }
     }
 
-    /// When to look again; one at rest is looked at when others are.
-    pub(super) fn wakes(&self) -> Option<Instant> {
-        (self.timed || self.is_moving()).then_some(self.due)
+    /// By this those come first that are on their way, and then those that have waited longest.
+    pub(super) fn order(&self) -> (bool, Instant) {
+        (!self.moving, self.due)
+    }
+
+    /// When to look again, if that is later; one at rest is looked at when others are.
+    pub(super) fn wakes(&self, now: Instant) -> Option<Instant> {
+        (self.work.is_some() && self.due > now && (self.timed || self.moving)).then_some(self.due)
     }
 
     /// Whether a report may be what it waits for.
     pub(super) fn awaits_reports(&self) -> bool {
-        self.flag.as_ref().is_some_and(Reconciler::awaits_reports)
+        self.awaits_reports
     }
 
-    fn is_moving(&self) -> bool {
-        self.flag.as_ref().is_some_and(Reconciler::is_moving)
+    /// Gives out what its turn works with; `None`: it has one.
+    pub(super) fn begin(&mut self) -> Option<(Box<Work>, Arc<Reading>)> {
+        let work = self.work.take()?;
+        self.again = false;
+        Some((work, Arc::clone(&self.reading)))
     }
 
-    /// One look at it, and everything that can be done now.
-    pub(super) async fn turn(&mut self, context: &Context<'_>) {
-        self.timed = false;
-        let wait = match self.reading.as_ref() {
-            Reading::Unreadable(reading) => {
-                self.stalled.tell(&self.name, reading, context.writer).await;
-                REST
+    /// Takes in what its turn has left.
+    pub(super) fn end(&mut self, turned: Turned) {
+        let Turned { work, wait, timed } = turned;
+        self.moving = work.flag.as_ref().is_some_and(Reconciler::is_moving);
+        self.awaits_reports = work.flag.as_ref().is_some_and(Reconciler::awaits_reports);
+        (self.looked_at, self.timed) = (true, timed || self.again);
+        self.due = Instant::now() + if self.again { Duration::ZERO } else { wait };
+        self.work = Some(work);
+    }
+}
+
+/// How long flags at rest are not looked at, where there are so many.
+fn rest(flags: usize) -> Duration {
+    REST.max(Duration::from_secs(1) * u32::try_from(flags).unwrap_or(u32::MAX) / RESTING_LOOKS)
+}
+
+impl Work {
+    /// One look at a flag, and everything that can be done now.
+    pub(super) async fn turn(mut self: Box<Self>, name: &str, reading: &Reading, context: &Context<'_>) -> Turned {
+        let resource = match reading {
+            Reading::Unreadable(unreadable) => {
+                self.stalled.tell(name, unreadable, context.writer).await;
+                return Turned { work: self, wait: REST, timed: false };
             }
-            Reading::Flag(resource) => {
-                self.stalled = Stalled::default();
-                let flag = self.flag.get_or_insert_with(|| Reconciler::new(resource, now()));
-                let neighbours = context.cache.flags_of(resource.metadata.namespace.as_deref().unwrap_or_default());
-                let claimed = claimed_by_older(&self.reading, &neighbours);
-                match flag.turn(resource, claimed.as_deref(), context).await {
-                    Ok(wait) => {
-                        self.timed = wait.is_some();
-                        let most = if flag.is_moving() { TICK } else { REST };
-                        wait.map_or(most, |wait| Duration::from_millis(wait.0).min(most))
-                    }
-                    Err(error) => {
-                        tracing::warn!(flag = self.name, %error, "is tried again");
-                        TICK
-                    }
-                }
+            Reading::Flag(resource) => resource,
+        };
+        self.stalled = Stalled::default();
+        let flag = self.flag.get_or_insert_with(|| Reconciler::new(resource, now()));
+        let neighbours = context.cache.flags_of(resource.metadata.namespace.as_deref().unwrap_or_default());
+        let claimed = claimed_by_older(reading, &neighbours);
+        let (wait, timed) = match flag.turn(resource, claimed.as_deref(), context).await {
+            Ok(wait) => {
+                let most = if flag.is_moving() { TICK } else { rest(context.flags) };
+                (wait.map_or(most, |wait| Duration::from_millis(wait.0).min(most)), wait.is_some())
+            }
+            Err(error) => {
+                tracing::warn!(flag = name, %error, "is tried again");
+                (TICK, false)
             }
         };
-        self.looked_at = true;
-        self.due = Instant::now() + wait;
+        Turned { work: self, wait, timed }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Everything that is written to the cluster. I/O: the Kubernetes API.
 
-use crate::names::{KEPT_AT, MANAGER};
+use crate::names::{KEPT_AT, MANAGED_BY, MANAGER};
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
@@ -13,8 +13,18 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
+use super::leader;
 use super::resource::{ResourceStatus, VersionFlag};
 use super::scaled_object::{Scale, ScaledObject};
+
+/// The files of a flag's proxies, as they are stored.
+#[derive(Debug, Clone, Default)]
+pub struct StoredFiles {
+    /// The resource version of their ConfigMap.
+    pub version: Option<String>,
+    /// By name.
+    pub files: BTreeMap<String, String>,
+}
 
 /// Writes to the cluster, in the name of this controller.
 #[derive(Clone)]
@@ -149,30 +159,60 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes some of the files that the proxies of a flag read; the others stay as they are.
+    /// The resource version of the ConfigMap with the files of a flag's proxies; `None`: there is none.
+    pub async fn files_version(&self, namespace: &str, name: &str) -> Result<Option<String>, kube::Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        Ok(api.get_metadata_opt(name).await?.and_then(|found| found.metadata.resource_version))
+    }
+
+    /// That ConfigMap.
+    pub async fn read_files(&self, namespace: &str, name: &str) -> Result<Option<StoredFiles>, kube::Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let found = api.get_opt(name).await?;
+        Ok(found.map(|found| StoredFiles {
+            version: found.metadata.resource_version,
+            files: found.data.unwrap_or_default(),
+        }))
+    }
+
+    /// Writes some of the files that the proxies of a flag read, over this version; the others stay as they are. The
+    /// version that it has now.
     pub async fn files(
         &self,
         namespace: &str,
         name: &str,
+        version: Option<&str>,
         files: &BTreeMap<String, String>,
-    ) -> Result<(), kube::Error> {
+    ) -> Result<Option<String>, kube::Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())]);
-        match api.patch(name, &merge(), &Patch::Merge(json!({ "data": files }))).await {
-            Err(error) if is_not_found(&error) => {
-                let metadata =
-                    ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() };
-                let map = ConfigMap { metadata, data: Some(files.clone()), ..ConfigMap::default() };
-                api.create(&post(), &map).await.map(|_| ())
-            }
-            done => done.map(|_| ()),
-        }
+        let written = if let Some(version) = version {
+            let patch = json!({ "metadata": { "resourceVersion": version }, "data": files });
+            api.patch(name, &merge(), &Patch::Merge(patch)).await
+        } else {
+            let labels = BTreeMap::from([(MANAGED_BY.to_owned(), MANAGER.to_owned())]);
+            let metadata = ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() };
+            let map = ConfigMap { metadata, data: Some(files.clone()), ..ConfigMap::default() };
+            api.create(&post(), &map).await
+        };
+        Ok(written?.metadata.resource_version)
     }
 
-    /// Applies the endpoint of the flag service, over that of who led before.
-    pub async fn lead(&self, here: &EndpointSlice) -> Result<(), kube::Error> {
+    /// Writes the endpoint of the flag service over that of who led before, unless it is like that. What was read in
+    /// between makes it a conflict.
+    pub async fn lead(&self, here: &EndpointSlice, leads: impl Fn() -> bool) -> Result<(), kube::Error> {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &here.namespace().unwrap_or_default());
-        api.patch(&here.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(here)).await.map(|_| ())
+        let found = api.get_opt(&here.name_any()).await?;
+        if found.as_ref().is_some_and(|found| leader::is_led(found, here)) || !leads() {
+            return Ok(());
+        }
+        let version = found.and_then(|found| found.metadata.resource_version);
+        if version.is_none() {
+            return api.create(&post(), here).await.map(|_| ());
+        }
+        let mut here = here.clone();
+        here.metadata.resource_version = version;
+        let params = PatchParams::apply(MANAGER).force();
+        api.patch(&here.name_any(), &params, &Patch::Apply(&here)).await.map(|_| ())
     }
 
     /// Tells people what happened. Losing an Event must not hold anything up.

@@ -2,7 +2,6 @@
 //! this adapter.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +17,17 @@ use service::{Authenticator, Hub};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::file::{File, FileError};
-use super::files;
-use super::process::Supervisor;
+use super::files::{Stamp, stamp};
+use super::logs::Logs;
 use super::store::{Store, StoreError, beside, write_atomically};
+use super::supervisor::Supervisor;
+use super::wasm::{self, WasmError};
 use super::world::Machine;
 
 /// The longest time between two turns.
 const TICK: Millis = Millis(200);
+/// For how long a controller that begins waits for what runs to answer.
+const FIRST_ANSWERS: Duration = Duration::from_millis(1_200);
 
 /// Why the driver ends.
 #[derive(Debug, thiserror::Error)]
@@ -43,25 +46,12 @@ pub enum DriverError {
         /// Why not.
         error: std::io::Error,
     },
+    /// The filter's file, where no version serves yet that is to go on without it.
+    #[error("local.filterConfig.wasm: {0}")]
+    Filter(#[from] WasmError),
     /// Of the machine, for checks.
     #[error("the certificates that this machine trusts cannot be read: {0}")]
     Certificates(std::io::Error),
-    /// The file with the address.
-    #[error("{path} cannot be written: {error}")]
-    Address {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        error: std::io::Error,
-    },
-}
-
-/// What tells one edit of a file from another.
-type Stamp = Option<(i64, i64, u64, u64)>;
-
-fn stamp(path: &Path) -> Stamp {
-    let data = std::fs::metadata(path).ok()?;
-    Some((data.mtime(), data.mtime_nsec(), data.len(), data.ino()))
 }
 
 struct Driver {
@@ -78,11 +68,17 @@ pub async fn run(
     bound: impl FnOnce(std::net::SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), DriverError> {
+    // Without the first signal the next tick sees the end of a version.
+    let (mut children, mut hangup) = (signal(SignalKind::child()).ok(), signal(SignalKind::hangup()).ok());
     let stamp = stamp(path);
     let file = File::read(path)?;
     let fresh = || Status::new(&unique(), &file.metadata.name, now());
     let mut store = Store::open(&file.local.state_file, fresh)?;
-    store.save()?;
+    // Whoever serves already is kept running, whatever became of the file: then it is a problem of the status.
+    if let Some(filter) = file.local.filter_config.as_ref().filter(|_| store.state.status.record.is_none()) {
+        wasm::check(&filter.wasm, &wasm::read(&filter.wasm)?)?;
+    }
+    store.note();
     let hub = Arc::new(Hub::new(Authenticator::listed()));
     hub.authenticator.set_proxies(tokens(&file));
     let address = file.local.listen;
@@ -90,42 +86,37 @@ pub async fn run(
     let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let note = beside(&file.local.state_file, ".address");
-    write_atomically(&note, format!("{address}\n").as_bytes())
-        .map_err(|error| DriverError::Address { path: note.clone(), error })?;
+    if let Err(error) = write_atomically(&note, format!("{address}\n").as_bytes()) {
+        tracing::error!(%error, path = %note.display(), "cannot be written: commands may not find this controller");
+    }
     bound(address);
-    let logs = file.local.state_file.parent().unwrap_or(Path::new("."));
-    let supervisor = Supervisor::adopt(&file.metadata.name, logs, Arc::clone(&hub), &mut store)?;
+    let supervisor = Supervisor::adopt(logs(&file), Arc::clone(&hub), &mut store);
     let server = tokio::spawn(service::serve(listener, Arc::clone(&hub), std::future::pending()));
     let checks = CheckRunner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
     audit.record_change(now(), None, &store.state.status);
-    let (written, files, spec_error) = (store.state.status.clone(), files::FileWriter::default(), None);
-    let hub_of_flag = Arc::clone(&hub);
-    let machine = Machine { file, spec_error, store, written, supervisor, hub: hub_of_flag, files, audit, checks };
+    let machine = Machine::new(file, store, supervisor, Arc::clone(&hub), audit, checks);
     let mut driver = Driver { path: path.to_owned(), stamp, machine };
-    // Without the signal the next tick sees it.
-    let mut children = signal(SignalKind::child()).ok();
     tokio::pin!(stop);
-    let result = loop {
-        let wait = match driver.turn().await {
-            Ok(wait) => wait,
-            Err(error) => break Err(error.into()),
-        };
+    driver.look_around().await;
+    loop {
+        let wait = driver.turn().await;
         tokio::select! {
             () = hub.driver_woken() => {}
-            () = ended(&mut children) => {}
+            () = told(&mut children) => {}
+            () = told(&mut hangup) => driver.stamp = None,
             () = tokio::time::sleep(Duration::from_millis(wait.0)) => {}
-            () = &mut stop => break Ok(()),
+            () = &mut stop => break,
         }
-    };
+    }
     server.abort();
-    result
+    Ok(())
 }
 
-/// A version that was started here ends.
-async fn ended(children: &mut Option<Signal>) {
-    match children {
-        Some(children) => {
-            children.recv().await;
+/// This process gets a signal.
+async fn told(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
         }
         None => std::future::pending().await,
     }
@@ -136,13 +127,26 @@ fn tokens(file: &File) -> BTreeMap<String, Option<String>> {
 }
 
 impl Driver {
-    /// Everything that can be done now. How long to wait for the next turn.
-    async fn turn(&mut self) -> Result<Millis, StoreError> {
+    /// Waits for the first answers of the versions that run: what is not known yet is no news.
+    async fn look_around(&mut self) {
+        let machine = &mut self.machine;
+        machine.supervisor.poll(now().0, &mut machine.store, &machine.file.local.versions);
+        let _ = tokio::time::timeout(FIRST_ANSWERS, machine.supervisor.first_answers()).await;
+    }
+
+    /// Everything that can be done now. How long to wait for the next turn. What cannot be written ends nothing: it is
+    /// shown, and tried again.
+    async fn turn(&mut self) -> Millis {
         self.reload();
         let machine = &mut self.machine;
-        machine.supervisor.poll(now().0, &mut machine.store, &machine.file.local.versions)?;
-        let wait = reconcile(machine).await?;
-        Ok(wait.unwrap_or(TICK).clamp(Millis(1), TICK))
+        machine.forgive();
+        machine.supervisor.poll(now().0, &mut machine.store, &machine.file.local.versions);
+        if machine.store.unwritten().is_some() {
+            machine.store.note();
+        }
+        let wait = reconcile(machine).await;
+        machine.show_store();
+        wait.ok().flatten().unwrap_or(TICK).clamp(Millis(1), TICK)
     }
 
     fn reload(&mut self) {
@@ -157,8 +161,8 @@ impl Driver {
             Ok(file) => {
                 tracing::info!(version = file.spec.version, "the file was edited");
                 machine.hub.authenticator.set_proxies(tokens(&file));
-                machine.file = file;
-                machine.spec_error = None;
+                machine.supervisor.set_logs(logs(&file));
+                machine.take_edit(now(), file);
             }
             Err(error) => {
                 tracing::error!(error, "the edit is not valid, the spec before it stays in force");
@@ -166,6 +170,10 @@ impl Driver {
             }
         }
     }
+}
+
+fn logs(file: &File) -> Logs {
+    Logs::new(&file.metadata.name, &file.local.logs, &file.local.state_file)
 }
 
 /// The new file, if nothing of it is other that cannot change while the controller runs.
@@ -180,3 +188,6 @@ fn same_place(old: &File, new: File) -> Result<File, String> {
         None => Ok(new),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use flag::config::Role;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use machine::duration::Millis;
 use machine::spec::{Service, Spec};
+
+use super::yaml::{Wrong, only_document};
 
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -54,8 +57,37 @@ pub struct Local {
     /// The file that Envoy reads the filter from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_config: Option<FilterConfig>,
+    /// Where the output of versions goes.
+    #[serde(default)]
+    pub logs: LogFiles,
     /// How versions are started.
     pub versions: BTreeMap<String, VersionCommand>,
+}
+
+/// Where the output of versions goes, and how much of it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct LogFiles {
+    /// The folder; that of the state file unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// A file that is larger, such as `10Mi`, is begun anew.
+    pub max_size: String,
+    /// How many files of before are kept.
+    pub keep: u32,
+}
+
+impl Default for LogFiles {
+    fn default() -> Self {
+        LogFiles { directory: None, max_size: "10Mi".to_owned(), keep: 3 }
+    }
+}
+
+impl LogFiles {
+    /// [`LogFiles::max_size`] in bytes.
+    pub(crate) fn max_bytes(&self) -> u64 {
+        machine::quantity::parse(&self.max_size).map_or(u64::MAX, |milli| milli / 1_000)
+    }
 }
 
 fn default_listen() -> SocketAddr {
@@ -100,6 +132,9 @@ pub struct FilterConfig {
     /// The file that Envoy reads the routes from; without, the routes are the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<PathBuf>,
+    /// The file that Envoy reads the clusters of versions from; without, they are the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<PathBuf>,
     /// The filter.
     pub wasm: PathBuf,
     /// The Envoy cluster of the flag service.
@@ -128,15 +163,41 @@ pub struct VersionCommand {
     pub env: BTreeMap<String, String>,
     /// Where it listens.
     pub address: SocketAddr,
+    /// It speaks HTTP/2 without TLS, as gRPC does, and nothing else.
+    #[serde(default)]
+    pub http2: bool,
     /// When it is ready; without, as soon as it takes connections.
     #[serde(default)]
     pub ready: Ready,
     /// How it is stopped.
     #[serde(default)]
     pub stop: Stop,
+    /// Which process is this version, if somebody else has started it already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<Adopt>,
     /// What it needs.
     #[serde(default)]
     pub resources: Resources,
+}
+
+/// How a process is found that somebody else has started. From then on it is like one that was started here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Adopt {
+    /// It is the one that listens on the address of the version.
+    Listener,
+    /// Its pid is in this file, and it, or a child of it, listens on the address of the version.
+    #[serde(rename = "pidFile")]
+    PidFile(PathBuf),
+}
+
+/// Whose listener shows that a version is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ListenerOf {
+    /// One of the version's own processes.
+    #[default]
+    Own,
+    /// Whoever listens: a container runtime does so for what it runs.
+    Any,
 }
 
 /// When a version is ready.
@@ -146,13 +207,24 @@ pub struct Ready {
     /// A GET of this has to be answered with 2xx.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// This service of gRPC has to be SERVING by `grpc.health.v1`; empty: the server as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<String>,
+    /// This program has to end with 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
     /// How often.
     pub interval: Millis,
+    /// How long an answer may take.
+    pub timeout: Millis,
+    /// Whose the listener has to be.
+    pub listener: ListenerOf,
 }
 
 impl Default for Ready {
     fn default() -> Self {
-        Ready { path: None, interval: Millis(200) }
+        let (interval, timeout) = (Millis(200), Millis(1_000));
+        Ready { path: None, grpc: None, command: None, interval, timeout, listener: ListenerOf::Own }
     }
 }
 
@@ -169,6 +241,13 @@ pub struct Stop {
 impl Default for Stop {
     fn default() -> Self {
         Stop { signal: "SIGTERM".to_owned(), grace: Millis(10_000) }
+    }
+}
+
+impl Stop {
+    /// [`Stop::signal`], which is a signal in every valid file.
+    pub(crate) fn signal(&self) -> Signal {
+        self.signal.parse().unwrap_or(Signal::SIGTERM)
     }
 }
 
@@ -198,41 +277,39 @@ pub enum FileError {
     /// Too large.
     #[error("{0} is larger than 1 MiB")]
     TooLarge(PathBuf),
-    /// Not YAML of this shape.
-    #[error("{path}: {error}")]
-    Yaml {
-        /// Which.
-        path: PathBuf,
-        /// Where and why.
-        error: String,
-    },
-    /// Understood, but not valid.
-    #[error("{path}: {}", wrong.join("; "))]
-    Invalid {
+    /// Not understood, or not valid.
+    #[error("{path}: {}", wrong.iter().map(Wrong::to_string).collect::<Vec<_>>().join("; "))]
+    Wrong {
         /// Which.
         path: PathBuf,
         /// Everything that is wrong.
-        wrong: Vec<String>,
+        wrong: Vec<Wrong>,
     },
+}
+
+/// The text of a file that an operator may write, which is of a bounded size.
+pub fn read_text(path: &Path) -> Result<String, FileError> {
+    let read = |error| FileError::Read { path: path.to_owned(), error };
+    if std::fs::metadata(path).map_err(read)?.len() > MAX_BYTES {
+        return Err(FileError::TooLarge(path.to_owned()));
+    }
+    std::fs::read_to_string(path).map_err(read)
 }
 
 impl File {
     /// Reads and validates. Relative paths become relative to the file.
     pub fn read(path: &Path) -> Result<File, FileError> {
-        let read = |error| FileError::Read { path: path.to_owned(), error };
-        if std::fs::metadata(path).map_err(read)?.len() > MAX_BYTES {
-            return Err(FileError::TooLarge(path.to_owned()));
-        }
-        File::parse(&std::fs::read_to_string(path).map_err(read)?, path)
+        File::parse(&read_text(path)?, path)
     }
 
     /// Parses and validates the text of the file at `path`.
     pub fn parse(text: &str, path: &Path) -> Result<File, FileError> {
-        let mut file: File = serde_saphyr::from_str(text)
-            .map_err(|error| FileError::Yaml { path: path.to_owned(), error: error.to_string() })?;
+        let refused = |wrong| FileError::Wrong { path: path.to_owned(), wrong };
+        let document = only_document(text).map_err(|error| refused(vec![error]))?;
+        let mut file: File = document.read().map_err(refused)?;
         let wrong = file.validate();
         if !wrong.is_empty() {
-            return Err(FileError::Invalid { path: path.to_owned(), wrong });
+            return Err(refused(wrong.into_iter().map(|one| document.wrong(one)).collect()));
         }
         let directory = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let directory = directory.parent().unwrap_or(Path::new("/")).to_owned();
@@ -240,12 +317,17 @@ impl File {
         if let Some(filter) = &mut file.local.filter_config {
             filter.path = directory.join(&filter.path);
             filter.routes = filter.routes.take().map(|routes| directory.join(routes));
+            filter.clusters = filter.clusters.take().map(|clusters| directory.join(clusters));
             filter.wasm = directory.join(&filter.wasm);
         }
         for sidecar in file.local.proxies.iter_mut().filter_map(|proxy| proxy.sidecar.as_mut()) {
             sidecar.filter = directory.join(&sidecar.filter);
         }
+        file.local.logs.directory = file.local.logs.directory.take().map(|logs| directory.join(logs));
         for version in file.local.versions.values_mut() {
+            if let Some(Adopt::PidFile(pid_file)) = &mut version.adopt {
+                *pid_file = directory.join(&*pid_file);
+            }
             let inner = version.directory.take().unwrap_or_default();
             version.directory = Some(directory.join(inner));
         }
@@ -265,6 +347,17 @@ impl Local {
     pub fn sidecars(&self) -> impl Iterator<Item = &Sidecar> {
         self.proxies.iter().filter_map(|proxy| proxy.sidecar.as_ref())
     }
+
+    /// The proxy in front of a version of a service, if it has one.
+    pub fn in_front(&self, service: &str, version: &str) -> Option<&Sidecar> {
+        self.sidecars().find(|one| one.service == service && one.version == version)
+    }
+
+    /// The ids of those that stand in front of this version.
+    pub fn beside(&self, version: &str) -> BTreeSet<String> {
+        let beside = |proxy: &&ExpectedProxy| proxy.sidecar.as_ref().is_some_and(|one| one.version == version);
+        self.proxies.iter().filter(beside).map(|proxy| proxy.id.clone()).collect()
+    }
 }
 
 /// The configured state file, or the one beside the file.
@@ -276,10 +369,15 @@ fn state_file(path: &Path, configured: &Path) -> PathBuf {
 /// Where the state of the file at `path` is, even while the file is not valid: whoever made a bad
 /// edit wants to see what the controller says about it.
 pub fn find_state(path: &Path) -> Result<PathBuf, FileError> {
-    let text = std::fs::read_to_string(path).map_err(|error| FileError::Read { path: path.to_owned(), error })?;
-    let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap_or_default();
+    let value = only_document(&read_text(path)?).map(|document| document.value()).unwrap_or_default();
     let configured = value.pointer("/local/stateFile").and_then(|file| file.as_str()).unwrap_or_default();
     let directory = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let directory = directory.parent().unwrap_or(Path::new("/"));
     Ok(directory.join(state_file(path, Path::new(configured))))
+}
+
+/// The version that the file at `path` asks for, even while the file is not valid.
+pub fn find_version(path: &Path) -> Option<String> {
+    let value = only_document(&read_text(path).ok()?).ok()?.value();
+    value.pointer("/spec/version")?.as_str().map(str::to_owned)
 }

@@ -1,21 +1,29 @@
 //! The files that Envoy reads. I/O: writes them.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use flag::config::{Role, Workload};
 use flag::record::Record;
 
+use super::clusters::Endpoint;
 use super::file::Local;
 use super::store::write_atomically;
-use machine::envoy::{self, Filter};
+use machine::envoy::{self, Cluster, Filter};
 
 /// The files with the filter: one for callers, and one for each sidecar.
-pub fn filters(local: &Local, header: &str, record: &Record) -> Result<BTreeMap<PathBuf, String>, serde_json::Error> {
+pub fn filters(
+    local: &Local,
+    build: &str,
+    header: &str,
+    record: &Record,
+) -> Result<BTreeMap<PathBuf, String>, serde_json::Error> {
     let Some(config) = &local.filter_config else {
         return Ok(BTreeMap::new());
     };
-    let filter = |role, workload| Filter { wasm: &config.wasm, cluster: &config.cluster, role, workload, header };
+    let (wasm, cluster) = (&config.wasm, &config.cluster);
+    let filter = |role, workload| Filter { wasm, build, cluster, role, workload, header };
     let mut files = BTreeMap::from([(config.path.clone(), envoy::filter(filter(config.role, None), record)?)]);
     for sidecar in local.sidecars() {
         let workload = Workload { service: sidecar.service.clone(), version: sidecar.version.clone() };
@@ -24,16 +32,32 @@ pub fn filters(local: &Local, header: &str, record: &Record) -> Result<BTreeMap<
     Ok(files)
 }
 
-/// Writes files that have to change.
+/// The file with the clusters by name.
+pub(crate) fn clusters(clusters: &BTreeMap<String, Endpoint>) -> Result<String, serde_json::Error> {
+    let all = clusters.iter();
+    envoy::clusters(all.map(|(name, Endpoint { address, http2 })| Cluster { name, address: *address, http2: *http2 }))
+}
+
+/// What tells one content of a file from another.
+pub type Stamp = Option<(i64, i64, u64, u64)>;
+
+/// The stamp of a file; nothing where there is none.
+pub fn stamp(path: &Path) -> Stamp {
+    let data = std::fs::metadata(path).ok()?;
+    Some((data.mtime(), data.mtime_nsec(), data.len(), data.ino()))
+}
+
+/// Writes files that have to change, and those that somebody else has changed.
 #[derive(Debug, Default)]
 pub struct FileWriter {
-    last: BTreeMap<PathBuf, String>,
+    last: BTreeMap<PathBuf, (String, Stamp)>,
 }
 
 impl FileWriter {
     /// Has the file be this text. Whether it had to be written.
     pub fn write(&mut self, path: &Path, text: String) -> std::io::Result<bool> {
-        if self.last.get(path) == Some(&text) && path.exists() {
+        let found = stamp(path);
+        if found.is_some() && self.last.get(path).is_some_and(|(last, stamp)| *last == text && *stamp == found) {
             return Ok(false);
         }
         let written = std::fs::read_to_string(path).map_or(true, |found| found != text);
@@ -43,7 +67,7 @@ impl FileWriter {
             }
             write_atomically(path, text.as_bytes())?;
         }
-        self.last.insert(path.to_owned(), text);
+        self.last.insert(path.to_owned(), (text, stamp(path)));
         Ok(written)
     }
 }

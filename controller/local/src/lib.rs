@@ -3,21 +3,45 @@
 //! | module | job |
 //! | --- | --- |
 //! | [`file`] | the file of the operator |
+//! | [`clusters`] | where proxies reach each version |
+//! | [`wasm`] | what is wrong with the file of the filter |
 //! | `validate` | what of the file is not valid |
+//! | [`yaml`] | its text, and where in it something stands |
 //! | [`store`] | the state file and its lock |
-//! | [`process`] | starting, finding again and stopping versions |
+//! | [`process`] | one start of a version: what is remembered of it, and how it is done |
+//! | [`supervisor`] | starting, adopting, finding again and stopping versions |
+//! | `live` | what is known of a version beside the state file |
+//! | `group` | all processes of a version, whatever became of them |
+//! | `sockets` | who listens on an address |
+//! | `adoption` | whether a version may be started, or runs already |
+//! | `restarts` | when a version that ended is started again |
+//! | `logs` | what versions print, in files of bounded size |
 //! | [`probe`] | whether a version is ready |
 //! | [`headroom`] | whether the machine has room for one more |
 //! | [`files`] | the files that Envoy reads |
+//! | `proxy_files` | which of them were written, and what they name |
 //! | [`driver`] | turns of the state machine, and edits of the file |
 //! | `world` | one flag of this machine: observe, persist, show, execute |
 
+mod adoption;
+pub mod clusters;
 pub mod driver;
 pub mod file;
 pub mod files;
+mod group;
 pub mod headroom;
+mod live;
+mod logs;
 pub mod probe;
 pub mod process;
+mod proxy_files;
+mod restarts;
+mod sockets;
 pub mod store;
+pub mod supervisor;
+#[cfg(test)]
+mod testing;
 mod validate;
+pub mod wasm;
 mod world;
+pub mod yaml;

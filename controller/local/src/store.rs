@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::clusters::Endpoint;
 use super::process::Process;
 use machine::status::Status;
+use machine::time::UnixMs;
+use service::clock::{self, Moment};
 use service::failpoint;
 
 const FORMAT: u32 = 1;
@@ -25,6 +28,12 @@ pub struct StateFile {
     /// The processes by version.
     #[serde(default)]
     pub processes: BTreeMap<String, Process>,
+    /// Where proxies reach each version that has clusters, by version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub clusters: BTreeMap<String, Endpoint>,
+    /// When it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Moment>,
 }
 
 /// Why the state file cannot be used.
@@ -67,6 +76,10 @@ pub struct Store {
     path: PathBuf,
     /// What `save` writes.
     pub state: StateFile,
+    /// Since when the file does not have what `state` has, if that is so, and why.
+    unwritten: Option<(UnixMs, String)>,
+    /// Writes that failed.
+    failures: u64,
     // Held for as long as this lives.
     _lock: File,
 }
@@ -86,22 +99,72 @@ fn io(path: &Path, verb: &'static str) -> impl FnOnce(std::io::Error) -> StoreEr
 impl Store {
     /// Locks and reads the state file; without one, `fresh` is the state.
     pub fn open(path: &Path, fresh: impl FnOnce() -> Status) -> Result<Store, StoreError> {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(io(parent, "made"))?;
-        }
+        // Processes are known by this name, by which way ever it was given.
+        let path = &match path.parent().zip(path.file_name()) {
+            Some((parent, name)) => {
+                std::fs::create_dir_all(parent).map_err(io(parent, "made"))?;
+                parent.canonicalize().map_err(io(parent, "found"))?.join(name)
+            }
+            None => path.to_owned(),
+        };
         let lock = lock(path)?;
         let state = match std::fs::read(path) {
             Ok(bytes) => parse(path, &bytes)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                StateFile { format: FORMAT, status: fresh(), processes: BTreeMap::new() }
+                let (processes, clusters) = (BTreeMap::new(), BTreeMap::new());
+                StateFile { format: FORMAT, status: fresh(), processes, clusters, written: None }
             }
             Err(error) => return Err(io(path, "read")(error)),
         };
-        Ok(Store { path: path.to_owned(), state, _lock: lock })
+        // Times of the status are compared with the present.
+        if let Some(written) = &state.written {
+            clock::agree(written.shows_at(&clock::moment()));
+        }
+        Ok(Store { path: path.to_owned(), state, unwritten: None, failures: 0, _lock: lock })
     }
 
-    /// Writes the state; it is on disk when this returns.
-    pub fn save(&self) -> Result<(), StoreError> {
+    /// Where the state is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Since when the file does not have the state, if it could not be written last, and why.
+    pub(crate) fn unwritten(&self) -> Option<(UnixMs, &str)> {
+        self.unwritten.as_ref().map(|(since, why)| (*since, why.as_str()))
+    }
+
+    /// How many writes have failed since this began.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Writes what nothing rests on: where that fails, it is said, and written with what comes next.
+    pub(crate) fn note(&mut self) {
+        // What it is said by is kept.
+        let _ = self.save();
+    }
+
+    /// Writes the state; it is on disk when this returns. Nothing may be done that rests on what could not be written.
+    pub fn save(&mut self) -> Result<(), StoreError> {
+        let written = self.write();
+        match &written {
+            Ok(()) if self.unwritten.take().is_some() => tracing::info!(path = %self.path.display(), "written again"),
+            Ok(()) => {}
+            Err(error) => {
+                let why = error.to_string();
+                let known = self.unwritten.take();
+                if known.as_ref().is_none_or(|(_, known)| *known != why) {
+                    tracing::error!(error = why, "the state is not on disk, and nothing is done that rests on it");
+                }
+                self.unwritten = Some((known.map_or_else(clock::now, |(since, _)| since), why));
+                self.failures = self.failures.saturating_add(1);
+            }
+        }
+        written
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        self.state.written = Some(clock::moment());
         let mut bytes =
             serde_json::to_vec_pretty(&self.state).map_err(|error| io(&self.path, "written")(error.into()))?;
         bytes.push(b'\n');
@@ -130,8 +193,10 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         }
         Err(TryLockError::Error(error)) => return Err(io(&path_of_lock, "locked")(error)),
     }
-    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    written.map_err(io(&path_of_lock, "written"))?;
+    // The lock is what counts; the pid is for people, and a full disk has no room for it.
+    if let Err(error) = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+        tracing::warn!(%error, path = %path_of_lock.display(), "the pid of the controller cannot be written there");
+    }
     Ok(file)
 }
 
@@ -150,10 +215,14 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<StateFile, StoreError> {
 /// Replaces a file by one rename, so that a reader sees the old content or the new.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = beside(path, ".tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(error) = written {
+        // On a full disk half of a file is in the way of the next one.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
     match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),

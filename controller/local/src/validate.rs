@@ -8,6 +8,11 @@ use machine::spec::{CleanupPolicy, Management, Provider, Replicas};
 
 use super::file::{File, VersionCommand};
 
+/// Files of a version's output that may be kept: each is renamed when there is one more.
+const MAX_LOGS: u32 = 100;
+/// The length of a longer name would have more than one byte in a message of gRPC.
+const MAX_GRPC_SERVICE: usize = 127;
+
 impl File {
     /// What a spec may ask for, but not of this machine.
     fn unsupported(&self) -> Vec<String> {
@@ -44,10 +49,14 @@ impl File {
         let mut wrong = vec![];
         let filter = self.local.filter_config.as_ref();
         let mut files: BTreeSet<&Path> = filter.iter().map(|filter| filter.path.as_path()).collect();
-        if let Some(routes) = filter.and_then(|filter| filter.routes.as_deref())
-            && !files.insert(routes)
-        {
-            wrong.push("local.filterConfig.routes is the same file as its path".to_owned());
+        let more = [
+            ("routes", "path", filter.and_then(|filter| filter.routes.as_deref())),
+            ("clusters", "path or routes", filter.and_then(|filter| filter.clusters.as_deref())),
+        ];
+        for (field, others, file) in more {
+            if file.is_some_and(|file| !files.insert(file)) {
+                wrong.push(format!("local.filterConfig.{field} is the same file as its {others}"));
+            }
         }
         for sidecar in self.local.sidecars() {
             if filter.is_none() {
@@ -87,6 +96,13 @@ impl File {
                 wrong.push(format!("local.proxies: {:?} occurs twice", proxy.id));
             }
         }
+        if self.local.logs.max_bytes() == 0 || machine::quantity::parse(&self.local.logs.max_size).is_none() {
+            let size = &self.local.logs.max_size;
+            wrong.push(format!("local.logs.maxSize {size:?} is not understood: write it as 500Ki, 10Mi or 1Gi"));
+        }
+        if self.local.logs.keep > MAX_LOGS {
+            wrong.push(format!("local.logs.keep is {}, at most {MAX_LOGS} files are kept", self.local.logs.keep));
+        }
         wrong.extend(self.unsupported());
         wrong.extend(self.validate_files());
         if !self.local.versions.contains_key(&self.spec.version) {
@@ -118,8 +134,17 @@ impl VersionCommand {
         if self.ready.path.as_ref().is_some_and(|path| !path.starts_with('/') || !path.chars().all(in_url)) {
             wrong.push("ready.path has to start with / and have visible ASCII only, without # < > `".to_owned());
         }
-        if self.ready.interval.0 == 0 {
-            wrong.push("ready.interval is 0s".to_owned());
+        let spans = [("interval", self.ready.interval), ("timeout", self.ready.timeout)];
+        wrong.extend(spans.iter().filter(|(_, span)| span.0 == 0).map(|(what, _)| format!("ready.{what} is 0s")));
+        let ways = [self.ready.path.is_some(), self.ready.grpc.is_some(), self.ready.command.is_some()];
+        if ways.iter().filter(|asked| **asked).count() > 1 {
+            wrong.push("ready has more than one of path, grpc and command".to_owned());
+        }
+        if self.ready.grpc.as_ref().is_some_and(|service| service.len() > MAX_GRPC_SERVICE) {
+            wrong.push(format!("ready.grpc has more than {MAX_GRPC_SERVICE} bytes"));
+        }
+        if self.ready.command.as_ref().is_some_and(|command| command.first().is_none_or(String::is_empty)) {
+            wrong.push("ready.command is empty".to_owned());
         }
         let resources = [("memory", &self.resources.memory), ("cpu", &self.resources.cpu)];
         for (what, text) in resources {

@@ -2,19 +2,20 @@
 //! service.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use machine::action::Action;
 use machine::checks::Questions;
-use machine::envoy;
 use machine::fleet::ledger::{Fleet, FleetQuestion};
 use machine::fleet::traffic::Traffic;
-use machine::observation::{Headroom, Keeper, Observation, ServiceFacts};
+use machine::history::Happening;
+use machine::observation::{Headroom, Keeper, Observation, ServiceFacts, VersionState};
 use machine::plan::{Effect, Pass, Plan, upcoming};
 use machine::reach::{self, Reach};
+use machine::reason::Reason;
 use machine::reconcile::World;
-use machine::spec::Spec;
-use machine::status::{Phase, Status};
+use machine::spec::{Service, Spec};
+use machine::status::{Blocked, LastRequest, Phase, Status};
 use machine::time::UnixMs;
 use service::audit::Audit;
 use service::check_runner::CheckRunner;
@@ -23,10 +24,10 @@ use service::failpoint;
 use service::{FlagView, Hub};
 
 use super::file::{File, VersionCommand};
-use super::files;
 use super::headroom;
-use super::process::{ProcessError, Supervisor};
+use super::proxy_files::ProxyFiles;
 use super::store::{Store, StoreError};
+use super::supervisor::Supervisor;
 
 /// A flag of this machine, and everything that it lives in.
 pub(crate) struct Machine {
@@ -36,12 +37,14 @@ pub(crate) struct Machine {
     pub(crate) spec_error: Option<String>,
     pub(crate) store: Store,
     /// The status as it is on disk.
-    pub(crate) written: Status,
+    written: Status,
     pub(crate) supervisor: Supervisor,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) files: files::FileWriter,
+    files: ProxyFiles,
     pub(crate) audit: Audit,
     pub(crate) checks: Arc<CheckRunner>,
+    /// Failed writes that the metrics have.
+    counted: u64,
 }
 
 /// One look at this machine.
@@ -58,18 +61,28 @@ impl World for Machine {
 
     fn observe(&mut self) -> Seen {
         let now = now();
+        self.files.look(&self.file.local);
         let (spec, expected) = (self.file.spec.clone(), self.expected());
         let (name, status) = (&self.file.metadata.name, &self.store.state.status);
         let services = self.services();
         let probe = reach::probe(&spec, status, &services);
-        let asked = FleetQuestion { probe: probe.clone(), ..status.asked() };
+        let asked = status.asked();
+        let members = self.file.local.beside(&asked.old);
+        let asked = FleetQuestion {
+            probe: probe.clone(),
+            members,
+            drain_ms: spec.settle.drain_time.map_or(0, |drain| drain.0),
+            ..asked
+        };
         let fleet = status.record.as_ref().map(|record| self.hub.reports.fleet(now, record, &expected, &asked));
         let fleet = fleet.unwrap_or_else(|| Fleet::unknown(0));
-        let answered = status.last_request.as_ref().map(|last| last.id.as_str());
         let observation = Observation {
-            versions: self.versions(),
+            versions: self.versions(now),
             headroom: self.headroom(),
-            request: self.hub.requests.next_request(name, answered),
+            request: self.hub.requests.next_request(name, |id| status.has_answered(id)),
+            occurred: self.supervisor.occurred(|one| status.history.iter().any(|entry| one.is(entry))),
+            routes: self.files.problem(),
+            clusters: self.files.clusters(&self.file.local, &self.store.state),
             spec_error: self.spec_error.clone(),
             checks: self.checks.run_due_checks(now, name, Questions::of(&spec, status), &fleet),
             fleet,
@@ -94,25 +107,39 @@ impl World for Machine {
     }
 
     /// No other controller writes: the state file is locked.
-    async fn persist(&mut self, _: &Seen, plan: &Plan) -> Result<bool, StoreError> {
+    async fn persist(&mut self, seen: &Seen, plan: &Plan) -> Result<bool, StoreError> {
         if !plan.status.same_but_wording(&self.written) {
-            self.store.state.status.clone_from(&plan.status);
-            self.store.save()?;
+            let before = std::mem::replace(&mut self.store.state.status, plan.status.clone());
+            if let Err(error) = self.store.save() {
+                self.store.state.status = before;
+                self.show(seen, plan);
+                return Err(error);
+            }
             let before = std::mem::replace(&mut self.written, plan.status.clone());
             self.announce(&before);
         }
         Ok(true)
     }
 
+    fn stored(&self) -> Option<&Status> {
+        Some(&self.written)
+    }
+
     fn show(&mut self, seen: &Seen, plan: &Plan) {
+        let (mut status, mut waiting) = (plan.status.clone(), plan.waiting.clone());
+        if let Some((since, why)) = self.store.unwritten() {
+            let message = format!("nothing more is decided: {why}");
+            status.blocked = Some(Blocked { reason: Reason::StateNotWritten, message: message.clone(), since });
+            waiting = message;
+        }
         self.hub.show_flag(FlagView {
             name: self.file.metadata.name.clone(),
             spec_version: seen.spec.version.clone(),
-            status: Arc::new(plan.status.clone()),
+            status: Arc::new(status),
             fleet: seen.observation.fleet.clone(),
             versions: seen.observation.versions.clone(),
             checks: seen.observation.checks.clone(),
-            waiting: plan.waiting.clone(),
+            waiting,
             next: upcoming(&seen.spec, &plan.status),
             callers: seen.expected.clone(),
             traffic: Traffic::default(),
@@ -121,7 +148,7 @@ impl World for Machine {
         self.hub.readiness.mark_flags_observed();
     }
 
-    /// Only the state file's errors end the controller: what it cannot remember it must not do.
+    /// An error is the state file's: what cannot be remembered is not done.
     async fn execute(&mut self, seen: &Seen, effect: Effect) -> Result<(), StoreError> {
         let versions = &self.file.local.versions;
         match effect {
@@ -129,12 +156,11 @@ impl World for Machine {
             Effect::Protect { .. } | Effect::Delete { .. } => {}
             Effect::Start { version, .. } => {
                 if let Some(how) = versions.get(&version) {
-                    match self.supervisor.start(seen.now.0, &mut self.store, &version, how) {
-                        Ok(()) => {}
-                        Err(ProcessError::Store(error)) => return Err(error),
-                        Err(error) => tracing::error!(version, %error, "cannot be started"),
-                    }
+                    self.supervisor.start(seen.now.0, &mut self.store, &version, how);
                 }
+            }
+            Effect::Cluster { versions } => {
+                self.files.write_clusters(&self.hub, &self.file, &mut self.store, &versions)
             }
             Effect::Publish(publication) => {
                 if self.hub.publish(*publication) {
@@ -142,15 +168,10 @@ impl World for Machine {
                 }
             }
             Effect::Route(order) => {
-                let routes = self.file.local.filter_config.as_ref().and_then(|filter| filter.routes.clone());
-                if let Some(path) = routes {
-                    let text = envoy::routes(&seen.spec.routing.header, &order.record);
-                    self.write(order.record.epoch, text.map(|text| BTreeMap::from([(path, text)])));
-                }
+                self.files.write_routes(&self.hub, &self.file.local, &seen.spec.routing.header, &order.record);
             }
             Effect::Configure(record) => {
-                let texts = files::filters(&self.file.local, &seen.spec.routing.header, &record);
-                self.write(record.epoch, texts);
+                self.files.write_filters(&self.hub, &self.file.local, &seen.spec.routing.header, &record);
             }
             Effect::Stop { version } => {
                 let how = versions.get(&version).map(|version| version.stop.clone()).unwrap_or_default();
@@ -166,11 +187,64 @@ impl World for Machine {
 }
 
 impl Machine {
-    fn versions(&self) -> BTreeMap<String, machine::observation::VersionState> {
+    /// What was done before is on disk; nothing is known yet of what runs.
+    pub(crate) fn new(
+        file: File,
+        store: Store,
+        supervisor: Supervisor,
+        hub: Arc<Hub>,
+        audit: Audit,
+        checks: Arc<CheckRunner>,
+    ) -> Machine {
+        let (written, files) = (store.state.status.clone(), ProxyFiles::default());
+        Machine { file, spec_error: None, store, written, supervisor, hub, files, audit, checks, counted: 0 }
+    }
+
+    /// Whoever asks to go on, or to give up, has what waits for its next start tried at once.
+    pub(crate) fn forgive(&mut self) {
+        let asks = |last: &&LastRequest| last.refused.is_none() && matches!(last.action, Action::Retry | Action::Abort);
+        if let Some(last) = self.store.state.status.last_request.as_ref().filter(asks) {
+            self.supervisor.forgive(last.at, None);
+        }
+    }
+
+    /// Goes by another file from now on.
+    pub(crate) fn take_edit(&mut self, now: UnixMs, file: File) {
+        let (old, new) = (&self.file.local.versions, &file.local.versions);
+        let all: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let edited: Vec<&str> =
+            all.into_iter().filter(|one| old.get(*one) != new.get(*one)).map(String::as_str).collect();
+        edited.iter().for_each(|version| self.supervisor.forgive(now, Some(version)));
+        let mut what = vec![];
+        if file.spec.version != self.file.spec.version {
+            what.push(format!("it asks for {} instead of {}", file.spec.version, self.file.spec.version));
+        } else if file.spec != self.file.spec {
+            what.push("spec".to_owned());
+        }
+        what.extend(edited.iter().map(|version| format!("local.versions.{version}")));
+        if !what.is_empty() {
+            self.supervisor.note(now.0, Happening::Edited, format!("the file was edited: {}", what.join(", ")));
+        }
+        self.file = file;
+        self.spec_error = None;
+    }
+
+    /// Shows in the metrics what could not be written.
+    pub(crate) fn show_store(&mut self) {
+        let failures = self.store.failures();
+        self.hub.count_write_failures("state", failures.saturating_sub(self.counted));
+        self.counted = failures;
+    }
+
+    fn versions(&self, now: UnixMs) -> BTreeMap<String, VersionState> {
         let (state, versions) = (&self.store.state, &self.file.local.versions);
         let known: BTreeSet<&String> = versions.keys().chain(state.processes.keys()).collect();
-        let workload = |version: &str| self.supervisor.workload(&self.store, version, versions.contains_key(version));
-        known.into_iter().map(|version| (version.clone(), workload(version))).collect()
+        let workload = |version: &str| self.supervisor.workload(now.0, &self.store, version, versions.get(version));
+        let mut found: BTreeMap<_, _> = known.into_iter().map(|version| (version.clone(), workload(version))).collect();
+        if let Some(active) = found.get_mut(&state.status.active_version) {
+            active.notes.extend(self.files.filter_problem().map(|problem| problem.message));
+        }
+        found
     }
 
     /// How each version can be reached: by the clusters of the record, and as its readiness is asked for.
@@ -178,8 +252,15 @@ impl Machine {
         let readiness = |how: &VersionCommand| Reach { readiness: how.ready.path.clone(), ..Reach::default() };
         let versions = &self.file.local.versions;
         let reach: BTreeMap<_, _> = versions.iter().map(|(version, how)| (version.clone(), readiness(how))).collect();
-        let facts = |name: &String| (name.clone(), ServiceFacts { reach: reach.clone(), ..ServiceFacts::default() });
-        self.file.spec.services.iter().map(|service| facts(&service.name)).collect()
+        // A version that was taken out of the file is named until it is gone.
+        let state = &self.store.state;
+        let recorded = state.status.record.iter().flat_map(|record| &record.versions);
+        let known: BTreeSet<&String> = versions.keys().chain(state.processes.keys()).chain(recorded).collect();
+        let facts = |service: &Service| {
+            let clusters = known.iter().map(|version| ((*version).clone(), service.clusters_of(version))).collect();
+            (service.name.clone(), ServiceFacts { clusters, reach: reach.clone(), ..ServiceFacts::default() })
+        };
+        self.file.spec.services.iter().map(facts).collect()
     }
 
     /// Whether there is room for a version that is about to be started.
@@ -195,27 +276,10 @@ impl Machine {
 
     /// The proxies that have to ack: a sidecar only while its version runs.
     fn expected(&self) -> BTreeSet<String> {
-        let runs = |version: &str| self.supervisor.workload(&self.store, version, true).running;
+        let runs = |version: &str| self.store.state.processes.contains_key(version);
         let proxies = self.file.local.proxies.iter();
         let expected = proxies.filter(|proxy| proxy.sidecar.as_ref().is_none_or(|sidecar| runs(&sidecar.version)));
         expected.map(|proxy| proxy.id.clone()).collect()
-    }
-
-    fn write(&mut self, epoch: u64, texts: Result<BTreeMap<PathBuf, String>, serde_json::Error>) {
-        let texts = match texts {
-            Ok(texts) => texts,
-            Err(error) => return tracing::error!(%error, "the files for Envoy cannot be made"),
-        };
-        for (path, text) in texts {
-            match self.files.write(&path, text) {
-                Ok(true) => {
-                    tracing::info!(epoch, path = %path.display(), "configured");
-                    failpoint::point("after the proxies were configured");
-                }
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, path = %path.display(), "cannot be written"),
-            }
-        }
     }
 
     /// Tells people what is new in the status that was written now.

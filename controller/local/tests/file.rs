@@ -35,13 +35,36 @@ const EDGE: &str = "  proxies: [{id: edge}]\n";
     "",
     "  proxies: [{id: s, sidecar: {service: ratings, version: v9, filter: f.json, listen: '127.0.0.1:9101'}}]\n  \
      filterConfig: {path: f.json, wasm: w}\n",
-    "\"ratings\" is not in spec.services; local.proxies.sidecar.version \"v9\" is not in local.versions; f.json would be \
-     written twice"
+    "\"ratings\" is not in spec.services; line 8, column 49: local.proxies.sidecar.version \"v9\" is not in \
+     local.versions; f.json would be written twice"
 )]
 #[case("", "  proxies: [{id: edge}]\n  filterConfig: {path: f, routes: f, wasm: w}\n", "routes is the same file")]
+#[case("", "  proxies: [{id: edge}]\n  logs: {maxSize: many, keep: 1000}\n", "maxSize \"many\" is not understood")]
+#[case("", "  proxies: [{id: edge}]\n  logs: {keep: 1000}\n", "at most 100 files")]
 fn what_is_wrong_is_said(#[case] spec: &str, #[case] local: &str, #[case] why: &str) {
     let error = file(spec, local).unwrap_err();
     assert!(error.contains(why), "{error}");
+}
+
+#[rstest]
+#[case("ready: {path: /a, grpc: b}", "more than one of path, grpc and command")]
+#[case("ready: {command: []}", "ready.command is empty")]
+#[case("ready: {timeout: 0s}", "ready.timeout is 0s")]
+#[case("adopt: Anything", "is not understood: write Listener or pidFile")]
+fn what_is_wrong_with_a_version_is_said(#[case] more: &str, #[case] why: &str) {
+    let v2 =
+        EDGE.replace("  proxies", &format!("    v2: {{command: [a], address: '127.0.0.1:9002', {more}}}\n  proxies"));
+    let error = file("", &v2).unwrap_err();
+    assert!(error.contains(why), "{error}");
+}
+
+/// T11: a pid file is found beside the file, like all that is relative.
+#[test]
+fn a_pid_file_is_relative_to_the_file() {
+    let v2 = EDGE
+        .replace("  proxies", "    v2: {command: [a], address: '127.0.0.1:9002', adopt: {pidFile: a.pid}}\n  proxies");
+    let file = file("", &v2).unwrap();
+    assert_eq!(file.local.versions["v2"].adopt, Some(local::file::Adopt::PidFile("/etc/a.pid".into())));
 }
 
 #[test]

@@ -35,6 +35,9 @@ impl Action {
     }
 }
 
+/// Bytes of the id of a request.
+pub const ID_BYTES: usize = 64;
+
 /// One request by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {

@@ -1,10 +1,12 @@
-//! What Envoy reads from files: the filter with its flag, and the routes. Pure.
+//! What Envoy reads from files: the filter with its flag, the routes, and the clusters. Pure.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use flag::PROTOCOL;
 use flag::config::{Config, FlagService, Role, Workload};
+use flag::digest::hex_prefix;
 use flag::record::Record;
 use flag::route;
 use serde_json::{Value, json};
@@ -12,11 +14,17 @@ use serde_json::{Value, json};
 /// Name of the route table in the file of routes.
 pub const ROUTES: &str = "versionflag";
 
+const STRING: &str = "type.googleapis.com/google.protobuf.StringValue";
+/// Under which name a cluster has the options of HTTP.
+pub const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
 /// What a filter is told besides the record.
 #[derive(Debug, Clone)]
 pub struct Filter<'a> {
     /// The filter's file, as Envoy finds it.
     pub wasm: &'a Path,
+    /// What tells this file from what was there before; empty: nobody knows.
+    pub build: &'a str,
     /// The Envoy cluster of the flag service.
     pub cluster: &'a str,
     /// Where the filter stands.
@@ -45,6 +53,18 @@ pub fn filter(filter: Filter<'_>, record: &Record) -> Result<String, serde_json:
         Role::Edge => "versionflag-edge",
         Role::Inbound => "versionflag-inbound",
     };
+    let mut vm_config = json!({
+        "vm_id": "versionflag",
+        "runtime": "envoy.wasm.runtime.v8",
+        "code": { "local": { "filename": filter.wasm } },
+    });
+    // Envoy reads the file anew for a configuration that it has not tried yet, and for no other. The filter reads none
+    // of its VM.
+    if !filter.build.is_empty()
+        && let Some(fields) = vm_config.as_object_mut()
+    {
+        fields.insert("configuration".to_owned(), json!({ "@type": STRING, "value": filter.build }));
+    }
     let resource = json!({
         "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
         "name": "versionflag",
@@ -53,20 +73,59 @@ pub fn filter(filter: Filter<'_>, record: &Record) -> Result<String, serde_json:
             "config": {
                 "name": name,
                 "root_id": "versionflag",
-                "failure_policy": "FAIL_OPEN",
-                "vm_config": {
-                    "vm_id": "versionflag",
-                    "runtime": "envoy.wasm.runtime.v8",
-                    "code": { "local": { "filename": filter.wasm } },
-                },
+                // Not `failure_policy: FAIL_OPEN`: where that is said, the streams that are open when the filter fails end.
+                "fail_open": true,
+                "vm_config": vm_config,
                 "configuration": {
-                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "@type": STRING,
                     "value": serde_json::to_string(&config)?,
                 },
             },
         },
     });
-    discovery(record, resource)
+    discovery(&version_of(record), vec![resource])
+}
+
+/// A cluster of one version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cluster<'a> {
+    /// The name by which routes and the record have it.
+    pub name: &'a str,
+    /// Where callers reach the version.
+    pub address: SocketAddr,
+    /// It speaks HTTP/2 without TLS, and nothing else.
+    pub http2: bool,
+}
+
+/// The file with the clusters. Where one is taken out, or is other than before, Envoy lets the requests end that are
+/// open on its connections.
+pub fn clusters<'a>(clusters: impl IntoIterator<Item = Cluster<'a>>) -> Result<String, serde_json::Error> {
+    let resources: Vec<Value> = clusters.into_iter().map(cluster).collect();
+    let version = hex_prefix(&serde_json::to_vec(&resources)?, 8);
+    discovery(&version, resources)
+}
+
+fn cluster(cluster: Cluster<'_>) -> Value {
+    let Cluster { name, address, http2 } = cluster;
+    let socket = json!({ "address": address.ip().to_string(), "port_value": address.port() });
+    let mut resource = json!({
+        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": { "socket_address": socket } } }] }],
+        },
+    });
+    if http2 && let Some(fields) = resource.as_object_mut() {
+        let options = json!({ HTTP_OPTIONS: {
+            "@type": format!("type.googleapis.com/{HTTP_OPTIONS}"),
+            "explicit_http_config": { "http2_protocol_options": {} },
+        } });
+        fields.insert("typed_extension_protocol_options".to_owned(), options);
+    }
+    resource
 }
 
 /// The file with the routes: one a version, and the active version for what has none.
@@ -98,7 +157,7 @@ pub fn routes(header: &str, record: &Record) -> Result<String, serde_json::Error
         "name": ROUTES,
         "virtual_hosts": hosts.collect::<Vec<_>>(),
     });
-    discovery(record, table)
+    discovery(&version_of(record), vec![table])
 }
 
 /// Every spelling of a host that Envoy tells apart. It ignores case by itself.
@@ -106,7 +165,10 @@ pub fn domains(host: &str) -> [String; 4] {
     [host.to_owned(), format!("{host}:*"), format!("{host}."), format!("{host}.:*")]
 }
 
-fn discovery(record: &Record, resource: Value) -> Result<String, serde_json::Error> {
-    let version = format!("{}-{}", record.epoch, record.hash);
-    serde_json::to_string_pretty(&json!({ "version_info": version, "resources": [resource] }))
+fn version_of(record: &Record) -> String {
+    format!("{}-{}", record.epoch, record.hash)
+}
+
+fn discovery(version: &str, resources: Vec<Value>) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&json!({ "version_info": version, "resources": resources }))
 }

@@ -49,6 +49,12 @@ pub enum Happening {
     Unsettled,
     /// The new version was lost while the switch waited, before the flip.
     TargetLost,
+    /// A version ended by itself.
+    VersionEnded,
+    /// A version was not started, because of somebody else or of its command.
+    NotStarted,
+    /// The spec, or what belongs to it, was edited.
+    Edited,
     /// The old version stays, as the spec asks.
     Retained,
     /// The old version is stopped or deleted.
@@ -75,6 +81,8 @@ impl Happening {
                 | Happening::GivenUp
                 | Happening::Unsettled
                 | Happening::TargetLost
+                | Happening::VersionEnded
+                | Happening::NotStarted
         )
     }
 }

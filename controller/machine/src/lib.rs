@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`spec`] | what an operator may ask for, and what of it is not valid |
 //! | [`duration`], [`quantity`] | lengths of time and amounts, as people write them |
+//! | [`mismatch`] | what to say of a value of another form
 //! | [`status`] | everything that is remembered |
 //! | [`observation`] | what is seen of the world in one pass |
 //! | [`checks`] | what checks ask, and what the answers mean |
@@ -22,6 +23,7 @@ pub mod duration;
 pub mod envoy;
 pub mod fleet;
 pub mod history;
+pub mod mismatch;
 pub mod observation;
 pub mod plan;
 pub mod publication;

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::action::Request;
 use crate::checks::CheckAnswers;
 use crate::fleet::ledger::Fleet;
+use crate::history::{Entry, Happening};
 use crate::reach::Reach;
-use crate::reason::Problem;
+use crate::reason::{Problem, Reason, SENTENCE, shortened};
 use crate::time::UnixMs;
 
 /// One version's workload.
@@ -20,7 +21,7 @@ pub struct VersionState {
     pub declared: bool,
     /// Something of it runs, even while it is stopping.
     pub running: bool,
-    /// It serves at full strength, and is not being stopped.
+    /// The share of it that the spec asks for serves, and it is not being stopped.
     pub ready: bool,
     /// Since when it has been ready without a break.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,6 +32,15 @@ pub struct VersionState {
     /// How it ended, if it did so by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exited: Option<String>,
+    /// When it is started again, if it ended and that is not now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_start: Option<UnixMs>,
+    /// Why it is not started, and what to do about it, if somebody else is in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barred: Option<String>,
+    /// What people should know of it beside that, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Something of it is there that can be deleted, whether it runs or not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exists: bool,
@@ -40,6 +50,9 @@ pub struct VersionState {
     /// What of it still runs although it is meant not to, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ending: Vec<String>,
+    /// What it consists of, by kind, name and uid, where somebody else may make more of it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub workloads: BTreeSet<String>,
     /// How strong it is in each service, where that is told apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub strength: BTreeMap<String, Strength>,
@@ -49,6 +62,9 @@ pub struct VersionState {
     /// The epoch at which everything of it was marked to be kept; absent: something of it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_at: Option<u64>,
+    /// What made it, and makes another version now, by name and with that version: it is being replaced in place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relabelled: Vec<String>,
 }
 
 /// How strong one version is in one service, in pods.
@@ -67,6 +83,13 @@ impl VersionState {
         self.declared || self.running
     }
 
+    /// Why it does not run, or not for long, if that is known: the reason, where it has one of its own, and what comes
+    /// after its name in a sentence.
+    pub(crate) fn failure(&self, otherwise: Reason) -> Option<(Reason, String)> {
+        let barred = self.barred.as_ref().map(|why| (Reason::NotStarted, format!("is not started: {why}")));
+        barred.or_else(|| Some((otherwise, format!("does not stay up: {}", self.exited.as_ref()?))))
+    }
+
     /// Whether somebody serves in every service, at full strength or not.
     pub fn serves(&self) -> bool {
         let everywhere = !self.strength.is_empty() && self.strength.values().all(|one| one.serving > 0);
@@ -81,6 +104,24 @@ impl VersionState {
     /// Whether somebody serves in this service, at full strength or not.
     pub fn serves_in(&self, service: &str) -> bool {
         self.ready || self.strength.get(service).is_some_and(|one| one.serving > 0)
+    }
+}
+
+/// Something that happened outside of the state machine, for the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occurrence {
+    /// When it happened.
+    pub at: UnixMs,
+    /// What kind of thing it was.
+    pub event: Happening,
+    /// What happened, in one sentence.
+    pub message: String,
+}
+
+impl Occurrence {
+    /// Whether this entry of a history is of it.
+    pub fn is(&self, entry: &Entry) -> bool {
+        (self.at, self.event) == (entry.at, entry.event) && shortened(self.message.clone(), SENTENCE) == entry.message
     }
 }
 
@@ -135,6 +176,15 @@ pub struct ServiceFacts {
     pub routed: BTreeMap<String, BTreeSet<String>>,
 }
 
+/// The clusters that proxies read from a file, where the controller writes that.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterFacts {
+    /// The versions that have clusters there.
+    pub there: BTreeSet<String>,
+    /// The versions that routes and filters may name as proxies read them now; `None`: nobody knows.
+    pub named: Option<BTreeSet<String>>,
+}
+
 /// Everything that is seen in one pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
@@ -146,6 +196,8 @@ pub struct Observation {
     pub fleet: Fleet,
     /// The request to answer.
     pub request: Option<Request>,
+    /// What happened outside; what is in the history already is not taken in again.
+    pub occurred: Vec<Occurrence>,
     /// What is wrong with the spec as it was edited last; the one before is in force.
     pub spec_error: Option<String>,
     /// The last answers to the checks that are asked now.
@@ -154,6 +206,8 @@ pub struct Observation {
     pub namespace: String,
     /// What is known of each service of the spec, by name.
     pub services: BTreeMap<String, ServiceFacts>,
+    /// The clusters of the proxies; `None`: they are somebody else's.
+    pub clusters: Option<ClusterFacts>,
     /// What the proxies are asked to reach.
     pub probe: Option<Probe>,
     /// The proxies that are sent the record; `None`: every proxy that asks.
@@ -177,10 +231,12 @@ impl Observation {
             headroom: Headroom::Unknown,
             fleet: Fleet::unknown(0),
             request: None,
+            occurred: vec![],
             spec_error: None,
             checks: CheckAnswers::new(),
             namespace: String::new(),
             services: BTreeMap::new(),
+            clusters: None,
             probe: None,
             audience: None,
             problem: None,

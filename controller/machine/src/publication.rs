@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use flag::health::HealthChecks;
 use flag::probe::Probe;
 use flag::record::Record;
 
@@ -29,6 +30,8 @@ pub struct Publication {
     pub measure: bool,
     /// What proxies are asked to reach.
     pub probe: Option<Probe>,
+    /// Which requests to the version that is left are no traffic, while a switch is under way.
+    pub health: Option<HealthChecks>,
     /// The proxies that are sent it; `None`: every proxy that asks.
     pub audience: Option<BTreeSet<String>>,
 }
@@ -42,6 +45,7 @@ impl Publication {
             prove_routes: status.proves_routes(),
             measure: Questions::of(spec, status).is_some_and(|asked| asked.measures()),
             probe: seen.probe.clone(),
+            health: status.proves_routes().then(|| spec.settle.health_checks.of_flag(&record.uid)),
             audience: seen.audience.clone(),
         }
     }

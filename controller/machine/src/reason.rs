@@ -63,7 +63,7 @@ macro_rules! reasons {
 
 reasons! {
     Switch {
-        Suspended: "The flag is suspended, by `spec.suspend` or by `suspend`: nothing moves.",
+        Suspended: "The flag is suspended, by `spec.suspend` or by `suspend`: nothing moves, but a rollback.",
             "`resume`, or `spec.suspend: false`.";
         InvalidSpec: "The spec as it was edited last is not valid, or makes no record; the one before stays in force, if there was one.",
             "An edit that puts right what the message names.";
@@ -77,10 +77,14 @@ reasons! {
             "Rights to read nodes and quotas, or `coexistence.headroom` Warn or Ignore.";
         TargetExited: "The new version was started and does not stay up.",
             "It stays up; before the flip `abort`, after it `rollback`.";
+        NotStarted: "A version is not started: somebody else listens on its address, or what runs there cannot be adopted.",
+            "What the message says is done about that process; or the version gets another `address`, or `adopt`.";
         TargetNotReady: "The new version has not become ready in time, or is not ready any more.",
             "It gets ready; before the flip `abort`, after it `rollback`.";
         TargetWeak: "The new version has fewer pods than the active one, which has what the traffic of now needs.",
             "It gets as many, or `coexistence.replicas` is set to AsDeclared; where an autoscaler keeps it small, its lower bound.";
+        ChangedInPlace: "What made the version that serves makes the new one now: its pods are replaced in place, which no flag decides.",
+            "The label of its pod template is put back, and the new version gets a workload of its own; it also ends when nothing of the version that served is left.";
         AwaitingPromotion: "The new version is ready and waits for a person, by `promotion.mode: Manual`.",
             "`promote`, or `abort`.";
         CheckFailed: "A check of the spec failed, and its `onFail` is Pause.",
@@ -92,19 +96,23 @@ reasons! {
         NotReached: "At least one worker of a proxy has not reached the new version, or does not any more.",
             "Each named proxy reaches it, or is no caller (`spec.callers`); or `coexistence.probe` asks for what the version answers, or has mode None.";
         Laggards: "At least one proxy that has to ack the record has not, or none is known that has to.",
-            "Each named proxy acks, or is gone; after `switch.ackTimeout` `switch.laggards` decides.";
+            "Each named proxy acks, or is gone or no longer listed; after `switch.ackTimeout` `switch.laggards` decides.";
         ConfigLaggards: "At least one proxy would start anew with a configuration from before the flip.",
-            "Each named proxy gets the new configuration.";
+            "Each named proxy gets the new configuration; its log says why if it refuses it.";
         RouteLaggards: "After the flip: at least one proxy has shown a route that does not fit the record.",
             "Each named proxy gets the routes.";
         QuietUnknown: "It is not known whether the old version still gets requests.",
-            "Every proxy that has to ack reports completely.";
+            "Every proxy that has to ack reports completely, and has sent on what is open there.";
+        FilterCameLate: "A proxy got the filter while it ran, and may have connections from before, of which the filter sees nothing.",
+            "`settle.drainTime` after the filter came to it.";
         CallersWithoutFilter: "Requests still reach the old version that no filter sent there.",
             "Those callers get the filter, or stop.";
         PastTheFlag: "Requests have gone to the old version by a route or a host that the flag does not move.",
             "The named routes are put right, and the proxy sees a request to the same place go another way; or it is started anew.";
         NotQuiet: "Requests are open on the old version, or some were sent lately.",
             "They end; with `settle.onTimeout` Proceed or Rollback `settle.timeout` ends the wait.";
+        CallsItself: "Only pods of the old version call it still: members of a group go to their own version as long as they run.",
+            "They stop; or `settle.onTimeout: Proceed` goes past them after `settle.timeout`. Rollback does not: nobody outside is served by the old version.";
         EpochAhead: "The next epoch would be more than a day ahead of the clock, because a proxy reports, or the status has, one as late as that.",
             "The clock is put right, or the proxies that report it are started anew.";
     }
@@ -113,14 +121,22 @@ reasons! {
             "Take the Service out of one of both.";
         HostTaken: "Another VersionFlag that the same proxies are sent has a host of this one.",
             "Take the host out of one of both, or put both Services into one VersionFlag.";
+        NoConsent: "Another namespace, whose callers, gateways or hosts the flag asks for, has not agreed to it.",
+            "Who may label that namespace sets `versionflag.io/callers` on it, as the message says; or another spec.";
         HeaderTaken: "An older VersionFlag asks for another routing header in a namespace of the same callers.",
             "Both use the same `spec.routing.header`.";
         TooWide: "The filter would be installed in Istio's root namespace, and so in all namespaces.",
             "Name the gateways there in `spec.callers.gateways`.";
+        HostNetwork: "A proxy that has to ack has the address of its node, so that none of its reports is believed.",
+            "It gets an address of its own, or is no caller any more (`spec.callers`).";
+        CallersUnseen: "The spec names callers in namespaces that this controller does not look after: it would not wait for them.",
+            "A controller of all namespaces, or those callers are taken out of the spec.";
         NotSupported: "The spec asks for what this controller cannot do.",
             "Another value: the message names it.";
         Workloads: "The Services and workloads are not such that versions can be told apart.",
             "What the message names is put right.";
+        WatchStale: "What the controller knows of the cluster may be out of date: the API server has not answered a watch of a kind for 45 seconds.",
+            "The API server answers, and the controller's account may watch the kinds that the message names.";
         Forbidden: "The API server does not let the controller do what the next step needs.",
             "The right that the message names: see the roles to opt into, in `manifests/kubernetes`.";
         PluginUnknown: "The controller does not know where the filter is, or it is not pinned by a digest.",
@@ -129,6 +145,8 @@ reasons! {
             "Upgrade this controller.";
         UnreadableSpec: "The spec has what this controller does not understand.",
             "Upgrade the controller, or take that out of the spec.";
+        StateNotWritten: "The state file cannot be written: nothing is decided any more, and what runs is kept running.",
+            "Room on the disk, or the right to write there: it is tried again and again.";
         IstioUnknown: "The controller has not read Istio's objects yet.",
             "They are read, a moment after the start.";
         IstioMissing: "The cluster does not have Istio's kinds.",
@@ -155,6 +173,10 @@ reasons! {
             "What its message says.";
         PluginNotWritten: "The API server refused the controller's plugin.",
             "What its message says.";
+        FilesNotWritten: "The files of the proxies, or the ConfigMap with them, cannot be written.",
+            "What its message says.";
+        FilterUnusable: "The file of `filterConfig.wasm` is missing, damaged, or not the filter: proxies that start go on without it, by the default route.",
+            "The file is put in its place: it is looked at again when it changes, and proxies read it without a restart.";
         RoutesPending: "There is no route yet that holds requests back from a new version.",
             "It passes by itself, some seconds after what the routes lead to was written.";
         RoutesWarming: "There is no route to the new version yet; the active one has its own.",
@@ -169,16 +191,16 @@ reasons! {
         Settling: "All proxies acked, and the old version gets quiet.", "";
         Retaining: "The old version stays for a rollback, for `cleanup.retainFor`.", "";
         Removing: "The old version is stopped, and deleted where `cleanup.policy` asks for it.", "";
-        Serving: "The version that the spec asks for serves, and every proxy knows.", "";
+        Serving: "The version that the spec asks for serves. The message says so if a proxy is not known to know.", "";
         Overridden: "Another version is held although the spec asks for this one.",
             "`retry`, or a spec that asks for another version.";
         Written: "The controller's routes are written, and nothing leads past them.", "";
         Found: "Every version has a route of the operator's.", "";
         NotAsked: "It is asked only while a switch is under way.", "";
-        Resolved: "No proxy has shown a route that does not fit.", "";
+        Resolved: "No proxy has shown a route that does not fit, and no request has gone past the flag.", "";
         NotProven: "At least one proxy has shown a route that does not fit.", "The proxies get the routes: the message names one.";
         NoVersion: "No version serves yet.", "";
-        Ready: "The version is at full strength.", "";
+        Ready: "As much of the version serves as `coexistence.ready` asks for: by default all of it.", "";
         Exited: "The version does not stay up.", "The message says how it ended.";
         NotReady: "The version runs, and is not at full strength.", "The message says what it lacks.";
         NotRunning: "The version does not run.", "";
@@ -189,9 +211,9 @@ reasons! {
         Failed: "At least one check failed.", "The message says which, with its numbers.";
         Inconclusive: "At least one check has no answer, and none failed.", "The message says which.";
         Passed: "Every check that is asked now passed.", "";
-        NoSwitch: "Nothing was switched yet.", "";
+        NoSwitch: "Nothing was switched yet, or the last switch was given up.", "";
         Removal: "Nothing is switched: a version is only removed.", "";
-        Acked: "Every proxy sends new requests to the new version, or the switch went on without some, as `switch.laggards` asks.", "";
+        Acked: "Every proxy sends new requests to the new version, or the message says how many are known to: some came since, or the switch went on without them, as `switch.laggards` asks.", "";
         NotFlipped: "The old version still serves.", "";
         Settled: "Nothing reaches the old version any more, or the switch went on all the same, as `settle.onTimeout` asks.", "";
         NotSwitched: "The old version may still get requests.", "";
@@ -223,14 +245,19 @@ impl Reason {
     pub fn holds(self) -> bool {
         matches!(
             self,
-            Reason::ServiceTaken
+            Reason::InvalidSpec
+                | Reason::ServiceTaken
                 | Reason::HostTaken
+                | Reason::NoConsent
                 | Reason::HeaderTaken
                 | Reason::TooWide
+                | Reason::HostNetwork
+                | Reason::CallersUnseen
                 | Reason::NotSupported
                 | Reason::Workloads
                 | Reason::NewerController
                 | Reason::UnreadableSpec
+                | Reason::WatchStale
         )
     }
 
@@ -254,6 +281,18 @@ impl From<String> for Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(self.name())
+    }
+}
+
+/// Characters of a sentence that is written down. Parts of it come from reports, routes and answers of others, and what
+/// is written is refused where it is too long.
+pub const SENTENCE: usize = 2_000;
+
+/// As much of a text as is written down.
+pub fn shortened(message: String, chars: usize) -> String {
+    match message.char_indices().nth(chars) {
+        Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
+        None => message,
     }
 }
 

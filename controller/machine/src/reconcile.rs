@@ -4,7 +4,7 @@
 //! decided has no effect before it is acted on, so that a status that is only passed through is never written.
 
 use crate::duration::Millis;
-use crate::plan::{Effect, Pass, Plan, plan};
+use crate::plan::{Effect, Pass, Plan, plan, stand_still};
 use crate::status::Status;
 
 /// Passes in a row before something else has its turn.
@@ -33,6 +33,11 @@ pub trait World {
     /// everything has to be looked at again.
     fn persist(&mut self, seen: &Self::Seen, plan: &Plan) -> impl Future<Output = Result<bool, Self::Error>>;
 
+    /// The status that is on disk, if it may be acted on while no other one can be written.
+    fn stored(&self) -> Option<&Status> {
+        None
+    }
+
     /// Shows people where the flag stands and what it waits for.
     fn show(&mut self, seen: &Self::Seen, plan: &Plan);
 
@@ -53,8 +58,16 @@ pub async fn reconcile<W: World>(world: &mut W) -> Result<Option<Millis>, W::Err
             world.adopt(plan.status);
             continue;
         }
-        if !world.persist(&seen, &plan).await? {
-            continue;
+        match world.persist(&seen, &plan).await {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(error) => {
+                let effects = world.stored().map(|stored| stand_still(W::pass(&seen), stored));
+                for effect in effects.into_iter().flatten() {
+                    world.execute(&seen, effect).await?;
+                }
+                return Err(error);
+            }
         }
         if moved {
             world.adopt(plan.status);

@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod check;
 mod choice;
+pub(crate) mod health;
 pub(crate) mod probe;
 mod target_failure;
 
@@ -20,6 +21,7 @@ pub use choice::{
     CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTimeout, ProbeMode, PromotionMode,
     Provider, Replicas, SwitchMode, TargetFailureAction, When,
 };
+pub use health::HealthCheckSpec;
 pub use probe::ProbeSpec;
 pub use target_failure::OnTargetFailure;
 
@@ -169,6 +171,12 @@ impl Callers {
     pub fn is_empty(&self) -> bool {
         *self == Callers::default()
     }
+
+    /// The namespaces that are named, or have a gateway, for a flag of `namespace`.
+    pub fn places<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a str> {
+        let gateways = self.gateways.iter().map(|gateway| gateway.namespace(namespace));
+        self.namespaces.iter().map(String::as_str).chain(gateways)
+    }
 }
 
 impl Gateway {
@@ -193,6 +201,10 @@ pub struct Coexistence {
     pub ready_timeout: Millis,
     /// How long it has to have been ready without a break.
     pub min_ready: Millis,
+    /// The share of its pods that a version needs to be ready, such as `95%`, of every service; the rest of them may
+    /// be missing for as long as they like.
+    #[schemars(extend("x-kubernetes-validations" = Percent::rules_of_some()))]
+    pub ready: Percent,
     /// How many of it, where replicas exist.
     pub replicas: Replicas,
     /// What a lack of headroom means.
@@ -207,10 +219,18 @@ impl Default for Coexistence {
         Coexistence {
             ready_timeout,
             min_ready,
+            ready: Percent::WHOLE,
             replicas: Replicas::MatchActive,
             headroom: Headroom::Require,
             probe: ProbeSpec::default(),
         }
+    }
+}
+
+impl Coexistence {
+    /// What is wrong with its share.
+    pub(crate) fn validate(&self) -> Option<String> {
+        (self.ready.0 == 0).then(|| format!("spec.coexistence.ready {} {}", self.ready, check::NO_SHARE))
     }
 }
 
@@ -277,11 +297,34 @@ pub struct Settle {
     pub timeout: Millis,
     /// And what is done about it.
     pub on_timeout: OnTimeout,
+    /// Requests to the old version that are no traffic.
+    pub health_checks: HealthCheckSpec,
+    /// How long a proxy that got the filter while it ran may keep connections on the filters of before: its drain time.
+    /// By default 45s in a mesh, as with Istio. Elsewhere nothing says whether a proxy ran before, so that by default it
+    /// is 0s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_time: Option<Millis>,
+}
+
+impl Spec {
+    /// How long connections may last that a proxy had before its filter came.
+    pub fn drain_time(&self) -> Millis {
+        /// Istio's, unless it is told another one.
+        const IN_MESH: Millis = Millis(45_000);
+        self.settle.drain_time.unwrap_or(if self.routing.in_mesh() { IN_MESH } else { Millis(0) })
+    }
 }
 
 impl Default for Settle {
     fn default() -> Self {
-        Settle { quiet_period: Millis(10_000), bake: Millis(0), timeout: Millis(600_000), on_timeout: OnTimeout::Wait }
+        Settle {
+            quiet_period: Millis(10_000),
+            bake: Millis(0),
+            timeout: Millis(600_000),
+            on_timeout: OnTimeout::Wait,
+            health_checks: HealthCheckSpec::default(),
+            drain_time: None,
+        }
     }
 }
 

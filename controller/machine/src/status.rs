@@ -10,11 +10,13 @@ use strum::{IntoStaticStr, VariantArray};
 use crate::action::Action;
 use crate::fleet::ledger::{Fleet, FleetQuestion, Laggard};
 use crate::history::{Entry, Happening};
-use crate::reason::Reason;
+use crate::reason::{Reason, SENTENCE, shortened};
 use crate::time::UnixMs;
 
 /// Entries of the history that are kept.
 const HISTORY: usize = 10;
+/// Answered requests that are remembered besides the last one.
+const ANSWERED: usize = 8;
 
 /// Where a flag stands.
 #[derive(
@@ -130,6 +132,9 @@ pub struct Switch {
     pub from: String,
     /// The version that is gone to.
     pub to: String,
+    /// What `from` consisted of when requests were taken from it, by kind, name and uid: only that is removed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub workloads: BTreeSet<String>,
     /// The controller started `to`, and stops it again if the switch is given up.
     #[serde(default)]
     pub ours: bool,
@@ -249,9 +254,24 @@ pub struct Status {
     /// The last request that was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_request: Option<LastRequest>,
+    /// The ids of those that were answered before, oldest first: where people ask in two ways, one of them goes on
+    /// showing an earlier request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answered: Vec<String>,
     /// What happened lately, oldest first.
     #[serde(default)]
     pub history: Vec<Entry>,
+}
+
+/// A version that requests were taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftVersion<'a> {
+    /// Its name.
+    pub version: &'a str,
+    /// What it consisted of then, by kind, name and uid.
+    pub workloads: &'a BTreeSet<String>,
+    /// It is being removed.
+    pub goes: bool,
 }
 
 impl Status {
@@ -273,8 +293,20 @@ impl Status {
             leftovers: BTreeSet::new(),
             ending: BTreeSet::new(),
             last_request: None,
+            answered: vec![],
             history: vec![],
         }
+    }
+
+    /// Whether a request was answered already.
+    pub fn has_answered(&self, id: &str) -> bool {
+        self.last_request.as_ref().is_some_and(|last| last.id == id) || self.answered.iter().any(|known| known == id)
+    }
+
+    /// Takes in the answer to a request.
+    pub(crate) fn answer(&mut self, answer: LastRequest) {
+        self.answered.extend(self.last_request.replace(answer).map(|last| last.id));
+        self.answered.drain(..self.answered.len().saturating_sub(ANSWERED));
     }
 
     /// The epoch last written.
@@ -289,8 +321,18 @@ impl Status {
             old: switch.map(|switch| switch.from.clone()).unwrap_or_default(),
             wanted: self.target_version.clone().unwrap_or_else(|| self.active_version.clone()),
             probe: None,
+            members: BTreeSet::new(),
+            drain_ms: 0,
             config_epoch: switch.and_then(|switch| switch.acked_epoch).unwrap_or_else(|| self.epoch()),
         }
+    }
+
+    /// The version that is left, once requests were taken from it.
+    pub fn left(&self) -> Option<LeftVersion<'_>> {
+        let over = matches!(self.phase, Phase::Adopting | Phase::Stable) || self.phase.before_flip();
+        let switch = self.switch.as_ref().filter(|switch| !over && !switch.workloads.is_empty())?;
+        let goes = self.phase == Phase::Removing;
+        Some(LeftVersion { version: &switch.from, workloads: &switch.workloads, goes })
     }
 
     /// Whether proxies are asked to show their routes.
@@ -326,7 +368,7 @@ impl Status {
     /// Adds to the history. The record may still change in this pass: the epoch of the entry is filled in
     /// at the end of it.
     pub fn note(&mut self, now: UnixMs, event: Happening, message: String) {
-        let entry = Entry { at: now, event, message, epoch: 0 };
+        let entry = Entry { at: now, event, message: shortened(message, SENTENCE), epoch: 0 };
         self.history.push(entry);
         self.history.drain(..self.history.len().saturating_sub(HISTORY));
     }

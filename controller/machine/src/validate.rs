@@ -29,7 +29,9 @@ impl Spec {
         if self.switch.mode == SwitchMode::Fenced {
             wrong.push(format!("spec.switch.mode Fenced {NO_FENCE}"));
         }
+        wrong.extend(self.coexistence.validate());
         wrong.extend(self.coexistence.probe.validate());
+        wrong.extend(self.settle.health_checks.validate());
         wrong.extend(attach::validate(self));
         wrong.extend(check::validate(&self.checks));
         wrong

@@ -11,8 +11,9 @@ use machine::fleet::ledger::Fleet;
 use machine::spec::Check;
 use machine::time::UnixMs;
 
+use crate::check_hosts::{CheckHost, may_ask};
 use crate::clock::now;
-use crate::http::{Bytes, ExchangeError, ExchangeLimits, HttpClient, Method, OutgoingRequest, StatusCode, header};
+use crate::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest, StatusCode, header};
 use crate::hub::Hub;
 use crate::lock::lock;
 
@@ -34,6 +35,8 @@ pub struct CheckRunner {
     /// Its driver is woken by answers.
     hub: Arc<Hub>,
     http: HttpClient,
+    /// Which hosts may be asked; `None`: all.
+    hosts: Option<Vec<CheckHost>>,
     /// By the flag's name.
     flags: Mutex<BTreeMap<String, FlagChecks>>,
 }
@@ -41,8 +44,13 @@ pub struct CheckRunner {
 impl CheckRunner {
     /// A runner that believes the servers whose certificates this machine trusts. Fails where it trusts none.
     pub fn new(hub: Arc<Hub>) -> std::io::Result<Arc<CheckRunner>> {
+        CheckRunner::asking(hub, None)
+    }
+
+    /// The same, which asks only some hosts; `None`: all.
+    pub fn asking(hub: Arc<Hub>, hosts: Option<Vec<CheckHost>>) -> std::io::Result<Arc<CheckRunner>> {
         let http = HttpClient::with_trust_of_machine(LIMITS)?;
-        Ok(Arc::new(CheckRunner { hub, http, flags: Mutex::default() }))
+        Ok(Arc::new(CheckRunner { hub, http, hosts, flags: Mutex::default() }))
     }
 
     /// Asks those questions of a flag that are due, and gives the last answers to all of them. A question that is
@@ -98,7 +106,7 @@ impl CheckRunner {
             }
             (None, None) => return,
         };
-        let answer = answer.unwrap_or_else(|error| (Verdict::Inconclusive, error.to_string()));
+        let answer = answer.unwrap_or_else(|error| (Verdict::Inconclusive, error));
         let mut flags = lock(&self.flags);
         if let Some(checks) = flags.get_mut(&flag).filter(|checks| checks.questions == questions) {
             record_answer(&mut checks.answers, now(), &check.name, answer);
@@ -106,9 +114,12 @@ impl CheckRunner {
         }
     }
 
-    async fn post(&self, url: &str, content: &str, body: String) -> Result<(StatusCode, Bytes), ExchangeError> {
+    /// Status and body of an answer. The error says why there is none.
+    async fn post(&self, url: &str, content: &str, body: String) -> Result<(StatusCode, Bytes), String> {
+        may_ask(self.hosts.as_deref(), url)?;
         let headers = &[(header::CONTENT_TYPE, content)];
-        self.http.exchange(OutgoingRequest { method: Method::POST, url, headers, body: body.into() }).await
+        let request = OutgoingRequest { method: Method::POST, url, headers, body: body.into() };
+        self.http.exchange(request).await.map_err(|error| error.to_string())
     }
 }
 

@@ -79,12 +79,15 @@ impl HttpClient {
     /// A client for `http://` only: it believes no certificate. Each exchange has a connection of its own, so that
     /// it also shows whether the server still takes connections.
     pub fn plain(limits: ExchangeLimits) -> Result<HttpClient, rustls::Error> {
-        let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        let connections = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        let connections = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(plain_connector()?);
+        Ok(HttpClient { connections, limits })
+    }
+
+    /// The same by HTTP/2 without TLS, as gRPC has it.
+    pub fn plain_http2(limits: ExchangeLimits) -> Result<HttpClient, rustls::Error> {
+        let connector = plain_connector()?;
+        let mut builder = Client::builder(TokioExecutor::new());
+        let connections = builder.pool_max_idle_per_host(0).http2_only(true).build(connector);
         Ok(HttpClient { connections, limits })
     }
 
@@ -103,10 +106,14 @@ impl HttpClient {
         .await
     }
 
-    /// Sends a request, reads the head of the answer and hangs up: what its body says, or how long it takes, does
-    /// not matter.
+    /// Sends a request and takes the status of the answer. The body is read as far as the limits go, since whoever
+    /// hangs up early has servers complain; what it says, or how long it takes, does not matter.
     pub async fn status(&self, request: OutgoingRequest<'_>) -> Result<StatusCode, ExchangeError> {
-        self.in_time(async { Ok(self.head_of_answer(request).await?.status()) }).await
+        let answer = self.in_time(self.head_of_answer(request)).await?;
+        let status = answer.status();
+        let rest = async { Ok(Limited::new(answer.into_body(), self.limits.bytes).collect().await) };
+        let _ = self.in_time(rest).await;
+        Ok(status)
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, ExchangeError>>) -> Result<T, ExchangeError> {
@@ -123,6 +130,15 @@ impl HttpClient {
         let answer = self.connections.request(sent).await;
         answer.map_err(|error| ExchangeError::Unreachable(with_causes(&error)))
     }
+}
+
+/// Connections that believe no certificate.
+fn plain_connector() -> Result<HttpsConnector<HttpConnector>, rustls::Error> {
+    let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    Ok(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build())
 }
 
 /// An error and what led to it, in one line: hyper's own text names only the layer.

@@ -103,10 +103,20 @@ impl Hub {
         }
     }
 
+    /// Counts in the metrics that something could not be written so often: `state`, or `proxies` for what they read.
+    pub fn count_write_failures(&self, what: &str, failures: u64) {
+        self.metrics.count_write_failures(what, failures);
+    }
+
     /// Takes in the report of a proxy that was authenticated.
     pub(crate) fn take_in_report(&self, report: Report) -> Result<(), ReportError> {
-        if self.reports.take_in(now(), report)? {
+        let now = now();
+        if self.reports.take_in(now, report)? {
             self.wake_driver();
+        }
+        if self.reports.begins_to_forget(now) {
+            let views = self.views.shown(None);
+            self.reports.forget_gone(now, |proxy| views.iter().any(|view| view.callers.contains(proxy)));
         }
         Ok(())
     }

@@ -16,17 +16,21 @@
 //! | [`endpoints`] | the HTTP API: snapshot, report, requests, status, readyz, metrics | HTTP |
 //! | [`metrics`] | what `GET /metrics` shows | |
 //! | [`authenticator`] | who may speak for a proxy | |
+//! | [`reviews`] | what is remembered of tokens that somebody else reviews | |
 //! | [`spiffe`] | whose a certificate of the mesh is | |
+//! | [`peers`] | how many connections each address has | |
 //! | [`server`] | connections: how many, and for how long without a request | TCP |
 //! | [`tls`] | mutual TLS, by certificates that others renew | files, TLS |
 //! | [`http`] | one exchange with somebody else, bounded in bytes and in time | HTTP |
 //! | [`check_runner`] | asks the checks' questions, and remembers the last answers | HTTP, clock |
+//! | [`check_hosts`] | which hosts checks may ask | |
 //! | [`audit`] | the audit log: one JSON object a line for each change | files |
 //! | [`clock`], [`id`], [`lock`] | the time, ids that nobody else has, locks whose holder may have panicked | clock, files |
 //! | [`failpoint`] | where tests let the process end or stop | environment |
 
 pub mod audit;
 mod authenticator;
+pub mod check_hosts;
 pub mod check_runner;
 pub mod clock;
 mod endpoints;
@@ -36,10 +40,12 @@ mod hub;
 pub mod id;
 pub mod lock;
 mod metrics;
+pub mod peers;
 mod publications;
 mod readiness;
 mod reports;
 mod requests;
+pub mod reviews;
 mod server;
 pub mod spiffe;
 pub mod tls;

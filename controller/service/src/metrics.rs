@@ -34,6 +34,7 @@ impl ApiRequests {
 pub(crate) struct ServiceMetrics {
     registry: Registry,
     reports: Family<MetricLabels, Counter>,
+    write_failures: Family<MetricLabels, Counter>,
     expected: Family<MetricLabels, Gauge>,
     acked: Family<MetricLabels, Gauge>,
     laggards: Family<MetricLabels, Gauge>,
@@ -53,6 +54,7 @@ impl ServiceMetrics {
         let metrics = ServiceMetrics {
             registry: Registry::default(),
             reports: Family::default(),
+            write_failures: Family::default(),
             expected: Family::default(),
             acked: Family::default(),
             laggards: Family::default(),
@@ -64,6 +66,7 @@ impl ServiceMetrics {
             flip: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
         };
         registry.register("reports", "Reports by what became of them", metrics.reports.clone());
+        registry.register("write_failures", "Files that could not be written", metrics.write_failures.clone());
         registry.register("proxies_expected", "Proxies that have to ack", metrics.expected.clone());
         registry.register("proxies_acked", "Proxies that have acked the current record", metrics.acked.clone());
         registry.register("proxies_lagging", "Proxies that have not", metrics.laggards.clone());
@@ -77,6 +80,13 @@ impl ServiceMetrics {
     /// Counts one report: `accepted`, or the word of its refusal.
     pub(crate) fn count_report(&self, result: &str) {
         self.reports.get_or_create(&vec![("result", result.to_owned())]).inc();
+    }
+
+    /// Counts files that could not be written.
+    pub(crate) fn count_write_failures(&self, what: &str, failures: u64) {
+        if failures > 0 {
+            self.write_failures.get_or_create(&vec![("file", what.to_owned())]).inc_by(failures);
+        }
     }
 
     /// Sets all that is shown of a flag.

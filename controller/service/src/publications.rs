@@ -107,7 +107,8 @@ fn snapshot_of<'a>(publications: impl Iterator<Item = &'a Publication> + Clone, 
         flags: publications.clone().map(|one| one.record.clone()).collect(),
         asks: (level >= LEVEL).then(|| Asks {
             revision: String::new(),
-            probes: publications.filter_map(|one| one.probe.clone()).collect(),
+            probes: publications.clone().filter_map(|one| one.probe.clone()).collect(),
+            health: publications.filter_map(|one| one.health.clone()).collect(),
         }),
     };
     let bytes = snapshot.to_bytes().unwrap_or_default();

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use flag::record::Record;
 use flag::report::{Report, ReportError};
+use machine::duration::Millis;
 use machine::fleet::ledger::{Fleet, FleetQuestion, Ledger};
 use machine::fleet::traffic::Traffic;
 use machine::time::UnixMs;
@@ -14,12 +15,16 @@ use crate::lock::lock;
 
 /// What a proxy says holds for this long, in milliseconds: five reports at their slowest pace.
 const STALE_MS: u64 = 5_000;
+/// Between two looks for who is gone.
+const FORGET_EVERY: Millis = Millis(60_000);
 
 /// The reports of all proxies.
 #[derive(Debug)]
 pub struct Reports {
     ledger: Mutex<Ledger>,
     reporters: Mutex<Reporters>,
+    /// When it was looked for who is gone.
+    forgot_at: Mutex<UnixMs>,
 }
 
 /// Who has reported since the driver took note of it last.
@@ -33,7 +38,11 @@ struct Reporters {
 impl Default for Reports {
     fn default() -> Reports {
         let reporters = Reporters { proxies: BTreeSet::new(), wake_driver: true };
-        Reports { ledger: Mutex::new(Ledger::new(STALE_MS)), reporters: Mutex::new(reporters) }
+        Reports {
+            ledger: Mutex::new(Ledger::new(STALE_MS)),
+            reporters: Mutex::new(reporters),
+            forgot_at: Mutex::default(),
+        }
     }
 }
 
@@ -65,6 +74,21 @@ impl Reports {
         let mut reporters = lock(&self.reporters);
         reporters.proxies.insert(proxy);
         Ok(reporters.wake_driver)
+    }
+
+    /// Whether it is time to forget who is gone. Once in a while only.
+    pub(crate) fn begins_to_forget(&self, now: UnixMs) -> bool {
+        let mut at = lock(&self.forgot_at);
+        let due = now.since(*at) >= FORGET_EVERY;
+        if due {
+            *at = now;
+        }
+        due
+    }
+
+    /// Forgets the proxies that are gone, as far as nobody waits for them.
+    pub(crate) fn forget_gone(&self, now: UnixMs, is_expected: impl Fn(&str) -> bool) {
+        lock(&self.ledger).forget_gone(now.0, is_expected);
     }
 
     /// Whether the driver waits for reports from now on. Whether there is one that it waits for already.

@@ -23,15 +23,15 @@ impl RequestQueue {
         lock(&self.waiting).iter().map(|(flag, _)| flag.clone()).collect()
     }
 
-    /// The oldest request for a flag. The one with the id `answered` leaves the queue; what is returned stays.
-    pub fn next_request(&self, flag: &str, answered: Option<&str>) -> Option<Request> {
+    /// The oldest request for a flag. Those that are answered leave the queue; what is returned stays.
+    pub fn next_request(&self, flag: &str, is_answered: impl Fn(&str) -> bool) -> Option<Request> {
         let mut waiting = lock(&self.waiting);
-        waiting.retain(|(of, request)| of != flag || Some(request.id.as_str()) != answered);
+        waiting.retain(|(of, request)| of != flag || !is_answered(&request.id));
         waiting.iter().find(|(of, _)| of == flag).map(|(_, request)| request.clone())
     }
 
     /// Queues a request for a flag; false: too many wait.
-    pub(crate) fn push(&self, flag: &str, request: Request) -> bool {
+    pub fn push(&self, flag: &str, request: Request) -> bool {
         let mut waiting = lock(&self.waiting);
         let fits = waiting.len() < LENGTH;
         if fits {

@@ -21,8 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::Service;
 
-use crate::endpoints::router;
+use crate::endpoints::{probes, router};
 use crate::hub::Hub;
+use crate::peers::Peers;
 use crate::spiffe::ClientIdentity;
 use crate::tls::Tls;
 
@@ -31,6 +32,8 @@ use crate::tls::Tls;
 pub struct Limits {
     /// Connections at a time, of all clients; who comes then waits.
     pub connections: usize,
+    /// The same of one address; who comes then is sent away. This machine has no such limit.
+    pub of_one_address: usize,
     /// The time for a handshake; and from its end, a connection's begin or the answer before, to the end of a
     /// request's head.
     pub head: Duration,
@@ -41,9 +44,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         let (head, request) = (Duration::from_secs(10), Duration::from_secs(10));
-        Limits { connections: 16_384, head, request }
+        Limits { connections: 16_384, of_one_address: 1_024, head, request }
     }
 }
+
+/// What may look at a controller at a time, besides its proxies.
+const PROBES: Limits =
+    Limits { connections: 64, of_one_address: 64, head: Duration::from_secs(5), request: Duration::from_secs(5) };
 
 /// A flag service, with what its listeners share.
 #[derive(Debug, Clone)]
@@ -51,12 +58,23 @@ pub struct Server {
     app: Router,
     limits: Limits,
     room: Arc<Semaphore>,
+    peers: Peers,
 }
 
 impl Server {
     /// A flag service within these limits, which hold for all its listeners together.
     pub fn new(limits: Limits, hub: Arc<Hub>) -> Server {
-        Server { app: router(hub, limits.request), limits, room: Arc::new(Semaphore::new(limits.connections)) }
+        Server::of(router(hub, limits.request), limits)
+    }
+
+    /// One of probes and metrics alone, which waits for no proxy.
+    pub fn probes(hub: Arc<Hub>) -> Server {
+        Server::of(probes(hub, PROBES.request), PROBES)
+    }
+
+    fn of(app: Router, limits: Limits) -> Server {
+        let (room, peers) = (Arc::new(Semaphore::new(limits.connections)), Peers::new(limits.of_one_address));
+        Server { app, limits, room, peers }
     }
 
     /// Serves until `stop` ends; with mutual TLS or without.
@@ -71,12 +89,16 @@ impl Server {
             };
             tokio::select! {
                 (Ok((stream, peer)), place) = accepted => {
+                    let Some(admission) = self.peers.admit(peer.ip()) else {
+                        tracing::debug!(%peer, "has too many connections already");
+                        continue;
+                    };
                     let connection = self.clone().connection(stream, peer, tls.clone());
                     connections.spawn(async move {
                         if let Err(error) = connection.await {
                             tracing::debug!(%peer, %error, "a connection ended early");
                         }
-                        drop(place);
+                        drop((place, admission));
                     });
                 }
                 Some(_) = connections.join_next() => {}

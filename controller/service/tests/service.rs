@@ -64,8 +64,12 @@ impl Service {
     }
 
     async fn get(&self, path: &str, header: &str) -> Answer {
+        self.get_by("127.0.0.1:7070", path, header).await
+    }
+
+    async fn get_by(&self, host: &str, path: &str, header: &str) -> Answer {
         let mut stream = self.connect().await;
-        let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{header}\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{header}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         Answer::read(stream).await
     }
@@ -121,7 +125,7 @@ fn publication(name: &str, report_every: u64) -> Publication {
     let draft = Draft { uid: name, name, epoch: 1, active: "v1", versions: &versions, preview: None, before: None };
     let record = draft.record(&spec, &Observation::unknown()).seal().unwrap();
     let report_every = Millis(report_every);
-    Publication { record, report_every, prove_routes: false, measure: false, probe: None, audience: None }
+    Publication { record, report_every, prove_routes: false, measure: false, probe: None, health: None, audience: None }
 }
 
 fn report(proxy: &str) -> Vec<u8> {
@@ -349,6 +353,22 @@ async fn who_does_not_lead_sends_proxies_away() {
 async fn no_page_reports_or_asks(#[case] header: &str, #[case] status: u16) {
     let service = Service::start(Limits::default()).await;
     assert_eq!(service.report(&report("open"), header).await.status, status);
+}
+
+/// C24: a name of somebody else, which leads to this machine, reads nothing here.
+#[rstest]
+#[case("evil.example", 403)]
+#[case("evil.example:7070", 403)]
+#[case("127.0.0.1.evil.example", 403)]
+#[case("127.0.0.1", 200)]
+#[case("[::1]:7070", 200)]
+#[case("localhost:7070", 200)]
+#[tokio::test]
+async fn no_page_reads_by_a_name_of_its_own(#[case] host: &str, #[case] status: u16) {
+    let service = Service::start(Limits::default()).await;
+    assert_eq!(service.get_by(host, "/v1/status", "").await.status, status);
+    // A proxy asks by the name of its cluster.
+    assert_ne!(service.get_by(host, "/v1/snapshot?proxy=open&waitMs=0", "").await.status, 403);
 }
 
 /// C25: whoever may look at flags does not learn how to choose a version.

@@ -286,7 +286,7 @@ async fn certificates_that_are_not_there_yet_are_waited_for() {
 #[tokio::test]
 async fn who_does_not_end_its_handshake_takes_a_place_only_for_a_while() {
     let mesh = Mesh::new();
-    let limits = Limits { connections: 2, head: Duration::from_millis(500), request: SOON };
+    let limits = Limits { connections: 2, head: Duration::from_millis(500), request: SOON, ..Limits::default() };
     let service = Service::in_mesh(limits, &mesh).await;
     let web = mesh.issue(&[WEB]);
     // One says nothing, the other begins and stops there.

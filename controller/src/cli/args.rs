@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use super::envoy::args::Into;
 use super::kube_api::Where;
+use super::wait::Goal;
 use cluster::domain::Domain;
+use machine::duration::Millis;
+use service::check_hosts::CheckHost;
 
 /// What kubectl calls this program as, when it is asked for `kubectl versionflag`.
 const PLUGIN: &str = "kubectl-versionflag";
@@ -17,7 +21,8 @@ const PLUGIN: &str = "kubectl-versionflag";
     name = "versionflag",
     version,
     about,
-    after_help = "Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 blocked (status)"
+    after_help = "Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 blocked (status) or in vain (wait), \
+                  4 not all proxies have acked (status)"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -58,8 +63,8 @@ pub(super) enum Command {
         log_json: bool,
     },
     /// Run the controller of a Kubernetes cluster
-    Controller(Controller),
-    /// Show where each flag stands; exit code 3 says that something is blocked
+    Controller(Box<Controller>),
+    /// Show where each flag stands; exit code 3 says that something is blocked, 4 that a proxy has not acked
     Status {
         #[command(flatten)]
         at: At,
@@ -69,6 +74,17 @@ pub(super) enum Command {
         /// Show it again whenever it changes
         #[arg(short, long)]
         watch: bool,
+    },
+    /// Wait until a flag is where it is asked to be; exit code 1 says that it took too long, 3 that it never will be
+    Wait {
+        #[command(flatten)]
+        at: At,
+        /// What to wait for, of the version that the spec asks for
+        #[arg(long = "for", value_enum, value_name = "WHAT")]
+        goal: Goal,
+        /// How long at most
+        #[arg(long, default_value = "10m", value_name = "DURATION")]
+        timeout: Millis,
     },
     /// Show all flags in a table
     List {
@@ -94,8 +110,10 @@ pub(super) enum Command {
     Resume(At),
     /// Show what happened lately
     History(At),
-    /// Find what would keep VersionFlags of a namespace from working; exit code 1 says that something does
+    /// Find what would keep flags of a namespace, or of an Envoy, from working; exit code 1 says that something does
     Doctor(Doctor),
+    /// List what is still in a cluster, in the order in which it is taken away; exit code 1 says that something is
+    Uninstall(Uninstall),
     /// Print a VersionFlag for a Service of a cluster
     Init(Init),
     /// Print how a request reaches a version before it is active
@@ -135,9 +153,15 @@ pub(super) struct Controller {
     /// The only namespace to look after; all of them unless given
     #[arg(long, env = "VERSIONFLAG_NAMESPACE")]
     pub(super) namespace: Option<String>,
-    /// Where the flag service listens
-    #[arg(long, default_value = "0.0.0.0:7070")]
+    /// Where the flag service listens; [::] is both families of addresses
+    #[arg(long, default_value = "[::]:7070")]
     pub(super) listen: std::net::SocketAddr,
+    /// Where probes and metrics are served besides, so that they wait for no proxy
+    #[arg(long, env = "VERSIONFLAG_HEALTH_LISTEN", value_name = "ADDRESS")]
+    pub(super) health_listen: Option<std::net::SocketAddr>,
+    /// Let VersionFlags have callers, gateways and hosts of other namespaces without the label versionflag.io/callers there
+    #[arg(long, env = "VERSIONFLAG_CALLERS_WITHOUT_CONSENT")]
+    pub(super) callers_without_consent: bool,
     #[command(flatten)]
     pub(super) mtls: MtlsArgs,
     /// Name of this replica
@@ -146,9 +170,9 @@ pub(super) struct Controller {
     /// Namespace of the controller itself, with its Lease and its Service
     #[arg(long, env = "POD_NAMESPACE", default_value = "versionflag")]
     pub(super) home: String,
-    /// Address of this replica, to which the Service leads while it acts
-    #[arg(long, env = "POD_IP")]
-    pub(super) address: Option<std::net::IpAddr>,
+    /// Addresses of this replica, to which the Service leads while it acts: one of each family
+    #[arg(long, env = "POD_IPS", value_delimiter = ',')]
+    pub(super) address: Vec<std::net::IpAddr>,
     /// Where the proxies find the filter
     #[arg(long, default_value = "/etc/versionflag/versionflag.wasm")]
     pub(super) filter_path: PathBuf,
@@ -159,6 +183,9 @@ pub(super) struct Controller {
     pub(super) names: Names,
     #[command(flatten)]
     pub(super) plugin: PluginArgs,
+    /// The only hosts that checks may ask, such as prometheus.monitoring,*.hooks.svc; all of them unless given
+    #[arg(long, env = "VERSIONFLAG_CHECK_HOSTS", value_name = "HOST", value_delimiter = ',')]
+    pub(super) check_hosts: Option<Vec<CheckHost>>,
     /// Append one JSON object per line to this file for everything that happens; - for stdout
     #[arg(long, env = "VERSIONFLAG_AUDIT_LOG", value_name = "FILE")]
     pub(super) audit_log: Option<PathBuf>,
@@ -176,7 +203,7 @@ pub(super) struct MtlsArgs {
     #[arg(long, env = "VERSIONFLAG_MTLS_CERTS", value_name = "DIR")]
     pub(super) mtls_certs: Option<PathBuf>,
     /// Where the flag service listens for it
-    #[arg(long, default_value = "0.0.0.0:7071")]
+    #[arg(long, default_value = "[::]:7071")]
     pub(super) mtls_listen: std::net::SocketAddr,
 }
 
@@ -211,7 +238,8 @@ pub(super) enum Manifest {
 /// Which version of a flag.
 #[derive(Debug, Args)]
 pub(super) struct PreviewArgs {
-    /// The VersionFlag
+    /// The NAME of a VersionFlag in a cluster, or the FILE that a local controller runs with
+    #[arg(value_name = "NAME|FILE")]
     pub(super) name: String,
     /// The version
     pub(super) version: String,
@@ -238,6 +266,25 @@ pub(super) struct Doctor {
     pub(super) port: Option<u16>,
     #[command(flatten)]
     pub(super) names: Names,
+    /// Look at an Envoy instead, for the FILE that a local controller runs with
+    #[arg(short, long, requires = "envoy_admin")]
+    pub(super) file: Option<PathBuf>,
+    /// Where that Envoy has its admin interface, such as 127.0.0.1:9901
+    #[arg(long, requires = "file", value_name = "ADDRESS")]
+    pub(super) envoy_admin: Option<String>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: Output,
+}
+
+/// What is looked for before an uninstall, and after it.
+#[derive(Debug, Args)]
+pub(super) struct Uninstall {
+    /// Only look: nothing is taken away by this program
+    #[arg(long, required = true)]
+    pub(super) check: bool,
+    #[command(flatten)]
+    pub(super) cluster: Where,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     pub(super) output: Output,
@@ -283,6 +330,8 @@ pub(super) enum Render {
         /// Which of local.proxies it is for; the first one unless given
         #[arg(short, long)]
         proxy: Option<String>,
+        #[command(flatten)]
+        into: Into,
     },
     /// What the controller would write for Istio: routes and plugins
     Istio(Rendered),

@@ -1,13 +1,10 @@
 //! The commands about a flag, wherever it is. I/O: terminal, and through the clients.
 
-use std::io::Write;
 use std::path::Path;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use futures_util::StreamExt;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -16,32 +13,27 @@ use super::client::Client;
 use super::kube_api::Cluster;
 use super::model::Model;
 use super::place::{Address, place};
-use super::{ANSWER, BLOCKED, print, print_json, show};
+use super::terminal::{print, print_json, warn};
+use super::{ANSWER, BLOCKED, NOT_ACKED, show, watch};
 use cluster::resource::VersionFlag;
 use machine::action::Action;
-use machine::time::UnixMs;
 use service::FlagView;
 use service::clock::now;
 
-/// Between two looks at a flag service.
-const LOOK: Duration = Duration::from_millis(500);
-/// Between two of the same through the API server of a cluster.
-const LIVE: Duration = Duration::from_secs(1);
-
 /// Where flags are found.
-enum Source {
+pub(super) enum Source {
     Service { client: Client, at: String },
     Cluster { cluster: Cluster, name: Option<String> },
 }
 
 /// One flag, for people and for programs.
-struct ShownFlag {
-    model: Model,
+pub(super) struct ShownFlag {
+    pub(super) model: Model,
     json: Value,
 }
 
 impl Source {
-    async fn open(at: &At, all: bool) -> anyhow::Result<Source> {
+    pub(super) async fn open(at: &At, all: bool) -> anyhow::Result<Source> {
         let is_file = at.at.as_ref().is_some_and(|at| Path::new(at).is_file());
         let name = match place(at.at.as_deref(), is_file) {
             Address::Service(text) if all || at.cluster.is_given() => {
@@ -57,8 +49,17 @@ impl Source {
         Ok(Source::Cluster { cluster, name })
     }
 
+    /// A controller of this machine that was started anew may listen elsewhere.
+    pub(super) fn reopen(&mut self) {
+        if let Source::Service { client, at } = self
+            && let Ok(anew) = Client::at(at)
+        {
+            *client = anew;
+        }
+    }
+
     /// `live`: with what the flag service of a cluster knows, if it can be asked.
-    async fn look(&self, live: Option<&mut LiveView>) -> anyhow::Result<Vec<ShownFlag>> {
+    pub(super) async fn look(&self, live: Option<&mut LiveView>) -> anyhow::Result<Vec<ShownFlag>> {
         match self {
             Source::Service { client, at } => client.status().await?.iter().map(|view| of_view(view, at)).collect(),
             Source::Cluster { cluster, name } => {
@@ -78,35 +79,36 @@ impl Source {
 
 /// Asks what is not in the resource, and says once that it cannot.
 #[derive(Default)]
-struct LiveView {
+pub(super) struct LiveView {
     quiet: bool,
     said: Option<String>,
+    spoke: bool,
 }
 
 impl LiveView {
-    async fn ask(&mut self, cluster: &Cluster, name: Option<&str>) -> Option<Vec<FlagView>> {
+    pub(super) async fn ask(&mut self, cluster: &Cluster, name: Option<&str>) -> Option<Vec<FlagView>> {
         let error = match cluster.live(name).await {
             Ok(views) => return Some(views),
             Err(error) => format!("{error:#}"),
         };
         if !self.quiet && self.said.as_ref() != Some(&error) {
             warn(&format!("without requests, as the flag service cannot be asked: {error}"));
-            self.said = Some(error);
+            (self.said, self.spoke) = (Some(error), true);
         }
         None
     }
-}
 
-/// For people, beside what is printed. Without anybody to read it nothing is lost.
-pub(super) fn warn(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    /// Whether it has said anything since this was asked.
+    pub(super) fn has_spoken(&mut self) -> bool {
+        std::mem::take(&mut self.spoke)
+    }
 }
 
 fn of_view(view: &FlagView, at: &str) -> anyhow::Result<ShownFlag> {
     Ok(ShownFlag { model: Model::of_view(view, at), json: serde_json::to_value(view)? })
 }
 
-fn of_resources(
+pub(super) fn of_resources(
     flags: &[VersionFlag],
     views: Option<&[FlagView]>,
     cluster: &Cluster,
@@ -132,7 +134,7 @@ fn of_resource(flag: &VersionFlag, live: Option<&FlagView>, cluster: &Cluster) -
     Ok(ShownFlag { model: Model::of_resource(flag, live, cluster.at(flag), now()), json })
 }
 
-fn jsons(shown: &[ShownFlag]) -> Value {
+pub(super) fn jsons(shown: &[ShownFlag]) -> Value {
     shown.iter().map(|one| one.json.clone()).collect()
 }
 
@@ -140,72 +142,33 @@ fn text(shown: &[ShownFlag], draw: impl Fn(&Model) -> String) -> String {
     shown.iter().map(|one| draw(&one.model)).collect()
 }
 
-fn draw(shown: &[ShownFlag], output: Output, program: &str) -> anyhow::Result<String> {
+pub(super) fn draw(shown: &[ShownFlag], output: Output, program: &str) -> anyhow::Result<String> {
     Ok(match output {
         Output::Json => format!("{}\n", jsons(shown)),
         Output::Text => text(shown, |model| show::status(model, program)),
     })
 }
 
-/// The same whenever nothing but the clock has changed.
-fn outline(shown: &[ShownFlag], output: Output) -> String {
-    match output {
-        Output::Json => {
-            let mut all = jsons(shown);
-            for one in all.as_array_mut().into_iter().flatten() {
-                one.as_object_mut().map(|one| one.remove("now"));
-            }
-            all.to_string()
-        }
-        Output::Text => text(shown, |model| show::status(&Model { now: UnixMs(0), ..model.clone() }, "")),
-    }
-}
-
 pub(super) async fn status(at: &At, all: bool, watch: bool, program: &str) -> anyhow::Result<ExitCode> {
     let source = Source::open(at, all).await?;
-    let mut live = LiveView::default();
-    if !watch {
-        let shown = source.look(Some(&mut live)).await?;
-        match at.output {
-            Output::Json => print_json(&jsons(&shown))?,
-            Output::Text => print(&draw(&shown, at.output, program)?)?,
-        }
-        let blocked = shown.iter().any(|one| one.model.blocked.is_some());
-        return Ok(if blocked { ExitCode::from(BLOCKED) } else { ExitCode::SUCCESS });
+    if watch {
+        watch::run(at, source, program).await?;
+        return Ok(ExitCode::SUCCESS);
     }
-    // Says what is wrong, where a watch would wait.
-    let mut before = None;
-    let mut again = |shown: Vec<ShownFlag>| {
-        let now = outline(&shown, at.output);
-        if before.as_ref() == Some(&now) {
-            return anyhow::Ok(());
-        }
-        before = Some(now);
-        print(&draw(&shown, at.output, program)?)
-    };
-    again(source.look(Some(&mut live)).await?)?;
-    match &source {
-        Source::Service { .. } => loop {
-            tokio::time::sleep(LOOK).await;
-            again(source.look(None).await?)?;
-        },
-        Source::Cluster { cluster, name } => {
-            let (mut changes, mut flags) = (pin!(cluster.watch(name.as_deref())), None);
-            loop {
-                tokio::select! {
-                    changed = changes.next() => match changed {
-                        None => return Ok(ExitCode::SUCCESS),
-                        Some(Ok(found)) => flags = Some(found),
-                        Some(Err(error)) => warn(&format!("{error:#}: trying again")),
-                    },
-                    () = tokio::time::sleep(LIVE) => {}
-                }
-                if let Some(flags) = &flags {
-                    let views = live.ask(cluster, name.as_deref()).await;
-                    again(of_resources(flags, views.as_deref(), cluster)?)?;
-                }
-            }
-        }
+    let shown = source.look(Some(&mut LiveView::default())).await?;
+    match at.output {
+        Output::Json => print_json(&jsons(&shown))?,
+        Output::Text => print(&draw(&shown, at.output, program)?)?,
+    }
+    Ok(exit_code(&shown.iter().map(|one| &one.model).collect::<Vec<_>>()).into())
+}
+
+/// What `status` says of flags in a number.
+pub(super) fn exit_code(shown: &[&Model]) -> u8 {
+    match () {
+        () if shown.iter().any(|model| model.blocked.is_some()) => BLOCKED,
+        () if shown.iter().any(|model| model.proxies.acked < model.proxies.expected) => NOT_ACKED,
+        () => 0,
     }
 }
 

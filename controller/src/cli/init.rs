@@ -104,10 +104,15 @@ pub(super) fn routes(domain: &Domain, namespace: &str, spec: &Spec, service: &st
         label: &spec.version_label,
         versions: &versions,
         active: &spec.version,
+        ports: &[],
         callers: &callers,
+        gateway_places: &BTreeSet::new(),
+        root: "",
         gateways: &spec.routing.gateways,
     };
-    let rule = destination_rule(domain, namespace, service, &spec.version_label, [spec.version.as_str()]);
+    let everybody = ["*".to_owned()];
+    let versions = [spec.version.as_str()];
+    let rule = destination_rule(domain, namespace, service, &spec.version_label, versions, &everybody);
     let rule = json!({
         "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
         "metadata": { "name": service, "namespace": namespace }, "spec": rule.spec,

@@ -1,4 +1,4 @@
-//! `versionflag lint`: what is wrong with a file before it reaches a cluster. Pure.
+//! `versionflag lint`: what is wrong with a file before it reaches a cluster, or a local controller. Pure.
 
 use std::path::Path;
 
@@ -7,88 +7,131 @@ use serde_json::Value;
 
 use cluster::resource::VersionFlag;
 use cluster::status::unsupported;
-use local::file::FileError;
+use local::file::{File, FileError};
+use local::wasm::{WasmError, outdated};
+use local::yaml::{self, Document, Place};
+
+/// Which level the filter's file understands, or why it cannot be loaded.
+pub(super) type LookAtFilter<'a> = dyn Fn(&Path) -> Result<u32, WasmError> + 'a;
 
 /// One thing that is wrong.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Wrong {
-    /// `KIND NAME`, or the number of the document.
+    /// `KIND NAME`.
     pub(super) object: String,
+    /// Where in the file, as far as that is known.
+    #[serde(flatten)]
+    pub(super) place: Option<Place>,
     /// What it is.
     pub(super) message: String,
     /// The API server or the controller would refuse it.
     pub(super) error: bool,
 }
 
+/// One document, and what it is.
+struct Linted {
+    document: Document,
+    value: Value,
+    object: String,
+}
+
+impl Linted {
+    fn new(document: Document) -> Linted {
+        let value = document.value();
+        let text = |path: &str| value.pointer(path).and_then(Value::as_str);
+        let (kind, name) = (text("/kind").unwrap_or_default(), text("/metadata/name").unwrap_or("without a name"));
+        Linted { object: format!("{kind} {name}"), value, document }
+    }
+
+    fn is(&self, kinds: &[&str]) -> bool {
+        self.value.get("kind").and_then(Value::as_str).is_some_and(|kind| kinds.contains(&kind))
+    }
+
+    fn error(&self, wrong: yaml::Wrong) -> Wrong {
+        Wrong { object: self.object.clone(), place: wrong.place, message: wrong.message, error: true }
+    }
+}
+
 /// Everything that is wrong with the documents of a file.
-pub(super) fn lint(text: &str) -> Result<Vec<Wrong>, String> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| error.to_string())?;
-    if let [only] = documents.as_slice()
-        && only.get("local").is_some()
-    {
-        return Ok(lint_local(text, only));
+pub(super) fn lint(text: &str, path: &Path, filter: &LookAtFilter<'_>) -> Result<Vec<Wrong>, String> {
+    let documents = yaml::documents(text).map_err(|error| error.to_string())?;
+    let documents: Vec<Linted> = documents.into_iter().map(Linted::new).collect();
+    let mut those = documents.iter().filter(|one| one.is(&["VersionFlag"]));
+    if let Some(one) = those.clone().chain(&documents).find(|one| one.value.get("local").is_some()) {
+        let found = lint_local(&one.document, text, path, filter).into_iter();
+        return Ok(found.map(|(wrong, error)| Wrong { error, ..one.error(wrong) }).collect());
     }
-    let (mut wrong, mut flags) = (vec![], vec![]);
-    for document in documents.iter().filter(|document| is(document, "VersionFlag")) {
-        let name = document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("without a name");
-        let object = format!("VersionFlag {name}");
-        let error = |message: String| Wrong { object: object.clone(), message, error: true };
-        if document.get("apiVersion").and_then(Value::as_str) != Some("versionflag.io/v1alpha1") {
-            wrong.push(error("apiVersion is not versionflag.io/v1alpha1".to_owned()));
-        }
-        match serde_json::from_value::<VersionFlag>(document.clone()) {
-            Ok(flag) => {
-                wrong.extend(flag.spec.validate().into_iter().map(error));
-                wrong.extend(unsupported(&flag.spec).map(|problem| error(problem.message)));
-                flags.push(flag);
-            }
-            Err(problem) => wrong.push(error(problem.to_string())),
-        }
-    }
-    if flags.is_empty() && wrong.is_empty() {
+    if those.next().is_none() {
         return Err("it has no VersionFlag".to_owned());
     }
-    let workloads = documents.iter().filter(|document| is(document, "Deployment") || is(document, "StatefulSet"));
-    let labels = |document: &Value| document.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
-    let counted = workloads.filter(|document| {
-        document.pointer("/spec/replicas").is_some()
-            && flags.iter().any(|flag| labels(document).get(&flag.spec.version_label).is_some())
+    let (mut wrong, mut flags) = (vec![], vec![]);
+    for one in documents.iter().filter(|one| one.is(&["VersionFlag"])) {
+        let (flag, found) = lint_flag(&one.document, &one.value);
+        wrong.extend(found.into_iter().map(|wrong| one.error(wrong)));
+        flags.extend(flag);
+    }
+    let workloads = documents.iter().filter(|one| one.is(&["Deployment", "StatefulSet"]));
+    let labels = |value: &Value| value.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
+    let counted = workloads.filter(|one| {
+        one.value.pointer("/spec/replicas").is_some()
+            && flags.iter().any(|flag| labels(&one.value).get(&flag.spec.version_label).is_some())
     });
-    wrong.extend(counted.map(|document| {
-        Wrong {
-            object: format!(
-                "{} {}",
-                document.get("kind").and_then(Value::as_str).unwrap_or_default(),
-                document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
-            ),
-            message:
-                "spec.replicas is set, and whoever applies this again undoes what the controller scales: leave it out"
-                    .to_owned(),
-            error: false,
-        }
+    wrong.extend(counted.map(|one| {
+        let message =
+            "spec.replicas is set, and whoever applies this again undoes what the controller scales: leave it out";
+        Wrong { error: false, ..one.error(one.document.wrong(message.to_owned())) }
     }));
     Ok(wrong)
 }
 
-/// The file of a local controller, as that one reads it.
-fn lint_local(text: &str, document: &Value) -> Vec<Wrong> {
-    let name = document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("without a name");
-    let error = |message: String| Wrong { object: format!("VersionFlag {name}"), message, error: true };
-    match local::file::File::parse(text, Path::new("the file")) {
-        Ok(_) => vec![],
-        Err(FileError::Invalid { wrong, .. }) => wrong.into_iter().map(error).collect(),
-        Err(FileError::Yaml { error: why, .. }) => vec![error(why)],
-        Err(other) => vec![error(other.to_string())],
+/// A VersionFlag of a cluster, as far as it can be read.
+fn lint_flag(document: &Document, value: &Value) -> (Option<VersionFlag>, Vec<yaml::Wrong>) {
+    let mut wrong = vec![];
+    if value.get("apiVersion").and_then(Value::as_str) != Some("versionflag.io/v1alpha1") {
+        wrong.push(document.wrong("apiVersion is not versionflag.io/v1alpha1".to_owned()));
+    }
+    if value.pointer("/metadata/name").is_none() && value.pointer("/metadata/generateName").is_none() {
+        wrong.push(document.wrong("metadata.name is missing".to_owned()));
+    }
+    match document.read::<VersionFlag>() {
+        Ok(flag) => {
+            let sentences =
+                flag.spec.validate().into_iter().chain(unsupported(&flag.spec).map(|problem| problem.message));
+            wrong.extend(sentences.map(|sentence| document.wrong(sentence)));
+            (Some(flag), wrong)
+        }
+        Err(other) => {
+            wrong.extend(other);
+            (None, wrong)
+        }
     }
 }
 
-fn is(document: &Value, kind: &str) -> bool {
-    document.get("kind").and_then(Value::as_str) == Some(kind)
+/// The file of a local controller, as that one reads it; and whether each would be refused.
+fn lint_local(document: &Document, text: &str, path: &Path, filter: &LookAtFilter<'_>) -> Vec<(yaml::Wrong, bool)> {
+    let wrong = match File::parse(text, path) {
+        Ok(file) => {
+            let wasm = file.local.filter_config.map(|config| config.wasm);
+            let about = |why: &dyn std::fmt::Display| document.wrong(format!("local.filterConfig.wasm: {why}"));
+            return match wasm.as_deref().map(|wasm| (wasm, filter(wasm))) {
+                Some((_, Err(error))) => vec![(about(&error), true)],
+                Some((wasm, Ok(level))) => outdated(wasm, level).iter().map(|why| (about(why), false)).collect(),
+                None => vec![],
+            };
+        }
+        Err(FileError::Wrong { wrong, .. }) => wrong,
+        Err(other) => vec![yaml::Wrong { place: None, message: other.to_string() }],
+    };
+    wrong.into_iter().map(|one| (one, true)).collect()
 }
 
-/// What people read.
-pub(super) fn text(wrong: &[Wrong]) -> String {
-    let line = |one: &Wrong| format!("{} {}: {}\n", if one.error { "✗" } else { "!" }, one.object, one.message);
+/// What people read. Editors open a file where a line says `FILE:LINE:COLUMN`.
+pub(super) fn text(file: &str, wrong: &[Wrong]) -> String {
+    let line = |one: &Wrong| {
+        let mark = if one.error { "✗" } else { "!" };
+        let place = one.place.map(|place| format!("{file}:{}:{}: ", place.line, place.column)).unwrap_or_default();
+        format!("{mark} {place}{}: {}\n", one.object, one.message)
+    };
     let lines: String = wrong.iter().map(line).collect();
     if wrong.iter().any(|one| one.error) { lines } else { format!("{lines}✓ nothing would be refused\n") }
 }

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod commands;
 mod doctor;
+mod envoy;
 mod init;
 mod kube_api;
 mod lint;
@@ -14,11 +15,14 @@ mod render;
 mod render_istio;
 mod show;
 mod simulate;
+mod terminal;
 #[cfg(test)]
 mod tests;
+mod uninstall;
+mod wait;
+mod watch;
 
 use cluster::names::MANAGER;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,15 +33,22 @@ use args::{Command, Controller, Output, PluginArgs, Render, Rendered};
 use cluster::domain::Domain;
 use cluster::driver::{Mtls, Options};
 use cluster::istio::plugin::Image;
-use local::file::File;
+use local::file::{File, read_text};
 use machine::action::Action;
 use machine::spec::Provider;
 use service::audit::{Audit, AuditEnd};
+use terminal::{print, print_json, warn};
 
 pub use args::Cli;
 
+/// Exit code of what failed, or took too long.
+const FAILED: u8 = 1;
 /// Exit code of `status` when something is blocked.
 const BLOCKED: u8 = 3;
+/// Exit code of `wait` when nothing but an edit or a command helps.
+const IN_VAIN: u8 = 3;
+/// Exit code of `status` when nothing is blocked, and a proxy has not acked.
+const NOT_ACKED: u8 = 4;
 /// Of the Service of the flag service.
 const PORT: u16 = 7070;
 /// The same by mutual TLS.
@@ -50,10 +61,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let program = cli.program;
     match cli.command {
         Command::Local { file, audit_log, log_json } => local(&file, audit_log.as_deref(), log_json).await?,
-        Command::Controller(options) => controller(options).await?,
+        Command::Controller(options) => controller(*options).await?,
         Command::Status { at, all_namespaces, watch } => {
             return commands::status(&at, all_namespaces, watch, program).await;
         }
+        Command::Wait { at, goal, timeout } => return wait::run(&at, goal, timeout, program).await,
         Command::List { at, all_namespaces } => commands::list(&at, all_namespaces).await?,
         Command::Why(at) => commands::why(&at, program).await?,
         Command::Promote(at) => commands::request(&at, Action::Promote, program).await?,
@@ -64,13 +76,21 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(at) => commands::request(&at, Action::Resume, program).await?,
         Command::History(at) => commands::history(&at).await?,
         Command::Doctor(options) => return doctor::run(&options).await,
+        Command::Uninstall(options) => return uninstall::run(&options).await,
         Command::Init(options) => print(&init::run(&options).await?)?,
         Command::Preview(options) => preview::run(&options).await?,
         Command::Lint { file, output } => return linted(&file, output),
         Command::Simulate { file } => print(&simulate::run(&file)?)?,
-        Command::Render { what: Render::Envoy { file, proxy } } => {
-            let text = render::envoy(&File::read(&file)?, proxy.as_deref());
-            print(&text.map_err(anyhow::Error::msg)?)?;
+        Command::Render { what: Render::Envoy { file, proxy, into } } => {
+            if let Some(configuration) = &into.into {
+                envoy::run(&file, proxy, &into, configuration)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            let file = File::read(&file)?;
+            print(&render::envoy(&file, proxy.as_deref()).map_err(anyhow::Error::msg)?)?;
+            let wasm = file.local.filter_config.map(|filter| filter.wasm);
+            let unusable = wasm.and_then(|wasm| filter_level(&wasm).err());
+            unusable.iter().for_each(|error| warn(&format!("local.filterConfig.wasm: {error}")));
         }
         Command::Render { what: Render::Istio(options) } => rendered(options, Provider::Istio)?,
         Command::Render { what: Render::GatewayApi(options) } => rendered(options, Provider::GatewayAPI)?,
@@ -84,42 +104,34 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn linted(file: &Path, output: Output) -> anyhow::Result<ExitCode> {
-    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let wrong = lint::lint(&text).map_err(anyhow::Error::msg).with_context(|| file.display().to_string())?;
+    let name = file.display().to_string();
+    let wrong =
+        lint::lint(&read_text(file)?, file, &filter_level).map_err(anyhow::Error::msg).with_context(|| name.clone())?;
     match output {
         Output::Json => print_json(&wrong)?,
-        Output::Text => print(&lint::text(&wrong))?,
+        Output::Text => print(&lint::text(&name, &wrong))?,
     }
     let failed = wrong.iter().any(|one| one.error);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// The level that the filter's file understands.
+fn filter_level(wasm: &Path) -> Result<u32, local::wasm::WasmError> {
+    local::wasm::check(wasm, &local::wasm::read(wasm)?)
+}
+
 fn rendered(options: Rendered, provider: Provider) -> anyhow::Result<()> {
     let Rendered { file, versions, home, names, plugin } = options;
     let domain = names.cluster_domain;
-    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    let input = render_istio::read(&text).map_err(anyhow::Error::msg);
+    let input = render_istio::read(&read_text(&file)?).map_err(anyhow::Error::msg);
     let input = input.with_context(|| format!("{} cannot be rendered", file.display()))?;
     let image = image(plugin, &home, PORT, &domain);
     let unusable = image.problem();
     print(&render_istio::render(input, provider, &versions, &image, &domain).map_err(anyhow::Error::msg)?)?;
     if let Some(problem) = unusable {
-        commands::warn(&format!("the plugin cannot be applied as it is: {problem}"));
+        warn(&format!("the plugin cannot be applied as it is: {problem}"));
     }
     Ok(())
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever read the first lines only has what was wanted.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        done => Ok(done?),
-    }
-}
-
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 async fn local(file: &Path, audit_log: Option<&Path>, log_json: bool) -> anyhow::Result<()> {
@@ -143,14 +155,17 @@ async fn controller(options: Controller) -> anyhow::Result<()> {
     let options = Options {
         namespace: options.namespace,
         listen: options.listen,
+        health_listen: options.health_listen,
         mtls,
         identity: options.identity,
         home: options.home,
-        address: options.address,
+        addresses: options.address,
         filter_path: options.filter_path,
         image,
         flag_service_cluster: options.flag_service_cluster,
         domain,
+        check_hosts: options.check_hosts,
+        asks_consent: !options.callers_without_consent,
         audit,
     };
     let ended = cluster::driver::run(options, |address| bound(address, audit_log.as_deref()), stop).await;
@@ -178,7 +193,9 @@ fn audited(path: Option<&Path>) -> anyhow::Result<(Audit, Option<AuditEnd>)> {
 fn log(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    // Without it, a line that cannot be written panics where it says so.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    let log = log.with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
     if json { log.json().init() } else { log.with_ansi(false).init() }
 }
 

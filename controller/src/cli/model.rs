@@ -38,6 +38,8 @@ pub(super) struct Model {
     pub(super) waiting: String,
     /// Whether what the spec asks for is so: `True`, `False` or `Unknown`.
     pub(super) ready: String,
+    /// Whether this is of the spec as it is now, as far as the resource says.
+    pub(super) is_current: bool,
     /// When the resource was made.
     pub(super) created: Option<UnixMs>,
     /// When this view is of.
@@ -62,6 +64,12 @@ pub(super) struct VersionRow {
     pub(super) role: &'static str,
     /// What is known of it.
     pub(super) state: String,
+    /// What is known of its requests, which changes all the time.
+    pub(super) requests: String,
+    /// When it is started again, if it waits for that.
+    pub(super) next_start: Option<UnixMs>,
+    /// What people should know of it, in sentences.
+    pub(super) notes: Vec<String>,
 }
 
 /// Who has to ack, and who did.
@@ -93,7 +101,8 @@ impl Model {
         let versions = view.versions.iter().filter_map(|(name, workload)| {
             let active = *name == status.active_version;
             let never = view.traffic.versions.get(name).is_none_or(|flow| flow.started == 0);
-            if !active && !workload.running && never {
+            let unmoved = workload.next_start.is_none() && workload.barred.is_none();
+            if !active && !workload.running && never && unmoved {
                 return None;
             }
             let role = match () {
@@ -101,8 +110,9 @@ impl Model {
                 () if status.target_version.as_ref() == Some(name) => "○ target",
                 () => "○ old",
             };
-            let state = format!("{}{}", strength(workload), requests(view, name));
-            Some(VersionRow { name: name.clone(), role, state })
+            let requests = requests(view, name);
+            let (next_start, notes) = (workload.next_start, workload.notes.clone());
+            Some(VersionRow { name: name.clone(), role, state: strength(workload), requests, next_start, notes })
         });
         let serves = view.versions.get(&view.spec_version).is_some_and(|workload| workload.ready);
         let ready = serves && status.blocked.is_none() && status.active_version == view.spec_version;
@@ -124,6 +134,7 @@ impl Model {
             old: Some(fleet.old),
             waiting: view.waiting.clone(),
             ready: if ready { "True" } else { "False" }.to_owned(),
+            is_current: true,
             created: None,
             now: view.now,
             at: at.to_owned(),
@@ -151,7 +162,10 @@ impl Model {
         let versions = versions.map(|version| VersionRow {
             name: version.name.clone(),
             role: role(version.role),
-            state: state(version) + &live.map(|live| requests(live, &version.name)).unwrap_or_default(),
+            state: state(version),
+            requests: live.map(|live| requests(live, &version.name)).unwrap_or_default(),
+            next_start: None,
+            notes: vec![],
         });
         let created =
             flag.creation_timestamp().and_then(|time| u64::try_from(time.0.as_millisecond()).ok()).map(UnixMs);
@@ -169,6 +183,7 @@ impl Model {
             old: live.map(|live| live.fleet.old),
             waiting: live.map_or_else(|| waiting(status), |live| live.waiting.clone()),
             ready: condition(status, "Ready").map_or_else(|| "Unknown".to_owned(), |ready| ready.status.clone()),
+            is_current: status.observed_generation >= flag.metadata.generation,
             created,
             now,
             at,
@@ -259,11 +274,12 @@ fn overlap(view: &FlagView) -> Option<u64> {
 }
 
 fn strength(workload: &VersionState) -> String {
-    match &workload.exited {
-        Some(how) => format!("ended ({how})"),
-        None if workload.ready => "ready".to_owned(),
-        None if workload.running => "not ready".to_owned(),
-        None => "stopped".to_owned(),
+    match (&workload.barred, &workload.exited) {
+        (Some(_), _) => "not started".to_owned(),
+        (_, Some(how)) => format!("ended ({how})"),
+        _ if workload.ready => "ready".to_owned(),
+        _ if workload.running => "not ready".to_owned(),
+        _ => "stopped".to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use flag::config::Role;
 use flag::route;
 
 use local::file::{ExpectedProxy, File, Local, Sidecar};
@@ -12,6 +13,11 @@ use machine::spec::Service;
 
 const HCM: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+const EARLY: &str = "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation";
+
+/// The smallest filter in every build of Envoy: without values to set it does nothing.
+const NOTHING: &str = "type.googleapis.com/envoy.extensions.filters.http.set_metadata.v3.Config";
 
 /// A quoted YAML scalar: JSON strings are YAML.
 fn quote(text: &str) -> String {
@@ -28,6 +34,8 @@ pub(super) fn envoy(file: &File, proxy: Option<&str>) -> Result<String, String> 
     let ids = || local.proxies.iter().map(|proxy| proxy.id.as_str()).collect::<Vec<_>>().join(", ");
     let proxy = chosen.ok_or_else(|| format!("no such proxy in local.proxies, which has: {}", ids()))?;
     let filter = local.filter_config.as_ref();
+    // What is in front of a version leads to that version alone.
+    let clusters = filter.and_then(|filter| filter.clusters.as_ref()).filter(|_| proxy.sidecar.is_none());
     let caller_filter = filter.map_or("filter.json".to_owned(), |filter| filter.path.display().to_string());
     let mut text = String::new();
     // Writing to a String does not fail, here and below.
@@ -37,7 +45,7 @@ pub(super) fn envoy(file: &File, proxy: Option<&str>) -> Result<String, String> 
             inbound_routes(&mut text, sidecar);
             text.push_str("  clusters:\n");
             if let Some(version) = local.versions.get(&sidecar.version) {
-                cluster(&mut text, &sidecar.version, version.address, "");
+                cluster(&mut text, &sidecar.version, version.address, version.http2, "");
             }
         }
         None => {
@@ -48,26 +56,50 @@ pub(super) fn envoy(file: &File, proxy: Option<&str>) -> Result<String, String> 
                 None => static_routes(&mut text, file),
             }
             text.push_str("  clusters:\n");
-            for service in &file.spec.services {
-                for (version, names) in &file.clusters(service) {
-                    for (name, address) in names.iter().zip(std::iter::repeat(address(local, service, version))) {
-                        if let Some(address) = address {
-                            cluster(&mut text, name, address, "");
-                        }
-                    }
-                }
+            if clusters.is_none() {
+                static_clusters(&mut text, file);
             }
         }
     }
     let comment = "  # [versionflag] The flag service: the controller itself.\n";
-    cluster(&mut text, filter.map_or("versionflag", |filter| &filter.cluster), local.listen, comment);
+    cluster(&mut text, filter.map_or("versionflag", |filter| &filter.cluster), local.listen, false, comment);
+    if let Some(path) = clusters {
+        managed_clusters(&mut text, &path.display().to_string());
+    }
     Ok(text)
 }
 
 /// Where callers reach a version: its sidecar, if it has one.
 fn address(local: &Local, service: &Service, version: &str) -> Option<SocketAddr> {
-    let in_front = local.sidecars().find(|one| one.service == service.name && one.version == version);
-    in_front.map(|sidecar| sidecar.listen).or_else(|| Some(local.versions.get(version)?.address))
+    let in_front = local.in_front(&service.name, version).map(|sidecar| sidecar.listen);
+    in_front.or_else(|| Some(local.versions.get(version)?.address))
+}
+
+/// The clusters of the versions that the file has now.
+pub(super) fn static_clusters(text: &mut String, file: &File) {
+    for service in &file.spec.services {
+        for (version, names) in &file.clusters(service) {
+            for (name, address) in names.iter().zip(std::iter::repeat(address(&file.local, service, version))) {
+                if let Some(address) = address {
+                    let http2 = file.local.versions.get(version).is_some_and(|version| version.http2);
+                    cluster(text, name, address, http2, "");
+                }
+            }
+        }
+    }
+}
+
+fn managed_clusters(text: &mut String, path: &str) {
+    let _ = writeln!(
+        text,
+        r"# [versionflag] The clusters of the versions come from a file that the controller writes: the next version needs
+# no change here, and no restart.
+dynamic_resources:
+  cds_config:
+    path_config_source: {{ path: {} }}
+    resource_api_version: V3",
+        quote(path)
+    );
 }
 
 // Six: all of them are written into one text.
@@ -83,6 +115,8 @@ fn head(text: &mut String, file: &File, proxy: &ExpectedProxy, listener: &str, l
         Some(_) => "",
         None => "admin:\n  address: { socket_address: { address: 127.0.0.1, port_value: 9901 } }\n",
     };
+    let edge = file.local.filter_config.as_ref().is_some_and(|filter| filter.role == Role::Edge);
+    let clients = if edge && proxy.sidecar.is_none() { without_mark(&file.spec.routing.header) } else { String::new() };
     let _ = write!(
         text,
         r#"# Envoy for the flag {name}, rendered by `versionflag render envoy`.
@@ -101,15 +135,20 @@ node:
         typed_config:
           "@type": {HCM}
           stat_prefix: {listener}
+{clients}          upgrade_configs: [{{ upgrade_type: websocket }}]
           http_filters:
           # [versionflag] The filter comes from a file that the controller writes. It has to stand
           # before the router. A proxy that starts reads the flag there, without any controller.
+          # Where it cannot be loaded, the default stands in, which does nothing: no request fails by that.
           - name: versionflag
             config_discovery:
               config_source:
                 path_config_source: {{ path: {filter} }}
                 resource_api_version: V3
-              type_urls: [type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm]
+              default_config: {{ "@type": {NOTHING} }}
+              type_urls:
+              - type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+              - {NOTHING}
           - name: envoy.filters.http.router
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
@@ -120,6 +159,21 @@ node:
         port = listen.port(),
         filter = quote(filter),
     );
+}
+
+/// Envoy itself takes away the routing header of clients, before it looks for a route.
+fn without_mark(header: &str) -> String {
+    format!(
+        r#"          # [versionflag] Clients may not choose a version, not even when the filter has failed. A
+          # filter would come too late: the route is chosen by then.
+          early_header_mutation_extensions:
+          - name: envoy.http.early_header_mutation.header_mutation
+            typed_config:
+              "@type": {EARLY}
+              mutations: [{{ remove: {} }}]
+"#,
+        quote(header)
+    )
 }
 
 fn managed_routes(text: &mut String, path: &str) {
@@ -202,7 +256,7 @@ fn routes_of(text: &mut String, file: &File, service: &Service) {
     }
 }
 
-fn cluster(text: &mut String, name: &str, address: SocketAddr, comment: &str) {
+fn cluster(text: &mut String, name: &str, address: SocketAddr, http2: bool, comment: &str) {
     let name = quote(name);
     let _ = write!(
         text,
@@ -218,4 +272,13 @@ fn cluster(text: &mut String, name: &str, address: SocketAddr, comment: &str) {
         quote(&address.ip().to_string()),
         address.port()
     );
+    if http2 {
+        let _ = writeln!(
+            text,
+            r#"    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{ http2_protocol_options: {{}} }}"#
+        );
+    }
 }

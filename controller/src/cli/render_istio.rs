@@ -12,9 +12,10 @@ use cluster::domain::Domain;
 use cluster::gateway_api::{attach, routes as gateway};
 use cluster::istio::object::{MeshObject, WasmPlugin};
 use cluster::istio::plugin::{Image, Part, config, spec, targets};
-use cluster::istio::routes::{delegate, destination_rule, metadata, virtual_service};
+use cluster::istio::routes::{RouteSource, delegates, destination_rule, metadata, virtual_service};
 use cluster::resource::VersionFlag;
 use cluster::service_facts::ServicePlace;
+use local::yaml::{Document, documents};
 use machine::observation::{Observation, ServiceFacts};
 use machine::record::Draft;
 use machine::spec::Provider;
@@ -28,12 +29,12 @@ pub(super) struct Input {
 
 /// Reads YAML documents. Those of other kinds are left alone.
 pub(super) fn read(text: &str) -> Result<Input, String> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| error.to_string())?;
+    let documents = documents(text).map_err(|error| error.to_string())?;
     let (mut flags, mut services) = (vec![], vec![]);
     for document in documents {
-        match document.get("kind").and_then(Value::as_str) {
-            Some("VersionFlag") => flags.push(from(document)?),
-            Some("Service") => services.push(Arc::new(from::<Service>(document)?)),
+        match document.value().get("kind").and_then(Value::as_str) {
+            Some("VersionFlag") => flags.push(from(&document)?),
+            Some("Service") => services.push(Arc::new(from::<Service>(&document)?)),
             _ => {}
         }
     }
@@ -43,8 +44,8 @@ pub(super) fn read(text: &str) -> Result<Input, String> {
     }
 }
 
-fn from<T: serde::de::DeserializeOwned>(document: Value) -> Result<T, String> {
-    serde_json::from_value(document).map_err(|error| error.to_string())
+fn from<T: serde::de::DeserializeOwned>(document: &Document) -> Result<T, String> {
+    document.read().map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 /// The routes of a flag with these versions by a provider, and its plugins, as YAML documents. Epoch and uid are
@@ -80,7 +81,7 @@ pub(super) fn render(
     let record = draft.record(&flag.spec, &seen).seal().map_err(|error| error.to_string())?;
     let mut documents = match provider {
         Provider::GatewayAPI => by_gateway_api(&flag, &namespace, &services, &record)?,
-        _ => by_istio(domain, &flag, &namespace, &record)?,
+        _ => by_istio(&place, &flag, &record)?,
     };
     let targets = targets(&namespace, &flag.spec.all_callers());
     let header = flag.spec.routing.header.clone();
@@ -100,15 +101,22 @@ fn placed(service: &Service, namespace: &str) -> Arc<Service> {
     Arc::new(service)
 }
 
-fn by_istio(domain: &Domain, flag: &VersionFlag, namespace: &str, record: &Record) -> Result<Vec<String>, String> {
-    let header = &flag.spec.routing.header;
+fn by_istio(place: &ServicePlace<'_>, flag: &VersionFlag, record: &Record) -> Result<Vec<String>, String> {
+    let ServicePlace { domain, namespace, services, .. } = *place;
+    let header = flag.spec.routing.header.as_str();
     let mut documents = vec![];
-    for service in flag.spec.services.iter().map(|service| &service.name) {
+    // What others export there is not known.
+    let export_to = &["*".to_owned()];
+    for service in flag.spec.services.iter().map(|service| service.name.as_str()) {
         let all = record.versions.iter().map(String::as_str);
-        documents.push(yaml(&destination_rule(domain, namespace, service, &flag.spec.version_label, all))?);
-        documents.push(yaml(&virtual_service(domain, namespace, service, header, record))?);
+        documents.push(yaml(&destination_rule(domain, namespace, service, &flag.spec.version_label, all, export_to))?);
+        let source = RouteSource { domain, namespace, service, header, record, export_to };
+        documents.push(yaml(&virtual_service(&source))?);
         if !flag.spec.callers.gateways.is_empty() {
-            documents.push(yaml(&delegate(domain, namespace, service, header, record))?);
+            let ports = gateway::find(services, service).map(gateway::ports).unwrap_or_default();
+            for delegate in delegates(&source, &ports) {
+                documents.push(yaml(&delegate)?);
+            }
         }
     }
     Ok(documents)

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use machine::fleet::ledger::Quiet;
 
-use super::model::Model;
+use super::model::{Model, VersionRow};
 use machine::duration::Millis;
 use machine::reason::Reason;
 use machine::status::{Phase, Status};
@@ -74,6 +74,12 @@ fn way(status: &Status) -> String {
     }
 }
 
+/// When a version is started again, after what is known of it.
+fn next_start(now: UnixMs, version: &VersionRow) -> String {
+    let next = version.next_start.filter(|next| *next > now);
+    next.map(|next| format!("  next start in {}", ago(next, now))).unwrap_or_default()
+}
+
 /// The tree of one flag.
 pub(super) fn status(model: &Model, program: &str) -> String {
     let now = model.now;
@@ -93,7 +99,11 @@ pub(super) fn status(model: &Model, program: &str) -> String {
         ago(now, status.phase_since)
     );
     for version in &model.versions {
-        let _ = writeln!(text, "├─ {} {}  {}", version.name, version.role, version.state);
+        let next = next_start(now, version);
+        let _ = writeln!(text, "├─ {} {}  {}{}{next}", version.name, version.role, version.state, version.requests);
+        for note in &version.notes {
+            let _ = writeln!(text, "│  └─ {note}");
+        }
     }
     proxies(&mut text, model);
     for check in &model.checks {
@@ -133,6 +143,29 @@ pub(super) fn status(model: &Model, program: &str) -> String {
     text
 }
 
+/// What people would call a change: all of it but times, rates and counts.
+pub(super) fn outline(model: &Model) -> String {
+    let uncounted = |text: &str| text.chars().filter(|one| !one.is_ascii_digit()).collect::<String>();
+    let status = model.status.as_ref().map(|status| {
+        let switch = status.switch.as_ref().map(|switch| (switch.flipped_at, switch.acked_at, switch.settled_at));
+        let held = status.r#override.as_ref().map(|held| (&held.version, &held.reason));
+        (way(status), status.phase, status.epoch(), status.suspended, switch, held)
+    });
+    let versions: Vec<_> = model.versions.iter().map(|one| (&one.name, one.role, &one.state)).collect();
+    let laggards: Vec<_> = model.proxies.laggards.iter().map(|one| (&one.proxy, uncounted(&one.why))).collect();
+    let proxies = (model.proxies.acked, model.proxies.expected, laggards);
+    let checks: Vec<_> = model.checks.iter().map(|check| (&check.name, check.mark)).collect();
+    let blocked = model.blocked.as_ref().map(|blocked| (&blocked.reason, uncounted(&blocked.message)));
+    // Requests come and go: that some are left is one thing to wait for.
+    let is_busy = matches!(model.old, Some(Quiet::Busy { .. })) && blocked.is_none();
+    let waiting = Some(uncounted(&model.waiting)).filter(|_| !is_busy);
+    let next = model.next.as_ref().map(|next| &next.what);
+    format!(
+        "{:?}",
+        (&model.namespace, &model.name, &model.spec_version, status, versions, proxies, checks, blocked, waiting, next)
+    )
+}
+
 /// What is waited for, and what helps.
 pub(super) fn why(model: &Model, program: &str) -> String {
     let now = model.now;
@@ -147,15 +180,22 @@ pub(super) fn why(model: &Model, program: &str) -> String {
         }
         None => format!("{} is {}, waits for: {}\n", model.name, status.phase.name(), model.waiting),
     };
+    for version in model.versions.iter().filter(|version| version.next_start.is_some_and(|next| next > now)) {
+        let _ = writeln!(text, "  {}: {}{}", version.name, version.state, next_start(now, version));
+    }
     let proxies = &model.proxies;
     for one in proxies.laggards.iter().take(SHOWN) {
         let _ = writeln!(text, "  {}: {}", one.proxy, one.why);
     }
     if let Some(old) = model.old.as_ref().filter(|_| status.phase == Phase::Settling) {
+        let acked_at = status.switch.as_ref().and_then(|switch| switch.acked_at).unwrap_or_default();
         let old = match old {
             Quiet::Unknown => "not known".to_owned(),
+            Quiet::Busy { open: 0 } => "busy, requests were sent lately".to_owned(),
+            Quiet::Busy { open: 1 } => "busy, 1 request open".to_owned(),
             Quiet::Busy { open } => format!("busy, {open} requests open"),
-            Quiet::Since(since) => format!("quiet for {}", ago(now, UnixMs(*since))),
+            // Before all have acked it counts for nothing.
+            Quiet::Since(since) => format!("quiet for {}", ago(now, UnixMs(*since).max(acked_at))),
         };
         let from = status.switch.as_ref().map(|switch| switch.from.as_str()).unwrap_or_default();
         let _ = writeln!(text, "  {from}: {old}");

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
+use local::yaml::malformed;
 use serde_json::Value;
 
 /// The text of all that happens in the script of a file; `-`: of stdin.
@@ -18,7 +19,8 @@ pub(super) fn run(file: &Path) -> anyhow::Result<String> {
 }
 
 fn play(text: &str) -> anyhow::Result<String> {
-    let script: Value = serde_saphyr::from_str(text).map_err(|error| anyhow::Error::msg(error.to_string()))?;
+    let script: Value =
+        serde_saphyr::from_str(text).map_err(|error| anyhow::Error::msg(malformed(&error).to_string()))?;
     Ok(machine::simulate::simulate(&script)?)
 }
 

@@ -2,18 +2,20 @@
 
 mod page;
 mod start;
+mod starts;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{CommandFactory, Parser};
 use flag::answers::Answers;
-use machine::fleet::ledger::{Fleet, Laggard};
+use machine::fleet::ledger::{Fleet, Laggard, Quiet};
 use machine::fleet::traffic::{Flow, Overlap, Traffic};
 use rstest::rstest;
 use serde_json::json;
 
 use super::args::{Cli, Command, called};
-use super::model::Model;
+use super::model::{Blocker, Model};
 use super::{PORT, image, render_istio, show};
 use cluster::domain::Domain;
 use cluster::istio::plugin::Image;
@@ -206,7 +208,7 @@ reviews  v1→v2  Settling  epoch 0  3.0s  BLOCKED: Laggards
 #[test]
 fn why_names_the_blocker_its_age_and_what_helps() {
     let expected = "reviews is blocked in Switching by Laggards for 1.0s: 2 of 4 proxies have not acked\n  \
-                    what ends it: Each named proxy acks, or is gone; after `switch.ackTimeout` `switch.laggards` decides.\n  \
+                    what ends it: Each named proxy acks, or is gone or no longer listed; after `switch.ackTimeout` `switch.laggards` decides.\n  \
                     cart.shop: no report\n  job.shop: no report\n  undo: versionflag rollback reviews -n shop\n";
     assert_eq!(show::why(&resource(Some(&settling())), "versionflag"), expected);
     let mut free = settling();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::{nowhere, record};
-use crate::answers::{Answers, bucket, split};
+use crate::answers::{Answers, Outcome, bucket, split};
 use crate::count::{Counters, Totals};
 use crate::table::{Channel, Table};
 
@@ -20,6 +20,39 @@ fn sums(parts: &[&[(u64, bool)]]) -> Answers {
         Answers::add(&mut sums, &counters.answers());
     }
     sums.remove("v2").unwrap_or_default()
+}
+
+/// E3.
+#[test]
+fn what_a_stream_says_at_its_end() {
+    let (http, awaited) = (Outcome::Http, Outcome::Awaited);
+    let kinds = ["application/grpc", "application/grpc+proto", "application/grpc-web", "text/plain"];
+    assert_eq!(kinds.map(|kind| Outcome::of_request(Some(kind))), [awaited, awaited, http, http]);
+    assert_eq!(Outcome::of_request(None), http);
+    let said = |status: &str| awaited.said(Some(status));
+    let whole = "via_upstream";
+    for (outcome, status, details, failed) in [
+        (http, 200, whole, false),
+        (http, 499, "", false),
+        (http, 500, whole, true),
+        (http, 200, "upstream_reset_after_response_started{remote_reset}", true),
+        (http, 200, "http2.remote_reset", false),
+        (http.said(Some("14")), 200, whole, false),
+        (said("0"), 200, whole, false),
+        (said("5"), 200, whole, false),
+        (said("2"), 200, whole, true),
+        (said("14"), 200, whole, true),
+        (said("140"), 200, whole, false),
+        (said("0"), 200, "upstream_reset_after_response_started{remote_reset}", true),
+        // In the headers, or by Envoy itself.
+        (awaited, 200, whole, true),
+        (awaited, 200, "no_healthy_upstream", true),
+        (awaited.said(None), 200, whole, true),
+        (awaited, 200, "downstream_remote_disconnect", false),
+        (awaited, 200, "http2.remote_reset", false),
+    ] {
+        assert_eq!(outcome.failed(status, details), failed, "{outcome:?} {status} {details}");
+    }
 }
 
 #[test]

@@ -37,6 +37,12 @@ fn golden_configuration_is_what_both_sides_write() {
 }
 
 #[test]
+fn an_empty_configuration_is_one() {
+    let config = Config::parse(b"").expect("valid");
+    assert_eq!((config.header.as_str(), config.service, config.flags), ("x-versionflag", None, vec![]));
+}
+
+#[test]
 fn a_record_that_is_not_valid_says_why() {
     type Change = fn(&mut Record);
     let cases: [(Change, &str); 14] = [
@@ -118,7 +124,7 @@ fn two_flags_may_not_claim_one_host() {
 #[test]
 fn a_configuration_that_is_not_valid_says_why() {
     let cases = [
-        ("", "not a versionflag configuration"),
+        ("{", "not a versionflag configuration"),
         ("{\"protocol\":2}", "protocol 2 is not understood"),
         ("{\"protocol\":1,\"flags\":[{\"versionLable\":\"x\"}]}", "unknown field `versionLable`"),
         ("{\"protocol\":1,\"headr\":\"x\"}", "unknown field `headr`"),

@@ -8,6 +8,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::{draft, nowhere, record};
 use crate::backoff::wait_ms;
 use crate::config::Workload;
+use crate::health::HealthChecks;
 use crate::lease::{Claim, LEASE_MS, Lease, claim};
 use crate::merge::{MergeOutcome, judge};
 use crate::record::Preview;
@@ -104,6 +105,7 @@ fn flags_that_came_and_went_are_forgotten() {
         let mut record = draft(number, "v1");
         record.uid = format!("u-{number}");
         record.members[0].hosts = [format!("host-{number}")].into();
+        record.members[0].clusters.clear();
         table.apply(Channel::Service, &[record.seal().expect("valid")], &nowhere);
         if number == 1 {
             table.find("host-1").expect("has a flag").choose(None, |_| None).start();
@@ -250,6 +252,39 @@ fn only_the_newest_plugin_says_what_the_configuration_has() {
     table.apply(Channel::Config, &[], &nowhere);
     let (_, flag) = table.flags().next().expect("a flag");
     assert_eq!((flag.state(0).epoch, flag.state(0).config_epoch), (9, None));
+}
+
+/// F14: a health check is told apart by what it says of itself, and no header is read for nothing.
+#[test]
+fn health_checks_are_told_apart_and_counted() {
+    let names = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+    let checks = |agents: &[&str], paths: &[&str]| HealthChecks {
+        flag: "u-1".into(),
+        user_agents: names(agents),
+        paths: names(paths),
+    };
+    let mut table = Table::default();
+    table.apply(Channel::Service, &[record(5, "v1")], &nowhere);
+    let is_check = |table: &Table, headers: &[(&str, &str)]| {
+        let (_, flag) = table.flags().next().expect("a flag");
+        flag.observed.is_check(|name| {
+            let found = headers.iter().find(|(known, _)| *known == name);
+            found.unwrap_or_else(|| panic!("{name} was read")).1.to_owned().into()
+        })
+    };
+    assert!(!is_check(&table, &[]), "nobody has said what is one");
+    table.ask_health(&[checks(&["kube-probe/", "Prometheus/"], &[])]);
+    assert!(is_check(&table, &[("user-agent", "kube-probe/1.34")]));
+    assert!(!is_check(&table, &[("user-agent", "a kube-probe/1.34")]));
+    table.ask_health(&[checks(&[], &["/healthz"])]);
+    assert!(is_check(&table, &[(":path", "/healthz?deep=1")]));
+    assert!(!is_check(&table, &[(":path", "/healthz/deep")]));
+    assert_eq!(table.flags().next().map(|(_, flag)| flag.observed.checked.get()), Some(2));
+    table.ask_health(&[]);
+    assert!(!is_check(&table, &[]));
+    for empty in [checks(&[""], &[]), checks(&[], &[""])] {
+        assert!(empty.check().is_err(), "it would mean every request");
+    }
 }
 
 /// L4: a flag that nothing is asked of pays nothing for another one.

@@ -4,6 +4,7 @@
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::record;
+use crate::health::HealthChecks;
 use crate::instance::{Findings, InstanceFindings, combine_findings};
 use crate::json;
 use crate::level::{joined, parts};
@@ -28,7 +29,7 @@ fn snapshot(asks: Option<Asks>) -> Snapshot {
 }
 
 fn asks() -> Asks {
-    Asks { revision: "r-7".into(), probes: vec![probe()] }
+    Asks { revision: "r-7".into(), probes: vec![probe()], ..Asks::default() }
 }
 
 fn probed(id: &str, outcomes: &[(&str, &str)]) -> Probed {
@@ -92,7 +93,7 @@ fn a_probe_that_no_request_may_have_keeps_no_flag_back() {
     for place in wrong {
         let asks = Asks { probes: vec![Probe { clusters: vec![place], ..probe() }], ..asks() };
         let read = Snapshot::parse(&snapshot(Some(asks)).to_bytes().unwrap()).unwrap();
-        assert_eq!(read, snapshot(Some(Asks { revision: "r-7".into(), probes: vec![] })));
+        assert_eq!(read, snapshot(Some(Asks { revision: "r-7".into(), ..Asks::default() })));
     }
     let garbage = joined(snapshot(None).to_bytes().unwrap(), b"\xff{");
     assert_eq!(Snapshot::parse(&garbage).unwrap(), snapshot(None));
@@ -101,7 +102,7 @@ fn a_probe_that_no_request_may_have_keeps_no_flag_back() {
 #[test]
 fn a_cluster_is_reached_once_every_instance_has_reached_it() {
     let part = |id: u32, probed: Option<Probed>| {
-        let found = Findings { flag: "u-1".into(), probed, strays: vec![] };
+        let found = Findings { flag: "u-1".into(), probed, ..Findings::default() };
         InstanceFindings { id, round: 3, flags: vec![found] }
     };
     let reached = || Some(probed("p-1", &[("reviews-v2", REACHED)]));
@@ -131,6 +132,36 @@ fn a_cluster_is_reached_once_every_instance_has_reached_it() {
         assert_eq!(all.lacks(&probe()), lacks, "{parts:?}");
     }
     assert_eq!(combine_findings(&[1], 3, &[]), []);
+}
+
+/// F14.
+#[test]
+fn health_checks_of_all_instances_are_added_up() {
+    let part = |id: u32, checked: u64| {
+        let found = Findings { flag: "u-1".into(), checked, ..Findings::default() };
+        InstanceFindings { id, round: 3, flags: vec![found] }
+    };
+    let found = combine_findings(&[1, 2], 3, &[part(1, 3), part(2, 4), part(3, 9)]);
+    assert_eq!(found.iter().map(|found| found.checked).collect::<Vec<_>>(), [7]);
+    let health = HealthChecks { flag: "u-1".into(), paths: vec!["/a".into()], ..HealthChecks::default() };
+    let bad = HealthChecks { paths: vec![String::new()], ..health.clone() };
+    let sent = snapshot(Some(Asks { health: vec![bad, health.clone()], ..asks() }));
+    let read = Snapshot::parse(&sent.to_bytes().unwrap()).unwrap();
+    assert_eq!(read.asks.map(|asks| asks.health), Some(vec![health]));
+}
+
+/// L2, P3: what is unknown anywhere is, and the highest rival counts.
+#[test]
+fn unknown_requests_and_rivals_are_added_up() {
+    let part = |id, unplaced, rival_epoch| {
+        let found = Findings { flag: "u-1".into(), unplaced, rival_epoch, ..Findings::default() };
+        InstanceFindings { id, round: 3, flags: vec![found] }
+    };
+    let sum = combine_findings(&[1, 2], 3, &[part(1, 2, 7), part(2, 3, 5)]);
+    assert_eq!(sum, [Findings { flag: "u-1".into(), unplaced: 5, rival_epoch: 7, ..Findings::default() }]);
+    let text = serde_json::to_string(&sum).expect("serializable");
+    assert_eq!(text, r#"[{"flag":"u-1","unplaced":5,"rivalEpoch":7}]"#);
+    assert_eq!(json::parse::<Vec<Findings>>(text.as_bytes()).expect("valid"), sum);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod levels;
 mod mesh;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
+mod remade;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,8 @@
 //! One version of a service, for tests and the demo: very cheap per request, and it says who it is.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -16,7 +18,7 @@ use harness::backend::BackendStats;
 use harness::dir::PID_ENV;
 use harness::talk;
 use hyper::body::{Body, Bytes, Frame, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, UPGRADE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -122,7 +124,8 @@ async fn main() -> Result<()> {
             async move { Ok::<_, Infallible>(server.answer(request, peer).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new());
+        // No connection ends while it is idle: a request that meets its end would fail, by nobody's fault.
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = connections.watch(connection);
         tokio::spawn(async move {
@@ -166,6 +169,7 @@ impl Server {
                     "/slow" => sleep(Duration::from_millis(number("ms").unwrap_or(2_000))).await,
                     "/call" => return self.call_on(&request, open).await,
                     "/status" => status = number("code").unwrap_or(200) as u16,
+                    "/grpc" => return self.grpc(&request, open),
                     "/stream" => {
                         let every = number("every").unwrap_or(100).max(1);
                         let left = number("ms").unwrap_or(30_000) / every;
@@ -198,6 +202,23 @@ impl Server {
         let mut response = self.respond(200, &request, Answer::Plain { body: None, _open: None });
         response.headers_mut().insert(CONTENT_TYPE, talk::GRPC.parse().expect("a valid header value"));
         *response.body_mut() = Answer::Talk { echo: talk::server::Echo::of(request.into_body()), _open: open };
+        response
+    }
+
+    /// An answer whose status of gRPC, `status`, comes in the trailers, or with the headers (`how=headers`); or that is
+    /// cut off after its first part (`how=reset`).
+    fn grpc(&self, request: &Request<Incoming>, open: Open) -> Response<Answer> {
+        const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+        let query = |key: &str| text(request.uri().query(), key).unwrap_or_default();
+        let status = HeaderMap::from_iter([(STATUS, query("status").parse().expect("a valid header value"))]);
+        let first = Ok(Frame::data(Bytes::from_static(b"ok\n")));
+        let (headers, parts) = match query("how") {
+            "headers" => (status, VecDeque::new()),
+            "reset" => (HeaderMap::new(), [first, Err(io::ErrorKind::Other.into())].into()),
+            _ => (HeaderMap::new(), [first, Ok(Frame::trailers(status))].into()),
+        };
+        let mut response = self.respond(200, request, Answer::Parts { parts, _open: open });
+        response.headers_mut().extend(headers);
         response
     }
 
@@ -261,6 +282,7 @@ impl Server {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a test measures by the machine's clock")]
     fn touch(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_served_unix_ms.store(now.as_millis() as u64, Relaxed);
@@ -290,16 +312,18 @@ enum Answer {
     Plain { body: Option<Bytes>, _open: Option<Open> },
     Stream { left: u64, every: Interval, _open: Open },
     Talk { echo: talk::server::Echo, _open: Open },
+    Parts { parts: VecDeque<io::Result<Frame<Bytes>>>, _open: Open },
 }
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Answer::Plain { body, .. } => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Answer::Talk { echo, .. } => echo.poll(context).map(|frame| frame.map(Ok)),
+            Answer::Parts { parts, .. } => Poll::Ready(parts.pop_front()),
             Answer::Stream { left: 0, .. } => Poll::Ready(None),
             Answer::Stream { left, every, .. } => {
                 ready!(every.poll_tick(context));
@@ -310,13 +334,17 @@ impl Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Answer::Plain { body: None, .. })
+        match self {
+            Answer::Plain { body, .. } => body.is_none(),
+            Answer::Parts { parts, .. } => parts.is_empty(),
+            _ => false,
+        }
     }
 
     fn size_hint(&self) -> hyper::body::SizeHint {
         match self {
             Answer::Plain { body, .. } => hyper::body::SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
-            Answer::Stream { .. } | Answer::Talk { .. } => hyper::body::SizeHint::default(),
+            Answer::Stream { .. } | Answer::Talk { .. } | Answer::Parts { .. } => hyper::body::SizeHint::default(),
         }
     }
 }

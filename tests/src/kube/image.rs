@@ -107,7 +107,7 @@ pub async fn controller(cluster: &Cluster<'_>, pod: &str, address: &str) -> Resu
         fs::write(root.join(ACCOUNT).join(name), text)?;
     }
     let container = template()?["spec"]["containers"][0].take();
-    let known = [("metadata.name", pod), ("metadata.namespace", "versionflag"), ("status.podIP", address)];
+    let known = [("metadata.name", pod), ("metadata.namespace", "versionflag"), ("status.podIPs", address)];
     let variables = container["env"].as_array().context("an environment")?.iter().map(|variable| {
         let field = variable["valueFrom"]["fieldRef"]["fieldPath"].as_str();
         let of_field = |path| known.iter().find(|(field, _)| *field == path).map(|(_, value)| *value);

@@ -58,7 +58,9 @@ impl<'a> Kubelet<'a> {
         for pod in &pods {
             let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref());
             let Some(ip) = ip.filter(|_| pod.metadata.deletion_timestamp.is_none()) else { continue };
-            if !self.running.contains_key(&pod.name_any()) {
+            // A pod that ends has its address until it is gone, which may be the next one's already.
+            let free = |(backend, _): &(Backend, bool)| backend.addr().ip().to_string() != *ip;
+            if !self.running.contains_key(&pod.name_any()) && self.running.values().all(free) {
                 let options = BackendOptions {
                     version: pod.labels().get("version").context("a pod without a version")?.clone(),
                     name: Some(pod.name_any()),

@@ -29,7 +29,7 @@ mod walk;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -43,7 +43,7 @@ use serde_json::{Value, json};
 pub use self::kubelet::Kubelet;
 pub use self::part::{Part, gateway_api_crds, istio_crds, programs};
 pub use self::sidecars::Sidecars;
-pub use self::switch::{Switch, condition, deployment, example_story, flag, switch_story, world};
+pub use self::switch::{Switch, condition, deployment, example_story, flag, switch_story, switch_story_within, world};
 pub use self::walk::Walk;
 
 use self::credentials::Credentials;
@@ -51,7 +51,7 @@ use crate::Signal;
 use crate::client::Call;
 use crate::dir::{DIR_ENV, TestDir};
 use crate::netns::{Namespace, in_namespace};
-use crate::process::Process;
+use crate::process::{Process, program};
 use crate::wait::wait_for;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -64,10 +64,16 @@ const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// Tells a test's story in a cluster of its own.
 #[track_caller]
 pub fn story(name: &str, tell: impl AsyncFnOnce(&mut Cluster<'_>) -> Result<()> + Send) {
+    story_within(name, crate::story::LIMIT, tell);
+}
+
+/// The same with another limit.
+#[track_caller]
+pub fn story_within(name: &str, limit: Duration, tell: impl AsyncFnOnce(&mut Cluster<'_>) -> Result<()> + Send) {
     // Inside, nothing could be fetched to build them.
     programs().expect("the programs of a cluster");
     in_namespace(|namespace| {
-        crate::story(name, async |dir| tell(&mut Cluster::start(dir, namespace).await?).await);
+        crate::story::story_within(name, limit, async |dir| tell(&mut Cluster::start(dir, namespace).await?).await);
     });
 }
 
@@ -194,6 +200,11 @@ impl<'a> Cluster<'a> {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Runs a command of `versionflag` as the administrator.
+    pub async fn versionflag(&self, args: &[&str]) -> Result<Output> {
+        versionflag(self.kubeconfig(), args).await
+    }
+
     /// `kubectl apply` of YAML documents.
     pub async fn apply(&self, yaml: &str) -> Result<String> {
         let file = self.dir.write("applied.yaml", yaml);
@@ -314,4 +325,11 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Runs a command of `versionflag` as whoever this is, and gives what it prints, whether it succeeds or not.
+pub async fn versionflag(kubeconfig: &Path, args: &[&str]) -> Result<Output> {
+    let mut command = tokio::process::Command::new(program("versionflag")?);
+    command.args(args).env("KUBECONFIG", kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
+    Ok(command.output().await?)
 }

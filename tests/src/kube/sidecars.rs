@@ -122,7 +122,7 @@ impl Sidecars {
         let found = |probe: &Probe| {
             let clusters = probe.clusters.iter().map(reached).collect();
             let probed = Some(Probed { id: probe.id.clone(), clusters });
-            Findings { flag: probe.flag.clone(), probed, strays: vec![] }
+            Findings { flag: probe.flag.clone(), probed, ..Findings::default() }
         };
         let probes = snapshot.asks.iter().flat_map(|asks| &asks.probes);
         let findings = serde_json::to_vec(&probes.map(found).collect::<Vec<_>>())?;

@@ -13,7 +13,8 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::crowd::{Requests, requests};
-use super::{Cluster, Kubelet, image, programs, story};
+use super::{Cluster, Kubelet, image, programs, story_within};
+use crate::clock::now_us;
 use crate::local::wasm;
 use crate::process::{Process, program};
 use crate::wait::wait_for;
@@ -91,7 +92,17 @@ pub struct Switch<'a, 'b> {
 /// Tells a story with the pods of `reviews` running, at v1.
 #[track_caller]
 pub fn switch_story(name: &str, tell: impl AsyncFnOnce(&mut Switch<'_, '_>) -> Result<()> + Send) {
-    example_story(name, async |switch| {
+    switch_story_within(name, crate::story::LIMIT, tell);
+}
+
+/// The same with another limit.
+#[track_caller]
+pub fn switch_story_within(
+    name: &str,
+    limit: Duration,
+    tell: impl AsyncFnOnce(&mut Switch<'_, '_>) -> Result<()> + Send,
+) {
+    example_story_within(name, limit, async |switch| {
         switch.cluster.install().await?;
         switch.cluster.apply(&world().to_string()).await?;
         tell(switch).await
@@ -101,7 +112,12 @@ pub fn switch_story(name: &str, tell: impl AsyncFnOnce(&mut Switch<'_, '_>) -> R
 /// The same without anything in the cluster but a node.
 #[track_caller]
 pub fn example_story(name: &str, tell: impl AsyncFnOnce(&mut Switch<'_, '_>) -> Result<()> + Send) {
-    story(name, async |cluster| {
+    example_story_within(name, crate::story::LIMIT, tell);
+}
+
+#[track_caller]
+fn example_story_within(name: &str, limit: Duration, tell: impl AsyncFnOnce(&mut Switch<'_, '_>) -> Result<()> + Send) {
+    story_within(name, limit, async |cluster| {
         let mut kubelet = Kubelet::new(cluster.dir(), cluster.client());
         cluster.add_node("one", "8", "16Gi").await?;
         let mut switch = Switch { cluster };
@@ -140,9 +156,7 @@ impl Switch<'_, '_> {
 
     /// What `versionflag status` shows of the resource.
     pub async fn tree(&self) -> Result<String> {
-        let mut command = tokio::process::Command::new(program("versionflag")?);
-        command.args(["status", "reviews"]).env("KUBECONFIG", self.cluster.kubeconfig()).kill_on_drop(true);
-        let output = command.output().await?;
+        let output = self.cluster.versionflag(&["status", "reviews"]).await?;
         ensure!(matches!(output.status.code(), Some(0 | 3)), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }
@@ -202,6 +216,26 @@ impl Switch<'_, '_> {
         self.cluster.kubectl(&["annotate", "versionflag", "reviews", "--overwrite", &request]).await.map(drop)
     }
 
+    /// Asks for something, and waits for the answer. The resource that has it.
+    pub async fn answered(&self, id: &str, action: &str) -> Result<Value> {
+        self.request(id, action).await?;
+        wait_for(&format!("an answer to {action}"), LIMIT, async || {
+            let resource = self.resource().await?;
+            let last = &resource["status"]["lastRequest"];
+            ensure!(last["id"] == id, "{last}");
+            Ok(resource)
+        })
+        .await
+    }
+
+    /// Waits for a look at everything that is so now: whoever answers has looked.
+    pub async fn looks(&self) -> Result<()> {
+        for action in ["suspend", "resume"] {
+            self.answered(&format!("{action}-{}", now_us()), action).await?;
+        }
+        Ok(())
+    }
+
     /// What the replica `one` has asked the API server so far.
     pub async fn requests(&self) -> Result<Requests> {
         requests(SocketAddr::new(REPLICAS[0].1.into(), PORT)).await
@@ -247,7 +281,7 @@ impl Switch<'_, '_> {
             json!({
                 "name": name,
                 "type": "EDS",
-                "connect_timeout": "1s",
+                "connect_timeout": "10s",
                 "eds_cluster_config": { "eds_config": {
                     "path_config_source": { "path": dir.file(file) }, "resource_api_version": "V3",
                 } },

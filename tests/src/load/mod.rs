@@ -151,13 +151,18 @@ impl Load {
         Ok(results)
     }
 
+    /// Stops all of them, and gives the requests of each.
+    pub async fn stop_each(loads: impl IntoIterator<Item = Load>) -> Result<Vec<Results>> {
+        let mut all = Vec::new();
+        for load in loads {
+            all.push(load.stop().await?);
+        }
+        Ok(all)
+    }
+
     /// Stops all of them, and gives the requests of all.
     pub async fn stop_all(loads: Vec<Load>) -> Result<Results> {
-        let mut results = Results::default();
-        for load in loads {
-            results = results.and(load.stop().await?);
-        }
-        Ok(results)
+        Ok(Load::stop_each(loads).await?.into_iter().fold(Results::default(), Results::and))
     }
 
     /// Stops it. No request failed, and these versions have answered, no others.

@@ -26,7 +26,9 @@ impl Mesh<'_> {
     /// are there.
     pub async fn attachable_gateway(&self, name: &str, namespace: &str) -> Result<Rc<Pod>> {
         let workload = Workload { namespace: namespace.to_owned(), ..Workload::named(name) };
-        let place = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
+        let place = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": {
+            "name": namespace, "labels": { "versionflag.io/callers": "true" },
+        } });
         self.apply_all(vec![place]).await?;
         let (version, host) = ("gateway.networking.k8s.io/v1", format!("{name}.{namespace}.svc.{}", self.domain));
         let class = json!({

@@ -259,7 +259,7 @@ impl<'a> Mesh<'a> {
         if kind == talk::Kind::Grpc {
             to.set_port(GRPC_PORT);
         }
-        Talk::open(self.pod(from)?.network(), kind, to, service).await
+        Talk::open_in(self.pod(from)?.network(), kind, to, service).await
     }
 
     /// One request from a pod to a service.

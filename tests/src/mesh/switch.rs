@@ -1,7 +1,6 @@
 //! The VersionFlag `reviews` of the mesh: what an operator asks of it, and what is shown of it. I/O: kubectl,
 //! the commands of `versionflag`.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Mesh, Workload};
 use crate::clock::now_us;
 use crate::load::{Load, LoadPlan};
-use crate::process::{Process, program};
+use crate::process::Process;
 use crate::wait::wait_for;
 
 /// How long anything may take that a switch consists of.
@@ -47,7 +46,7 @@ pub async fn adopt_with(mesh: &Mesh<'_>, services: &[&str], more: Value) -> Resu
     let services: Vec<Value> = services.iter().map(|name| json!({ "name": name })).collect();
     let mut spec = json!({
         "version": "v1", "services": services,
-        "coexistence": { "minReady": "200ms" }, "settle": { "quietPeriod": "1s" }, "cleanup": { "retainFor": "0s" },
+        "coexistence": { "minReady": "200ms" }, "settle": { "quietPeriod": "1s", "drainTime": "0s" }, "cleanup": { "retainFor": "0s" },
     });
     for (field, value) in more.as_object().into_iter().flatten() {
         spec[field] = value.clone();
@@ -131,13 +130,7 @@ pub async fn held_up_by(mesh: &Mesh<'_>, phase: &str, pods: &[&str]) -> Result<V
 
 /// What a command prints of it.
 pub async fn tells(mesh: &Mesh<'_>, command: &str) -> Result<String> {
-    let output = tokio::process::Command::new(program("versionflag")?)
-        .args([command, "reviews", "--namespace", "default"])
-        .env("KUBECONFIG", mesh.cluster.kubeconfig())
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await?;
+    let output = mesh.cluster.versionflag(&[command, "reviews", "--namespace", "default"]).await?;
     let said = String::from_utf8(output.stdout)?;
     ensure!(!said.is_empty(), "{command} says nothing: {}", String::from_utf8_lossy(&output.stderr));
     Ok(said)

@@ -78,14 +78,22 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 }
 
 impl Talk {
-    /// Opens one from within a network namespace, to a host; it is open when this returns.
+    /// Opens one to a host; it is open when this returns.
+    pub async fn open(kind: Kind, to: SocketAddr, host: &str) -> Result<Talk> {
+        Talk::start(kind, to, host, || Ok(())).opened(host).await
+    }
+
+    /// The same from within a network namespace.
     #[cfg(feature = "kube")]
-    pub async fn open(network: &crate::netns::Network, kind: Kind, to: SocketAddr, host: &str) -> Result<Talk> {
+    pub async fn open_in(network: &crate::netns::Network, kind: Kind, to: SocketAddr, host: &str) -> Result<Talk> {
         let network = network.clone();
-        let talk = Talk::start(kind, to, host, move || network.enter());
-        wait_for(&format!("{kind:?} to {host}"), LIMIT, async || talk.lives().map(|()| talk.said() > 0)?.found())
-            .await?;
-        Ok(talk)
+        Talk::start(kind, to, host, move || network.enter()).opened(host).await
+    }
+
+    async fn opened(self, host: &str) -> Result<Talk> {
+        let what = format!("{:?} to {host}", self.kind);
+        wait_for(&what, LIMIT, async || self.lives().map(|()| self.said() > 0)?.found()).await?;
+        Ok(self)
     }
 
     fn start(kind: Kind, to: SocketAddr, host: &str, prepare: impl FnOnce() -> Result<()> + Send + 'static) -> Talk {

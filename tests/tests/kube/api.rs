@@ -5,6 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use harness::kube::{Cluster, story};
 use harness::wait_for;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -45,7 +48,7 @@ fn what_is_installed_runs_with_the_least_rights() {
     story("install", async |cluster| {
         cluster.add_node("one", "4", "8Gi").await?;
         install(cluster).await?;
-        for directory in ["kubernetes", "kubernetes/delete", "kubernetes/protect"] {
+        for directory in ["kubernetes", "kubernetes/delete", "kubernetes/protect", "kubernetes/confine"] {
             let path = harness::root().join("manifests").join(directory);
             cluster.kubectl(&["apply", "--dry-run=server", "--kustomize", &path.to_string_lossy()]).await?;
         }
@@ -69,7 +72,7 @@ fn what_is_installed_runs_with_the_least_rights() {
             ("delete", "deployments.apps", "shop", false),
             ("patch", "services", "shop", false),
             ("delete", "pods", "shop", false),
-            ("get", "configmaps", "shop", false),
+            ("get", "configmaps", "shop", true),
             ("patch", "configmaps", "shop", true),
             ("get", "secrets", "shop", false),
             ("create", "events.events.k8s.io", "shop", true),
@@ -104,7 +107,8 @@ fn a_flag_is_admitted_with_its_defaults_and_shown_in_columns() {
                 "versionLabel": "version",
                 "suspend": false,
                 "coexistence": {
-                    "readyTimeout": "10m", "minReady": "10s", "replicas": "MatchActive", "headroom": "Require",
+                    "readyTimeout": "10m", "minReady": "10s", "ready": "100%", "replicas": "MatchActive",
+                    "headroom": "Require",
                     "probe": { "mode": "Require", "expect": "200-399", "timeout": "1s" },
                 },
                 "promotion": { "mode": "Automatic", "after": "0s" },
@@ -112,7 +116,12 @@ fn a_flag_is_admitted_with_its_defaults_and_shown_in_columns() {
                     "mode": "Immediate", "maxHold": "1s", "onHoldTimeout": "Open", "laggards": "Wait",
                     "ackTimeout": "5m",
                 },
-                "settle": { "quietPeriod": "10s", "bake": "0s", "timeout": "10m", "onTimeout": "Wait" },
+                "settle": {
+                    "quietPeriod": "10s", "bake": "0s", "timeout": "10m", "onTimeout": "Wait",
+                    "healthChecks": {
+                        "userAgents": ["ELB-HealthChecker/", "GoogleHC/", "Prometheus/", "kube-probe/"], "paths": [],
+                    },
+                },
                 "cleanup": { "policy": "ScaleToZero", "retainFor": "1h" },
                 "routing": { "provider": "Istio", "management": "Managed", "header": "x-versionflag" },
                 "onTargetFailure": { "action": "Wait", "after": "30s" },
@@ -179,6 +188,11 @@ fn what_is_wrong_is_refused_with_a_sentence() {
                 "spec.services[1]: Duplicate value: {\"name\":\"a\"}",
             ),
             ("coexistence", json!({ "probe": { "path": "ready" } }), "\"ready\" has to begin with /"),
+            // F10, F14.
+            ("coexistence", json!({ "ready": "0%" }), "\"0%\" would let a version without pods be ready"),
+            ("coexistence", json!({ "ready": "101%" }), "\"101%\" is not a share"),
+            ("settle", json!({ "healthChecks": { "userAgents": [""] } }), "an empty one would mean every request"),
+            ("settle", json!({ "healthChecks": { "paths": ["metrics"] } }), "has to begin with /"),
             ("coexistence", json!({ "probe": { "expect": "2xx" } }), "\"2xx\" has to be a status or a range of them"),
             (
                 "coexistence",
@@ -287,8 +301,24 @@ fn what_serves_is_neither_deleted_nor_scaled_to_zero() {
         })
         .await?;
         refused(cluster.kubectl(&["delete", "deployment", "reviews-v1", "--namespace=shop"]).await)?;
+        // C12: the request to delete a whole collection has no name.
+        let all: Api<Deployment> = Api::namespaced(cluster.client(), "shop");
+        let one = ListParams::default().fields("metadata.name=reviews-v1");
+        let error = all.delete_collection(&DeleteParams::default(), &one).await.err().context("it was allowed")?;
+        ensure!(error.to_string().contains(refusal), "{error}");
         let patch = ["patch", "deployment", "reviews-v1", "--namespace=shop", "--patch", "{\"spec\":{\"replicas\":0}}"];
         refused(cluster.kubectl(&patch).await)?;
+        // F23, C41: nor does it become another version in place.
+        for template in [
+            json!({ "metadata": { "labels": { "version": "v2" } } }),
+            json!({ "spec": { "containers": [{ "name": "app", "image": "example.test/other" }] } }),
+        ] {
+            let change = json!({ "spec": { "template": template } }).to_string();
+            let patch = ["patch", "deployment", "reviews-v1", "--namespace=shop", "--patch", &change];
+            let error = cluster.kubectl(&patch).await.err().context("it was allowed")?.to_string();
+            ensure!(error.contains("would become another version in place"), "{error}");
+        }
+        cluster.kubectl(&["rollout", "restart", "deployment", "reviews-v1", "--namespace=shop"]).await?;
         scale("reviews-v1", 1).await?;
         cluster.kubectl(&["label", "deployment", "reviews-v1", "--namespace=shop", "versionflag.io/kept-at=1"]).await?;
         scale("reviews-v2", 0).await?;
@@ -302,6 +332,72 @@ fn what_serves_is_neither_deleted_nor_scaled_to_zero() {
             cluster.kubectl(&["delete", "deployment", "reviews-v2", "--namespace=shop"]).await
         })
         .await?;
+        Ok(())
+    });
+}
+
+/// C34: the rights of RBAC are for whole objects. With the policy the controller's account changes what it needs to.
+#[test]
+fn the_controller_writes_no_more_than_it_needs_to() {
+    story("confine", async |cluster| {
+        install(cluster).await?;
+        cluster.apply(&DEPLOYMENT.replace("NAME", "reviews-v1")).await?;
+        cluster.kubectl(&["create", "configmap", "theirs", "--namespace=shop"]).await?;
+        cluster.apply_manifests("kubernetes/confine").await?;
+        let by_controller =
+            async |args: &[&str]| cluster.kubectl(&[args, &["--namespace=shop", "--as", ACCOUNT]].concat()).await;
+        let patch = async |kind: &str, name: &str, patch: &str| {
+            by_controller(&["patch", kind, name, "--type=merge", "--patch", patch]).await
+        };
+        let refused = |answer: Result<String>, words: &str| -> Result<()> {
+            let error = answer.err().context("it was allowed")?.to_string();
+            ensure!(error.contains(words), "{error}");
+            Ok(())
+        };
+        let (deployment, config) = ("deployment", "configmap");
+        // The policy takes hold a moment after it was written. What was allowed before changes nothing when it is asked
+        // for again.
+        let mut tries = 0;
+        wait_for("the policy", LIMIT, async || {
+            tries += 1;
+            let containers = json!([{ "name": "app", "image": format!("evil.test/app:{tries}") }]);
+            let image = json!({ "spec": { "template": { "spec": { "containers": containers } } } }).to_string();
+            refused(patch(deployment, "reviews-v1", &image).await, "writes no spec of a workload")
+        })
+        .await?;
+        for (labels, words) in [
+            (r#"{"metadata":{"labels":{"a":"b"}}}"#, "writes no label of a workload but"),
+            (r#"{"metadata":{"annotations":{"a":"b"}}}"#, "writes no annotation, finalizer or owner"),
+            (r#"{"metadata":{"finalizers":["a.example/b"]}}"#, "writes no annotation, finalizer or owner"),
+            (r#"{"spec":{"replicas":0}}"#, "writes no spec of a workload"),
+        ] {
+            refused(patch(deployment, "reviews-v1", labels).await, words)?;
+        }
+        refused(patch(config, "theirs", r#"{"data":{"a":"b"}}"#).await, "writes only what it has made itself")?;
+        // What it does needs no more.
+        for epoch in ["1", "2"] {
+            let mark = format!(r#"{{"metadata":{{"labels":{{"versionflag.io/kept-at":"{epoch}"}}}}}}"#);
+            patch(deployment, "reviews-v1", &mark).await?;
+        }
+        let scale = [
+            "patch",
+            "deployment",
+            "reviews-v1",
+            "--subresource=scale",
+            "--type=merge",
+            "--patch",
+            r#"{"spec":{"replicas":1}}"#,
+        ];
+        by_controller(&scale).await?;
+        let ours = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": "versionflag-reviews", "labels": { "app.kubernetes.io/managed-by": "versionflag" } },
+        });
+        let file = cluster.dir().write("ours.json", ours.to_string());
+        by_controller(&["create", "--filename", &file.to_string_lossy()]).await?;
+        patch(config, "versionflag-reviews", r#"{"data":{"a":"b"}}"#).await?;
+        // Everybody else is as free as before.
+        cluster.kubectl(&["annotate", "deployment", "reviews-v1", "--namespace=shop", "a=b"]).await?;
         Ok(())
     });
 }

@@ -41,6 +41,7 @@ fn a_namespace_that_is_taken_out_of_the_callers_loses_the_flag() {
         for name in ["web", "jobs", "theirs"] {
             cluster.kubectl(&["create", "namespace", name]).await?;
         }
+        cluster.kubectl(&["label", "namespace", "web", "jobs", "versionflag.io/callers=shop"]).await?;
         for name in ["reviews", "ratings"] {
             cluster.apply(&flag(name).to_string()).await?;
             callers(cluster, name, &["web", "jobs"]).await?;

@@ -61,9 +61,7 @@ impl Said {
 }
 
 async fn versionflag(kubeconfig: &Path, args: &[&str]) -> Result<Said> {
-    let mut command = tokio::process::Command::new(program("versionflag")?);
-    command.args(args).env("KUBECONFIG", kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
-    Ok(command.output().await?.into())
+    Ok(harness::kube::versionflag(kubeconfig, args).await?.into())
 }
 
 /// The same through kubectl, which finds it on the PATH.

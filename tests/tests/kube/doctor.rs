@@ -1,7 +1,6 @@
 //! What the doctor finds in a real cluster, and what `init` and `preview` print there.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use harness::kube::istio::{PLUGIN, controller, flag, install_istio, patch, reaches, start};
@@ -10,9 +9,7 @@ use harness::process::program;
 use serde_json::{Value, json};
 
 async fn versionflag(kubeconfig: &Path, args: &str) -> Result<(Option<i32>, String)> {
-    let mut command = tokio::process::Command::new(program("versionflag")?);
-    command.args(args.split(' ')).env("KUBECONFIG", kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await?;
+    let output = harness::kube::versionflag(kubeconfig, &args.split(' ').collect::<Vec<_>>()).await?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok((output.status.code(), text(&output.stdout) + &text(&output.stderr)))
 }

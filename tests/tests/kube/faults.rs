@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::kube::{Part, Switch, flag, switch_story};
-use harness::points::STOP;
+use harness::points::{CLOCK, STOP};
 use harness::{Envoy, Load, LoadPlan, Process, Signal, wait_for};
 use serde_json::{Value, json};
 
@@ -78,6 +78,39 @@ fn a_leader_that_comes_back_does_not_end_what_is_gone_back_to() {
         assert_eq!(replicas(switch).await?, pair("2", "0"));
         assert_eq!(resource["status"]["proxies"]["summary"], "1/1");
         nothing_was_lost(load, "v1").await
+    });
+}
+
+/// The clock of the next leader is two hours ahead: a deadline that the one before has set is as far away as it was.
+#[test]
+fn another_leaders_clock_ends_no_wait() {
+    switch_story("kube-clocks", async |switch| {
+        switch.set(json!({ "settle": { "timeout": "1h", "onTimeout": "Rollback" } })).await?;
+        let ahead = switch.cluster.dir().write("ahead", "7200000").to_string_lossy().into_owned();
+        let mut first = switch.replica("one", "first", &[]).await?;
+        says(&first, "this replica acts now").await?;
+        let second = switch.replica("two", "second", &[(CLOCK, &ahead)]).await?;
+        let envoy = switch.envoy().await?;
+        switch.reaches("Stable", "v1").await?;
+        // Open on v1 until this ends.
+        let stream = LoadPlan { rate_per_s: 20, stream: Some(Duration::from_secs(300)), ..LoadPlan::default() };
+        let load = Load::start(envoy.listener("outbound"), stream);
+        wait_for("the stream", LIMIT, async || load.live().answering.get("v1").is_some_and(|open| *open > 0)).await?;
+        switch.ask("v2").await?;
+        let before = switch.reaches("Settling", "v2").await?;
+        first.kill();
+        says(&second, "this machine's clock is wrong").await?;
+        switch.looks().await?;
+        let after = switch.reaches("Settling", "v2").await?;
+        assert_eq!(before["status"]["switch"]["ackedAt"], after["status"]["switch"]["ackedAt"]);
+        // What is over is over, here as well.
+        switch.set(json!({ "settle": { "timeout": "1s" } })).await?;
+        wait_for("the way back", LIMIT, async || {
+            let status = switch.resource().await?["status"].take();
+            ensure!(status["activeVersion"] == "v1", "{}: {}", status["phase"], status["blockedBy"]);
+            Ok(())
+        })
+        .await
     });
 }
 
@@ -342,5 +375,42 @@ fn a_watch_that_is_too_old_begins_anew() {
         assert_eq!(replicas(switch).await?, pair("0", "2"));
         says(&controller, "too old resource version").await?;
         nothing_was_lost(load, "v2").await
+    });
+}
+
+// C20
+/// What the controller wrote is deleted, and overwritten: it is as it was a moment later, and then nothing is written.
+#[test]
+fn what_the_controller_wrote_is_put_right() {
+    switch_story("kube-owned", async |switch| {
+        let _controller = switch.replica("one", "controller", &[]).await?;
+        let _envoy = switch.envoy().await?;
+        switch.reaches("Stable", "v1").await?;
+        let owned = [
+            ("endpointslice", "versionflag", "versionflag", "--output=jsonpath={.endpoints[0].addresses[0]}"),
+            ("configmap", "versionflag-reviews", "default", "--output=jsonpath={.data.routes\\.json}"),
+        ];
+        for (kind, name, namespace, path) in owned {
+            let namespace = format!("--namespace={namespace}");
+            let get = async || switch.cluster.kubectl(&["get", kind, name, &namespace, path]).await;
+            let before = get().await?;
+            let as_before = async |what: &str| {
+                wait_for(what, LIMIT, async || {
+                    let now = get().await?;
+                    ensure!(now == before, "it is {now}");
+                    Ok(())
+                })
+                .await
+            };
+            switch.cluster.kubectl(&["delete", kind, name, &namespace]).await?;
+            as_before(&format!("the deleted {kind}")).await?;
+            let late = match kind {
+                "configmap" => r#"{"data":{"routes.json":"{}"}}"#,
+                _ => r#"{"endpoints":[{"addresses":["198.18.77.77"]}]}"#,
+            };
+            switch.cluster.kubectl(&["patch", kind, name, &namespace, "--type=merge", "--patch", late]).await?;
+            as_before(&format!("the overwritten {kind}")).await?;
+        }
+        Ok(())
     });
 }

@@ -238,6 +238,7 @@ fn routes_are_attached_to_a_gateway_and_flipped_like_the_others() {
         cluster.install_crds(&gateway_api_crds()?).await?;
         cluster.apply_manifests("kubernetes/istio/gateway-api").await?;
         cluster.kubectl(&["create", "namespace", "edge"]).await?;
+        cluster.kubectl(&["label", "namespace", "edge", "versionflag.io/callers=shop"]).await?;
         let with = |gateway: Value| {
             let mut flag = by_gateway_api();
             flag["spec"]["routing"]["gateways"] = json!([gateway]);

@@ -48,16 +48,12 @@ async fn are(switch: &Switch<'_, '_>, wanted: &str) -> Result<()> {
     .await
 }
 
-async fn answered(switch: &Switch<'_, '_>, id: &str, action: &str) -> Result<Value> {
-    switch.request(id, action).await?;
-    wait_for(&format!("an answer to {action}"), LIMIT, async || {
-        let resource = switch.resource().await?;
-        let last = &resource["status"]["lastRequest"];
-        ensure!(last["id"] == id, "{last}");
-        ensure!(last["refused"] == Value::Null, "{last}");
-        Ok(resource)
-    })
-    .await
+/// Asks for something that is granted.
+async fn granted(switch: &Switch<'_, '_>, id: &str, action: &str) -> Result<Value> {
+    let resource = switch.answered(id, action).await?;
+    let last = &resource["status"]["lastRequest"];
+    ensure!(last["refused"] == Value::Null, "{last}");
+    Ok(resource)
 }
 
 async fn ended_by_itself(mut process: Process) -> Result<()> {
@@ -128,7 +124,7 @@ fn a_group_moves_together_and_nothing_else_moves() {
         wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
 
         // Suspended, nothing moves; resumed, both services start v2 as strong as v1.
-        answered(switch, "1", "suspend").await?;
+        granted(switch, "1", "suspend").await?;
         switch.ask("v2").await?;
         wait_for("a word on that", LIMIT, async || {
             let resource = switch.resource().await?;
@@ -139,7 +135,7 @@ fn a_group_moves_together_and_nothing_else_moves() {
         })
         .await?;
         assert_eq!(strengths(switch).await?, first);
-        answered(switch, "2", "resume").await?;
+        granted(switch, "2", "resume").await?;
         switch.reaches("AwaitingPromotion", "v1").await?;
         are(
             switch,
@@ -159,13 +155,13 @@ fn a_group_moves_together_and_nothing_else_moves() {
             Ok(())
         })
         .await?;
-        answered(switch, "3", "promote").await?;
+        granted(switch, "3", "promote").await?;
         let flipped = switch.reaches("Retaining", "v3").await?;
         let [passed, _, numbers] = condition(&flipped, "ChecksPassed").context("no condition")?;
         assert!(passed == "True" && numbers.starts_with("errors: 0% of "), "{passed} {numbers}");
 
         // Taken back, it stays so for whoever comes next, until it is tried again.
-        answered(switch, "4", "rollback").await?;
+        granted(switch, "4", "rollback").await?;
         let back = switch.reaches("Retaining", "v1").await?;
         assert_eq!(back["status"]["override"]["version"], "v1");
         controller.kill();
@@ -173,22 +169,22 @@ fn a_group_moves_together_and_nothing_else_moves() {
         let held = wait_for("the next controller", LIMIT, async || {
             let log = std::fs::read_to_string(controller.log())?;
             ensure!(log.contains("this replica acts now"), "{log}");
-            answered(switch, "5", "suspend").await
+            granted(switch, "5", "suspend").await
         })
         .await?;
         let status = &held["status"];
         assert_eq!((&status["activeVersion"], &held["spec"]["version"]), (&json!("v1"), &json!("v3")));
         assert_eq!(status["override"]["reason"], "rolled back by request");
-        answered(switch, "6", "resume").await?;
-        answered(switch, "7", "retry").await?;
+        granted(switch, "6", "resume").await?;
+        granted(switch, "7", "retry").await?;
         switch.reaches("AwaitingPromotion", "v1").await?;
-        answered(switch, "8", "abort").await?;
+        granted(switch, "8", "abort").await?;
         let aborted = switch.reaches("Stable", "v1").await?;
         assert_eq!(aborted["status"]["override"]["reason"], "aborted by request");
         switch.set(json!({ "cleanup": { "retainFor": "0s" } })).await?;
-        answered(switch, "9", "retry").await?;
+        granted(switch, "9", "retry").await?;
         switch.reaches("AwaitingPromotion", "v1").await?;
-        answered(switch, "10", "promote").await?;
+        granted(switch, "10", "promote").await?;
         switch.reaches("Stable", "v3").await?;
         are(switch, "reviews-v0=1 reviews-v1=0 reviews-v2=0 reviews-v3=2 ratings-v1=0 ratings-v2=0 ratings-v3=1")
             .await?;

@@ -188,6 +188,7 @@ fn other_routes_hold_a_switch_up_and_are_named() {
                 })
             };
             cluster.apply(&theirs("reviews.shop.svc.cluster.local").to_string()).await?;
+            cluster.kubectl(&["label", "namespace", "default", "versionflag.io/callers=shop"]).await?;
             patch(cluster, "reviews", json!({ "callers": { "namespaces": ["default"] }, "version": "v2" })).await?;
             let conflict = condition(cluster, "reviews", "RoutesReady", "RouteConflict").await?;
             let message = conflict["message"].as_str().unwrap_or_default();

@@ -6,6 +6,7 @@ mod checks;
 mod cleanup;
 mod cli;
 mod control_plane;
+mod damage;
 mod doctor;
 mod example;
 mod faults;

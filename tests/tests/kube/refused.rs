@@ -51,8 +51,8 @@ fn cases() -> Vec<(Value, &'static str, &'static str)> {
             "check smoke has not passed: it cannot be reached",
         ),
         (flag("no-nodes", json!({})), "HeadroomUnknown", "it is not known whether v2 fits"),
-        (flag("unknown", json!({})), "UnknownVersion", "it is not declared how to start v9"),
-        (flag("empty", json!({})), "UnknownVersion", "it is not declared how to start v1"),
+        (flag("unknown", json!({})), "UnknownVersion", "no workload of the Services has the version v9; there is: v1"),
+        (flag("empty", json!({})), "UnknownVersion", "no workload of the Services has the version v1; there is: none"),
         (
             flag("later", json!({ "version": "v2" })),
             "ActiveNotReady",

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Long enough for a look at every flag that nothing has called for.
-const IDLE: Duration = Duration::from_secs(6);
+const IDLE: Duration = Duration::from_secs(12);
 
 async fn get(cluster: &Cluster<'_>, namespace: &str, flag: &str) -> Result<Value> {
     let namespace = format!("--namespace={namespace}");
@@ -68,7 +68,7 @@ fn a_thousand_flags_get_their_status_and_then_nothing_is_written() {
         assert_eq!(measured.again_writes.get(&status), None, "{:?}", measured.again_writes);
         let most = measured.memory_kib.into_iter().max().unwrap_or_default().max(measured.again_memory_kib);
         // A build without optimisations is larger itself.
-        assert!(cfg!(debug_assertions) || most * 1_024 < 100_000_000, "{most} KiB");
+        assert!(cfg!(debug_assertions) || most * 1_024 < 115_000_000, "{most} KiB");
 
         // Only who is concerned is written to.
         let ask = json!({ "spec": { "version": "v2", "cleanup": { "policy": "Retain" } } }).to_string();

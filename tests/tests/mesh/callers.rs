@@ -22,6 +22,7 @@ fn who_is_no_caller_any_more_goes_by_the_flag_that_it_has_until_it_starts_anew()
     story("mesh-callers", async |mesh| {
         let mut controller = start(mesh, &["reviews"]).await?;
         mesh.cluster.kubectl(&["create", "namespace", "web"]).await?;
+        mesh.cluster.kubectl(&["label", "namespace", "web", "versionflag.io/callers=true"]).await?;
         mesh.deploy_all(&[Workload { namespace: "web".to_owned(), ..Workload::named("web") }]).await?;
         let callers = json!({ "callers": { "namespaces": ["web"] }, "promotion": { "mode": "Manual" } });
         adopt_with(mesh, &["reviews"], callers).await?;

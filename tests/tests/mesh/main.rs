@@ -10,4 +10,5 @@ mod rollback;
 mod stale;
 mod streams;
 mod switch;
+mod uninstall;
 mod withheld;

@@ -12,7 +12,6 @@ use harness::client::Answer;
 use harness::mesh::mtls::TTL;
 use harness::mesh::switch::{LIMIT, adopt, adopted, ask, deploy, ended_unused, goes_on, plan, reaches, strengths};
 use harness::mesh::{Mesh, Pod, story};
-use harness::process::program;
 use harness::{Call, Load, wait_for};
 use serde_json::json;
 
@@ -91,9 +90,7 @@ async fn the_mesh_turns_it_off(mesh: &Mesh<'_>, load: &Load) -> Result<()> {
 }
 
 async fn doctor(mesh: &Mesh<'_>) -> Result<(Option<i32>, String)> {
-    let mut command = tokio::process::Command::new(program("versionflag")?);
-    command.args(["doctor", "-n", "default"]).env("KUBECONFIG", mesh.cluster.kubeconfig()).kill_on_drop(true);
-    let output = command.output().await?;
+    let output = mesh.cluster.versionflag(&["doctor", "-n", "default"]).await?;
     let said = [output.stdout, output.stderr].concat();
     Ok((output.status.code(), String::from_utf8(said)?))
 }

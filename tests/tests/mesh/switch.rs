@@ -12,6 +12,9 @@ use harness::mesh::{Mesh, Workload, story, story_in_domain};
 use harness::{LoadPlan, Signal, tree, wait_for};
 use serde_json::json;
 
+use super::uninstall::uninstall;
+
+/// And E8: the product goes again without one.
 #[test]
 fn a_switch_there_and_back_loses_no_request() {
     story("mesh-switch", async |mesh| {
@@ -28,9 +31,21 @@ fn a_switch_there_and_back_loses_no_request() {
         let a = mesh.load_with("caller-a", "reviews", plan()).await?;
         let b = mesh.load_with("caller-b", "reviews", plan()).await?;
         goes_on(&b, 50).await?;
+        // P12: the callers ran before their filter came.
+        let drain = |time: &str| json!({ "spec": { "settle": { "drainTime": time } } });
+        mesh.patch("versionflag", "reviews", &drain("1h")).await?;
         for (old, new) in [("v1", "v2"), ("v2", "v1")] {
             live(mesh, old).await?;
             ask(mesh, new).await?;
+            if old == "v1" {
+                shows(mesh, "connections from before the filter", |status| {
+                    let why = status["blockedBy"].as_str().unwrap_or_default();
+                    why.contains("from before the filter came") && why.contains("caller-a")
+                })
+                .await?;
+                assert_eq!(strength(mesh, old).await?, "2");
+                mesh.patch("versionflag", "reviews", &drain("1s")).await?;
+            }
             let status = reaches(mesh, "Stable", new).await?;
             assert_eq!((strength(mesh, old).await?, strength(mesh, new).await?), ("0".to_owned(), "2".to_owned()));
             println!("overlap {} ms, {}", status["switch"]["overlapMs"], status["proxies"]["summary"]);
@@ -38,6 +53,7 @@ fn a_switch_there_and_back_loses_no_request() {
             goes_on(&b, 100).await?;
         }
         controller.check_running()?;
+        uninstall(mesh, controller, &b).await?;
         for load in [a, b] {
             load.stop_served_by(&["v1", "v2"]).await?.assert_last_by("v1");
         }

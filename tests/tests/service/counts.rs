@@ -85,20 +85,20 @@ fn a_request_that_strays_is_counted_where_it_went() {
         assert_eq!(stream.await??.version(), "v1");
         reported(&service, "its end", |_, state| counts(state) == (0, 0, 1)).await?;
 
-        // Without an answer nobody has served it, and the client leaves.
+        // L3: without an answer it is where it went, and its client leaves.
         let mut leaves = TcpStream::connect(ingress).await?;
         leaves.write_all(b"GET /slow?ms=60000 HTTP/1.1\r\nhost: reviews\r\n\r\n").await?;
-        reported(&service, "a request without an answer", |_, state| counts(state) == (0, 1, 1)).await?;
+        reported(&service, "a request without an answer", |_, state| counts(state) == (1, 0, 2)).await?;
         drop(leaves);
-        reported(&service, "its end", |_, state| counts(state) == (0, 0, 1)).await?;
+        reported(&service, "its end", |_, state| counts(state) == (0, 0, 2)).await?;
 
         // Over before any report could look at it.
         for _ in 0..5 {
             assert_eq!(Call::get(ingress, "/").host("reviews").send().await?.version(), "v1");
         }
-        let state = reported(&service, "short requests", |_, state| counts(state) == (0, 0, 6)).await?;
+        let state = reported(&service, "short requests", |_, state| counts(state) == (0, 0, 7)).await?;
         let started = |version| state.sent.get(version).map(|totals| totals.started);
-        assert_eq!((started("v1"), started("v2")), (Some(6), Some(7)));
+        assert_eq!((started("v1"), started("v2")), (Some(7), Some(7)));
         Ok(())
     });
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use flag::instance::FlagState;
 use flag::snapshot::Snapshot;
+use harness::config::Upstream;
 use harness::fake::{FakeService, Received, Reply};
 use harness::{Backend, Envoy, EnvoyOptions, clock, story};
 use hyper::body::Bytes;
@@ -207,7 +208,7 @@ fn a_bad_configuration_is_refused_at_start() {
         for (what, change) in changes {
             let mut plugin = plugin();
             change(&mut plugin);
-            let config = bootstrap(&backends, &service, plugin, ["reviews-v1", "reviews-v2"])?;
+            let config = bootstrap(&backends, &service, plugin, ["reviews-v1", "reviews-v2"], Upstream::H1)?;
             let name = what.replace(' ', "-");
             let options = EnvoyOptions { name: name.clone(), concurrency: 2, ..EnvoyOptions::default() };
             ensure!(Envoy::start_with(dir, options, config).await.is_err(), "Envoy runs with {what}");

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use flag::instance::FlagState;
 use flag::record::{Gate, Member, Record};
 use flag::snapshot::Snapshot;
+use harness::config::Upstream;
 use harness::fake::{FakeService, Received};
 use harness::local::wasm;
 use harness::{Backend, Envoy, EnvoyOptions, Load, LoadPlan, TestDir, config, wait_for};
@@ -80,6 +81,11 @@ impl World {
         World::start_routed(dir, service, plugin, ["reviews-v1", "reviews-v2"]).await
     }
 
+    /// Whose versions are spoken to in HTTP/2, as gRPC is.
+    pub(crate) async fn start_http2(dir: &TestDir, service: &FakeService, plugin: Value) -> Result<World> {
+        World::start_by(dir, service, plugin, ["reviews-v1", "reviews-v2"], Upstream::H2).await
+    }
+
     /// With the clusters that requests for v1 and for v2 are routed to.
     pub(crate) async fn start_routed(
         dir: &TestDir,
@@ -87,9 +93,19 @@ impl World {
         plugin: Value,
         routed_to: [&str; 2],
     ) -> Result<World> {
+        World::start_by(dir, service, plugin, routed_to, Upstream::H1).await
+    }
+
+    async fn start_by(
+        dir: &TestDir,
+        service: &FakeService,
+        plugin: Value,
+        routed_to: [&str; 2],
+        by: Upstream,
+    ) -> Result<World> {
         let backends = [Backend::start(dir, "v1").await?, Backend::start(dir, "v2").await?];
         let options = EnvoyOptions { name: "edge".to_owned(), concurrency: 2, ..EnvoyOptions::default() };
-        let envoy = Envoy::start_with(dir, options, bootstrap(&backends, service, plugin, routed_to)?).await?;
+        let envoy = Envoy::start_with(dir, options, bootstrap(&backends, service, plugin, routed_to, by)?).await?;
         Ok(World { _backends: backends, envoy })
     }
 
@@ -119,6 +135,7 @@ pub(crate) fn bootstrap(
     service: &FakeService,
     plugin: Value,
     [to_v1, to_v2]: [&str; 2],
+    by: Upstream,
 ) -> Result<Value> {
     let code = wasm()?;
     let filter = config::Wasm::new(&code, plugin).filter();
@@ -128,8 +145,8 @@ pub(crate) fn bootstrap(
     let routes = by_version.into_iter().chain([config::direct_response(503, "no version")]);
     let clusters = backends
         .iter()
-        .map(|it| config::cluster(&format!("reviews-{}", it.version()), it.addr(), config::Upstream::H1))
-        .chain([config::cluster("versionflag", service.addr(), config::Upstream::H1)]);
+        .map(|it| config::cluster(&format!("reviews-{}", it.version()), it.addr(), by))
+        .chain([config::cluster("versionflag", service.addr(), Upstream::H1)]);
     Ok(config::bootstrap([config::listener("ingress", [filter], config::routes(routes))], clusters))
 }
 

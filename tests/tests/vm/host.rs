@@ -119,6 +119,8 @@ pub(crate) struct Scope {
     pub(crate) configuration: Vec<u8>,
     pub(crate) headers: BTreeMap<i32, BTreeMap<String, String>>,
     pub(crate) cluster: String,
+    /// The clusters that requests have gone to, by context.
+    pub(crate) sent_to: BTreeMap<i32, String>,
     pub(crate) answer: (String, Vec<u8>),
     /// Milliseconds between two ticks of a plugin.
     pub(crate) ticks: BTreeMap<i32, u64>,
@@ -142,6 +144,7 @@ impl Vm {
             configuration: vec![],
             headers: BTreeMap::new(),
             cluster: String::new(),
+            sent_to: BTreeMap::new(),
             answer: Default::default(),
             ticks: BTreeMap::new(),
             resumed: vec![],
@@ -297,7 +300,8 @@ fn hostcall(caller: &mut Caller<'_, Scope>, name: &str, a: &[i32]) -> Result<Sta
             }
             let value = match path.as_str() {
                 "xds.node.id" => "edge".to_owned(),
-                "xds.cluster_name" => caller.data().cluster.clone(),
+                "xds.cluster_name" => caller.data().sent_to.get(&context).unwrap_or(&caller.data().cluster).clone(),
+                "upstream.address" if caller.data().sent_to.contains_key(&context) => "10.0.0.7:80".to_owned(),
                 _ => return Ok(Status::NotFound),
             };
             return give(caller, value.as_bytes(), *to, *size);

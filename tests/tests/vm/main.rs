@@ -4,7 +4,10 @@
 mod builds;
 mod host;
 mod istio;
+mod open;
 mod order;
+mod plugins;
+mod poller;
 mod proxy;
 mod requests;
 #[path = "../../../docs/table.rs"]

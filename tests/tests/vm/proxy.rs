@@ -1,25 +1,24 @@
 //! A proxy of several workers, one VM instance each, with a clock that only the test moves, and the
 //! flag service that it talks to.
 
+mod requests;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use flag::probe::Probe;
 use flag::record::{Gate, Member, Record};
 use flag::report::Report;
 use serde_json::{Value, json};
 use wasmi::{Engine, Module};
 
-use super::host::{Calls, Common, Vm, lock};
+use super::host::{Common, Vm, lock};
 use super::order::Order;
+pub(crate) use requests::CLAIMED;
 
-const CONTINUE: i32 = 0;
-/// What every client says that the version is.
-pub(crate) const CLAIMED: &str = "v9";
 /// The first moment of every proxy, in Unix milliseconds.
 const BEGIN_MS: u64 = 1_700_000_000_000;
 const STEP_MS: u64 = 10;
@@ -136,6 +135,8 @@ pub(crate) struct Proxy {
     /// The flags whose routes are proved, and those whose answers are measured.
     pub(crate) prove_routes: Vec<String>,
     pub(crate) measure: Vec<String>,
+    /// The sequence of the last report that was taken.
+    seq: u64,
     /// Taken so far.
     pub(crate) reports: Vec<Report>,
     contexts: i32,
@@ -191,6 +192,7 @@ impl Proxy {
             reached: "200",
             prove_routes: vec![],
             measure: vec![],
+            seq: 0,
             reports: vec![],
             contexts: 0,
         };
@@ -198,6 +200,13 @@ impl Proxy {
             proxy.add(filter)?;
         }
         Ok(proxy)
+    }
+
+    /// The worker that holds the lease.
+    pub(crate) fn poller(&self) -> Result<usize> {
+        let shared = lock(&self.shared);
+        let call = shared.calls.iter().find(|call| call.path.starts_with("/v1/snapshot"));
+        Ok(call.context("nobody polls")?.worker)
     }
 
     /// Starts another VM instance.
@@ -328,68 +337,9 @@ impl Proxy {
         bail!("workers wake each other for ever:{}", known.collect::<String>())
     }
 
-    /// The version that a whole request at this worker is sent to; `None`: it is held, and its
-    /// client goes away.
-    pub(crate) fn request(&mut self, worker: usize) -> Result<Option<String>> {
-        self.request_to(worker, "reviews", "reviews-v1")
-    }
-
-    /// The same to a host, where routes lead to a cluster as long as no version is chosen.
-    pub(crate) fn request_to(&mut self, worker: usize, host: &str, cluster: &str) -> Result<Option<String>> {
-        let headers = [(":authority", host), ("x-versionflag", CLAIMED)];
-        self.request_with(worker, &headers, cluster, None)
-    }
-
-    /// The same with these headers; `served`: by this cluster, whatever was chosen.
-    fn request_with(
-        &mut self,
-        worker: usize,
-        headers: &[(&str, &str)],
-        cluster: &str,
-        served: Option<&str>,
-    ) -> Result<Option<String>> {
-        let context = self.next_context();
-        let Worker { vm, plugin, .. } = &mut self.workers[worker];
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        vm.store.data_mut().headers.insert(context, headers.collect());
-        vm.store.data_mut().cluster = cluster.to_owned();
-        vm.call("proxy_on_context_create", context, &[context, *plugin])?;
-        let action = vm.call("proxy_on_request_headers", context, &[context, 1, 1])?;
-        let mut version = None;
-        if action == Some(CONTINUE) {
-            let marked = vm.store.data().headers[&context].get("x-versionflag").cloned();
-            let chosen = marked.as_ref().map(|version| format!("reviews-{version}"));
-            if let Some(cluster) = served.map(str::to_owned).or(chosen) {
-                vm.store.data_mut().cluster = cluster;
-            }
-            vm.call("proxy_on_response_headers", context, &[context, 1, 0])?;
-            version = Some(marked.unwrap_or_else(|| "unmarked".to_owned()));
-        }
-        vm.delete(context)?;
-        vm.store.data_mut().headers.remove(&context);
-        Ok(version)
-    }
-
-    /// What a whole request at the first worker calls.
-    pub(crate) fn calls_of(&mut self, headers: &[(&str, &str)], cluster: &str, served: Option<&str>) -> Result<Calls> {
-        self.workers[0].vm.store.data_mut().calls = Some(Calls::default());
-        ensure!(self.request_with(0, headers, cluster, served)?.is_some(), "it is held");
-        Ok(self.workers[0].vm.store.data_mut().calls.take().unwrap_or_default())
-    }
-
     /// The workers whose plugin is still there.
     fn live(&self) -> Vec<usize> {
         (0..self.workers.len()).filter(|worker| !self.workers[*worker].gone).collect()
-    }
-
-    /// One at each worker; whatever is wrong, one of these versions serves.
-    pub(crate) fn requests_go_to(&mut self, versions: &[&str]) -> Result<()> {
-        for worker in self.live() {
-            let version = self.request(worker)?;
-            let known = version.as_deref().is_some_and(|version| versions.contains(&version));
-            ensure!(known, "worker {worker} sends to {version:?}, not {versions:?}: {:#?}", lock(&self.shared).log);
-        }
-        Ok(())
     }
 
     /// Waits until a complete report says that every instance has the service's record, on the

@@ -13,6 +13,7 @@ use super::table::rows;
 const PAGE: &str = include_str!("../../../docs/reference/filter.md");
 const OTHER: (&str, &str) = (":authority", "ratings");
 const HOST: (&str, &str) = (":authority", "reviews");
+const CHECK: (&str, &str) = ("user-agent", "Prometheus/3.0");
 
 /// What stands for the flag where a route leads there.
 const PODS: &str = "outbound|80||reviews.shop.svc.cluster.local";
@@ -70,7 +71,8 @@ impl Case {
         record.seal().expect("a valid record")
     }
 
-    fn calls(&self, filter: &Filter) -> Result<Calls> {
+    /// The proxy, which knows the flag.
+    fn proxy(&self, filter: &Filter) -> Result<Proxy> {
         let mut plugin = self.plugin.clone();
         plugin["flags"] = json!([self.record(5)]);
         let code = ("response.code".to_owned(), 200_i64.to_le_bytes().to_vec());
@@ -79,6 +81,11 @@ impl Case {
         (proxy.prove_routes, proxy.measure) = (uid(self.switching), uid(self.measured));
         proxy.run(600)?;
         ensure!(!proxy.reports.is_empty(), "the filter has not reported");
+        Ok(proxy)
+    }
+
+    fn calls(&self, filter: &Filter) -> Result<Calls> {
+        let mut proxy = self.proxy(filter)?;
         // The first of its kind may define a metric.
         proxy.calls_of(&self.headers, self.cluster, self.served)?;
         proxy.calls_of(&self.headers, self.cluster, self.served).with_context(|| self.row)
@@ -104,6 +111,7 @@ fn a_request_costs_what_the_page_says() -> Result<()> {
         inbound("inbound", "v1", &[HOST]),
         inbound("inbound", "v2", &[HOST]).switching(),
         inbound(late, "v1", &[HOST, ("x-versionflag", "v1")]).switching(),
+        inbound(late, "v1", &[HOST, CHECK]).switching(),
         inbound(late, "v1", &[HOST]).switching(),
     ];
     let mut found = BTreeMap::<String, [BTreeSet<usize>; 2]>::new();
@@ -120,6 +128,26 @@ fn a_request_costs_what_the_page_says() -> Result<()> {
     Ok(())
 }
 
+/// F14: what a filter has sent is traffic, whatever it says of itself.
+#[test]
+fn a_health_check_of_the_old_version_is_no_traffic() -> Result<()> {
+    let filter = Filter::load()?;
+    let (by_path, other, marked) = ((":path", "/healthz?deep"), ("user-agent", "curl/8"), ("x-versionflag", "v1"));
+    for (headers, traffic) in
+        [(vec![HOST, CHECK], 0), (vec![HOST, by_path], 0), (vec![HOST, CHECK, marked], 1), (vec![HOST, other], 1)]
+    {
+        let case = inbound("", "v1", &headers).switching();
+        let mut proxy = case.proxy(&filter)?;
+        proxy.calls_of(&case.headers, case.cluster, case.served)?;
+        proxy.run(600)?;
+        let report = proxy.reports.last().context("no report")?;
+        let arrived = report.flags["uid"].arrived.get("v1").map_or(0, |totals| totals.started);
+        let checked = report.found("uid").map_or(0, |found| found.checked);
+        ensure!((arrived, checked) == (traffic, 1 - traffic), "{headers:?}: {report:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn what_adds_to_a_request_adds_what_the_page_says() -> Result<()> {
     let filter = Filter::load()?;
@@ -133,18 +161,19 @@ fn what_adds_to_a_request_adds_what_the_page_says() -> Result<()> {
         (case("", &[HOST]), Case { plugin: json!({ "role": "auto" }), ..case(auto, &[HOST]) }),
         (edge("", &[OTHER]), edge(removes, &[OTHER, claimed])),
         (edge("", &[HOST]), Case { cluster: PODS, ..edge(finds, &[OTHER]) }),
+        (edge("", &[HOST]).switching(), Case { cluster: PODS, ..edge(finds, &[OTHER]) }.switching()),
         (case("", &[HOST]), Case { preview: true, ..case(preview, &[HOST]) }),
         (case("", &[HOST]), Case { measured: true, ..case(check, &[HOST]) }),
         (switching(), Case { row: strayed, served: Some("reviews-v1"), ..switching() }),
     ];
-    let mut found = BTreeMap::new();
+    let mut found = BTreeMap::<String, BTreeSet<usize>>::new();
     for (without, with) in pairs {
         let (before, after) = (without.calls(&filter)?, with.calls(&filter)?);
         println!("{}: {before:?}, then {after:?}", with.row);
         ensure!(before.into_vm == after.into_vm, "{}: {after:?}", with.row);
         let mut all = after.out.iter();
         ensure!(before.out.iter().all(|call| all.any(|one| one == call)), "{}: not only added: {after:?}", with.row);
-        found.insert(with.row.to_owned(), BTreeSet::from([after.out.len() - before.out.len()]));
+        found.entry(with.row.to_owned()).or_default().insert(after.out.len() - before.out.len());
     }
     let rows = rows(PAGE, "hostcalls-added");
     let said = rows.iter().map(|row| Ok((row[0].clone(), numbers(&row[1])?)));

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::attach;
 use super::object::{Condition, Rest, RouteSpec};
-use super::routes::{find, ports, rule, service, service_name, spec, version_of};
+use super::routes::{find, ports, rule, service, service_name, spec, taken_by, version_of};
 use crate::istio::check::{RouteNeeds, conflict, yaml};
-use crate::istio::object::{self as istio, GRPCRoute, HTTPRoute, Kind, MeshObject, VirtualService};
+use crate::istio::object::{GRPCRoute, HTTPRoute, Kind, MeshObject, VirtualService};
 use crate::istio::ours;
 use machine::reason::{Problem, Reason};
 
@@ -28,27 +28,27 @@ pub struct GatewayObjects {
 }
 
 /// A route of either kind.
-struct Route {
+struct Route<'a> {
     /// Its kind, and `NAMESPACE/NAME`.
     title: String,
     namespace: String,
     name: String,
     ours: bool,
-    routes: RouteSpec,
+    routes: &'a RouteSpec,
 }
 
-impl Route {
-    fn of<K: Kind>(object: &Arc<MeshObject<K>>) -> Route {
+impl<'a> Route<'a> {
+    fn of<K: Kind<Spec = RouteSpec>>(object: &'a Arc<MeshObject<K>>) -> Route<'a> {
         Route {
             title: format!("{} {}", K::KIND, object.name()),
             namespace: object.namespace().to_owned(),
             name: object.metadata.name.clone().unwrap_or_default(),
             ours: ours(object),
-            routes: object.read(),
+            routes: object.looked_at(),
         }
     }
 
-    fn all(found: &GatewayObjects) -> impl Iterator<Item = Route> {
+    fn all(found: &'a GatewayObjects) -> impl Iterator<Item = Route<'a>> {
         found.http.iter().map(Route::of).chain(found.grpc.iter().map(Route::of))
     }
 }
@@ -66,6 +66,8 @@ enum Lack {
     Version(String, Rest),
     /// Requests without a version do not go to the active one.
     Default,
+    /// A rule takes several values of the header, and comes first where it stands first.
+    Caught,
 }
 
 /// A flag's Service among everything that there is.
@@ -77,14 +79,14 @@ struct ServiceRouting<'a> {
 
 impl ServiceRouting<'_> {
     /// The parents of a route that are the Service, by port; `None` for all of them.
-    fn parents(&self, route: &Route) -> Vec<Option<i32>> {
+    fn parents(&self, route: &Route<'_>) -> Vec<Option<i32>> {
         let RouteNeeds { service, namespace, .. } = self.wanted;
         let parents = route.routes.parent_refs.iter();
         parents.filter(|it| it.is_parent(&route.namespace, service, namespace)).map(|parent| parent.port).collect()
     }
 
     /// Whether a route of the Service concerns its callers: everybody, or those of the route's namespace.
-    fn concerns(&self, route: &Route) -> bool {
+    fn concerns(&self, route: &Route<'_>) -> bool {
         route.namespace == self.wanted.namespace || self.wanted.callers.contains(&route.namespace)
     }
 
@@ -97,7 +99,7 @@ impl ServiceRouting<'_> {
         version_of(found, self.whole, self.wanted.label).map(|version| Some(version.to_owned()))
     }
 
-    fn cases(&self, route: &Route) -> Vec<Case> {
+    fn cases(&self, route: &Route<'_>) -> Vec<Case> {
         let rules = route.routes.rules.iter().map(|rule| {
             let backends = rule.backend_refs.iter();
             let names = backends.filter_map(|backend| backend.backend(&route.namespace, self.wanted.namespace));
@@ -129,24 +131,46 @@ impl ServiceRouting<'_> {
                 return Some(Lack::Version(version.clone(), rest));
             }
         }
+        if cases.iter().any(|case| case.condition.catches(header)) {
+            return Some(Lack::Caught);
+        }
         let strays = |case: &&Case| case.leads.iter().any(|to| to.as_deref() != Some(self.wanted.active));
         let nowhere = is_whole && !unmarked.iter().any(|case| case.condition.rest(header) == Rest::default());
         (nowhere || unmarked.iter().any(strays)).then_some(Lack::Default)
+    }
+
+    /// A version whose Service would have the name of that of a version of another one.
+    fn two_of_one_name(&self) -> Option<Problem> {
+        let RouteNeeds { service, namespace, label, .. } = self.wanted;
+        self.wanted.versions.iter().find_map(|version| {
+            let name = service_name(service, version);
+            let one = find(&self.found.services, &name)?;
+            let (other, its) = taken_by(&self.found.services, one, service, label)?;
+            let message = format!(
+                "Service {namespace}/{name} is that of {its} of Service {other}, and would be that of {version} of \
+                 Service {service} too: give one of the versions another name"
+            );
+            Some(conflict(message, String::new()))
+        })
     }
 
     /// A VirtualService that Istio goes by instead.
     fn virtual_service(&self) -> Option<Problem> {
         let RouteNeeds { service, namespace, .. } = self.wanted;
         self.found.virtual_services.iter().find_map(|object| {
-            let (place, routes) = (object.namespace(), object.read::<istio::VirtualServiceSpec>());
-            let sees = self.wanted.sees(&routes, place);
-            if sees && self.wanted.claims(&routes, place) {
+            let (place, routes) = (object.namespace(), object.looked_at());
+            let sees = self.wanted.sees(routes, place);
+            if sees && self.wanted.claims(routes, place) {
                 let message = format!(
                     "VirtualService {} has routes for Service {service}, and Istio goes by them, not by those of the \
                      Gateway API: delete it",
                     object.name()
                 );
                 return Some(conflict(message, String::new()));
+            }
+            if let Some(why) = self.wanted.blind(routes, place).filter(|_| sees) {
+                let title = format!("VirtualService {} leads past the flag of Service {service}", object.name());
+                return Some(conflict(format!("{title}: {why}"), String::new()));
             }
             let to = routes.http.iter().flat_map(|route| &route.route);
             let mut whole = to.filter(|share| share.weight != Some(0) && self.wanted.is(&share.destination.host, place));
@@ -179,14 +203,34 @@ impl ServiceRouting<'_> {
             let why = match &lack {
                 Lack::Version(version, _) => format!("it has no rule for {version}"),
                 Lack::Default => format!("requests without a version do not go to {active} there"),
+                Lack::Caught => caught(self.wanted.header),
             };
             let message = format!("{} leads past the flag of Service {service}: {why}", route.title);
             Some(conflict(message, yaml(&json!({ "rules": [self.snippet(&lack, port)] }))))
         })
     }
 
+    /// A route that sends copies of requests to the Service, past the flag.
+    fn mirror(&self) -> Option<Problem> {
+        let RouteNeeds { service, namespace, .. } = self.wanted;
+        let route = Route::all(self.found).find(|route| {
+            let filters = route.routes.rules.iter().flat_map(|rule| &rule.filters);
+            let mut to = filters.filter_map(|filter| filter.request_mirror.as_ref());
+            to.any(|to| {
+                let name = to.backend_ref.backend(&route.namespace, namespace);
+                name.is_some_and(|name| self.leads(name).is_some())
+            })
+        })?;
+        let message = format!(
+            "{} leads past the flag of Service {service}: it mirrors requests there, which keep an old version busy; take \
+             the mirror out",
+            route.title
+        );
+        Some(conflict(message, String::new()))
+    }
+
     /// A port by which a route leads to the Service.
-    fn port(&self, route: &Route) -> Option<i32> {
+    fn port(&self, route: &Route<'_>) -> Option<i32> {
         let backends = route.routes.rules.iter().flat_map(|rule| &rule.backend_refs);
         let named = backends.filter(|one| {
             one.backend(&route.namespace, self.wanted.namespace).is_some_and(|name| self.leads(name).is_some())
@@ -222,6 +266,10 @@ impl ServiceRouting<'_> {
     }
 }
 
+fn caught(header: &str) -> String {
+    format!("a rule takes several values of the header {header}: name each in a rule of its own, by type Exact")
+}
+
 fn missing(message: String, snippet: &Value) -> Option<Problem> {
     Some(Problem::new(Reason::RouteMissing, message).with_fix(yaml(snippet)))
 }
@@ -252,6 +300,9 @@ pub fn managed(wanted: &RouteNeeds<'_>, found: &GatewayObjects) -> Option<Proble
             return Some(conflict(message, String::new()));
         }
     }
+    if let Some(problem) = look.two_of_one_name() {
+        return Some(problem);
+    }
     let taken = wanted.versions.iter().find_map(|version| {
         let name = service_name(wanted.service, version);
         let taken = find(&found.services, &name).filter(|one| !is_ours(one))?;
@@ -266,7 +317,7 @@ pub fn managed(wanted: &RouteNeeds<'_>, found: &GatewayObjects) -> Option<Proble
         let snippet = service(wanted.namespace, look.whole, wanted.label, version).spec;
         return Some(conflict(message, yaml(&snippet)));
     }
-    look.bypass(&names)
+    look.mirror().or_else(|| look.bypass(&names))
 }
 
 /// Whether the controller wrote a Service.
@@ -291,7 +342,7 @@ pub fn user_provided(wanted: &RouteNeeds<'_>, found: &GatewayObjects) -> Option<
         return missing(format!("there is no Service for {version} of Service {name}"), &snippet);
     }
     for port in ports(look.whole) {
-        let of_port = |route: &Route| {
+        let of_port = |route: &Route<'_>| {
             look.concerns(route) && look.parents(route).iter().any(|parent| parent.is_none_or(|it| it == port))
         };
         let mut claiming = Route::all(found).filter(of_port);
@@ -318,6 +369,7 @@ pub fn user_provided(wanted: &RouteNeeds<'_>, found: &GatewayObjects) -> Option<
             Lack::Version(version, _) => {
                 missing(format!("{} does not resolve {version} of Service {name}", route.title), &snippet)
             }
+            Lack::Caught => missing(format!("{}: {}", route.title, caught(header)), &snippet),
             Lack::Default => {
                 let message = format!(
                     "requests to Service {name} without a version do not go to {active}, which is active: correct {}",
@@ -327,5 +379,5 @@ pub fn user_provided(wanted: &RouteNeeds<'_>, found: &GatewayObjects) -> Option<
             }
         };
     }
-    look.bypass(&[])
+    look.mirror().or_else(|| look.bypass(&[]))
 }

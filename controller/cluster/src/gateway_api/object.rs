@@ -22,6 +22,24 @@ pub struct RouteRule {
     pub matches: Vec<Condition>,
     /// Where it leads.
     pub backend_refs: Vec<Reference>,
+    /// What else is done with a request.
+    pub filters: Vec<RouteFilter>,
+}
+
+/// What is done with a request besides.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RouteFilter {
+    /// A copy of it goes there.
+    pub request_mirror: Option<RequestMirror>,
+}
+
+/// Where copies of requests go.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RequestMirror {
+    /// The Service.
+    pub backend_ref: Reference,
 }
 
 /// All of these conditions.
@@ -91,6 +109,11 @@ impl Condition {
     pub fn marks(&self, header: &str) -> Option<&str> {
         let found = self.headers.iter().find(|one| one.name.eq_ignore_ascii_case(header))?;
         found.r#type.as_deref().is_none_or(|kind| kind == "Exact").then_some(found.value.as_str())
+    }
+
+    /// Whether it takes several values of the routing header.
+    pub fn catches(&self, header: &str) -> bool {
+        self.headers.iter().any(|one| one.name.eq_ignore_ascii_case(header)) && self.marks(header).is_none()
     }
 
     /// All of it but the routing header, so that equal conditions are equal.

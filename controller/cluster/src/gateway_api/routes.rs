@@ -12,7 +12,6 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use super::attach::Attached;
-use super::object::RouteSpec;
 use crate::domain::Domain;
 use crate::istio::object::{HTTPRoute, MeshObject, Service};
 use crate::istio::routes::{metadata, name, short_hash, subset};
@@ -56,6 +55,19 @@ pub fn version_of<'a>(one: &'a v1::Service, whole: &v1::Service, label: &str) ->
     labels.remove(label);
     let has = ports(one);
     (Some(&labels) == selector(whole) && ports(whole).iter().all(|port| has.contains(port))).then_some(version.as_str())
+}
+
+/// Whose version a Service is that would be that of a version of `service` by its name: `reviews` with `v2-canary` and
+/// `reviews-v2` with `canary` have one name.
+pub fn taken_by<'a>(
+    services: &'a [Arc<v1::Service>],
+    one: &'a v1::Service,
+    service: &str,
+    label: &str,
+) -> Option<(&'a str, &'a str)> {
+    let others = services.iter().filter(|other| other.metadata.name.as_deref() != Some(service));
+    let mut stands = others.filter_map(|other| Some((other.metadata.name.as_deref()?, version_of(one, other, label)?)));
+    stands.find(|(other, version)| one.metadata.name.as_deref() == Some(&service_name(other, version)))
 }
 
 /// The Service of a version as it is written: like the whole one, of pods with the label.
@@ -119,12 +131,12 @@ pub fn rule(path: &str, to: &str, port: i32, header: &str, marked: Option<&Strin
 
 /// The versions that a route written here leads to by the header.
 pub fn routed(found: &MeshObject<HTTPRoute>, header: &str) -> BTreeSet<String> {
-    let rules = found.read::<RouteSpec>().rules;
+    let rules = &found.looked_at().rules;
     let conditions = rules.iter().flat_map(|rule| &rule.matches);
     conditions.filter_map(|condition| condition.marks(header)).map(str::to_owned).collect()
 }
 
-/// Whether a Service has an endpoint that is ready, by the slices of its namespace.
+/// Whether a Service has an endpoint that is ready, on any of its ports, by the slices of its namespace.
 pub fn has_endpoints(service: &str, slices: &[Arc<EndpointSlice>]) -> bool {
     let of_service = |slice: &&Arc<EndpointSlice>| {
         let labels = slice.metadata.labels.as_ref();
@@ -133,6 +145,7 @@ pub fn has_endpoints(service: &str, slices: &[Arc<EndpointSlice>]) -> bool {
     slices
         .iter()
         .filter(of_service)
+        .filter(|slice| slice.ports.iter().flatten().next().is_some())
         .flat_map(|slice| &slice.endpoints)
         .any(|endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false))
 }

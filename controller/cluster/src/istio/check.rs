@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::object::{
-    DestinationRule, DestinationRuleSpec, HttpRoute, Match, MeshObject, VirtualService, VirtualServiceSpec,
-};
+use super::object::{DestinationRule, HttpRoute, Match, MeshObject, VirtualService, VirtualServiceSpec};
 use super::ours;
+use super::past::past;
 use super::routes::{delegate_name, destination_rule, name, subset};
+use super::rules::seen_from;
 use crate::domain::Domain;
 use machine::reason::{Problem, Reason};
-use machine::spec::Attachment;
+use machine::spec::{Attachment, Management};
 
 /// The routes and rules of a cluster.
 #[derive(Debug, Clone, Default)]
@@ -41,8 +41,14 @@ pub struct RouteNeeds<'a> {
     pub versions: &'a BTreeSet<String>,
     /// Where requests without a version go.
     pub active: &'a str,
+    /// Its ports, as far as it is known.
+    pub ports: &'a [i32],
     /// The namespaces of the callers.
     pub callers: &'a BTreeSet<String>,
+    /// The namespaces of gateways elsewhere.
+    pub gateway_places: &'a BTreeSet<String>,
+    /// Istio's root namespace.
+    pub root: &'a str,
     /// The Gateways to which routes are attached.
     pub gateways: &'a [Attachment],
 }
@@ -53,16 +59,6 @@ pub(crate) fn conflict(message: String, snippet: String) -> Problem {
 
 pub(crate) fn yaml(value: &Value) -> String {
     serde_saphyr::to_string(value).unwrap_or_default()
-}
-
-/// Whether an object of `place` with this `exportTo` is seen by proxies of a namespace.
-fn seen_from(export_to: &[String], place: &str, namespace: &str) -> bool {
-    let shows = |to: &String| match to.as_str() {
-        "*" => true,
-        "." => place == namespace,
-        other => other == namespace,
-    };
-    export_to.is_empty() || export_to.iter().any(shows)
 }
 
 fn in_mesh(gateways: &[String]) -> bool {
@@ -93,37 +89,33 @@ impl RouteNeeds<'_> {
         self.callers.iter().all(|caller| seen_from(export_to, place, caller))
     }
 
-    /// The DestinationRules of the Service for all clients.
-    fn rules<'a>(
-        &'a self,
-        found: &'a IstioObjects,
-    ) -> impl Iterator<Item = (&'a MeshObject<DestinationRule>, DestinationRuleSpec)> {
-        let read = found.rules.iter().map(|object| (object.as_ref(), object.read::<DestinationRuleSpec>()));
-        read.filter(|(object, rule)| rule.workload_selector.is_none() && self.is(&rule.host, object.namespace()))
-    }
-
-    /// The version that a subset stands for.
-    fn version_of(&self, subset: &str, found: &IstioObjects) -> Option<String> {
-        let visible = self.rules(found).filter(|(object, rule)| self.seen_by_all(&rule.export_to, object.namespace()));
-        let mut subsets = visible.flat_map(|(_, rule)| rule.subsets);
-        subsets.find(|one| one.name == subset)?.labels.get(self.label).cloned()
-    }
-
     /// The versions of the Service that a route leads to, `None` for pods of any; nothing where it leads
     /// elsewhere.
-    fn leads(&self, route: &HttpRoute, place: &str, found: &IstioObjects) -> Vec<Option<String>> {
+    pub(super) fn leads(&self, route: &HttpRoute, place: &str, found: &IstioObjects) -> Vec<Option<String>> {
         let shares = route.route.iter().filter(|share| share.weight != Some(0));
         let ours = shares.filter(|share| self.is(&share.destination.host, place));
         ours.map(|share| self.version_of(&share.destination.subset, found)).collect()
     }
 
     /// Whether a condition is that the header has this value.
-    fn marks(&self, condition: &Match, version: &str) -> bool {
+    pub(super) fn marks(&self, condition: &Match, version: &str) -> bool {
         condition.headers.get(self.header).and_then(|header| header.get("exact")?.as_str()) == Some(version)
     }
 
+    /// Whether a route takes requests of a version by their header, without naming just that version.
+    pub(super) fn catches(&self, route: &HttpRoute, version: &str) -> bool {
+        route.r#match.iter().any(|one| {
+            one.headers.get(self.header).is_some_and(|header| match (header.get("exact"), header.get("prefix")) {
+                (Some(_), _) => false,
+                (_, Some(prefix)) => prefix.as_str().is_none_or(|prefix| version.starts_with(prefix)),
+                // An expression may match anything, and presence does.
+                _ => true,
+            })
+        })
+    }
+
     /// Whether requests of a version may meet it without having been told apart.
-    fn unmarked(&self, route: &HttpRoute) -> bool {
+    pub(super) fn unmarked(&self, route: &HttpRoute) -> bool {
         route.r#match.is_empty() || route.r#match.iter().any(|one| !one.headers.contains_key(self.header))
     }
 }
@@ -149,11 +141,11 @@ pub fn managed(wanted: &RouteNeeds<'_>, found: &IstioObjects) -> Option<Problem>
             let message = format!("VirtualService {} has a name that the controller needs: rename it", object.name());
             return Some(conflict(message, String::new()));
         }
-        let routes: VirtualServiceSpec = object.read();
-        if !wanted.sees(&routes, place) {
+        let routes = object.looked_at();
+        if !wanted.sees(routes, place) {
             continue;
         }
-        if wanted.claims(&routes, place) {
+        if wanted.claims(routes, place) {
             let message = format!(
                 "VirtualService {} has routes for Service {} too: delete it, or set spec.routing.management to \
                  UserProvided and keep the routes there",
@@ -162,85 +154,24 @@ pub fn managed(wanted: &RouteNeeds<'_>, found: &IstioObjects) -> Option<Problem>
             );
             return Some(conflict(message, String::new()));
         }
-        if let Some(why) = bypass(wanted, &routes, place, found) {
-            let snippet =
-                json!({ "delegate": { "name": delegate_name(wanted.service), "namespace": wanted.namespace } });
-            let message =
-                format!("VirtualService {} leads past the flag of Service {}: {why}", object.name(), wanted.service);
-            return Some(conflict(message, yaml(&snippet)));
+        if let Some(problem) = past(wanted, object, found, Management::Managed) {
+            return Some(problem);
         }
     }
-    wanted.rules(found).find_map(|(object, rule)| colliding(wanted, object, &rule))
+    wanted.rule_in_the_way(found)
 }
 
 fn is_own_name(service: &str, object: &str) -> bool {
-    object == name(service) || object == delegate_name(service)
-}
-
-/// How routes of another host get to the Service without the flag.
-fn bypass(wanted: &RouteNeeds<'_>, routes: &VirtualServiceSpec, place: &str, found: &IstioObjects) -> Option<String> {
-    let leading = || routes.http.iter().map(|route| (route, wanted.leads(route, place, found)));
-    if leading().all(|(_, to)| to.is_empty()) {
-        return None;
-    }
-    let missing = wanted.versions.iter().find(|version| {
-        let led = |(route, to): (&HttpRoute, Vec<Option<String>>)| {
-            !to.is_empty()
-                && route.r#match.iter().any(|one| wanted.marks(one, version))
-                && to.iter().all(|to| to.as_ref() == Some(version))
-        };
-        !leading().any(led)
-    });
-    if let Some(version) = missing {
-        return Some(format!("it has no route for {version}; let it delegate"));
-    }
-    let strays = leading()
-        .find(|(route, to)| wanted.unmarked(route) && to.iter().any(|to| to.as_deref() != Some(wanted.active)));
-    strays.map(|_| format!("requests without a version do not go to {} there; let it delegate", wanted.active))
-}
-
-/// Istio makes one of all rules of a host, unless their subsets collide or not everybody sees them.
-fn colliding(
-    wanted: &RouteNeeds<'_>,
-    object: &MeshObject<DestinationRule>,
-    rule: &DestinationRuleSpec,
-) -> Option<Problem> {
-    let same_name =
-        object.namespace() == wanted.namespace && object.metadata.name.as_deref() == Some(&name(wanted.service));
-    if same_name {
-        let message = format!("DestinationRule {} has a name that the controller needs: rename it", object.name());
-        return (!ours(object)).then(|| conflict(message, String::new()));
-    }
-    if !wanted.seen_by_any(&rule.export_to, object.namespace()) {
-        return None;
-    }
-    let collides = rule.subsets.iter().find_map(|one| {
-        let version = wanted.versions.iter().find(|version| subset(version) == one.name)?;
-        (one.labels.len() != 1 || one.labels.get(wanted.label) != Some(version)).then_some(&one.name)
-    });
-    if let Some(name) = collides {
-        let message = format!(
-            "DestinationRule {} has a subset {name} of Service {} that is not all of version {name}: rename it there",
-            object.name(),
-            wanted.service
-        );
-        return Some(conflict(message, String::new()));
-    }
-    let shown = rule.export_to.is_empty() || rule.export_to.iter().any(|to| to == "*");
-    let message = format!(
-        "DestinationRule {} of Service {} is not for all namespaces, so that Istio does not merge it with the \
-         controller's: remove its exportTo",
-        object.name(),
-        wanted.service
-    );
-    (!shown).then(|| conflict(message, String::new()))
+    let delegate = delegate_name(service);
+    let of_port = |rest: &str| rest.strip_prefix('-').is_some_and(|port| port.parse::<u16>().is_ok());
+    object == name(service) || object == delegate || object.strip_prefix(&delegate).is_some_and(of_port)
 }
 
 /// What is missing in the operator's routes of a Service.
 pub fn user_provided(wanted: &RouteNeeds<'_>, found: &IstioObjects) -> Option<Problem> {
     let missing =
         |message: String, snippet: &Value| Some(Problem::new(Reason::RouteMissing, message).with_fix(yaml(snippet)));
-    let read = found.services.iter().map(|object| (object, object.read::<VirtualServiceSpec>()));
+    let read = found.services.iter().map(|object| (object, object.looked_at()));
     let mut claiming = read.filter(|(object, routes)| {
         wanted.claims(routes, object.namespace()) && wanted.seen_by_any(&routes.export_to, object.namespace())
     });
@@ -272,17 +203,20 @@ pub fn user_provided(wanted: &RouteNeeds<'_>, found: &IstioObjects) -> Option<Pr
     }
     for version in wanted.versions {
         // The route needs the subset, so that comes first.
-        let known = wanted
-            .rules(found)
-            .flat_map(|(_, rule)| rule.subsets)
-            .any(|one| one.labels.get(wanted.label) == Some(version));
-        if !known {
-            let rule =
-                destination_rule(wanted.domain, wanted.namespace, wanted.service, wanted.label, [version.as_str()]);
-            let message = format!("no DestinationRule of Service {} has a subset for {version}", wanted.service);
-            return missing(message, &rule.spec);
+        if let Some((client, instead)) = wanted.without_subset(version, found) {
+            let versions = [version.as_str()];
+            let rule = destination_rule(wanted.domain, wanted.namespace, wanted.service, wanted.label, versions, &[]);
+            let rule = json!({ "host": host, "subsets": rule.spec.get("subsets") });
+            let message = match instead.filter(|name| !name.starts_with(&format!("{}/", wanted.namespace))) {
+                Some(other) => format!(
+                    "callers of Service {} in {client} go by DestinationRule {other}, which has no subset for {version}",
+                    wanted.service
+                ),
+                None => format!("no DestinationRule of Service {} has a subset for {version}", wanted.service),
+            };
+            return missing(message, &rule);
         }
-        if let Err(why) = resolves(wanted, &routes, place, version, found) {
+        if let Err(why) = resolves(wanted, routes, place, version, found) {
             let message = format!(
                 "VirtualService {} does not resolve {version} of Service {}: {why}",
                 object.name(),
@@ -291,7 +225,8 @@ pub fn user_provided(wanted: &RouteNeeds<'_>, found: &IstioObjects) -> Option<Pr
             return missing(message, &json!({ "http": [route(wanted, version, &host)] }));
         }
     }
-    default_route(wanted, object, &routes, found, &host)
+    default_route(wanted, object, routes, found, &host)
+        .or_else(|| found.services.iter().find_map(|other| past(wanted, other, found, Management::UserProvided)))
 }
 
 /// Whether requests without a version go to the active one.
@@ -349,6 +284,8 @@ fn resolves(
             if marked().any(is_whole) {
                 return Ok(());
             }
+        } else if wanted.catches(route, version) && to.iter().any(|to| to.as_deref() != Some(version)) {
+            return Err(format!("a route for other values of the header comes before that for {version}"));
         } else if wanted.unmarked(route) {
             if !to.is_empty() {
                 return Err(format!("a route without the header comes before that for {version}"));

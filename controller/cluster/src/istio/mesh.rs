@@ -3,7 +3,7 @@
 
 use crate::names::MANAGER;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use flag::record::Record;
@@ -13,14 +13,18 @@ use serde_json::Value;
 
 use super::object::{Kind, MeshObject, TrafficExtension, WasmPlugin, contains};
 use super::plugin::{self, Image, Part, Target};
+use super::plugins::{Plugins, Shown};
 use super::routes::{may_write, metadata};
-use super::watch::{IstioCache, Watched};
+use super::watch::{IstioCache, WatchState, Watched};
 use machine::time::UnixMs;
 use service::failpoint;
 use service::lock::lock;
 
 /// The shortest time between two writes of a plugin: every one makes all its proxies build it anew.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// What was written, and no watch has shown for so long, is gone again.
+const UNSEEN: Duration = Duration::from_secs(10);
 
 /// Why something is not written.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +48,8 @@ struct LastWrite {
     version: u64,
     /// The watch has shown it.
     seen: bool,
+    at: Instant,
 }
-
-/// When a plugin was written last, and what went wrong.
-type Tried = (Option<Instant>, Option<String>);
 
 /// Since when each version has had a destination of routes.
 type Since = BTreeMap<String, UnixMs>;
@@ -61,9 +63,7 @@ pub struct Mesh {
     pub image: Image,
     /// By kind, namespace and name.
     written: Mutex<BTreeMap<(&'static str, String, String), LastWrite>>,
-    /// By uid of the flag.
-    parts: Mutex<BTreeMap<String, Part>>,
-    plugins: Mutex<BTreeMap<Target, Tried>>,
+    plugins: Mutex<Plugins>,
     destinations: Mutex<BTreeMap<(String, String), Since>>,
 }
 
@@ -85,7 +85,6 @@ impl Mesh {
             istio,
             image,
             written: Mutex::default(),
-            parts: Mutex::default(),
             plugins: Mutex::default(),
             destinations: Mutex::default(),
         }
@@ -94,8 +93,7 @@ impl Mesh {
     /// Another replica acts: what was written here says nothing any more.
     pub fn forget(&self) {
         lock(&self.written).clear();
-        lock(&self.parts).clear();
-        lock(&self.plugins).clear();
+        *lock(&self.plugins) = Plugins::default();
         lock(&self.destinations).clear();
     }
 
@@ -139,8 +137,8 @@ impl Mesh {
             let shown = found.map(version);
             match written.get_mut(&key) {
                 Some(last) if shown.is_none_or(|shown| shown < last.version) => {
-                    // The watch has not come so far yet, or somebody has deleted it since.
-                    let deleted = shown.is_none() && last.seen;
+                    // The watch has not come so far yet, or somebody has deleted it since, maybe before it was shown.
+                    let deleted = shown.is_none() && (last.seen || last.at.elapsed() > UNSEEN);
                     if !deleted && last.spec == wanted.spec {
                         return Ok(false);
                     }
@@ -169,66 +167,90 @@ impl Mesh {
         let what = || format!("{} {namespace}/{name}", K::KIND);
         let done = answer.map_err(|error| MeshError::Api { what: what(), error })?;
         tracing::info!(kind = K::KIND, namespace, name, "written");
-        lock(&self.written).insert(key, LastWrite { spec, version: version(&done), seen: false });
+        lock(&self.written).insert(key, LastWrite { spec, version: version(&done), seen: false, at: Instant::now() });
         Ok(true)
     }
 
     /// Takes in what a flag has in its plugins. They are written when all flags have been asked.
     pub fn offer(&self, uid: &str, part: Part) {
-        lock(&self.parts).insert(uid.to_owned(), part);
+        lock(&self.plugins).offer(uid, part);
     }
 
     /// What went wrong with one of these plugins, last.
     pub fn trouble(&self, targets: &BTreeSet<Target>) -> Option<String> {
-        let plugins = lock(&self.plugins);
-        targets.iter().find_map(|target| plugins.get(target)?.1.clone())
+        lock(&self.plugins).trouble(targets)
     }
 
-    /// Writes the plugins that are not as they have to be. `flags` are the names of all that exist, by
-    /// uid. How long to wait with those that were written a moment ago.
-    pub async fn flush(&self, flags: &BTreeMap<String, String>) -> Option<Duration> {
+    /// The plugins that may not be as they have to be: something has changed since they were looked at. `flags` are the
+    /// names of all that exist, by uid. How long to wait with those that were written a moment ago.
+    pub fn due_plugins(&self, flags: &BTreeMap<String, String>) -> (Vec<Target>, Option<Duration>) {
         if self.image.problem().is_some() || self.istio.plugins_problem().is_some() {
-            return None;
+            return (vec![], None);
         }
-        let parts = {
-            let mut parts = lock(&self.parts);
-            // A flag that is gone stays where it is, until something else is written there.
-            parts.retain(|uid, _| flags.contains_key(uid));
-            parts.clone()
-        };
-        let mut wait: Option<Duration> = None;
-        let wanted: BTreeSet<Target> = parts.values().flat_map(|part| part.targets.iter().cloned()).collect();
+        let mut plugins = lock(&self.plugins);
+        // A flag that is gone stays where it is, until something else is written there.
+        plugins.retain_parts(flags);
         // Flags may have had parts there that have none now.
-        let others = self.istio.plugin_targets().into_iter().filter(|target| !wanted.contains(target));
-        for target in &others.chain(wanted.iter().cloned()).collect::<BTreeSet<_>>() {
-            let last = lock(&self.plugins).get(target).and_then(|(at, _)| *at);
-            if let Some(rest) = last.and_then(|at| PAUSE.checked_sub(at.elapsed())) {
-                wait = Some(wait.map_or(rest, |wait| wait.min(rest)));
+        let targets =
+            self.istio.plugin_targets().into_iter().chain(plugins.targets().iter().cloned()).collect::<BTreeSet<_>>();
+        let (mut due, mut wait) = (vec![], None::<Duration>);
+        for target in targets {
+            let versions = self.versions(&target);
+            if !plugins.is_due(&target, versions) {
                 continue;
             }
-            let (at, trouble) = match self.write(target, &parts, flags).await {
-                Ok(false) => (last, None),
-                Ok(true) => (Some(Instant::now()), None),
-                Err(error) => {
-                    tracing::warn!(%error, "is tried again");
-                    (Some(Instant::now()), Some(error.to_string()))
-                }
-            };
-            lock(&self.plugins).insert(target.clone(), (at, trouble));
+            match plugins.rest(&target, PAUSE) {
+                Some(rest) => wait = Some(wait.map_or(rest, |wait| wait.min(rest))),
+                None => due.push(target),
+            }
         }
-        wait
+        (due, wait)
+    }
+
+    /// What the watches have shown of a plugin, of either kind, and whether that is what was written last.
+    fn versions(&self, target: &Target) -> Shown {
+        let (namespace, name) = (&target.namespace, target.name());
+        let written = lock(&self.written);
+        let is_shown = |kind: &'static str, version: Option<u64>| {
+            let last = written.get(&(kind, namespace.clone(), name.clone()));
+            last.is_none_or(|last| last.seen || version.is_some_and(|version| version >= last.version))
+        };
+        let old = self.istio.plugins.get(namespace, &name).as_deref().map(version);
+        let new = self.istio.extensions.get(namespace, &name).as_deref().map(version);
+        let known = is_shown(WasmPlugin::KIND, old) && is_shown(TrafficExtension::KIND, new);
+        Shown { versions: (old, new), extends: self.extends(), known }
+    }
+
+    /// Whether new plugins are of the newer kind.
+    fn extends(&self) -> bool {
+        self.istio.extensions.state() == WatchState::Current
+    }
+
+    /// Writes a plugin, unless it is as it has to be.
+    pub async fn write_plugin(&self, target: &Target, flags: &BTreeMap<String, String>) {
+        let (parts, revision) = lock(&self.plugins).parts_of(target);
+        let shown = self.versions(target);
+        let written = self.write(target, &parts, flags).await;
+        let (wrote, trouble) = match written {
+            Ok(wrote) => (wrote, None),
+            Err(error) => {
+                tracing::warn!(%error, "is tried again");
+                (true, Some(error.to_string()))
+            }
+        };
+        lock(&self.plugins).looked(target, (!wrote).then_some((revision, shown)), trouble);
     }
 
     async fn write(
         &self,
         target: &Target,
-        parts: &BTreeMap<String, Part>,
+        parts: &BTreeMap<String, Arc<Part>>,
         flags: &BTreeMap<String, String>,
     ) -> Result<bool, MeshError> {
         let (name, istio) = (target.name(), &self.istio);
         let old = istio.plugins.get(&target.namespace, &name);
         // Both kinds at once would run the filter twice: what there is of the older one stays in use.
-        let extends = istio.extensions.state() == super::watch::WatchState::Current && old.is_none();
+        let extends = self.extends() && old.is_none();
         let known = if extends {
             istio.extensions.get(&target.namespace, &name).and_then(|found| plugin::known(&found))
         } else {
@@ -236,9 +258,9 @@ impl Mesh {
         };
         let records = known.iter().flat_map(|known| &known.flags);
         let frozen: Vec<Record> = records.filter(|record| is_silent(record, parts, flags)).cloned().collect();
-        let here = parts.values().filter(|part| part.targets.contains(target));
+        let here = parts.values().map(Arc::as_ref).filter(|part| part.targets.contains(target));
         let config = plugin::config(here, &frozen, &self.image.cluster);
-        let left = || known.and_then(|known| plugin::left(known, target, parts.values()));
+        let left = || known.and_then(|known| plugin::left(known, target, parts.values().map(Arc::as_ref)));
         let Some(config) = config.or_else(left) else { return Ok(false) };
         failpoint::point("before a plugin is written");
         let metadata = metadata(&target.namespace, &name);
@@ -257,6 +279,6 @@ impl Mesh {
 }
 
 /// Whether a flag exists and has not been heard of since this controller acts.
-fn is_silent(record: &Record, parts: &BTreeMap<String, Part>, flags: &BTreeMap<String, String>) -> bool {
+fn is_silent(record: &Record, parts: &BTreeMap<String, Arc<Part>>, flags: &BTreeMap<String, String>) -> bool {
     !parts.contains_key(&record.uid) && flags.get(&record.uid) == Some(&record.name)
 }

@@ -4,15 +4,17 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
+use std::sync::OnceLock;
 
 use kube::Resource;
 use kube::core::ObjectMeta;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::ours;
+use crate::gateway_api::object::RouteSpec;
 use crate::prune::Trim;
 
 /// Which kind it is.
@@ -25,6 +27,8 @@ pub trait Kind: Send + Sync + 'static {
     const KIND: &'static str;
     /// Its name in paths.
     const PLURAL: &'static str;
+    /// What is looked at of its spec; nothing where only some look at it.
+    type Spec: DeserializeOwned + Default + Send + Sync;
 
     /// Group and version as objects have them.
     fn api_version() -> String {
@@ -34,6 +38,9 @@ pub trait Kind: Send + Sync + 'static {
 
 macro_rules! kind {
     ($(#[$meta:meta])* $name:ident, $group:literal, $version:literal, $plural:literal) => {
+        kind! { $(#[$meta])* $name, $group, $version, $plural, IgnoredAny }
+    };
+    ($(#[$meta:meta])* $name:ident, $group:literal, $version:literal, $plural:literal, $spec:ty) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy)]
         pub enum $name {}
@@ -43,17 +50,18 @@ macro_rules! kind {
             const VERSION: &'static str = $version;
             const KIND: &'static str = stringify!($name);
             const PLURAL: &'static str = $plural;
+            type Spec = $spec;
         }
     };
 }
 
 kind! {
     /// Routes of a host.
-    VirtualService, "networking.istio.io", "v1", "virtualservices"
+    VirtualService, "networking.istio.io", "v1", "virtualservices", VirtualServiceSpec
 }
 kind! {
     /// Subsets of a host's pods.
-    DestinationRule, "networking.istio.io", "v1", "destinationrules"
+    DestinationRule, "networking.istio.io", "v1", "destinationrules", DestinationRuleSpec
 }
 kind! {
     /// What the proxies of a namespace see.
@@ -69,11 +77,11 @@ kind! {
 }
 kind! {
     /// Routes of the Gateway API.
-    HTTPRoute, "gateway.networking.k8s.io", "v1", "httproutes"
+    HTTPRoute, "gateway.networking.k8s.io", "v1", "httproutes", RouteSpec
 }
 kind! {
     /// The same for gRPC.
-    GRPCRoute, "gateway.networking.k8s.io", "v1", "grpcroutes"
+    GRPCRoute, "gateway.networking.k8s.io", "v1", "grpcroutes", RouteSpec
 }
 kind! {
     /// Pods under one name.
@@ -89,23 +97,29 @@ kind! {
 }
 
 /// One object of a kind.
-pub struct MeshObject<K> {
+pub struct MeshObject<K: Kind> {
     /// Name, namespace, labels.
     pub metadata: ObjectMeta,
     /// Whatever is in it.
     pub spec: Value,
     /// What is said of it, where that is looked at.
     pub status: Value,
-    kind: PhantomData<fn() -> K>,
+    /// The spec as far as it is looked at, once somebody has: routes of a whole mesh are asked for again and again.
+    looked_at: OnceLock<K::Spec>,
 }
 
-impl<K> MeshObject<K> {
+impl<K: Kind> MeshObject<K> {
     /// One of this name and content.
     pub fn new(metadata: ObjectMeta, spec: Value) -> MeshObject<K> {
-        MeshObject { metadata, spec, status: Value::Null, kind: PhantomData }
+        MeshObject { metadata, spec, status: Value::Null, looked_at: OnceLock::new() }
     }
 
     /// The spec as far as it is looked at. What does not make sense is not there.
+    pub fn looked_at(&self) -> &K::Spec {
+        self.looked_at.get_or_init(|| self.read())
+    }
+
+    /// The spec as somebody else looks at it. What does not make sense is not there.
     pub fn read<T: for<'de> Deserialize<'de> + Default>(&self) -> T {
         T::deserialize(&self.spec).unwrap_or_default()
     }
@@ -126,7 +140,7 @@ impl<K> MeshObject<K> {
     }
 }
 
-impl<K> Clone for MeshObject<K> {
+impl<K: Kind> Clone for MeshObject<K> {
     fn clone(&self) -> MeshObject<K> {
         MeshObject { status: self.status.clone(), ..MeshObject::new(self.metadata.clone(), self.spec.clone()) }
     }
@@ -149,7 +163,7 @@ impl<K: Kind> Serialize for MeshObject<K> {
     }
 }
 
-impl<'de, K> Deserialize<'de> for MeshObject<K> {
+impl<'de, K: Kind> Deserialize<'de> for MeshObject<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MeshObject<K>, D::Error> {
         #[derive(Deserialize)]
         struct Read {
@@ -228,6 +242,18 @@ pub struct VirtualServiceSpec {
     pub export_to: Vec<String>,
     /// In order.
     pub http: Vec<HttpRoute>,
+    /// Of connections, by the name that TLS asks for.
+    pub tls: Vec<StreamRoute>,
+    /// Of connections.
+    pub tcp: Vec<StreamRoute>,
+}
+
+/// A route of connections.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct StreamRoute {
+    /// Where it leads.
+    pub route: Vec<Weighted>,
 }
 
 /// One route.
@@ -241,7 +267,21 @@ pub struct HttpRoute {
     /// Where it leads.
     pub route: Vec<Weighted>,
     /// It leads to another VirtualService.
-    pub delegate: Option<Value>,
+    pub delegate: Option<Delegate>,
+    /// Where a copy of each request goes.
+    pub mirror: Option<RouteDestination>,
+    /// The same for several.
+    pub mirrors: Vec<Weighted>,
+}
+
+/// Another VirtualService.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Delegate {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; without it, that of the route.
+    pub namespace: String,
 }
 
 /// All of these conditions.

@@ -61,10 +61,13 @@ pub struct Target {
 impl Target {
     /// That of a plugin as it is, if the controller wrote it.
     pub fn of<K: Kind>(found: &MeshObject<K>) -> Option<Target> {
+        if !ours(found) {
+            return None;
+        }
         let selector = found.spec.pointer("/selector/matchLabels");
         let labels = selector.map_or_else(|| Ok(BTreeMap::new()), BTreeMap::deserialize).ok()?;
         let target = Target { namespace: found.namespace().to_owned(), labels };
-        (ours(found) && target.name() == found.name_any()).then_some(target)
+        (target.name() == found.name_any()).then_some(target)
     }
 
     /// The name of its plugin.
@@ -124,14 +127,11 @@ pub fn config<'a>(parts: impl IntoIterator<Item = &'a Part>, frozen: &[Record], 
     let mut parts: Vec<&Part> = parts.into_iter().collect();
     parts.sort_by(|one, other| one.age.cmp(&other.age));
     let header = parts.first()?.header.clone();
-    let mut flags: Vec<Record> = vec![];
     let fitting = parts.iter().filter(|part| part.header == header).map(|part| &part.record);
-    for record in fitting.chain(frozen) {
-        flags.push(record.clone());
-        if check_flags(&flags).is_err() {
-            flags.pop();
-        }
-    }
+    let all: Vec<Record> = fitting.chain(frozen).cloned().collect();
+    let mut flags: Vec<Record> = vec![];
+    let mut checks = |flags: &[Record]| check_flags(flags).is_ok();
+    take_fitting(&mut flags, &all, &mut checks);
     // Equal content has to be equal, whoever was asked first.
     flags.sort_by(|one, other| one.uid.cmp(&other.uid));
     Some(Config {
@@ -143,6 +143,22 @@ pub fn config<'a>(parts: impl IntoIterator<Item = &'a Part>, frozen: &[Record], 
         first_answer_ms: 500,
         flags,
     })
+}
+
+/// Takes all of `more`, but those that do not fit beside an older one. Most often all do, which is asked once, and not
+/// for each.
+pub fn take_fitting<T: Clone>(taken: &mut Vec<T>, more: &[T], fit: &mut impl FnMut(&[T]) -> bool) {
+    let before = taken.len();
+    taken.extend(more.iter().cloned());
+    if fit(taken) {
+        return;
+    }
+    taken.truncate(before);
+    if more.len() > 1 {
+        let (first, second) = more.split_at(more.len() / 2);
+        take_fitting(taken, first, fit);
+        take_fitting(taken, second, fit);
+    }
 }
 
 /// What is left in a plugin where no flag has a part, if a flag that had one has none now: its callers are
@@ -162,14 +178,13 @@ pub fn left<'a>(found: Config, target: &Target, parts: impl IntoIterator<Item = 
 /// The spec of a plugin of kind `K`.
 pub fn spec<K: Kind>(image: &Image, target: &Target, config: &Config) -> Value {
     let mut wasm = json!({
-        "url": image.url,
         "imagePullPolicy": "IfNotPresent",
         // Istio's default is that requests fail when the filter does.
         "failStrategy": "FAIL_OPEN",
         "pluginName": MANAGER,
         "pluginConfig": config,
     });
-    for (field, value) in [("sha256", &image.sha256), ("imagePullSecret", &image.pull_secret)] {
+    for (field, value) in [("url", &image.url), ("sha256", &image.sha256), ("imagePullSecret", &image.pull_secret)] {
         if let (Some(fields), Some(value)) = (wasm.as_object_mut(), value) {
             fields.insert(field.to_owned(), json!(value));
         }
@@ -182,7 +197,7 @@ pub fn spec<K: Kind>(image: &Image, target: &Target, config: &Config) -> Value {
 }
 
 /// What the filter is told by a plugin as it is.
-pub fn known<K>(found: &MeshObject<K>) -> Option<Config> {
+pub fn known<K: Kind>(found: &MeshObject<K>) -> Option<Config> {
     let wasm = found.spec.get("wasm").unwrap_or(&found.spec);
     Config::parse(wasm.get("pluginConfig")?.to_string().as_bytes()).ok()
 }

@@ -9,7 +9,7 @@ use flag::route;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::object::{DestinationRule, MeshObject, VirtualService, VirtualServiceSpec};
+use super::object::{DestinationRule, Kind, MeshObject, VirtualService};
 use super::ours;
 use crate::domain::Domain;
 
@@ -57,6 +57,11 @@ pub fn delegate_name(service: &str) -> String {
     format!("{}-delegate", name(service))
 }
 
+/// The same for one port, where a Service has several: a gateway would go on with the port of its listener.
+pub fn delegate_of_port(service: &str, port: i32) -> String {
+    format!("{}-{port}", delegate_name(service))
+}
+
 /// Metadata of what is written.
 pub fn metadata(namespace: &str, name: &str) -> ObjectMeta {
     ObjectMeta {
@@ -67,34 +72,57 @@ pub fn metadata(namespace: &str, name: &str) -> ObjectMeta {
     }
 }
 
+/// What the routes of one Service are made from.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteSource<'a> {
+    /// The cluster's.
+    pub domain: &'a Domain,
+    /// Namespace of the flag.
+    pub namespace: &'a str,
+    /// The Service.
+    pub service: &'a str,
+    /// The routing header.
+    pub header: &'a str,
+    /// Its versions, and which of them is active.
+    pub record: &'a Record,
+    /// The namespaces that the routes are for.
+    pub export_to: &'a [String],
+}
+
 /// The routes of one Service of a record.
-pub fn virtual_service(
-    domain: &Domain,
-    namespace: &str,
-    service: &str,
-    header: &str,
-    record: &Record,
-) -> MeshObject<VirtualService> {
-    let host = domain.host(service, namespace);
-    let spec = json!({ "hosts": [host], "http": http(&host, header, record) });
-    MeshObject::new(metadata(namespace, &name(service)), spec)
+pub fn virtual_service(source: &RouteSource<'_>) -> MeshObject<VirtualService> {
+    let host = source.domain.host(source.service, source.namespace);
+    let spec = json!({ "hosts": [host], "exportTo": source.export_to, "http": http(source, None) });
+    MeshObject::new(metadata(source.namespace, &name(source.service)), spec)
 }
 
-/// The same for a VirtualService that knows the host and the paths itself, and delegates.
-pub fn delegate(
-    domain: &Domain,
-    namespace: &str,
-    service: &str,
-    header: &str,
-    record: &Record,
-) -> MeshObject<VirtualService> {
-    let spec = json!({ "http": http(&domain.host(service, namespace), header, record) });
-    MeshObject::new(metadata(namespace, &delegate_name(service)), spec)
+/// The same for VirtualServices that know the host and the paths themselves, and delegate. With one port it is said;
+/// with several there is one for each, beside that of before.
+pub fn delegates(source: &RouteSource<'_>, ports: &[i32]) -> Vec<MeshObject<VirtualService>> {
+    let of = |name: String, port| {
+        let spec = json!({ "exportTo": source.export_to, "http": http(source, port) });
+        MeshObject::new(metadata(source.namespace, &name), spec)
+    };
+    let only = match ports {
+        [port] => Some(*port),
+        _ => None,
+    };
+    let several = if only.is_some() { &[] } else { ports };
+    let of_ports = several.iter().map(|port| of(delegate_of_port(source.service, *port), Some(*port)));
+    [of(delegate_name(source.service), only)].into_iter().chain(of_ports).collect()
 }
 
-fn http(host: &str, header: &str, record: &Record) -> Vec<Value> {
+fn http(source: &RouteSource<'_>, port: Option<i32>) -> Vec<Value> {
+    let RouteSource { header, record, .. } = *source;
     let name = route::name(record);
-    let to = |version: &str| json!([{ "destination": { "host": host, "subset": subset(version) } }]);
+    let host = source.domain.host(source.service, source.namespace);
+    let to = |version: &str| {
+        let mut destination = json!({ "host": host, "subset": subset(version) });
+        if let (Some(port), Some(fields)) = (port, destination.as_object_mut()) {
+            fields.insert("port".to_owned(), json!({ "number": port }));
+        }
+        json!([{ "destination": destination }])
+    };
     let marked = record.versions.iter().map(|version| {
         json!({
             "name": name,
@@ -107,26 +135,28 @@ fn http(host: &str, header: &str, record: &Record) -> Vec<Value> {
 
 /// The versions that a VirtualService written here leads to by the header.
 pub fn routed(found: &MeshObject<VirtualService>, header: &str) -> BTreeSet<String> {
-    let routes = found.read::<VirtualServiceSpec>().http;
-    let conditions = routes.iter().flat_map(|route| &route.r#match);
+    let conditions = found.looked_at().http.iter().flat_map(|route| &route.r#match);
     let values = conditions.filter_map(|one| one.headers.get(header)?.get("exact")?.as_str());
     values.map(str::to_owned).collect()
 }
 
-/// The subsets of one Service.
+/// The subsets of one Service, for these namespaces.
+// Six: a Service, its versions, and who sees them.
 pub fn destination_rule<'a>(
     domain: &Domain,
     namespace: &str,
     service: &str,
     label: &str,
     versions: impl IntoIterator<Item = &'a str>,
+    export_to: &[String],
 ) -> MeshObject<DestinationRule> {
     let subsets = versions.into_iter().map(|version| json!({ "name": subset(version), "labels": { label: version } }));
-    let spec = json!({ "host": domain.host(service, namespace), "subsets": subsets.collect::<Vec<_>>() });
+    let subsets = subsets.collect::<Vec<_>>();
+    let spec = json!({ "host": domain.host(service, namespace), "exportTo": export_to, "subsets": subsets });
     MeshObject::new(metadata(namespace, &name(service)), spec)
 }
 
 /// Whether the controller may write an object: there is none, or it is its own.
-pub fn may_write<K>(found: Option<&MeshObject<K>>) -> bool {
+pub fn may_write<K: Kind>(found: Option<&MeshObject<K>>) -> bool {
     found.is_none_or(ours)
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use kube::runtime::watcher::Event;
@@ -18,12 +18,16 @@ use super::object::{
     DestinationRule, GRPCRoute, HTTPRoute, Kind, MeshObject, TrafficExtension, VirtualService, WasmPlugin,
 };
 use super::plugin::Target;
-use crate::cache::Changes;
+use super::{keys, routes};
+use crate::cache::{Changes, Told};
+use crate::domain::Domain;
+use crate::heard::{Heard, WATCH_SECONDS};
 use crate::index::Index;
 use crate::prune::Trim;
 use machine::reason::{Problem, Reason};
 use machine::spec::Provider;
 use service::Hub;
+use service::clock::now;
 use service::lock::lock;
 
 /// How often it is looked whether the cluster has the kinds now.
@@ -43,14 +47,25 @@ pub enum WatchState {
 }
 
 /// One kind of object.
-pub struct Watched<K> {
+pub struct Watched<K: Kind> {
     index: Mutex<Index<MeshObject<K>>>,
     state: Mutex<WatchState>,
+    heard: Heard,
 }
 
 impl<K: Kind> Watched<K> {
-    fn new() -> Arc<Watched<K>> {
-        Arc::new(Watched { index: Mutex::default(), state: Mutex::new(WatchState::Unknown) })
+    fn new(heard: &Heard) -> Arc<Watched<K>> {
+        Watched::with(Index::default(), heard)
+    }
+
+    /// One in which objects are found by their keys, too.
+    fn by(keys: impl Fn(&MeshObject<K>) -> BTreeSet<String> + Send + 'static, heard: &Heard) -> Arc<Watched<K>> {
+        Watched::with(Index::by(keys), heard)
+    }
+
+    fn with(index: Index<MeshObject<K>>, heard: &Heard) -> Arc<Watched<K>> {
+        let (index, state) = (Mutex::new(index), Mutex::new(WatchState::Unknown));
+        Arc::new(Watched { index, state, heard: heard.clone() })
     }
 
     /// What is known of it.
@@ -63,9 +78,9 @@ impl<K: Kind> Watched<K> {
         lock(&self.index).get(namespace, name).cloned()
     }
 
-    /// All of them.
-    pub fn all(&self) -> Vec<Arc<MeshObject<K>>> {
-        lock(&self.index).all().cloned().collect()
+    /// Those that have a key.
+    pub fn by_key(&self, key: &str) -> Vec<Arc<MeshObject<K>>> {
+        lock(&self.index).by_key(key).cloned().collect()
     }
 }
 
@@ -105,12 +120,16 @@ struct WatchScope {
 }
 
 impl IstioCache {
-    /// Watches one namespace, or all of them, as soon as somebody wants it.
-    pub fn new(client: &Client, namespace: Option<&str>, hub: &Arc<Hub>, changes: &Arc<Mutex<Changes>>) -> IstioCache {
-        let (services, rules) = (Watched::new(), Watched::new());
-        let (plugins, extensions) = (Watched::new(), Watched::new());
+    /// Watches one namespace, or all of them, as soon as somebody wants it. In the `domain` of the cluster Services are
+    /// found by their names.
+    pub fn new(client: &Client, namespace: Option<&str>, hub: &Arc<Hub>, told: &Told, domain: &Domain) -> IstioCache {
+        let Told { changes, heard } = told;
+        let (of_routes, of_rules) = (domain.clone(), domain.clone());
+        let services = Watched::by(move |routes| keys::of_routes(&of_routes, routes), heard);
+        let rules = Watched::by(move |rule| keys::of_rule(&of_rules, rule), heard);
+        let (plugins, extensions) = (Watched::new(heard), Watched::new(heard));
         let mut watches = JoinSet::new();
-        let (http_routes, grpc_routes) = (Watched::new(), Watched::new());
+        let (http_routes, grpc_routes) = (Watched::by(keys::of_route, heard), Watched::by(keys::of_route, heard));
         let (wanted, wants) = watch::channel(false);
         let (gateway_wanted, gateway_wants) = watch::channel(false);
         let place = WatchScope {
@@ -189,9 +208,21 @@ impl IstioCache {
         of(&self.plugins).into_iter().chain(of(&self.extensions)).collect()
     }
 
-    /// All routes and rules.
-    pub fn found(&self) -> IstioObjects {
-        IstioObjects { services: self.services.all(), rules: self.rules.all() }
+    /// The routes and rules that are about a Service, or have a name that is the controller's.
+    pub fn about(&self, service: &str, namespace: &str) -> IstioObjects {
+        let key = keys::service(service, namespace);
+        let delegate = routes::delegate_name(service);
+        let mut services = self.services.by_key(&key);
+        services.extend(self.services.by_key(&keys::delegate(&delegate, namespace)));
+        for name in [routes::name(service), delegate] {
+            let named = self.services.get(namespace, &name);
+            services.extend(named.filter(|named| !services.iter().any(|one| Arc::ptr_eq(one, named))));
+        }
+        let mut rules = self.rules.by_key(&key);
+        rules.extend(self.rules.by_key(keys::ANY));
+        let named = self.rules.get(namespace, &routes::name(service));
+        rules.extend(named.filter(|named| !rules.iter().any(|one| Arc::ptr_eq(one, named))));
+        IstioObjects { services, rules }
     }
 }
 
@@ -202,7 +233,7 @@ fn problem_unless_absent<K: Kind>(watched: &Watched<K>) -> Option<Problem> {
 fn problem<K: Kind>(watched: &Watched<K>) -> Option<Problem> {
     let (plural, kind) = (K::PLURAL, format!("{} of {}/{}", K::KIND, K::GROUP, K::VERSION));
     let (reason, message) = match watched.state() {
-        WatchState::Current => return None,
+        WatchState::Current => return watched.heard.problem(&[plural], Instant::now()),
         WatchState::Unknown => (Reason::IstioUnknown, format!("the {plural} of the cluster are not read yet")),
         WatchState::Absent if K::GROUP == HTTPRoute::GROUP => (
             Reason::GatewayApiMissing,
@@ -259,13 +290,15 @@ where
         Some(namespace) => Api::namespaced(place.client.clone(), namespace),
         None => Api::all(place.client.clone()),
     };
-    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff().modify(Trim::trim));
+    let mut events =
+        pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff().modify(Trim::trim));
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
                 let complete = matches!(event, Event::InitDone);
                 let touched = lock(&watched.index).apply(event);
                 if complete {
+                    watched.heard.note(K::PLURAL, Instant::now(), now());
                     become_(WatchState::Current);
                 }
                 if !touched.is_empty() {
@@ -275,7 +308,7 @@ where
             }
             Err(error) => {
                 tracing::warn!(kind = K::KIND, %error, "cannot be watched, the last state stays");
-                // What was seen once goes on being believed, as with every other kind.
+                // What was seen once goes on being believed for a while, as with every other kind.
                 if watched.state() != WatchState::Current {
                     become_(WatchState::Refused(error.to_string()));
                 }

@@ -9,7 +9,7 @@ use futures_util::future::LocalBoxFuture;
 use machine::envoy::{self, Filter};
 use machine::observation::ServiceFacts;
 use machine::plan::RouteOrder;
-use machine::reason::Problem;
+use machine::reason::{Problem, Reason};
 
 use super::{Files, Provider, ProxySet, Subject};
 use crate::context::{Context, TurnError};
@@ -25,20 +25,22 @@ impl Provider for External {
     }
 
     fn proxies(&self, subject: &Subject<'_>) -> ProxySet {
-        let expected = proxies::expected(subject.namespace, subject.spec, &subject.objects.pods);
-        ProxySet { audience: expected.clone(), expected }
+        let (namespace, spec) = (subject.namespace, subject.spec);
+        let expected = proxies::expected(namespace, spec, subject.objects);
+        ProxySet { expected, audience: proxies::audience(namespace, spec, &subject.objects.pods) }
     }
 
     fn services(&self, subject: &Subject<'_>, context: &Context<'_>) -> BTreeMap<String, ServiceFacts> {
         subject.place(context).by_files(subject.spec)
     }
 
-    fn problem(&self, subject: &Subject<'_>, _: &Context<'_>) -> Option<Problem> {
-        unsupported(subject.spec)
+    fn problems(&self, subject: &Subject<'_>, _: &Context<'_>) -> Vec<Problem> {
+        let same = two_of_one_name(pairs(subject)).map(|message| Problem::new(Reason::Workloads, message));
+        unsupported(subject.spec).into_iter().chain(same).collect()
     }
 
-    fn routes(&self, _: &Subject<'_>, _: &Context<'_>) -> Option<Problem> {
-        None
+    fn routes(&self, subject: &Subject<'_>, _: &Context<'_>) -> Option<Problem> {
+        subject.unwritten.map(|message| Problem::new(Reason::FilesNotWritten, message))
     }
 
     fn route<'a>(
@@ -55,6 +57,7 @@ impl Provider for External {
     fn configure(&self, subject: &Subject<'_>, record: &Record, context: &Context<'_>) -> Result<Files, TurnError> {
         let filter = Filter {
             wasm: context.filter_path,
+            build: "",
             cluster: context.flag_service_cluster,
             role: Role::Auto,
             workload: None,
@@ -69,10 +72,51 @@ impl Provider for External {
     }
 }
 
-/// One file for each version of a service, for the proxies beside it.
+/// Every version of every service.
+fn pairs<'a>(subject: &Subject<'a>) -> impl Iterator<Item = (&'a String, &'a String)> {
+    let services = subject.workloads.services.iter();
+    services.flat_map(|(service, groups)| groups.keys().map(move |version| (service, version)))
+}
+
+/// The file of a version of a service, for the proxies beside it.
+fn file_name(service: &str, version: &str) -> String {
+    format!("{service}-{version}.json")
+}
+
+/// One file for each version of a service.
 fn sidecars(subject: &Subject<'_>) -> BTreeMap<String, Workload> {
-    let groups = subject.workloads.services.iter().flat_map(|(service, groups)| {
-        groups.keys().map(move |version| Workload { service: service.clone(), version: version.clone() })
-    });
-    groups.map(|workload| (format!("{}-{}.json", workload.service, workload.version), workload)).collect()
+    let workload = |(service, version): (&String, &String)| {
+        (file_name(service, version), Workload { service: service.clone(), version: version.clone() })
+    };
+    pairs(subject).map(workload).collect()
+}
+
+/// Says which two versions would have one file: `reviews` with `v2-canary` and `reviews-v2` with `canary` have.
+fn two_of_one_name<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> Option<String> {
+    let mut names = BTreeMap::new();
+    pairs.into_iter().find_map(|(service, version)| {
+        let name = file_name(service, version);
+        let (other, its) = names.insert(name.clone(), (service, version))?;
+        Some(format!(
+            "the file {name} would be that of {its} of Service {other} and of {version} of Service {service}: give one \
+             of the versions another name"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::two_of_one_name;
+
+    #[test]
+    fn two_versions_with_one_file_are_named() {
+        let owned = |one: &str, other: &str| (one.to_owned(), other.to_owned());
+        let mut all = vec![owned("reviews", "v1"), owned("reviews", "v2-canary"), owned("reviews-v2", "v1")];
+        let told = |all: &[(String, String)]| two_of_one_name(all.iter().map(|(service, version)| (service, version)));
+        assert_eq!(told(&all), None);
+        all.push(owned("reviews-v2", "canary"));
+        assert!(
+            told(&all).unwrap().starts_with("the file reviews-v2-canary.json would be that of v2-canary of Service")
+        );
+    }
 }

@@ -25,12 +25,12 @@ pub(super) struct GatewayApi;
 impl MeshRoutes for GatewayApi {
     type Objects = GatewayObjects;
 
-    fn objects(subject: &Subject<'_>, context: &Context<'_>) -> GatewayObjects {
+    fn objects(subject: &Subject<'_>, service: &str, context: &Context<'_>) -> GatewayObjects {
         let istio = &context.mesh.istio;
         GatewayObjects {
-            http: istio.http_routes.all(),
-            grpc: istio.grpc_routes.all(),
-            virtual_services: istio.services.all(),
+            http: istio.http_routes.by_key(subject.namespace),
+            grpc: istio.grpc_routes.by_key(subject.namespace),
+            virtual_services: istio.about(service, subject.namespace).services,
             services: subject.objects.services.clone(),
         }
     }
@@ -87,7 +87,11 @@ impl MeshRoutes for GatewayApi {
         let mut wrote = false;
         for version in &order.destinations {
             let wanted = routes::service(namespace, whole, &spec.version_label, version);
-            let found = routes::find(services, &wanted.name_any()).map(routes::as_object);
+            let found = routes::find(services, &wanted.name_any());
+            if found.is_some_and(|one| routes::taken_by(services, one, service, &spec.version_label).is_some()) {
+                continue;
+            }
+            let found = found.map(routes::as_object);
             // One of somebody else's that selects the same serves as well.
             if found.as_ref().is_none_or(ours) {
                 wrote |= mesh.keep_over(found.as_ref(), wanted).await?;

@@ -15,16 +15,18 @@ use service::failpoint;
 
 use super::{Files, Provider, ProxySet, Subject};
 use crate::context::{Context, TurnError};
+use crate::gateway_api::routes as gateway;
 use crate::istio::check::RouteNeeds;
 use crate::istio::plugin::{Part, namespaces, targets, too_wide};
-use crate::proxies;
+use crate::{alias, proxies};
 
 /// A kind of routes in the mesh.
 pub(super) trait MeshRoutes: Sync {
     /// What is looked at when routes are checked.
     type Objects;
 
-    fn objects(subject: &Subject<'_>, context: &Context<'_>) -> Self::Objects;
+    /// Those that may be about one Service.
+    fn objects(subject: &Subject<'_>, service: &str, context: &Context<'_>) -> Self::Objects;
 
     /// What is known of each service, its routes among it.
     fn services(subject: &Subject<'_>, context: &Context<'_>) -> BTreeMap<String, ServiceFacts>;
@@ -59,9 +61,9 @@ impl<R: MeshRoutes> Provider for R {
     }
 
     fn proxies(&self, subject: &Subject<'_>) -> ProxySet {
-        let (namespace, spec, pods) = (subject.namespace, subject.spec, &subject.objects.pods);
-        let expected = proxies::expected_in_mesh(namespace, spec, subject.workloads, pods);
-        let mut audience = proxies::audience_in_mesh(namespace, spec, pods);
+        let (namespace, spec, objects) = (subject.namespace, subject.spec, subject.objects);
+        let expected = proxies::expected_in_mesh(namespace, spec, subject.workloads, objects);
+        let mut audience = proxies::audience_in_mesh(namespace, spec, &objects.pods);
         audience.extend(expected.iter().cloned());
         ProxySet { expected, audience }
     }
@@ -70,28 +72,34 @@ impl<R: MeshRoutes> Provider for R {
         R::services(subject, context)
     }
 
-    fn problem(&self, subject: &Subject<'_>, context: &Context<'_>) -> Option<Problem> {
+    fn problems(&self, subject: &Subject<'_>, context: &Context<'_>) -> Vec<Problem> {
         let (istio, image, spec) = (&context.mesh.istio, &context.mesh.image, subject.spec);
-        let wide = || too_wide(subject.namespace, &spec.all_callers(), &image.root);
-        let problem = istio
-            .routes_problem(spec.routing.provider)
-            .or_else(|| istio.plugins_problem())
-            .or_else(|| image.problem().map(|message| Problem::new(Reason::PluginUnknown, message)))
-            .or_else(|| wide().map(|message| Problem::new(Reason::TooWide, message)));
-        problem.or_else(|| header_taken(subject, context))
+        let said = |reason: Reason, message: Option<String>| message.map(|message| Problem::new(reason, message));
+        let all = [
+            istio.routes_problem(spec.routing.provider),
+            istio.plugins_problem(),
+            said(Reason::PluginUnknown, image.problem()),
+            said(Reason::TooWide, too_wide(subject.namespace, &spec.all_callers(), &image.root)),
+            header_taken(subject, context),
+            proxies::unbelieved(subject.namespace, spec, subject.workloads, subject.objects),
+        ];
+        all.into_iter().flatten().collect()
     }
 
     fn routes(&self, subject: &Subject<'_>, context: &Context<'_>) -> Option<Problem> {
         let managed = subject.spec.routing.management == Management::Managed;
         unwritable(subject, managed, context).or_else(|| {
-            let objects = R::objects(subject, context);
-            first_wrong(subject, context, |wanted| match managed {
-                true => R::managed(wanted, &objects).or_else(|| {
+            first_wrong(subject, context, |wanted| {
+                let objects = R::objects(subject, wanted.service, context);
+                if !managed {
+                    return R::user_provided(wanted, &objects);
+                }
+                R::managed(wanted, &objects).or_else(|| {
                     subject.status.record.as_ref()?;
                     R::written(subject, wanted, &objects, context)
-                }),
-                false => R::user_provided(wanted, &objects),
+                })
             })
+            .or_else(|| alias(subject, context))
         })
     }
 
@@ -154,31 +162,54 @@ fn unwritable(subject: &Subject<'_>, managed: bool, context: &Context<'_>) -> Op
     Some(Problem::new(Reason::PluginNotWritten, message))
 }
 
+/// Another name of a Service, where callers are, that the filter does not know.
+fn alias(subject: &Subject<'_>, context: &Context<'_>) -> Option<Problem> {
+    let places = namespaces(subject.namespace, &subject.spec.callers);
+    let services: Vec<_> = places.iter().flat_map(|place| context.cache.services(place)).collect();
+    let mut listed = subject.spec.services.iter();
+    listed.find_map(|service| {
+        subject.needs(&service.name, context, |wanted| alias::unlisted(wanted, &service.hosts, &services))
+    })
+}
+
 /// What `check` finds first in the routes of any Service of a flag.
 fn first_wrong(
     subject: &Subject<'_>,
     context: &Context<'_>,
     check: impl Fn(&RouteNeeds<'_>) -> Option<Problem>,
 ) -> Option<Problem> {
-    let (namespace, spec) = (subject.namespace, subject.spec);
-    let (versions, active) = match &subject.status.record {
-        Some(record) => (record.versions.clone(), record.active.clone()),
-        None => (BTreeSet::from([spec.version.clone()]), spec.version.clone()),
-    };
-    let callers = namespaces(namespace, &spec.callers);
-    spec.services.iter().find_map(|service| {
-        check(&RouteNeeds {
+    subject.spec.services.iter().find_map(|service| subject.needs(&service.name, context, &check))
+}
+
+impl Subject<'_> {
+    /// What is asked of the routes of a Service that leads to it.
+    pub(super) fn needs<T>(&self, service: &str, context: &Context<'_>, ask: impl Fn(&RouteNeeds<'_>) -> T) -> T {
+        let (namespace, spec) = (self.namespace, self.spec);
+        let (versions, active) = match &self.status.record {
+            Some(record) => (record.versions.clone(), record.active.clone()),
+            None => (BTreeSet::from([spec.version.clone()]), spec.version.clone()),
+        };
+        let all = spec.all_callers();
+        ask(&RouteNeeds {
             domain: context.domain,
             namespace,
-            service: &service.name,
+            service,
             header: &spec.routing.header,
             label: &spec.version_label,
             versions: &versions,
             active: &active,
-            callers: &callers,
+            ports: &self.ports(service),
+            callers: &namespaces(namespace, &spec.callers),
+            gateway_places: &all.gateways.iter().map(|gateway| gateway.namespace(namespace).to_owned()).collect(),
+            root: &context.mesh.image.root,
             gateways: &spec.routing.gateways,
         })
-    })
+    }
+
+    /// The ports of a Service, as far as it is there.
+    pub(super) fn ports(&self, service: &str) -> Vec<i32> {
+        gateway::find(&self.objects.services, service).map(gateway::ports).unwrap_or_default()
+    }
 }
 
 /// Says which versions have no route yet.

@@ -72,8 +72,8 @@ pub(crate) trait Provider: Sync {
     /// What is known of each service, its routes among it.
     fn services(&self, subject: &Subject<'_>, context: &Context<'_>) -> BTreeMap<String, ServiceFacts>;
 
-    /// Why nothing can be done for the flag.
-    fn problem(&self, subject: &Subject<'_>, context: &Context<'_>) -> Option<Problem>;
+    /// Everything that has to be put right before something can be done for the flag.
+    fn problems(&self, subject: &Subject<'_>, context: &Context<'_>) -> Vec<Problem>;
 
     /// What is wrong with its routes.
     fn routes(&self, subject: &Subject<'_>, context: &Context<'_>) -> Option<Problem>;

@@ -1,14 +1,12 @@
 //! What one VersionFlag does: every effect of a plan, as it comes. I/O: through the writer, the mesh and the flag
 //! service.
 
-use kube::ResourceExt;
 use machine::plan::Effect;
 use machine::reason::{Problem, Reason};
 use service::failpoint;
-use sha2::{Digest, Sha256};
 
+use super::Reconciler;
 use super::observe::Seen;
-use super::{Hash, Reconciler};
 use crate::context::{Context, TurnError};
 use crate::providers::provider;
 use crate::scaled_object::ScaledObject;
@@ -39,6 +37,8 @@ impl Reconciler {
         match effect {
             Effect::Protect { version, epoch } => self.protect(seen, &version, epoch, context).await,
             Effect::Start { version, like } => self.start(seen, &version, like.as_deref(), context).await,
+            // They are Istio's, or the operator's: the observation has none.
+            Effect::Cluster { .. } => Ok(()),
             Effect::Publish(publication) => {
                 if context.hub.publish(*publication) {
                     failpoint::point("after the record was published");
@@ -108,25 +108,4 @@ impl Reconciler {
         }
         Ok(())
     }
-
-    /// All files that are to be written now, at once.
-    pub(super) async fn write_gathered(&mut self, context: &Context<'_>) -> Result<(), TurnError> {
-        let mut files = std::mem::take(&mut self.gathered);
-        files.retain(|name, text| self.files.get(name) != Some(&hash(text)));
-        if files.is_empty() {
-            return Ok(());
-        }
-        if !context.leadership.holds() {
-            return Err(TurnError::Deposed);
-        }
-        let name = format!("versionflag-{}", self.resource.name_any());
-        context.writer.files(&self.namespace(), &name, &files).await?;
-        failpoint::point("after the files of the proxies were written");
-        self.files.extend(files.into_iter().map(|(name, text)| (name, hash(&text))));
-        Ok(())
-    }
-}
-
-fn hash(text: &str) -> Hash {
-    Sha256::digest(text).into()
 }

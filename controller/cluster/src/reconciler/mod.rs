@@ -6,10 +6,12 @@
 //! | `observe` | one look at everything that concerns the flag |
 //! | `persist` | the status of the resource, written where it has to be |
 //! | `execute` | what a plan says |
+//! | `files` | the files of its proxies |
 //! | `announce` | history and blockers, for people |
 
 mod announce;
 mod execute;
+mod files;
 mod observe;
 mod persist;
 
@@ -27,13 +29,11 @@ use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 use service::clock::now;
 
+use self::files::KnownFiles;
 use self::observe::Seen;
 use super::context::{Context, TurnError};
 use super::providers::Files;
 use super::resource::VersionFlag;
-
-/// SHA-256 of a file: the files of many flags are too large to be kept.
-type Hash = [u8; 32];
 
 /// One flag, as its leader remembers it.
 #[derive(Debug)]
@@ -48,8 +48,7 @@ pub(crate) struct Reconciler {
     spec: Option<Spec>,
     /// Since when each version has been ready.
     steadiness: BTreeMap<String, Steadiness>,
-    /// The hash of each file in the ConfigMap.
-    files: BTreeMap<String, Hash>,
+    files: KnownFiles,
     /// Files to write before anything is stopped.
     gathered: Files,
     /// The audit log has the history from before this process.
@@ -60,8 +59,8 @@ pub(crate) struct Reconciler {
     unwritten: Option<String>,
     /// The status of the last announcement, if the flag has moved since.
     unannounced: Option<Arc<Status>>,
-    /// When its status was written here last.
-    written_at: UnixMs,
+    /// When its status was written here last, by this leader.
+    written_at: Option<UnixMs>,
     /// What blocked in the status that was written here last.
     worded: Option<Problem>,
     /// Since when there has been something to write that can wait.
@@ -84,13 +83,13 @@ impl Reconciler {
             name,
             spec: None,
             steadiness: BTreeMap::new(),
-            files: BTreeMap::new(),
+            files: KnownFiles::default(),
             gathered: Files::new(),
             replayed: false,
             awaited: BTreeSet::new(),
             unwritten: None,
             unannounced: None,
-            written_at: UnixMs(0),
+            written_at: None,
             worded: None,
             news_since: None,
             refused: None,
@@ -145,12 +144,14 @@ impl Reconciler {
         Ok(done?.into_iter().chain(self.news_due()).min())
     }
 
-    /// Somebody else has written. A later record than ours is another leader's; anything else that
-    /// is not what was written here last is somebody's edit, and is undone by the next write.
+    /// Somebody else has written. A later record than ours is another leader's. So is what is stored of the same record
+    /// as long as nothing was written here: what this leader began with was a cache, and may have been old, and a
+    /// suspension or an abort changes no record. Anything else is somebody's edit, and is undone by the next write.
     fn take_over(&mut self, found: VersionFlag) {
         let theirs = found.status.as_ref().and_then(|status| status.machine.as_ref());
+        let begins = self.written_at.is_none();
         if let Some(theirs) = theirs.filter(|theirs| theirs.uid == self.status.uid)
-            && theirs.epoch() > self.status.epoch()
+            && (theirs.epoch() > self.status.epoch() || begins && theirs.record == self.status.record)
         {
             tracing::info!(flag = self.name, epoch = theirs.epoch(), "another replica went on with it");
             self.status = Arc::clone(theirs);
@@ -211,3 +212,7 @@ impl World for Turn<'_> {
         Ok(self.flag.refused.take().is_none())
     }
 }
+
+#[cfg(test)]
+#[path = "../tests/reconciler.rs"]
+mod tests;

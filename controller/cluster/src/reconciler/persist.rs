@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use machine::duration::Millis;
-use machine::fleet::ledger::FleetQuestion;
 use machine::plan::Plan;
 use machine::reason::Problem;
 use machine::status::Status;
@@ -22,8 +21,11 @@ use crate::resource::ResourceStatus;
 use crate::status;
 use crate::writer::is_conflict;
 
-/// Between two writes for the words of what blocks alone.
+/// Between two writes for the words of what blocks alone, where they are about another matter.
 const REWORD: Millis = Millis(2_000);
+/// The same where they are about the same one: it may have other numbers all the time, and the cause of a shortage may
+/// be another one.
+const RENUMBER: Millis = Millis(30_000);
 /// How long what was only seen waits for something that was decided, to be written with it.
 const NEWS: Millis = Millis(1_000);
 
@@ -59,8 +61,10 @@ impl Reconciler {
         // Nobody has acked a record that is about to be written.
         let new = plan.status.record.as_ref().filter(|record| record.epoch != self.status.epoch());
         let observation = &seen.observation;
-        let asked = FleetQuestion { probe: observation.probe.clone(), ..plan.status.asked() };
-        let fleet = new.map(|new| context.hub.reports.fleet(seen.look.now, new, &seen.expected, &asked));
+        let fleet = new.map(|new| {
+            let asked = seen.look.question(&plan.status, observation.probe.clone());
+            context.hub.reports.fleet(seen.look.now, new, &seen.expected, &asked)
+        });
         let status = status::derive(&status::StatusInputs {
             now: seen.look.now,
             generation: self.resource.metadata.generation,
@@ -83,7 +87,7 @@ impl Reconciler {
     }
 
     /// Whether the status has to be written before anything is done.
-    fn must_write(
+    pub(super) fn must_write(
         &mut self,
         now: UnixMs,
         before: Option<&ResourceStatus>,
@@ -105,7 +109,9 @@ impl Reconciler {
             (Some(before), Some(now)) => before.is_matter_of(now),
             (before, now) => before.is_none() && now.is_none(),
         };
-        now.since(self.written_at) >= REWORD && !same_matter && before.blocked_by != status.blocked_by
+        let pace = if same_matter { RENUMBER } else { REWORD };
+        let due = self.written_at.is_none_or(|at| now.since(at) >= pace);
+        due && before.blocked_by != status.blocked_by
     }
 
     /// What is remembered is kept once: there may be many flags.
@@ -131,7 +137,7 @@ impl Reconciler {
             Ok(mut written) => {
                 failpoint::point("after the status was written");
                 written.trim();
-                self.written_at = now();
+                self.written_at = Some(now());
                 self.worded = problem;
                 self.resource = written;
                 Ok(true)

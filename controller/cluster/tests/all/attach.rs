@@ -155,7 +155,10 @@ fn checked(
         label: "version",
         versions: &versions,
         active: "v1",
+        ports: &[80],
         callers: &callers,
+        gateway_places: &BTreeSet::new(),
+        root: "istio-system",
         gateways: &attachments(gateways),
     };
     check(

@@ -12,6 +12,7 @@ use cluster::gateway_api::routes::{
 use cluster::istio::check::RouteNeeds;
 use cluster::istio::object::contains;
 use cluster::service_facts::ServicePlace;
+use machine::reason::Problem;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -61,7 +62,10 @@ fn wanted_of(active: &'static str) -> RouteNeeds<'static> {
         label: "version",
         versions,
         active,
+        ports: &[80],
         callers,
+        gateway_places: const { &BTreeSet::new() },
+        root: "istio-system",
         gateways: &[],
     }
 }
@@ -161,10 +165,12 @@ fn clusters_of_every_service_that_stands_for_a_version_are_known() {
 #[test]
 fn a_service_has_endpoints_when_one_is_ready() {
     let mut cluster = Cluster::default();
-    cluster.slice("reviews-v1", &["a"]).slice("reviews-v2", &[]);
+    // F08: a slice without a port leads nowhere.
+    cluster.slice("reviews-v1", &["a"]).slice("reviews-v2", &[]).slice_of("reviews-v3", "[]", &["a"]);
     let slices = &cluster.objects.slices;
     assert!(has_endpoints("reviews-v1", slices));
     assert!(!has_endpoints("reviews-v2", slices) && !has_endpoints("reviews-v3", slices));
+    assert!(!has_endpoints("reviews-v4", slices));
 }
 
 #[rstest]
@@ -204,6 +210,15 @@ fn another_route_of_the_service_is_named(#[case] name: &str, #[case] parents: &s
     "{hosts: [shop.example.com], gateways: [edge], http: [{route: [{destination: {host: reviews}}]}]}",
     Some("leads past the flag of Service reviews")
 )]
+// F22
+#[case::mirrored(
+    "{hosts: [a.example], http: [{route: [{destination: {host: ratings}}], mirror: {host: reviews}}]}",
+    Some("it mirrors requests there")
+)]
+#[case::by_tcp(
+    "{hosts: [a.example], tcp: [{route: [{destination: {host: reviews}}]}]}",
+    Some("it has tcp routes there")
+)]
 #[case::of_others("{hosts: [reviews], exportTo: [backend]}", None)]
 #[case::elsewhere("{hosts: [ratings]}", None)]
 fn a_virtual_service_comes_first_and_is_named(#[case] spec: &str, #[case] why: Option<&str>) {
@@ -221,6 +236,36 @@ fn a_virtual_service_comes_first_and_is_named(#[case] spec: &str, #[case] why: O
             assert!(problem.message.starts_with("VirtualService shop/theirs "), "{}", problem.message);
             assert!(problem.message.contains(why), "{}", problem.message);
         }
+    }
+}
+
+// F22
+#[rstest]
+#[case::of_all("reviews", true)]
+#[case::of_a_version("mine-v1", true)]
+#[case::elsewhere("ratings", false)]
+fn a_mirror_is_named(#[case] to: &str, #[case] said: bool) {
+    type Check = fn(&RouteNeeds<'_>, &GatewayObjects) -> Option<Problem>;
+    let checks: [(Check, bool, bool); 3] =
+        [(managed, false, false), (user_provided, true, false), (user_provided, true, true)];
+    for (check, provides, in_it) in checks {
+        let mut found = with_versions();
+        let mirror =
+            format!("filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{name: {to}, port: 80}}}}}}]");
+        if provides && !in_it {
+            found.http.push(object("shop/mine", &provided(&[V1, V2, DEFAULT])));
+        }
+        let spec = match in_it {
+            false => format!(
+                "{{parentRefs: [{{name: edge}}], rules: [{{backendRefs: [{{name: ratings, port: 80}}], {mirror}}}]}}"
+            ),
+            true => provided(&[V1, V2, &DEFAULT.replace("backendRefs", &format!("{mirror}, backendRefs"))]),
+        };
+        found.http.push(object("shop/theirs", &spec));
+        let problem = check(&wanted_of("v1"), &found);
+        assert_eq!(problem.is_some(), said, "{problem:?}");
+        let expected = "HTTPRoute shop/theirs leads past the flag of Service reviews: it mirrors requests there";
+        assert!(problem.is_none_or(|problem| problem.message.starts_with(expected)));
     }
 }
 
@@ -257,6 +302,7 @@ fn provided(rules: &[&str]) -> String {
 #[case::no_rule(&[V1, DEFAULT], Some("HTTPRoute shop/mine does not resolve v2 of Service reviews"))]
 #[case::some_paths(&[V1, V2, PATH, DEFAULT], Some("does not resolve v1"))]
 #[case::by_a_pattern(&[V1, "{matches: [{headers: [{type: RegularExpression, name: x-versionflag, value: v2}]}], backendRefs: [{name: mine-v2, port: 80}]}", DEFAULT], Some("does not resolve v2"))]
+#[case::any_value_too(&["{matches: [{headers: [{type: RegularExpression, name: x-versionflag, value: .*}]}], backendRefs: [{name: mine-v1, port: 80}]}", V1, V2, DEFAULT], Some("a rule takes several values of the header"))]
 #[case::for_some_users(&[V1, "{matches: [{headers: [{name: x-versionflag, value: v2}, {name: user, value: me}]}], backendRefs: [{name: mine-v2, port: 80}]}", DEFAULT], Some("does not resolve v2"))]
 #[case::to_the_wrong_version(&[V1, "{matches: [{headers: [{name: x-versionflag, value: v2}]}], backendRefs: [{name: mine-v1, port: 80}]}", DEFAULT], Some("does not resolve v2"))]
 #[case::to_two_versions(&[V1, "{matches: [{headers: [{name: x-versionflag, value: v2}]}], backendRefs: [{name: mine-v1, port: 80, weight: 1}, {name: mine-v2, port: 80, weight: 9}]}", DEFAULT], Some("does not resolve v2"))]
@@ -270,7 +316,8 @@ fn every_version_needs_a_rule_of_the_operators(#[case] rules: &[&str], #[case] w
     let problem = user_provided(&wanted_of("v1"), &found);
     assert_eq!(problem.is_some(), why.is_some(), "{problem:?}");
     if let Some((problem, why)) = problem.zip(why) {
-        let reason = if why.contains("resolve") { "RouteMissing" } else { "RouteDefault" };
+        let reason =
+            if why.contains("resolve") || why.contains("several values") { "RouteMissing" } else { "RouteDefault" };
         assert_eq!(problem.reason.name(), reason);
         assert!(problem.message.contains(why), "{}", problem.message);
     }
@@ -355,4 +402,22 @@ fn a_gateway_that_leads_past_the_flag_is_named(#[case] rules: &[&str], #[case] w
         assert!(problem.message.contains(why), "{}", problem.message);
         assert!(problem.fix.contains("mine-v1"), "{}", problem.fix);
     }
+}
+
+/// Two Services of versions that would have one name: each flag says so, and neither takes the other's.
+#[test]
+fn two_versions_with_one_service_are_named() {
+    let mut found = plain();
+    let other: k8s_openapi::api::core::v1::Service =
+        parse("{metadata: {name: reviews-v2, namespace: shop}, spec: {selector: {app: more}, ports: [{port: 80}]}}");
+    let theirs = service("shop", &other, "version", "canary");
+    found.services.push(Arc::new(other));
+    let versions = BTreeSet::from(["v1".to_owned(), "v2-canary".to_owned()]);
+    let wanted = RouteNeeds { versions: &versions, ..wanted_of("v1") };
+    assert_eq!(managed(&wanted, &found), None);
+    found.services.push(Arc::new(parse(&serde_json::to_string(&theirs).unwrap())));
+    let problem = managed(&wanted, &found).unwrap();
+    let words =
+        "Service shop/reviews-v2-canary is that of canary of Service reviews-v2, and would be that of v2-canary";
+    assert!(problem.message.starts_with(words), "{}", problem.message);
 }

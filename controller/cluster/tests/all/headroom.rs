@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cluster::headroom::look;
+use cluster::headroom::{injected, look};
 use cluster::workloads::Workloads;
 use machine::observation::Headroom;
 use rstest::rstest;
@@ -27,7 +27,8 @@ fn cluster(pod: &str, nodes: &[&str], quota: &str) -> Cluster {
 
 fn seen(cluster: &Cluster) -> Headroom {
     let workloads = Workloads::find("shop", &spec(""), &cluster.objects);
-    look("shop", "v2", &workloads.start("v2", Some("v1")), &cluster.objects)
+    let beside = injected(&workloads, &["v2", "v1"]);
+    look("shop", "v2", &workloads.start("v2", Some("v1")), &beside, &cluster.objects)
 }
 
 const APP: &str = "containers: [{name: app, resources: {requests: {cpu: '1', memory: 1Gi}}}]";
@@ -127,4 +128,30 @@ fn without_nodes_nobody_can_tell() {
     let mut cluster = cluster(APP, &[ROOM], "");
     cluster.objects.nodes = None;
     assert_eq!(seen(&cluster), Headroom::Unknown);
+}
+
+/// F11: the sidecars of the pods that run, which no template has.
+#[rstest]
+#[case::a_container("containers: [{name: app}, {name: proxy, RESOURCES}]")]
+#[case::a_native_sidecar(
+    "containers: [{name: app}], initContainers: [{name: proxy, restartPolicy: Always, RESOURCES}]"
+)]
+fn sidecars_that_are_injected_count(#[case] pod: &str) {
+    let resources = "resources: {requests: {cpu: 500m}, limits: {cpu: '2'}}";
+    let pod = pod.replace("RESOURCES", resources);
+    let with = |nodes: &[&str], quota: &str| {
+        let mut cluster = cluster(APP, nodes, quota);
+        cluster.pod_with("shop", "a", "labels: {app: reviews, version: v1}", &pod, "{phase: Running}");
+        match seen(&cluster) {
+            Headroom::Short { message } => message,
+            other => panic!("{other:?}"),
+        }
+    };
+    let one = "status: {allocatable: {cpu: '2', memory: 8Gi, pods: '10'}}";
+    assert!(with(&[one], "").contains("v2 needs 2 more pods of cpu 1500m and memory 1Gi, and 1 fit"));
+    for (name, needs) in [("requests.cpu", "3"), ("limits.cpu", "4")] {
+        let quota = format!("spec: {{}}, status: {{hard: {{{name}: '2'}}, used: {{{name}: '0'}}}}");
+        let message = with(&[one, one], &quota);
+        assert_eq!(message, format!("v2 needs {needs} more of {name}, ResourceQuota compute leaves 2 of 2"));
+    }
 }

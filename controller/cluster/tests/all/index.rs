@@ -61,3 +61,28 @@ fn what_is_told_is_known(
     assert_eq!(names(&index, "shop"), in_shop);
     assert_eq!(index.all().count(), all);
 }
+
+/// Pods by the app that they are labelled with.
+fn by_app() -> Index<Pod> {
+    Index::by(|pod: &Pod| pod.metadata.labels.iter().flatten().map(|(_, app)| app.clone()).collect())
+}
+
+fn of_app(name: &str, app: &str) -> Pod {
+    parse(&format!("{{metadata: {{name: {name}, namespace: shop, labels: {{app: {app}}}}}}}"))
+}
+
+#[test]
+fn what_has_a_key_is_found_by_it() {
+    let mut index = by_app();
+    let found = |index: &Index<Pod>, app: &str| {
+        index.by_key(app).map(|pod| pod.metadata.name.clone().unwrap()).collect::<Vec<_>>()
+    };
+    take(&mut index, vec![Event::Init, Event::InitApply(of_app("a", "web")), Event::InitDone]);
+    assert_eq!(found(&index, "web"), ["a"]);
+    take(&mut index, vec![Event::Apply(of_app("b", "web")), Event::Apply(of_app("a", "api"))]);
+    assert_eq!((found(&index, "web"), found(&index, "api")), (vec!["b".to_owned()], vec!["a".to_owned()]));
+    take(&mut index, vec![Event::Delete(of_app("b", "other"))]);
+    assert_eq!(found(&index, "web"), Vec::<String>::new());
+    take(&mut index, vec![Event::Init, Event::InitApply(of_app("c", "web")), Event::InitDone]);
+    assert_eq!((found(&index, "web"), found(&index, "api")), (vec!["c".to_owned()], vec![]));
+}

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use cluster::lease::{ElectionStep, LeaseView, evaluate, went_back};
+use cluster::lease::{ElectionStep, LeaseView, evaluate, went_back, written_at};
+use machine::time::UnixMs;
 use rstest::rstest;
+use serde_json::json;
 
 #[rstest]
 #[case::nobody_ever(None, ElectionStep::Take)]
@@ -24,4 +26,20 @@ fn who_is_silent_for_a_term_acts_no_more(#[case] lease: Option<(&str, u64)>, #[c
 #[case::not_a_number("10", "", false)]
 fn an_older_version_is_seen_only_after_a_restore(#[case] before: &str, #[case] now: &str, #[case] back: bool) {
     assert_eq!(went_back(before, now), back);
+}
+
+#[test]
+fn the_api_server_dates_a_lease() {
+    let entry = |time: &str, fields: serde_json::Value| json!({ "manager": "any", "time": time, "fieldsV1": fields });
+    let lease = |entries: serde_json::Value| {
+        serde_json::from_value(json!({ "metadata": { "managedFields": entries }, "spec": {} })).expect("a Lease")
+    };
+    let renews = json!({ "f:spec": { "f:renewTime": {} } });
+    let entries = json!([
+        entry("1970-01-01T00:00:03Z", renews.clone()),
+        entry("1970-01-01T00:00:07Z", renews),
+        entry("1970-01-01T00:00:09Z", json!({ "f:metadata": { "f:labels": {} } })),
+    ]);
+    assert_eq!(written_at(&lease(entries)), Some(UnixMs(7_500)));
+    assert_eq!(written_at(&lease(json!([]))), None);
 }

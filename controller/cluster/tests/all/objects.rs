@@ -109,6 +109,15 @@ impl Cluster {
         ))
     }
 
+    /// A pod that this workload made, of this revision of its template.
+    pub(crate) fn pod_of(&mut self, workload: &str, revision: &str, version: &str, status: &str) -> &mut Cluster {
+        let labels = format!("app: reviews, version: {version}, pod-template-hash: {revision}");
+        let owner =
+            format!("{{controller: true, kind: ReplicaSet, name: {workload}-{revision}, apiVersion: a, uid: a}}");
+        let name = format!("{workload}-{revision}-{}", self.objects.pods.len());
+        self.pod_in("shop", &name, &format!("labels: {{{labels}}}, ownerReferences: [{owner}]"), status)
+    }
+
     pub(crate) fn unplaced_pod(&mut self, name: &str, metadata: &str) -> &mut Cluster {
         self.push_pod(&format!(
             "{{metadata: {{name: {name}, namespace: shop, {metadata}}}, spec: {{containers: []}}, \
@@ -122,13 +131,18 @@ impl Cluster {
     }
 
     pub(crate) fn slice(&mut self, service: &str, pods: &[&str]) -> &mut Cluster {
+        self.slice_of(service, "[{name: http, port: 80}, {name: '', port: 80}]", pods)
+    }
+
+    /// A slice with these ports, as its controller names them after those of the Service.
+    pub(crate) fn slice_of(&mut self, service: &str, ports: &str, pods: &[&str]) -> &mut Cluster {
         let endpoint = |pod: &&str| {
             format!("{{addresses: [198.18.0.1], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {pod}}}}}")
         };
         let endpoints: Vec<String> = pods.iter().map(endpoint).collect();
         let slice = parse(&format!(
             "{{metadata: {{name: {service}-{}, namespace: shop, labels: {{kubernetes.io/service-name: {service}}}}}, \
-             addressType: IPv4, endpoints: [{}]}}",
+             addressType: IPv4, ports: {ports}, endpoints: [{}]}}",
             self.objects.slices.len(),
             endpoints.join(", ")
         ));
@@ -171,7 +185,7 @@ const APP: &str = "containers: [{name: app, resources: {requests: {cpu: '1', mem
 
 fn workload(name: &str, labels: &str, replicas: i32, pod: &str) -> String {
     format!(
-        "{{metadata: {{name: {name}, namespace: shop, generation: 2, resourceVersion: '7'}}, \
+        "{{metadata: {{name: {name}, namespace: shop, uid: {name}, generation: 2, resourceVersion: '7'}}, \
          spec: {{replicas: {replicas}, serviceName: reviews, selector: {{matchLabels: {labels}}}, \
          template: {{metadata: {{labels: {labels}}}, \
          spec: {{{pod}}}}}}}, \

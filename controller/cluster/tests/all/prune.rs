@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use cluster::domain::Domain;
 use cluster::prune::Trim;
+use cluster::scaled_object::ScaledObject;
+use cluster::service_facts::ServicePlace;
 use cluster::workloads::{Objects, Workloads};
 use cluster::{headroom, pods, proxies};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -12,7 +15,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use crate::objects::{parse, spec};
 
 const POD: &str = "
-    containers: [{name: app, image: any, env: [{name: A, value: b}], resources: {requests: {cpu: 300m}}}]
+    containers: [{name: app, image: any, env: [{name: A, value: b}], resources: {requests: {cpu: 300m}}
+      ports: [{name: web, containerPort: 8080}], readinessProbe: {httpGet: {path: /ready, port: web}}}]
     initContainers: [{name: first, image: any, restartPolicy: Always, resources: {requests: {cpu: 300m}}}]
     volumes: [{name: any}]
     nodeSelector: {disk: fast}
@@ -27,14 +31,17 @@ fn of_cluster() -> (Deployment, Deployment, Vec<Pod>, EndpointSlice, Node) {
               spec: {{replicas: {replicas}, selector: {{}}, template: {{
                 metadata: {{labels: {{app: reviews, version: {version}}}}}, spec: {{{}}}}}}},
               status: {{observedGeneration: 1, replicas: {replicas}, updatedReplicas: {replicas},
-                availableReplicas: {replicas}, conditions: [{{type: Progressing, status: 'True'}}]}}}}",
+                availableReplicas: {replicas}, conditions: [{{type: Available, status: 'True'}}, {{type: Progressing,
+                status: 'True', message: 'ReplicaSet \"reviews-{version}-7\" has successfully progressed.'}},
+                {{type: ReplicaFailure, status: 'True', reason: FailedCreate, message: a quota}}]}}}}",
             POD.trim().replace("\n", ", ")
         ))
     };
     let pod = |name: &str, status: &str| {
         parse(&format!(
             "{{metadata: {{name: {name}, namespace: shop,
-              labels: {{app: reviews, version: v1, versionflag.io/proxy: sidecar}}}},
+              labels: {{app: reviews, version: v1, versionflag.io/proxy: sidecar, pod-template-hash: '7'}},
+              ownerReferences: [{{controller: true, kind: ReplicaSet, name: reviews-v1-7, apiVersion: a, uid: a}}]}},
               spec: {{nodeName: one, serviceAccountName: web, {}}}, status: {status}}}",
             POD.trim().replace("\n", ", ")
         ))
@@ -44,7 +51,7 @@ fn of_cluster() -> (Deployment, Deployment, Vec<Pod>, EndpointSlice, Node) {
         restartCount: 0, state: {running: {}}}]}";
     let slice = parse(
         "{metadata: {name: any, namespace: shop, labels: {kubernetes.io/service-name: reviews}}, addressType: IPv4,
-          endpoints: [{addresses: [10.0.0.1], conditions: {ready: true}, targetRef: {kind: Pod, name: a}}]}",
+          ports: [{name: http, port: 8080}], endpoints: [{addresses: [10.0.0.1], conditions: {ready: true}, targetRef: {kind: Pod, name: a}}]}",
     );
     let node = parse(
         "{metadata: {name: one, labels: {disk: fast}}, spec: {taints: [{key: only, effect: NoSchedule}]},
@@ -74,7 +81,10 @@ fn look(trim: bool) -> String {
         assert_eq!((account(&mut plain), pods::account(&plain)), (None, "default"));
         assert_eq!(node.status.as_ref().and_then(|status| status.images.clone()), None);
     }
-    let service = parse("{metadata: {name: reviews, namespace: shop}, spec: {selector: {app: reviews}}}");
+    let service = parse(
+        "{metadata: {name: reviews, namespace: shop}, spec: {selector: {app: reviews},
+        ports: [{name: http, port: 80, targetPort: web}]}}",
+    );
     let objects = Objects {
         services: vec![Arc::new(service)],
         deployments: vec![Arc::new(v1), Arc::new(v2)],
@@ -88,15 +98,24 @@ fn look(trim: bool) -> String {
     let room = |replicas: i32| {
         let mut scales = workloads.start("v2", None);
         scales.iter_mut().for_each(|scale| scale.replicas = replicas);
-        headroom::look("shop", "v2", &scales, &objects)
+        headroom::look("shop", "v2", &scales, &headroom::injected(&workloads, &["v1"]), &objects)
     };
+    let place = ServicePlace {
+        domain: &Domain::default(),
+        namespace: "shop",
+        services: &objects.services,
+        groups: &workloads.services,
+    };
+    let made = workloads.pods("v1").map(|pod| (pods::owner(pod), pods::revision(pod))).collect::<Vec<_>>();
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {made:?} {:?} {:?} {:?} {:?} {:?}",
         workloads.errors,
         workloads.observe("v1"),
         workloads.lacks("v2"),
         workloads.managers("v1").keys(),
-        proxies::expected("shop", &spec, &objects.pods),
+        workloads.objects("v1").into_iter().map(ScaledObject::revision).collect::<Vec<_>>(),
+        place.in_mesh(&spec, &["v1".to_owned()].into(), None).get("reviews").map(|facts| &facts.reach),
+        proxies::expected("shop", &spec, &objects),
         room(1),
         room(2),
     )
@@ -107,7 +126,9 @@ fn a_look_at_what_is_kept_sees_the_same() {
     let (whole, kept) = (look(false), look(true));
     assert_eq!(whole, kept);
     // It saw something: one is at full strength, and there is room for one more, not for two.
-    for word in ["ready: true", "kept_at: Some(5)", "gitops", "a.shop", "Fits", "needs 2 more pods"] {
+    let words =
+        ["ready: true", "kept_at: Some(5)", "gitops", "a.shop", "Fits", "needs 2 more pods", "Deployment/reviews-v1"];
+    for word in words.into_iter().chain(["[Some(\"7\")]", "readiness: Some(\"/ready\")"]) {
         assert!(whole.contains(word), "{word}: {whole}");
     }
 }

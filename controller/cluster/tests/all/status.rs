@@ -7,9 +7,9 @@ use cluster::status::{StatusInputs, cannot_begin, condition_types, derive, unsup
 use cluster::workloads::Workloads;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use machine::checks::CheckAnswers;
-use machine::fleet::ledger::Fleet;
+use machine::fleet::ledger::{Fleet, Laggard};
 use machine::observation::{Observation, VersionState};
-use machine::reason::Problem;
+use machine::reason::{Problem, Reason};
 use machine::record::Draft;
 use machine::spec::Spec;
 use machine::status::Status;
@@ -19,33 +19,33 @@ use rstest::rstest;
 use crate::objects::{Cluster, parse, spec};
 use crate::table::rows;
 
-const STABLE: &str = "phase: Stable, activeVersion: v2";
+pub(crate) const STABLE: &str = "phase: Stable, activeVersion: v2";
 const STARTING: &str = "phase: Coexisting, activeVersion: v1, targetVersion: v2, \
      switch: {from: v1, to: v2, startedAt: 1000000}";
 const SPREADING: &str = "phase: Switching, activeVersion: v2, targetVersion: v2, previousVersion: v1, \
      switch: {from: v1, to: v2, startedAt: 1000000, headroomAt: 1000000, readyAt: 1000000, flippedAt: 1000000}";
-const SETTLING: &str = "phase: Settling, activeVersion: v2, targetVersion: v2, previousVersion: v1, \
+pub(crate) const SETTLING: &str = "phase: Settling, activeVersion: v2, targetVersion: v2, previousVersion: v1, \
      switch: {from: v1, to: v2, startedAt: 1000000, headroomAt: 1000000, readyAt: 1000000, flippedAt: 1000000, \
      ackedAt: 1000000}";
-const RETAINING: &str = "phase: Retaining, activeVersion: v2, targetVersion: v2, previousVersion: v1, \
+pub(crate) const RETAINING: &str = "phase: Retaining, activeVersion: v2, targetVersion: v2, previousVersion: v1, \
      switch: {from: v1, to: v2, startedAt: 1000000, headroomAt: 1000000, readyAt: 1000000, flippedAt: 1000000, \
      ackedAt: 1000000, settledAt: 1000000}";
-const DONE: &str = "phase: Stable, activeVersion: v2, previousVersion: v1, \
+pub(crate) const DONE: &str = "phase: Stable, activeVersion: v2, previousVersion: v1, \
      switch: {from: v1, to: v2, startedAt: 1000000, headroomAt: 1000000, readyAt: 1000000, flippedAt: 1000000, \
      ackedAt: 1000000, settledAt: 1000000, removalIntentAt: 1000000, removedAt: 1000000}";
 
-struct World {
-    spec: Spec,
-    machine: Status,
-    fleet: Fleet,
-    workloads: Workloads,
+pub(crate) struct World {
+    pub(crate) spec: Spec,
+    pub(crate) machine: Status,
+    pub(crate) fleet: Fleet,
+    pub(crate) workloads: Workloads,
     problem: Option<Problem>,
     routes: Option<Problem>,
     checks: CheckAnswers,
     before: Option<ResourceStatus>,
 }
 
-fn world(machine: &str) -> World {
+pub(crate) fn world(machine: &str) -> World {
     let mut cluster = Cluster::default();
     cluster.service("reviews").deployment("v1", 2, 2).deployment("v2", 3, 3).deployment("v3", 1, 1);
     let spec = spec(", routing: {provider: External}");
@@ -72,7 +72,7 @@ fn world(machine: &str) -> World {
 }
 
 impl World {
-    fn status(&self, now: u64) -> ResourceStatus {
+    pub(crate) fn status(&self, now: u64) -> ResourceStatus {
         let names = self.workloads.versions();
         let versions = names.into_iter().map(|name| (name.to_owned(), self.workloads.observe(name))).collect();
         derive(&StatusInputs {
@@ -185,6 +185,27 @@ fn who_else_scales_is_said() {
     assert!(!status.conditions.iter().any(|one| one.type_ == "Stalled"), "it does not hold anything up");
 }
 
+/// C40.
+#[rstest]
+#[case(SETTLING, 0, Some("reviews-v1-hpa takes Deployment/reviews-v1 to zero"))]
+#[case(RETAINING, 0, Some("reviews-v1-hpa takes Deployment/reviews-v1 to zero"))]
+#[case(RETAINING, 2, None)]
+#[case(DONE, 0, None)]
+fn an_autoscaler_that_ends_what_is_kept_is_said(
+    #[case] machine: &str,
+    #[case] replicas: i32,
+    #[case] says: Option<&str>,
+) {
+    let mut world = world(machine);
+    let mut cluster = Cluster::default();
+    cluster.service("reviews").deployment("v1", replicas, replicas).deployment("v2", 3, 3).autoscaler("reviews-v1");
+    world.workloads = Workloads::find("shop", &world.spec, &cluster.objects);
+    let conditions = world.status(1_000_000).conditions;
+    let found = conditions.iter().find(|one| one.type_ == "ReplicasContested").map(|one| one.message.as_str());
+    assert_eq!(found.is_some(), says.is_some(), "{found:?}");
+    assert!(found.unwrap_or_default().starts_with(says.unwrap_or_default()), "{found:?}");
+}
+
 #[test]
 fn what_is_not_built_is_said() {
     let mut world = world(STABLE);
@@ -236,6 +257,16 @@ fn a_condition_keeps_its_time_while_its_status_does() {
     assert_eq!((at(&first, "Settled"), at(&next, "Settled")), (1_000, 1_000), "another reason, the same status");
 }
 
+/// F14: they are shown apart.
+#[test]
+fn health_checks_of_the_old_version_are_shown() {
+    let mut world = world(SETTLING);
+    world.fleet.health_checks = 35;
+    let status = world.status(2_000_000);
+    let settled = status.conditions.iter().find(|one| one.type_ == "Settled").unwrap();
+    assert_eq!(settled.message, "v1 has to be unused for 10s; 35 health checks of it do not count");
+}
+
 #[test]
 fn versions_have_roles_and_what_serves_is_protected() {
     let shown = |machine: &str| {
@@ -261,9 +292,8 @@ fn versions_have_roles_and_what_serves_is_protected() {
 fn laggards_are_named_up_to_ten() {
     let mut world = world(SPREADING);
     world.fleet = Fleet { acked: 3, ..Fleet::unknown(15) };
-    world.fleet.laggards = (0..12)
-        .map(|index| machine::fleet::ledger::Laggard { proxy: format!("pod-{index}.shop"), why: "late".to_owned() })
-        .collect();
+    world.fleet.laggards =
+        (0..12).map(|index| Laggard { proxy: format!("pod-{index}.shop"), why: "late".to_owned() }).collect();
     let proxies = world.status(1_000_000).proxies.unwrap();
     assert_eq!((proxies.summary.as_str(), proxies.laggards.len()), ("3/15", 10));
 }
@@ -271,10 +301,19 @@ fn laggards_are_named_up_to_ten() {
 #[test]
 fn a_proxy_that_holds_routes_up_is_named_like_one_that_has_not_acked() {
     let mut world = world(SETTLING);
-    let late = machine::fleet::ledger::Laggard { proxy: "web.shop".to_owned(), why: "an old route".to_owned() };
-    world.fleet = Fleet { acked: 3, route_laggards: vec![late], ..Fleet::unknown(3) };
-    let proxies = world.status(1_000_000).proxies.unwrap();
-    assert_eq!((proxies.summary.as_str(), proxies.laggards[0].proxy.as_str()), ("3/3", "web.shop"));
+    let late = || vec![Laggard { proxy: "web.shop".to_owned(), why: "an old route".to_owned() }];
+    let fleet = Fleet { acked: 3, ..Fleet::unknown(3) };
+    for (fleet, reason) in [
+        (Fleet { route_laggards: late(), ..fleet.clone() }, "NotProven"),
+        (Fleet { reach_laggards: late(), ..fleet }, "NotReached"),
+    ] {
+        world.fleet = fleet;
+        let status = world.status(1_000_000);
+        let routes = status.conditions.iter().find(|one| one.type_ == "RoutesReady").unwrap();
+        assert_eq!((routes.status.as_str(), routes.reason.as_str()), ("False", reason));
+        let proxies = status.proxies.unwrap();
+        assert_eq!((proxies.summary.as_str(), proxies.laggards[0].proxy.as_str()), ("3/3", "web.shop"));
+    }
 }
 
 #[test]
@@ -308,4 +347,21 @@ fn what_is_remembered_survives_the_api() {
     let text = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<ResourceStatus>(&text).unwrap(), status);
     assert_eq!(status.machine, Some(world.machine.into()));
+}
+
+/// Parts of sentences come from others. What is written is taken, however long they are.
+#[test]
+fn no_sentence_is_too_long_to_be_written() {
+    let mut world = world(SPREADING);
+    let long = "\u{e9}".repeat(100_000);
+    world.fleet.laggards = vec![Laggard { proxy: "web.shop".to_owned(), why: long.clone() }];
+    world.fleet.acked = 1;
+    world.problem = Some(Problem::new(Reason::Workloads, long.clone()));
+    world.routes = Some(Problem::new(Reason::RouteConflict, long));
+    let status = world.status(1_000_000);
+    let chars = |text: &str| text.chars().count();
+    assert!(status.conditions.iter().all(|one| chars(&one.message) <= 32_768));
+    assert!(status.conditions.iter().any(|one| chars(&one.message) > 30_000));
+    assert!(chars(status.blocked_by.as_deref().unwrap()) <= 2_001);
+    assert!(chars(&status.proxies.unwrap().laggards[0].why) <= 501);
 }

@@ -2,6 +2,7 @@
 
 use cluster::scaled_object::Scale;
 use cluster::workloads::Workloads;
+use machine::status::LeftVersion;
 use rstest::rstest;
 
 use crate::objects::{Cluster, spec};
@@ -33,6 +34,68 @@ fn a_version_is_what_the_service_selects_and_the_label_says() {
         found.lacks("v3").as_deref(),
         Some("Service reviews selects no Deployment or StatefulSet of version v3")
     );
+}
+
+/// What was there when requests were taken from v1.
+fn find_left(cluster: &Cluster, remembered: &[&str]) -> Workloads {
+    keeping(cluster, remembered, true)
+}
+
+fn keeping(cluster: &Cluster, remembered: &[&str], goes: bool) -> Workloads {
+    let (mut found, workloads) = (find(cluster), &remembered.iter().map(|&it| it.to_owned()).collect());
+    found.keep_to(LeftVersion { version: "v1", workloads, goes }, "shop", &cluster.objects);
+    found
+}
+
+// C26
+#[rstest]
+#[case::the_service_is_gone("")]
+#[case::it_selects_others("{selector: {app: reviews, track: new}, ports: [{port: 80, name: http}]}")]
+#[case::it_selects_nothing("{ports: [{port: 80, name: http}]}")]
+fn what_is_left_runs_whatever_is_selected(#[case] service: &str) {
+    let mut cluster = healthy();
+    let remembered = find(&cluster).observe("v1").workloads;
+    assert_eq!(remembered.iter().map(String::as_str).collect::<Vec<_>>(), ["Deployment/reviews-v1 reviews-v1"]);
+    cluster.objects.services.clear();
+    if !service.is_empty() {
+        cluster.service_spec("reviews", service);
+    }
+    assert!(!find(&cluster).observe("v1").running);
+    let found = find_left(&cluster, &["Deployment/reviews-v1 reviews-v1"]);
+    let seen = found.observe("v1");
+    assert!(seen.running && seen.exists && !seen.stopped && !seen.ready, "{seen:?}");
+    assert_eq!(scales(found.stop("v1")), [("Deployment/reviews-v1".to_owned(), 0)]);
+    // It runs until its last pod is gone.
+    cluster.objects.deployments.clear();
+    cluster.labelled("reviews-v1", "{app: reviews, version: v1}", 0);
+    let seen = find_left(&cluster, &["Deployment/reviews-v1 reviews-v1"]).observe("v1");
+    assert!(seen.running && seen.stopped, "{seen:?}");
+    cluster.objects.pods.clear();
+    assert!(!find_left(&cluster, &["Deployment/reviews-v1 reviews-v1"]).observe("v1").running);
+}
+
+// C26
+#[test]
+fn what_is_selected_since_is_somebody_elses() {
+    let mut cluster = healthy();
+    cluster.labelled("other-v1", "{app: reviews, version: v1, other: 'yes'}", 1);
+    cluster.pod_in("shop", "other-v1-0", "labels: {app: reviews, version: v1, other: 'yes'}", "{phase: Running}");
+    assert_eq!(scales(find(&cluster).stop("v1")).len(), 2);
+    let found = find_left(&cluster, &["Deployment/reviews-v1 reviews-v1"]);
+    assert_eq!(scales(found.stop("v1")), [("Deployment/reviews-v1".to_owned(), 0)]);
+    assert_eq!(found.objects("v2").len(), 1, "other versions are as they are");
+    // One that was made anew under the same name is another one.
+    let found = find_left(&cluster, &["Deployment/reviews-v1 before"]);
+    assert_eq!(scales(found.stop("v1")), []);
+    assert!(!found.observe("v1").running);
+    // But it is what there is to go back to.
+    assert!(keeping(&cluster, &["Deployment/reviews-v1 before"], false).observe("v1").serves());
+    assert_eq!(keeping(&cluster, &["Deployment/reviews-v1 reviews-v1"], false).objects("v1").len(), 1);
+    // A pod that no workload makes is of the version all the same.
+    let mut cluster = healthy();
+    cluster.objects.deployments.clear();
+    cluster.labelled("reviews-v1", "{app: reviews, version: v1, made: 'yes'}", 0);
+    assert!(find_left(&cluster, &["Deployment/reviews-v1 reviews-v1"]).observe("v1").running);
 }
 
 #[test]
@@ -113,7 +176,8 @@ const ENDED: &str = "{phase: Running, containerStatuses: [{name: app, image: a, 
 #[rstest]
 #[case::back_off(&[BACK_OFF, CREATING], Some("0 of 2 pods are available: CrashLoopBackOff in container app, its last exit code was 3 (pod-0)"))]
 #[case::ended(&[ENDED], Some("0 of 1 pods are available: container app ended with exit code 7 (pod-0)"))]
-#[case::evicted(&["{phase: Failed, reason: Evicted}"], Some("0 of 1 pods are available: Evicted (pod-0)"))]
+// E10: what has ended is replaced.
+#[case::evicted(&["{phase: Failed, reason: Evicted}"], None)]
 #[case::starting(&[CREATING], None)]
 #[case::one_is_ready(&[BACK_OFF, "{phase: Running, conditions: [{type: Ready, status: 'True'}]}"], None)]
 #[case::none(&[], None)]
@@ -144,6 +208,24 @@ fn what_a_service_lacks_is_said(#[case] service: &str, #[case] error: &str) {
     cluster.deployment("v1", 1, 1);
     let errors = find(&cluster).errors;
     assert!(errors.len() == 1 && errors[0].contains(error), "{errors:?}");
+}
+
+// E14
+#[rstest]
+#[case("{port: 443}", Some("port 443 of Service reviews has neither a name nor an appProtocol, and is taken for TLS"))]
+#[case("{port: 3306}", Some("is taken for TCP"))]
+#[case("{port: 443, name: http}", None)]
+#[case("{port: 443, appProtocol: http}", None)]
+#[case("{port: 8443}", None)]
+fn a_port_that_istio_takes_for_none_of_http_is_named(#[case] port: &str, #[case] error: Option<&str>) {
+    let mut cluster = Cluster::default();
+    cluster.service_spec("reviews", &format!("{{selector: {{app: reviews}}, ports: [{port}]}}"));
+    let errors = find(&cluster).errors;
+    assert_eq!(errors.len(), usize::from(error.is_some()), "{errors:?}");
+    assert!(error.is_none_or(|error| errors[0].contains(error)), "{errors:?}");
+    // Other proxies have their own ways.
+    let other = spec(", routing: {provider: External}");
+    assert_eq!(Workloads::find("shop", &other, &cluster.objects).errors, Vec::<String>::new());
 }
 
 #[rstest]

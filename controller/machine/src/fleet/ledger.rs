@@ -3,14 +3,14 @@
 //! It lives in the controller's memory only. After a restart everything is unknown until the
 //! proxies have reported again, which is the safe side.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::quiet::{Runs, counted, keep_last, quiet};
-use crate::fleet::reached::Reached;
-use crate::fleet::traffic::{Move, Overlap, Sum, Tracks, Traffic};
-use crate::fleet::unmanaged::{UnmanagedCaller, UnmanagedFlows};
+use crate::fleet::proxy::Proxy;
+use crate::fleet::quiet::{Runs, quiet};
+use crate::fleet::traffic::{Move, Overlap, Sum, Traffic};
+use crate::fleet::unmanaged::UnmanagedCaller;
 use flag::answers::Answers;
 use flag::count::Totals;
 use flag::probe::Probe;
@@ -19,10 +19,10 @@ use flag::report::{Report, ReportError};
 use flag::route;
 use flag::stray::Stray;
 
-pub use crate::fleet::quiet::Quiet;
+pub use crate::fleet::quiet::{Quiet, busy};
 
-/// Boots of a proxy that are remembered, so that a late report of an old one is not believed.
-const OLD_BOOTS: usize = 8;
+/// A proxy that nobody waits for is forgotten after so long without a report.
+const GONE_MS: u64 = 60_000;
 
 /// An expected proxy that holds a switch up, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,21 @@ pub struct FleetQuestion {
     pub config_epoch: u64,
     /// What has to be reached.
     pub probe: Option<Probe>,
+    /// The proxies that stand beside the version that has to get quiet.
+    pub members: BTreeSet<String>,
+    /// How long ago a filter has to have come for nothing to be left of what was there before: see
+    /// [`Fleet::late_filters`].
+    pub drain_ms: u64,
+}
+
+/// A proxy to which the filter came not long ago.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LateFilter {
+    /// Its name.
+    pub proxy: String,
+    /// When that was, in milliseconds by the proxy's clock.
+    pub came_ms: u64,
 }
 
 /// What all expected proxies together say of one record.
@@ -73,8 +88,24 @@ pub struct Fleet {
     /// Where requests went to the old version past the flag.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub strays: Vec<Laggard>,
+    /// Health checks of it, which are no requests, as far as proxies beside it have told them apart.
+    #[serde(default)]
+    pub health_checks: u64,
+    /// Those that have requests open of which it is not known which version serves them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unplaced: Vec<Laggard>,
+    /// Those that may have connections from before the filter came, which it does not see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late_filters: Vec<LateFilter>,
     /// Requests to the old version.
     pub old: Quiet,
+    /// Proxies that sent requests to the old version lately, or have some open there, and stand beside it themselves:
+    /// a version calls itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
+    /// The others that did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub senders: Vec<String>,
     /// Who reaches the old version past all filters.
     #[serde(default, rename = "strangers", skip_serializing_if = "Vec::is_empty")]
     pub unmanaged: Vec<UnmanagedCaller>,
@@ -93,6 +124,16 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// Whether every expected proxy has exactly the record last written.
+    pub fn all_acked(&self) -> bool {
+        self.expected > 0 && self.acked == self.expected && self.laggards.is_empty()
+    }
+
+    /// Whether a proxy is one of those that did not ack.
+    pub(crate) fn lags(&self, proxy: &str) -> bool {
+        self.laggards.iter().any(|late| late.proxy == proxy)
+    }
+
     /// So many have to ack, and nothing is known of them.
     pub fn unknown(expected: usize) -> Fleet {
         Fleet {
@@ -105,7 +146,12 @@ impl Fleet {
             reach_broken: false,
             reached_since: 0,
             strays: vec![],
+            health_checks: 0,
+            unplaced: vec![],
+            late_filters: vec![],
             old: Quiet::Unknown,
+            members: vec![],
+            senders: vec![],
             unmanaged: vec![],
             unroutable: 0,
             highest_epoch: 0,
@@ -114,22 +160,6 @@ impl Fleet {
             overlap: None,
         }
     }
-}
-
-#[derive(Debug)]
-struct Proxy {
-    report: Report,
-    received_ms: u64,
-    /// Boots of before, each with the last report of it that was seen.
-    old_boots: VecDeque<(String, u64)>,
-    /// When a boot of before reported last although there is a newer one: it lives beside it.
-    rival_ms: Option<u64>,
-    runs: Runs,
-    reached: Reached,
-    /// By uid: the record in effect, and since when.
-    effective: BTreeMap<String, (u64, String, u64)>,
-    unmanaged: UnmanagedFlows,
-    tracks: Tracks,
 }
 
 /// All that was reported.
@@ -156,20 +186,11 @@ impl Ledger {
                 let stale = report.seq <= proxy.report.seq;
                 (proxy, stale)
             }
-            Some(mut proxy) if proxy.is_of_before(&report.boot) => {
+            Some(mut proxy) if proxy.is_of_before(&report.boot) && !proxy.is_outlived(now_ms, self.stale_ms) => {
                 proxy.hear_rival(now_ms, &report);
                 (proxy, true)
             }
-            Some(mut proxy) => {
-                let mut fresh = Proxy::new(&report, now_ms);
-                fresh.runs.lose();
-                fresh.reached.lose();
-                fresh.old_boots = std::mem::take(&mut proxy.old_boots);
-                fresh.old_boots.push_back((proxy.report.boot, proxy.report.seq));
-                fresh.rival_ms = proxy.rival_ms;
-                keep_last(&mut fresh.old_boots, OLD_BOOTS);
-                (fresh, false)
-            }
+            Some(proxy) => (proxy.restarted(now_ms, &report), false),
         };
         let error = ReportError::Stale { proxy: report.proxy.clone(), boot: report.boot.clone(), seq: report.seq };
         if !stale {
@@ -179,7 +200,7 @@ impl Ledger {
                     flip.take(now_ms, &report.proxy, &report.boot, state);
                 }
             }
-            let gap = now_ms.saturating_sub(proxy.received_ms) > self.stale_ms;
+            let gap = now_ms.saturating_sub(proxy.complete_ms) > self.stale_ms;
             proxy.take(now_ms, gap, report);
         }
         self.proxies.insert(proxy.report.proxy.clone(), proxy);
@@ -191,10 +212,25 @@ impl Ledger {
         let mut flip = Move::new(from, to);
         for (name, proxy) in &self.proxies {
             if let Some(state) = proxy.report.flags.get(uid) {
-                flip.before(name, &proxy.report.boot, state);
+                flip.before(proxy.received_ms, name, &proxy.report.boot, state);
             }
         }
         self.moves.insert(uid.to_owned(), flip);
+    }
+
+    /// Drops the proxies that have been silent for long, and that nobody waits for. One that is waited for stays, with
+    /// what it showed: that it is silent is no proof of anything.
+    pub fn forget_gone(&mut self, now_ms: u64, is_expected: impl Fn(&str) -> bool) {
+        let gone = |proxy: &Proxy| now_ms.saturating_sub(proxy.received_ms) > GONE_MS;
+        self.proxies.retain(|name, proxy| !gone(proxy) || is_expected(name));
+        for flip in self.moves.values_mut() {
+            flip.retain(|name| self.proxies.contains_key(name));
+        }
+    }
+
+    /// How many proxies are remembered.
+    pub fn remembered(&self) -> usize {
+        self.proxies.len()
     }
 
     /// A flag is gone.
@@ -243,15 +279,29 @@ impl Ledger {
                 }
             }
             let Some(proxy) = self.proxies.get(name) else { continue };
-            let strays = proxy.report.found(&record.uid).map(|found| &found.strays);
-            let strays = strays.into_iter().flatten().filter(|stray| stray.version == asked.old);
-            fleet.strays.extend(strays.map(|Stray { place, cluster, route, count, .. }| {
-                laggard(format!("{count} to {place}, by route {route:?} to cluster {cluster}"))
-            }));
+            if proxy.came_ms.saturating_add(asked.drain_ms) > now_ms {
+                fleet.late_filters.push(LateFilter { proxy: name.clone(), came_ms: proxy.came_ms });
+            }
+            if let Some(found) = proxy.report.found(&record.uid) {
+                fleet.health_checks = fleet.health_checks.saturating_add(found.checked);
+                fleet.highest_epoch = fleet.highest_epoch.max(found.rival_epoch);
+                let strays = found.strays.iter().filter(|stray| stray.version == asked.old);
+                fleet.strays.extend(strays.map(|Stray { place, cluster, route, count, .. }| {
+                    laggard(format!("{count} to {place}, by route {route:?} to cluster {cluster}"))
+                }));
+                if found.unplaced > 0 {
+                    fleet.unplaced.push(laggard(format!("{} open", found.unplaced)));
+                }
+            }
             let Some(state) = proxy.report.flags.get(&record.uid) else { continue };
             fleet.highest_epoch = fleet.highest_epoch.max(state.epoch);
             if state.arrived.contains_key(&asked.old) {
                 fleet.unmanaged.extend(proxy.unmanaged.lately(now_ms, &record.uid, name));
+            }
+            let open = state.sent.get(&asked.old).is_some_and(|totals| totals.open() != Some(0));
+            if open || proxy.sent.grew(now_ms, &record.uid, &asked.old) {
+                let who = if asked.members.contains(name) { &mut fleet.members } else { &mut fleet.senders };
+                who.push(name.clone());
             }
             if state.config_epoch.is_none_or(|epoch| epoch < asked.config_epoch) {
                 let has = state.config_epoch.map_or("no such flag".to_owned(), |epoch| format!("epoch {epoch}"));
@@ -267,23 +317,25 @@ impl Ledger {
                 *sum = sum.plus(*totals);
             }
         }
-        let all_acked = fleet.acked == fleet.expected && fleet.expected > 0;
         fleet.overlap = self.moves.get(&record.uid).and_then(Move::overlap);
         let proxies: Option<Vec<&Runs>> =
             expected.iter().map(|name| self.current(now_ms, name).ok().map(|proxy| &proxy.runs)).collect();
-        let acked_ms = all_acked.then_some(last_ack_ms);
+        let acked_ms = fleet.all_acked().then_some(last_ack_ms);
         fleet.old = proxies.map_or(Quiet::Unknown, |proxies| quiet(&proxies, &record.uid, &asked.old, acked_ms));
         fleet
     }
 
     fn current(&self, now_ms: u64, name: &str) -> Result<&Proxy, String> {
-        let proxy = self
-            .proxies
-            .get(name)
-            .ok_or("it never reported: is the filter loaded, and can it reach the flag service?")?;
+        let proxy = self.proxies.get(name).ok_or(
+            "it never reported: does it run by that name, has it loaded the filter (its log says why not), and can it \
+             reach the flag service?",
+        )?;
         let age = now_ms.saturating_sub(proxy.received_ms);
         if age > self.stale_ms {
-            return Err(format!("last seen {:.1} s ago", age as f64 / 1000.0));
+            return Err(format!(
+                "last seen {:.1} s ago: does it run, and reach the flag service?",
+                age as f64 / 1000.0
+            ));
         }
         if proxy.rival_ms.is_some_and(|heard| now_ms.saturating_sub(heard) <= self.stale_ms) {
             return Err("two processes report by its name: one that is being replaced still has requests, or two \
@@ -294,82 +346,5 @@ impl Ledger {
             return Err("one of its workers does not answer".to_owned());
         }
         Ok(proxy)
-    }
-}
-
-impl Proxy {
-    fn new(report: &Report, now_ms: u64) -> Proxy {
-        Proxy {
-            report: report.clone(),
-            received_ms: now_ms,
-            old_boots: VecDeque::new(),
-            rival_ms: None,
-            runs: Runs::default(),
-            reached: Reached::default(),
-            effective: BTreeMap::new(),
-            unmanaged: UnmanagedFlows::default(),
-            tracks: Tracks::default(),
-        }
-    }
-
-    fn is_of_before(&self, boot: &str) -> bool {
-        self.old_boots.iter().any(|(old, _)| old == boot)
-    }
-
-    /// A boot of before reports. One that goes on is alive: what it sends and has open is in no report that is believed.
-    fn hear_rival(&mut self, now_ms: u64, report: &Report) {
-        let known = self.old_boots.iter_mut().find(|(boot, seq)| *boot == report.boot && *seq < report.seq);
-        if let Some((_, seq)) = known {
-            *seq = report.seq;
-            self.rival_ms = Some(now_ms);
-            self.runs.lose();
-            self.reached.lose();
-            self.effective.clear();
-        }
-    }
-
-    /// Since when the record has been in effect.
-    fn acked(&self, record: &Record) -> Result<u64, String> {
-        let state = self.report.flags.get(&record.uid).ok_or("it does not know the flag")?;
-        if state.epoch != record.epoch {
-            return Err(format!("it is at epoch {}, not {}", state.epoch, record.epoch));
-        }
-        if state.hash != record.hash {
-            return Err(format!("its record of epoch {} has other content: {}", state.epoch, state.hash));
-        }
-        let since = self.effective.get(&record.uid).map(|(_, _, since)| *since);
-        since.ok_or_else(|| "its last report was not complete".to_owned())
-    }
-
-    fn take(&mut self, now_ms: u64, gap: bool, report: Report) {
-        if !report.complete || gap || report.instances != self.report.instances {
-            // Something was not seen: what was quiet before may not have stayed so.
-            self.runs.lose();
-            self.reached.lose();
-            self.effective.clear();
-            self.tracks.clear();
-        }
-        if report.complete {
-            self.unmanaged.take(now_ms, &report.flags);
-            let states = report.flags.iter();
-            self.effective = states
-                .map(|(uid, state)| {
-                    let known =
-                        self.effective.get(uid).filter(|(epoch, hash, _)| *epoch == state.epoch && *hash == state.hash);
-                    let since = known.map_or(now_ms, |(_, _, since)| *since);
-                    (uid.clone(), (state.epoch, state.hash.clone(), since))
-                })
-                .collect();
-            self.tracks.retain(|uid| report.flags.contains_key(uid));
-            for (uid, state) in &report.flags {
-                for version in counted(state) {
-                    self.tracks.take(now_ms, uid, version, state);
-                }
-            }
-            self.runs.take(now_ms, &report);
-            self.reached.take(now_ms, &report);
-        }
-        self.report = report;
-        self.received_ms = now_ms;
     }
 }

@@ -30,6 +30,15 @@ pub enum Quiet {
     Since(u64),
 }
 
+/// What a version still gets, in words.
+pub fn busy(open: u64, version: &str) -> String {
+    match open {
+        0 => format!("requests were sent to {version} lately"),
+        1 => format!("1 request is open on {version}"),
+        _ => format!("{open} requests are open on {version}"),
+    }
+}
+
 /// Totals of one version at one proxy that have not changed, with nothing open, for some reports.
 #[derive(Debug, Clone)]
 struct Run {
@@ -39,6 +48,9 @@ struct Run {
     used: bool,
     /// When the latest reports of it came; [`PROVEN_BY`] at most.
     recent: VecDeque<u64>,
+    /// Some requests are open of which it is not known which version serves them, or were until a moment ago. Once it
+    /// is known, the total shows it.
+    doubtful: bool,
 }
 
 /// What one version gets at one proxy.
@@ -67,9 +79,10 @@ impl Runs {
         let mut known = std::mem::take(&mut self.all);
         for (uid, state) in &report.flags {
             let mut before = known.remove(uid).unwrap_or_default();
+            let doubtful = report.found(uid).is_some_and(|found| found.unplaced > 0);
             let versions = counted(state).chain([NEVER_COUNTED]);
-            let now =
-                versions.map(|version| (version.to_owned(), next(before.remove(version), now_ms, version, state)));
+            let mut next = |version: &str| next(before.remove(version), now_ms, version, state, doubtful);
+            let now = versions.map(|version| (version.to_owned(), next(version)));
             self.all.insert(uid.clone(), now.collect());
         }
     }
@@ -81,7 +94,7 @@ impl Runs {
     }
 }
 
-fn next(before: Option<Use>, now_ms: u64, version: &str, state: &FlagState) -> Use {
+fn next(before: Option<Use>, now_ms: u64, version: &str, state: &FlagState, doubtful: bool) -> Use {
     let (sent, arrived) = totals_of(state, version);
     let open = sent.open().zip(arrived.open()).and_then(|(sent, arrived)| sent.checked_add(arrived));
     if open != Some(0) {
@@ -89,11 +102,16 @@ fn next(before: Option<Use>, now_ms: u64, version: &str, state: &FlagState) -> U
     }
     let started = sent.started.saturating_add(arrived.started);
     let mut run = match before {
-        Some(Use::Idle(run)) if run.started == started => run,
-        known => Run { started, since_ms: now_ms, used: known.is_some(), recent: VecDeque::new() },
+        Some(Use::Idle(run)) if run.started == started => Run { doubtful: run.doubtful || doubtful, ..run },
+        known => Run { started, since_ms: now_ms, used: known.is_some(), recent: VecDeque::new(), doubtful: false },
     };
+    if doubtful {
+        run.recent.clear();
+        return Use::Idle(run);
+    }
     run.recent.push_back(now_ms);
     keep_last(&mut run.recent, PROVEN_BY);
+    run.doubtful &= run.recent.len() < PROVEN_BY;
     Use::Idle(run)
 }
 
@@ -109,7 +127,7 @@ pub(super) fn quiet(proxies: &[&Runs], uid: &str, old: &str, acked_ms: Option<u6
                 // Reports since the last ack are rounds that began after it.
                 let proven =
                     enough && acked_ms.is_some_and(|acked| run.recent.front().is_some_and(|one| *one >= acked));
-                busy |= run.used && !enough;
+                busy |= run.used && !enough && !run.doubtful;
                 unknown |= !proven;
                 // Who never sent one in all its life, which was seen, has not broken anything by joining.
                 let never = run.started == 0 && !proxy.lost;

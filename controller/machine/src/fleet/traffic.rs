@@ -9,6 +9,8 @@ use flag::instance::FlagState;
 
 /// A rate is taken over at least half of this, and at most twice this.
 const WINDOW_MS: u64 = 2_000;
+/// Reports of one proxy that are further apart than this do not show which of two things came first.
+const CLOSE_MS: u64 = 2_000;
 
 /// Requests to one version, as far as they are known.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -167,8 +169,18 @@ pub(crate) struct Move {
     last_old: Option<u64>,
     /// What was there before cannot be told from what is new.
     unclear: bool,
-    /// By proxy: its boot, and how many requests it had begun to `from` and `to`.
-    seen: BTreeMap<String, (String, u64, u64)>,
+    /// What each proxy has told last.
+    seen: BTreeMap<String, Told>,
+}
+
+/// What a proxy has told at a time.
+#[derive(Debug)]
+struct Told {
+    at_ms: u64,
+    boot: String,
+    /// Requests that it had begun to each version.
+    from: u64,
+    to: u64,
 }
 
 impl Move {
@@ -177,26 +189,34 @@ impl Move {
         Move { from, to, first_new: None, last_old: None, unclear: false, seen: BTreeMap::new() }
     }
 
-    fn counts(&self, state: &FlagState) -> (u64, u64) {
+    fn told(&self, at_ms: u64, boot: &str, state: &FlagState) -> Told {
         let of = |version: &str| {
             let begun = begun(0, state, version);
             begun.sent.saturating_add(begun.arrived)
         };
-        (of(&self.from), of(&self.to))
+        Told { at_ms, boot: boot.to_owned(), from: of(&self.from), to: of(&self.to) }
     }
 
     /// What a proxy has told before the flip.
-    pub(crate) fn before(&mut self, proxy: &str, boot: &str, state: &FlagState) {
-        let (from, to) = self.counts(state);
-        self.seen.insert(proxy.to_owned(), (boot.to_owned(), from, to));
+    pub(crate) fn before(&mut self, at_ms: u64, proxy: &str, boot: &str, state: &FlagState) {
+        self.seen.insert(proxy.to_owned(), self.told(at_ms, boot, state));
+    }
+
+    /// Keeps what some proxies have told.
+    pub(crate) fn retain(&mut self, keeps: impl Fn(&str) -> bool) {
+        self.seen.retain(|proxy, _| keeps(proxy));
     }
 
     /// What it tells after it.
     pub(crate) fn take(&mut self, now_ms: u64, proxy: &str, boot: &str, state: &FlagState) {
-        let (from, to) = self.counts(state);
-        let before = self.seen.insert(proxy.to_owned(), (boot.to_owned(), from, to));
-        let (old, new) = match before {
-            Some((known, old, new)) if known == boot => (old, new),
+        let now = self.told(now_ms, boot, state);
+        let (from, to) = (now.from, now.to);
+        let (old, new) = match self.seen.insert(proxy.to_owned(), now) {
+            Some(before) if before.boot == boot => {
+                // Which came first between two reports that are far apart is not known.
+                self.unclear |= from > before.from && to > before.to && now_ms.saturating_sub(before.at_ms) > CLOSE_MS;
+                (before.from, before.to)
+            }
             Some(_) => (0, 0),
             // Who was not heard of before may have begun them long ago.
             None => {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use flag::count::Totals;
 use flag::instance::FlagState;
 
 /// How long somebody who came is spoken of, in milliseconds.
@@ -24,7 +25,7 @@ pub struct UnmanagedCaller {
     pub per_second: u64,
 }
 
-/// What one address has sent to one proxy.
+/// What one address has sent to one proxy, or that to one version.
 #[derive(Debug, Clone, Copy)]
 struct Arrivals {
     total: u64,
@@ -34,21 +35,32 @@ struct Arrivals {
     per_second: u64,
 }
 
-/// What one proxy has seen, by uid and address.
+/// What one proxy has seen, by uid, and by address or version.
 #[derive(Debug, Default)]
-pub(crate) struct UnmanagedFlows(BTreeMap<(String, String), Arrivals>);
+pub(crate) struct Flows(BTreeMap<(String, String), Arrivals>);
 
-impl UnmanagedFlows {
-    /// Takes in a report.
-    pub(crate) fn take(&mut self, now_ms: u64, flags: &BTreeMap<String, FlagState>) {
+impl Flows {
+    /// Takes in this part of a report.
+    pub(crate) fn take(
+        &mut self,
+        now_ms: u64,
+        flags: &BTreeMap<String, FlagState>,
+        part: fn(&FlagState) -> &BTreeMap<String, Totals>,
+    ) {
         let before = std::mem::take(&mut self.0);
         for (uid, state) in flags {
-            for (address, totals) in &state.strangers {
-                let key = (uid.clone(), address.clone());
+            for (name, totals) in part(state) {
+                let key = (uid.clone(), name.clone());
                 let known = before.get(&key).filter(|flow| flow.total <= totals.started);
                 self.0.insert(key, Arrivals::after(known, now_ms, totals.started));
             }
         }
+    }
+
+    /// Whether there was one of this name lately.
+    pub(crate) fn grew(&self, now_ms: u64, uid: &str, name: &str) -> bool {
+        let flow = self.0.get(&(uid.to_owned(), name.to_owned()));
+        flow.is_some_and(|flow| flow.total > 0 && now_ms.saturating_sub(flow.grew_ms) <= STAYS_MS)
     }
 
     /// Who came lately.

@@ -1,8 +1,6 @@
 //! The phases after the flip: all proxies ack, the old version gets quiet, stays for a while, and goes. Pure.
 
-use super::settled::{
-    ACKED_WITHIN, Kind, Missing, all_acked, behind, deletes, holds, listed, may_go, missing_acks, proved,
-};
+use super::settled::{ACKED_WITHIN, Kind, Missing, behind, deletes, holds, listed, may_go, missing_acks, proved};
 use super::wait::{Wait, blocked};
 use super::{Pass, transitions, verdicts};
 use crate::duration::Millis;
@@ -25,14 +23,14 @@ fn target_failed(pass: Pass<'_>, status: &mut Status, switch: &Switch) -> Option
         return noticed.then(Wait::moved);
     };
     let (hung_at, lacking) = (lost_at.plus(failure.after), target.lacking());
-    let why = match target.exited {
-        Some(how) => format!("does not stay up: {how}"),
+    let (reason, why) = match target.failure(Reason::TargetExited) {
+        Some(failure) => failure,
         None if pass.now < hung_at => {
             let message = format!("{} is active but not ready{lacking}", switch.to);
             let problem = Problem::new(Reason::TargetNotReady, message).about([switch.to.as_str()]);
             return Some(Wait { wake: Some(hung_at), ..Wait::blocked(problem) });
         }
-        None => format!("has not been ready for {}{lacking}", failure.after),
+        None => (Reason::TargetExited, format!("has not been ready for {}{lacking}", failure.after)),
     };
     // What was stopped on a whole proof is started again for this, too.
     let left = pass.seen.workload(&switch.from);
@@ -41,13 +39,13 @@ fn target_failed(pass: Pass<'_>, status: &mut Status, switch: &Switch) -> Option
         transitions::roll_back(pass, status, &format!("{} {why}, after the flip", switch.to));
         return Some(Wait::moved());
     }
-    Some(blocked(Reason::TargetExited, format!("{} is active but {why}", switch.to)))
+    Some(blocked(reason, format!("{} is active but {why}", switch.to)))
 }
 
 /// The flag is flipped, not every proxy has acked.
 pub(super) fn switching(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
     let (now, fleet) = (pass.now, &pass.seen.fleet);
-    let acked = all_acked(fleet);
+    let acked = fleet.all_acked();
     if !acked && let Some(wait) = target_failed(pass, status, &switch) {
         return wait;
     }
@@ -85,7 +83,7 @@ pub(super) fn settling(pass: Pass<'_>, status: &mut Status, switch: Switch) -> W
     };
     let waived = match proved(pass, &switch) {
         Ok(_) => None,
-        Err(missing) if rolls_back => return give_up(status, &missing.problem.message),
+        Err(missing) if rolls_back && missing.may_roll_back() => return give_up(status, &missing.problem.message),
         // Only what the operator asked for in so many words goes past what is not proved.
         Err(missing) if overdue && missing.may_be_waived(pass.spec) => Some(missing.problem.message),
         Err(missing) => return missing.wait(pass.now, status.phase_since, overdue, deadline),
@@ -110,7 +108,8 @@ fn settle_switch(pass: Pass<'_>, status: &mut Status, mut switch: Switch) {
         switch.removal_intent_at = Some(pass.now);
         status.enter(pass.now, Phase::Removing);
     } else {
-        status.note(pass.now, Happening::Settled, format!("{} is quiet", switch.from));
+        let how = if switch.waived { "may go, as settle.onTimeout asks" } else { "is quiet" };
+        status.note(pass.now, Happening::Settled, format!("{} {how}", switch.from));
         let overlap = pass.seen.fleet.overlap.as_ref();
         let overlap = overlap.filter(|overlap| overlap.from == switch.from && overlap.to == switch.to);
         switch.overlap_ms = overlap.map(|overlap| overlap.ms).or(switch.overlap_ms);

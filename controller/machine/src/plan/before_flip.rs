@@ -1,6 +1,6 @@
 //! The phases before the flip: the new version is started, let in, and can be reached. Pure.
 
-use super::settled::{ACKED_WITHIN, all_acked, behind, missing_acks, names, not_reached};
+use super::settled::{ACKED_WITHIN, behind, missing_acks, names, not_reached};
 use super::wait::{Wait, blocked};
 use super::{Pass, transitions, verdicts};
 use crate::duration::Millis;
@@ -15,7 +15,7 @@ use crate::time::UnixMs;
 /// The new version is started beside the active one.
 pub(super) fn coexisting(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
     if let Some(problem) = held(pass, &switch) {
-        return Wait::blocked(problem.clone());
+        return Wait::blocked(problem);
     }
     let Some(headroom_at) = switch.headroom_at else {
         return room(pass, status, switch);
@@ -36,8 +36,8 @@ pub(super) fn coexisting(pass: Pass<'_>, status: &mut Status, mut switch: Switch
             return Wait::until(format!("{} is ready and has to stay so for {min_ready}", switch.to), enough);
         }
     } else if !goes_back_to(pass, &switch) {
-        if let Some(how) = target.exited {
-            return blocked(Reason::TargetExited, format!("{} does not stay up: {how}", switch.to));
+        if let Some((reason, why)) = target.failure(Reason::TargetExited) {
+            return blocked(reason, format!("{} {why}", switch.to));
         }
         if pass.now >= deadline {
             let message = format!("{} has not become ready within {timeout}{}", switch.to, target.lacking());
@@ -52,8 +52,22 @@ pub(super) fn coexisting(pass: Pass<'_>, status: &mut Status, mut switch: Switch
 }
 
 /// What is wrong outside, where it holds this switch. What goes back is held by nothing.
-fn held<'a>(pass: Pass<'a>, switch: &Switch) -> Option<&'a Problem> {
-    pass.holding().filter(|_| !switch.rollback)
+fn held(pass: Pass<'_>, switch: &Switch) -> Option<Problem> {
+    let problem = || pass.holding().cloned().or_else(|| changed_in_place(pass, switch));
+    (!switch.rollback).then(problem).flatten()
+}
+
+/// Whether the version that serves is being replaced by whoever changed its workload: what is left of it is what
+/// requests have, and a flip would end that sooner.
+fn changed_in_place(pass: Pass<'_>, switch: &Switch) -> Option<Problem> {
+    let left = pass.seen.workload(&switch.from);
+    let object = left.relabelled.first().filter(|_| left.running)?;
+    let (from, to) = (&switch.from, &switch.to);
+    let message = format!(
+        "{from} serves, and {object} now, so that its pods are replaced in place: undo that change, and give {to} a \
+         workload of its own beside the one of {from}"
+    );
+    Some(Problem::new(Reason::ChangedInPlace, message).about([from.as_str(), object.as_str()]))
 }
 
 /// Whether a rollback goes on with what serves of its target: what requests go to now is not well, and less of the
@@ -148,7 +162,7 @@ pub(super) fn awaiting_promotion(pass: Pass<'_>, status: &mut Status, mut switch
 /// Proxies show that they have the record that names the new version, and that their routes resolve it.
 pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch) -> Wait {
     if let Some(problem) = held(pass, &switch) {
-        return Wait::blocked(problem.clone());
+        return Wait::blocked(problem);
     }
     if let Some(why) = lost(pass, status, &switch) {
         transitions::wait_for_target(pass.now, status, switch, why);
@@ -158,7 +172,7 @@ pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch
     let overdue = pass.now >= status.phase_since.plus(pass.spec.switch.ack_timeout);
     let without = overdue && pass.spec.switch.laggards == Laggards::Proceed;
     let named = status.phase_since.plus(ACKED_WITHIN);
-    if !all_acked(fleet) && !without {
+    if !fleet.all_acked() && !without {
         return Wait::named_from(pass.now, named, behind(Reason::Laggards, missing_acks(fleet), &fleet.laggards));
     }
     if let Some(problem) = &pass.seen.routes {
@@ -170,7 +184,7 @@ pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch
         return Wait::named_from(pass.now, named, behind(Reason::RoutesNotProven, message, laggards));
     }
     // Whoever is gone past without its ack is gone past without this, too; not who said that it does not reach it.
-    let passed = |one: &Laggard| without && fleet.laggards.iter().any(|late| late.proxy == one.proxy);
+    let passed = |one: &Laggard| without && fleet.lags(&one.proxy);
     if fleet.reach_laggards.iter().any(|one| !passed(one)) {
         return Wait::named_from(pass.now, named, not_reached(fleet, &switch));
     }
@@ -178,9 +192,9 @@ pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch
     if pass.seen.keeper == Keeper::Platform && target.kept_at != Some(status.epoch()) {
         return Wait::on(format!("{} has to be marked to be kept", switch.to));
     }
-    if !all_acked(fleet) {
+    if !fleet.all_acked() {
         status.note(pass.now, Happening::WithoutAcks, missing_acks(fleet));
     }
-    transitions::flip(pass.now, status, switch);
+    transitions::flip(pass, status, switch);
     Wait::moved()
 }

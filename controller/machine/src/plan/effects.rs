@@ -16,8 +16,8 @@ use crate::time::UnixMs;
 const CONFIGURE_AFTER: Millis = Millis(1_000);
 
 /// The effects in order, and when there may be more of them for the clock alone. A version that is gone back to is
-/// protected, and what is needed started, before requests are sent there; what others still read is
-/// written before anything is stopped.
+/// protected, and what is needed started, before requests are sent there; clusters come before what names them; what
+/// others still read is written before anything is stopped.
 pub(super) fn effects(pass: Pass<'_>, status: &Status) -> (Vec<Effect>, Option<UnixMs>) {
     let Some(record) = &status.record else {
         return (vec![], None);
@@ -30,6 +30,7 @@ pub(super) fn effects(pass: Pass<'_>, status: &Status) -> (Vec<Effect>, Option<U
         effects.extend(start_active(pass, status));
         effects.extend(switch.and_then(|switch| start_other(pass, status, switch)));
     }
+    effects.extend(cluster(pass, record));
     effects.push(Effect::Publish(Box::new(Publication::of(pass.spec, status, pass.seen, record))));
     let (order, more) = RouteOrder::of(pass, status, record).unzip();
     effects.extend(order.map(|order| Effect::Route(Box::new(order))));
@@ -83,9 +84,19 @@ impl Status {
     }
 }
 
+/// A cluster is there before anything names it. It goes, in a later pass, when nothing names it any more and nothing of
+/// its version runs: what runs was not proved to be quiet.
+fn cluster(pass: Pass<'_>, record: &Record) -> Option<Effect> {
+    let facts = pass.seen.clusters.as_ref()?;
+    let named = |version: &String| facts.named.as_ref().is_none_or(|named| named.contains(version));
+    let known = pass.seen.versions.iter().filter(|(_, state)| state.can_run()).map(|(version, _)| version);
+    let kept = facts.there.iter().filter(|version| named(version));
+    Some(Effect::Cluster { versions: known.chain(&record.versions).chain(kept).cloned().collect() })
+}
+
 fn configure(pass: Pass<'_>, status: &Status, record: &Record) -> Option<Effect> {
     let spreading = status.phase == Phase::Switching
-        && !settled::all_acked(&pass.seen.fleet)
+        && !pass.seen.fleet.all_acked()
         && pass.now.since(status.phase_since) < CONFIGURE_AFTER;
     let barred = pass.seen.problem.as_ref().is_some_and(|problem| problem.reason.bars_plugin());
     (!spreading && !barred).then(|| Effect::Configure(Box::new(record.clone())))

@@ -31,16 +31,18 @@ mod upcoming;
 mod verdicts;
 mod wait;
 
+use std::collections::BTreeSet;
+
 use flag::record::Record;
 use strum::VariantNames;
 
 use self::wait::{Wait, blocked};
 use crate::duration::Millis;
-use crate::observation::Observation;
+use crate::observation::{Observation, Occurrence};
 use crate::publication::Publication;
-use crate::reason::{Problem, Reason};
+use crate::reason::{Problem, Reason, SENTENCE, shortened};
 use crate::spec::Spec;
-use crate::status::{Blocked, Status};
+use crate::status::{Blocked, Phase, Status};
 use crate::time::UnixMs;
 
 pub use routes::{RouteOrder, ServiceRoutes, WARM_UP};
@@ -81,6 +83,11 @@ pub enum Effect {
         version: String,
         /// As strong as this version; without one, as it is declared.
         like: Option<String>,
+    },
+    /// Have the proxies know the clusters of these versions, and of no others.
+    Cluster {
+        /// The versions.
+        versions: BTreeSet<String>,
     },
     /// Give a record to the flag service.
     Publish(Box<Publication>),
@@ -136,6 +143,7 @@ fn idle(status: &Status) -> Plan {
 
 fn step(pass: Pass<'_>, status: &Status) -> Plan {
     let mut next = status.clone();
+    take_in(&pass.seen.occurred, &mut next);
     let mut wait = phases::advance(pass, &mut next);
     if !suspended(pass.spec, &next)
         && let Err(error) = refresh::refresh(pass, &mut next)
@@ -152,7 +160,7 @@ fn step(pass: Pass<'_>, status: &Status) -> Plan {
     next.blocked = match &problem {
         Some(Problem { reason, message, .. }) => {
             let since = status.blocked.as_ref().filter(|old| old.reason == *reason).map_or(pass.now, |old| old.since);
-            Some(Blocked { reason: *reason, message: message.clone(), since })
+            Some(Blocked { reason: *reason, message: shortened(message.clone(), SENTENCE), since })
         }
         // Or it would take one more write, before a flip is published.
         None if next == *status || next.phase != status.phase => None,
@@ -167,9 +175,30 @@ fn step(pass: Pass<'_>, status: &Status) -> Plan {
     Plan { status: next, effects, requeue, waiting, problem }
 }
 
-/// Whether nothing may move.
+/// Notes what happened outside, once.
+fn take_in(occurred: &[Occurrence], status: &mut Status) {
+    for one in occurred {
+        if !status.history.iter().any(|entry| one.is(entry)) {
+            status.note(one.at, one.event, one.message.clone());
+        }
+    }
+}
+
+/// What a status asks for that is on disk, while no other one can be written: who serves is kept running, and whatever
+/// rests on what was decided since is not done.
+pub fn stand_still(pass: Pass<'_>, stored: &Status) -> Vec<Effect> {
+    if pass.seen.spec_unknown { vec![] } else { effects::effects(pass, stored).0 }
+}
+
+/// Whether nothing may move. A way back is held by nothing, until requests have moved.
 fn suspended(spec: &Spec, status: &Status) -> bool {
-    spec.suspend || status.suspended
+    let moves = status.phase.before_flip() || status.phase == Phase::Switching;
+    (spec.suspend || status.suspended) && !(moves && goes_back(status))
+}
+
+/// Whether the switch under way is a rollback.
+fn goes_back(status: &Status) -> bool {
+    status.switch.as_ref().is_some_and(|switch| switch.rollback)
 }
 
 /// The version that is wanted: the spec's, unless another one is held against it.

@@ -3,6 +3,7 @@
 use super::wait::{Wait, blocked};
 use super::{Pass, after_flip, before_flip, requests, suspended, transitions, verdicts, wanted};
 use crate::history::Happening;
+use crate::observation::{Keeper, Observation};
 use crate::reason::Reason;
 use crate::status::{Phase, Status, Switch};
 
@@ -12,8 +13,7 @@ pub(super) fn advance(pass: Pass<'_>, status: &mut Status) -> Wait {
         status.r#override = None;
         return Wait::moved();
     }
-    let answered = |status: &Status, id: &str| status.last_request.as_ref().is_some_and(|last| last.id == id);
-    if let Some(request) = pass.seen.request.as_ref().filter(|request| !answered(status, &request.id)) {
+    if let Some(request) = pass.seen.request.as_ref().filter(|request| !status.has_answered(&request.id)) {
         requests::answer(pass, status, request);
         return Wait::moved();
     }
@@ -53,7 +53,7 @@ fn adopting(pass: Pass<'_>, status: &mut Status) -> Wait {
     let (version, seen) = (&pass.spec.version, pass.seen);
     if *version != status.active_version && status.record.is_none() {
         if !seen.workload(version).can_run() {
-            return blocked(Reason::UnknownVersion, format!("it is not declared how to start {version}"));
+            return blocked(Reason::UnknownVersion, unknown(seen, version));
         }
         status.active_version.clone_from(version);
         return Wait::moved();
@@ -63,9 +63,21 @@ fn adopting(pass: Pass<'_>, status: &mut Status) -> Wait {
         status.note(pass.now, Happening::Adopted, format!("{} serves", status.active_version));
         return Wait::moved();
     }
-    match seen.workload(version).exited {
-        Some(how) => blocked(Reason::ActiveNotReady, format!("{version} does not stay up: {how}")),
-        None => Wait::on(format!("{version} has to get ready")),
+    let workload = seen.workload(version);
+    match workload.failure(Reason::ActiveNotReady) {
+        Some((reason, why)) => blocked(reason, format!("{version} {why}")),
+        None => Wait::on(format!("{version} has to get ready{}", workload.lacking())),
+    }
+}
+
+/// Says that there is nothing of a version, and what there is.
+fn unknown(seen: &Observation, version: &str) -> String {
+    let known = seen.versions.iter().filter(|(_, state)| state.can_run()).map(|(name, _)| name.as_str());
+    let known = known.collect::<Vec<_>>().join(", ");
+    let known = if known.is_empty() { "none" } else { &known };
+    match seen.keeper {
+        Keeper::Controller => format!("it is not declared how to start {version}; declared: {known}"),
+        Keeper::Platform => format!("no workload of the Services has the version {version}; there is: {known}"),
     }
 }
 
@@ -84,8 +96,7 @@ fn retarget(pass: Pass<'_>, status: &mut Status) -> Option<Wait> {
     }
     let rests = matches!(status.phase, Phase::Adopting | Phase::Stable);
     if !pass.seen.workload(&wanted).can_run() {
-        let message = format!("it is not declared how to start {wanted}");
-        return rests.then(|| blocked(Reason::UnknownVersion, message));
+        return rests.then(|| blocked(Reason::UnknownVersion, unknown(pass.seen, &wanted)));
     }
     // Who must not begin it must not leave what is under way for it either.
     if let Some(problem) = pass.holding() {
@@ -116,10 +127,12 @@ fn stable(pass: Pass<'_>, status: &mut Status) -> Wait {
     if let Some(leftover) = status.leftovers.pop_first() {
         if leftover != active && pass.seen.workload(&leftover).running {
             let (from, to, at) = (leftover, active, Some(pass.now));
+            let workloads = pass.seen.workload(&from).workloads;
             let acked_epoch = Some(status.epoch());
             let removal = Switch {
                 from,
                 to,
+                workloads,
                 removal: true,
                 started_at: pass.now,
                 acked_at: at,
@@ -133,6 +146,11 @@ fn stable(pass: Pass<'_>, status: &mut Status) -> Wait {
     }
     let workload = pass.seen.workload(&active);
     if !workload.ready {
+        if workload.barred.is_some()
+            && let Some((reason, why)) = workload.failure(Reason::ActiveNotReady)
+        {
+            return blocked(reason, format!("{active} is active but {why}"));
+        }
         let how = workload.exited.as_ref().map_or_else(|| workload.lacking(), |how| format!(": {how}"));
         return blocked(Reason::ActiveNotReady, format!("{active} is active but not ready{how}"));
     }

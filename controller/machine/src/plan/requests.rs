@@ -13,8 +13,8 @@ pub(super) fn answer(pass: Pass<'_>, status: &mut Status, request: &Request) {
     if outcome.is_ok() {
         status.note(pass.now, Happening::Requested, format!("{} was asked for", request.action.name()));
     }
-    status.last_request =
-        Some(LastRequest { id: request.id.clone(), action: request.action, refused: outcome.err(), at: pass.now });
+    let (id, refused) = (request.id.clone(), outcome.err());
+    status.answer(LastRequest { id, action: request.action, refused, at: pass.now });
 }
 
 /// A request is about the switch that was seen by who asks: two people who ask at once do not undo one another.
@@ -34,7 +34,8 @@ fn is_current(status: &Status, request: &Request) -> Result<(), String> {
 }
 
 fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String> {
-    let stopped = super::suspended(pass.spec, status) && !matches!(action, Action::Suspend | Action::Resume);
+    let goes = matches!(action, Action::Suspend | Action::Resume | Action::Rollback);
+    let stopped = super::suspended(pass.spec, status) && !goes;
     if stopped {
         return Err("the flag is suspended: resume it first".to_owned());
     }
@@ -44,6 +45,10 @@ fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String
         Action::Abort => {
             if !status.phase.before_flip() {
                 return Err(match status.phase {
+                    // What was given up before is stopped now.
+                    _ if status.switch.as_ref().is_some_and(|switch| switch.removal) => {
+                        "no switch is under way".to_owned()
+                    }
                     Phase::Switching | Phase::Settling | Phase::Retaining | Phase::Removing => {
                         "the flag is flipped already: use rollback".to_owned()
                     }
@@ -54,7 +59,7 @@ fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String
             give_up(pass.now, status);
             Ok(())
         }
-        Action::Retry => retry(pass.now, status),
+        Action::Retry => retry(pass, status),
         Action::Suspend if status.suspended => Err("it is suspended already".to_owned()),
         Action::Suspend => {
             status.suspended = true;
@@ -99,8 +104,10 @@ fn rollback(pass: Pass<'_>, status: &mut Status) -> Result<(), String> {
         return Err("there is no previous version to go back to".to_owned());
     };
     can_be_started(pass, &previous)?;
-    hold(pass, status, &previous, "rolled back by request");
+    let (why, left) = ("rolled back by request", status.active_version.clone());
+    hold(pass, status, &previous, why);
     begin(pass, status, &previous);
+    status.note(pass.now, Happening::RolledBack, format!("from {left} to {previous}, once that is ready: {why}"));
     Ok(())
 }
 
@@ -109,7 +116,9 @@ fn can_be_started(pass: Pass<'_>, version: &str) -> Result<(), String> {
     if pass.seen.workload(version).can_run() { Ok(()) } else { Err(why()) }
 }
 
-fn retry(now: UnixMs, status: &mut Status) -> Result<(), String> {
+/// Who waits for its next start is started at once by whoever starts it.
+fn retry(pass: Pass<'_>, status: &mut Status) -> Result<(), String> {
+    let (now, waits) = (pass.now, pass.seen.versions.values().any(|one| one.next_start.is_some()));
     if status.r#override.take().is_some() {
         return Ok(());
     }
@@ -118,6 +127,7 @@ fn retry(now: UnixMs, status: &mut Status) -> Result<(), String> {
             switch.headroom_at = switch.headroom_at.map(|_| now);
             Ok(())
         }
+        _ if waits => Ok(()),
         _ => Err("there is nothing to try again: no version is held, and none is being started".to_owned()),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flag::record::Record;
 
-use super::Pass;
+use super::{Pass, goes_back};
 use crate::duration::Millis;
 use crate::observation::{Destination, ServiceFacts};
 use crate::spec::Management;
@@ -40,7 +40,9 @@ impl RouteOrder {
         if !routing.in_mesh() {
             return Some((RouteOrder { record: record.clone(), services: BTreeMap::new() }, None));
         }
-        if routing.management != Management::Managed || pass.seen.problem.is_some() {
+        // Whoever goes back waits only for what may be somebody else's: the rest may be what he goes back from.
+        let problem = if goes_back(status) { pass.holding() } else { pass.seen.problem.as_ref() };
+        if routing.management != Management::Managed || problem.is_some() {
             return None;
         }
         let mut next: Option<UnixMs> = None;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Pass;
 use super::wait::Wait;
 use crate::duration::Millis;
-use crate::fleet::ledger::{Fleet, Laggard, Quiet};
+use crate::fleet::ledger::{Fleet, Laggard, Quiet, busy};
 use crate::fleet::unmanaged::UnmanagedCaller;
 use crate::reason::{Problem, Reason};
 use crate::spec::{CleanupPolicy, Laggards, OnTimeout, Spec};
@@ -16,11 +16,6 @@ use crate::time::UnixMs;
 pub(super) const ACKED_WITHIN: Millis = Millis(2_000);
 /// More than it takes to bring a configuration to every proxy, unless something is in its way.
 const CONFIGURED_WITHIN: Millis = Millis(5_000);
-
-/// Whether every expected proxy has exactly the record last written.
-pub(super) fn all_acked(fleet: &Fleet) -> bool {
-    fleet.expected > 0 && fleet.acked == fleet.expected && fleet.laggards.is_empty()
-}
 
 /// Whether what a switch has left is deleted. What was given up, overtaken or rolled back is only
 /// stopped: it may be asked for again.
@@ -77,32 +72,49 @@ pub(super) fn missing_acks(fleet: &Fleet) -> String {
 /// Since when everything has held on which the removal of `switch.from` rests, if it has for the quiet period. The
 /// error names what is missing.
 pub(super) fn proved(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing> {
-    let target = pass.seen.workload(&switch.to);
+    // Only the first thing that is missing is told of, and gone past where the operator asks for that. So what nothing
+    // goes past comes before what is unknown, and that before what is seen.
+    let steady = steady(pass, switch)?;
+    told(pass)?;
+    let quiet = quiet(pass, switch);
+    if matches!(pass.seen.fleet.old, Quiet::Unknown) {
+        return quiet;
+    }
+    drained(pass)?;
+    nothing_strays(pass, switch)?;
+    let quiet = quiet?;
+    let quiet_period = pass.spec.settle.quiet_period;
+    let enough = quiet.plus(quiet_period);
+    if pass.now < enough {
+        let what = format!("{} has to be quiet for {quiet_period}", switch.from);
+        return Err(Missing { wake: Some(enough), ..Missing::new(Kind::Silence, Reason::NotQuiet, what) });
+    }
+    Ok(quiet.max(steady))
+}
+
+/// Since when the new version has been ready and reached, if it has for the quiet period, and nothing outside holds the
+/// removal. Whoever has not acked has not reached it either, and is waited for with the acks.
+fn steady(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing> {
+    let (target, fleet) = (pass.seen.workload(&switch.to), &pass.seen.fleet);
     if !target.ready {
         let message = format!("{} is active but not ready", switch.to);
         return Err(Missing::new(Kind::Broken, Reason::TargetNotReady, message).blocks());
     }
     if let Some(problem) = pass.holding() {
-        return Err(Missing::of(Kind::Unknown, problem.clone()).blocks());
+        return Err(Missing::of(Kind::Held, problem.clone()).blocks());
     }
-    // What nothing goes past comes before what may be gone past.
-    if pass.seen.fleet.reach_broken {
-        return Err(Missing::of(Kind::Broken, not_reached(&pass.seen.fleet, switch)).blocks());
+    if fleet.reach_broken {
+        return Err(Missing::of(Kind::Broken, not_reached(fleet, switch)).blocks());
     }
-    told(pass)?;
-    reached(pass, switch)?;
-    let quiet = quiet(pass, switch)?;
-    let steady = target.ready_since.unwrap_or(pass.now).max(UnixMs(pass.seen.fleet.reached_since));
-    let since = quiet.max(steady);
+    if fleet.reach_laggards.iter().any(|one| !fleet.lags(&one.proxy)) {
+        return Err(Missing::of(Kind::Held, not_reached(fleet, switch)));
+    }
+    let since = target.ready_since.unwrap_or(pass.now).max(UnixMs(fleet.reached_since));
     let quiet_period = pass.spec.settle.quiet_period;
     let enough = since.plus(quiet_period);
     if pass.now < enough {
-        let what = if since > quiet {
-            format!("{} has to be ready and reached without a break for {quiet_period}", switch.to)
-        } else {
-            format!("{} has to be quiet for {quiet_period}", switch.from)
-        };
-        return Err(Missing { wake: Some(enough), ..Missing::new(Kind::Silence, Reason::NotQuiet, what) });
+        let what = format!("{} has to be ready and reached without a break for {quiet_period}", switch.to);
+        return Err(Missing { wake: Some(enough), ..Missing::new(Kind::Unsteady, Reason::NotQuiet, what) });
     }
     Ok(since)
 }
@@ -123,18 +135,21 @@ pub(super) fn holds(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
         let ago = pass.now.since(since);
         return Err(broken(format!("{} is known to be ready without a break for the last {ago} only", switch.to)));
     }
+    let reached = UnixMs(pass.seen.fleet.reached_since);
+    if broke(reached) {
+        let ago = pass.now.since(reached);
+        return Err(broken(format!("{} is known to be reached without a break for the last {ago} only", switch.to)));
+    }
     match proved(pass, switch) {
         // What the operator went past, he still does.
         Err(missing) if switch.waived && missing.may_be_waived(pass.spec) => Ok(()),
-        Err(missing) if missing.kind == Kind::Silence => Err(Missing { kind: Kind::Broken, ..missing }),
+        Err(missing) if matches!(missing.kind, Kind::Silence | Kind::Unsteady) => {
+            Err(Missing { kind: Kind::Broken, ..missing })
+        }
         Err(missing) => Err(missing),
         Ok(since) if broke(since) && !switch.waived => {
             let ago = pass.now.since(since);
-            Err(broken(if since == UnixMs(pass.seen.fleet.reached_since) {
-                format!("{} is known to be reached without a break for the last {ago} only", switch.to)
-            } else {
-                format!("{} is known to be unused for the last {ago} only", switch.from)
-            }))
+            Err(broken(format!("{} is known to be unused for the last {ago} only", switch.from)))
         }
         Ok(_) => Ok(()),
     }
@@ -143,7 +158,7 @@ pub(super) fn holds(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
 /// Whether every proxy has said that the record, its configuration and its routes are current.
 fn told(pass: Pass<'_>) -> Result<(), Missing> {
     let fleet = &pass.seen.fleet;
-    if !all_acked(fleet) {
+    if !fleet.all_acked() {
         return Err(Missing::of(Kind::Unknown, behind(Reason::Laggards, missing_acks(fleet), &fleet.laggards)));
     }
     if !fleet.config_laggards.is_empty() {
@@ -161,12 +176,9 @@ fn told(pass: Pass<'_>) -> Result<(), Missing> {
     Ok(())
 }
 
-/// Whether every proxy has shown that it reaches the version that is gone to, and none has sent requests past the flag.
-fn reached(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
+/// Whether no proxy has sent requests past the flag.
+fn nothing_strays(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
     let fleet = &pass.seen.fleet;
-    if !fleet.reach_laggards.is_empty() {
-        return Err(Missing::of(Kind::Unknown, not_reached(fleet, switch)));
-    }
     if !fleet.strays.is_empty() {
         let (from, strays) = (&switch.from, names(&fleet.strays));
         let message = format!(
@@ -179,10 +191,31 @@ fn reached(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
     Ok(())
 }
 
+/// Whether no proxy may have connections left from before its filter came, which nothing here has seen.
+fn drained(pass: Pass<'_>) -> Result<(), Missing> {
+    let late = &pass.seen.fleet.late_filters;
+    let Some(last) = late.iter().map(|one| UnixMs(one.came_ms)).max() else { return Ok(()) };
+    let drain = pass.spec.drain_time();
+    let names = listed(late.iter().map(|one| one.proxy.clone()));
+    let message = format!(
+        "connections from before the filter came may live on, and their requests are not seen, for {drain} \
+         (settle.drainTime): at {names}"
+    );
+    let problem = Problem::new(Reason::FilterCameLate, message).about(late.iter().map(|one| one.proxy.as_str()));
+    Err(Missing { wake: Some(last.plus(drain)), ..Missing::of(Kind::Unknown, problem) })
+}
+
 /// Since when the old version has had no request, after the acks.
 fn quiet(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing> {
     let (fleet, from) = (&pass.seen.fleet, &switch.from);
     match fleet.old {
+        Quiet::Unknown if !fleet.unplaced.is_empty() => {
+            let message = format!(
+                "it is not known which version serves some requests that have not left their proxy yet: {}",
+                names(&fleet.unplaced)
+            );
+            Err(Missing::of(Kind::Unknown, behind(Reason::QuietUnknown, message, &fleet.unplaced)))
+        }
         Quiet::Unknown => {
             let message = format!("it is not known yet whether {from} is still used");
             Err(Missing::new(Kind::Unknown, Reason::QuietUnknown, message))
@@ -193,16 +226,20 @@ fn quiet(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing> {
             let problem = Problem::new(Reason::CallersWithoutFilter, message).about(names);
             Err(Missing::of(Kind::Silence, problem).blocks())
         }
+        Quiet::Busy { .. } if !fleet.members.is_empty() && fleet.senders.is_empty() => {
+            let members = listed(fleet.members.iter().cloned());
+            let message = format!("only {from} itself still calls {from}, from {members}: such calls end with it");
+            let problem = Problem::new(Reason::CallsItself, message).about(fleet.members.iter().map(String::as_str));
+            Err(Missing::of(Kind::Silence, problem))
+        }
         Quiet::Busy { open } => {
-            let what = if open == 0 { format!("requests were sent to {from} lately") } else { open_on(open, from) };
+            let what = busy(open, from);
+            let by = if fleet.senders.is_empty() { String::new() } else { listed(fleet.senders.iter().cloned()) };
+            let what = if by.is_empty() { what } else { format!("{what}, by {by}") };
             Err(Missing::of(Kind::Silence, Problem::new(Reason::NotQuiet, what).about([from.as_str()])))
         }
         Quiet::Since(since) => Ok(UnixMs(since).max(switch.acked_at.unwrap_or(switch.started_at))),
     }
-}
-
-fn open_on(open: u64, version: &str) -> String {
-    if open == 1 { format!("1 request is open on {version}") } else { format!("{open} requests are open on {version}") }
 }
 
 /// What kind of thing is missing.
@@ -210,6 +247,10 @@ fn open_on(open: u64, version: &str) -> String {
 pub(super) enum Kind {
     /// Something that has to hold without a break does not, or did not.
     Broken,
+    /// It has lasted, but not for long enough.
+    Unsteady,
+    /// Something holds it that was not there, or was not known.
+    Held,
     /// A word from somebody: what happened meanwhile will be known then.
     Unknown,
     /// No requests to the old version, for long enough.
@@ -240,11 +281,16 @@ impl Missing {
         Missing { blocks: true, ..self }
     }
 
+    /// Whether going back would help: a version that only calls itself serves nobody.
+    pub(super) fn may_roll_back(&self) -> bool {
+        self.problem.reason != Reason::CallsItself
+    }
+
     /// Whether the operator asked to go on without it after a deadline.
     pub(super) fn may_be_waived(&self, spec: &Spec) -> bool {
         let proceeds = spec.settle.on_timeout == OnTimeout::Proceed;
         match self.kind {
-            Kind::Broken => false,
+            Kind::Broken | Kind::Unsteady | Kind::Held => false,
             Kind::Unknown => proceeds && spec.switch.laggards == Laggards::Proceed,
             Kind::Silence => proceeds,
         }
@@ -255,7 +301,7 @@ impl Missing {
         if self.blocks || overdue {
             return Wait { wake: self.wake, ..Wait::blocked(self.problem) };
         }
-        if self.kind == Kind::Unknown {
+        if matches!(self.kind, Kind::Unknown | Kind::Held) {
             return Wait::named_from(now, from.plus(CONFIGURED_WITHIN), self.problem);
         }
         Wait { wake: self.wake.or(Some(deadline).filter(|deadline| *deadline > now)), ..Wait::on(self.problem.message) }

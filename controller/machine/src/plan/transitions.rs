@@ -63,7 +63,7 @@ pub(super) fn roll_back(pass: Pass<'_>, status: &mut Status, why: &str) {
         promoted_at: at,
         ..Switch::default()
     };
-    flip(pass.now, status, back);
+    flip(pass, status, back);
     let part = if left.ready { String::new() } else { format!(", which is {}", strength(&left)) };
     status.note(pass.now, Happening::RolledBack, format!("from {} to {}{part}: {why}", old.to, old.from));
 }
@@ -75,12 +75,14 @@ fn strength(version: &VersionState) -> String {
 }
 
 /// Sends requests to the new version.
-pub(super) fn flip(now: UnixMs, status: &mut Status, switch: Switch) {
+pub(super) fn flip(pass: Pass<'_>, status: &mut Status, switch: Switch) {
+    let now = pass.now;
     status.active_version.clone_from(&switch.to);
     status.previous_version = Some(switch.from.clone());
     status.target_version = Some(switch.to.clone());
     status.note(now, Happening::Flipped, format!("from {} to {}", switch.from, switch.to));
-    status.switch = Some(Switch { flipped_at: Some(now), ..switch });
+    let workloads = pass.seen.workload(&switch.from).workloads;
+    status.switch = Some(Switch { flipped_at: Some(now), workloads, ..switch });
     status.enter(now, Phase::Switching);
 }
 

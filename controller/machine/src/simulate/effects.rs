@@ -15,6 +15,7 @@ pub(super) fn words(effect: &Effect) -> String {
             format!("have {version} running, as strong as {like}")
         }
         Effect::Start { version, .. } => format!("have {version} running"),
+        Effect::Cluster { versions } => format!("have clusters of {}", listed(versions)),
         Effect::Publish(publication) => published(publication),
         Effect::Route(order) => routes(order),
         Effect::Configure(record) => format!("configure: proxies that start anew begin with epoch {}", record.epoch),

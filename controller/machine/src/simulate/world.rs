@@ -244,7 +244,7 @@ impl Simulated {
                 true
             }
             Effect::Protect { version, epoch } => self.versions.protect(version, *epoch),
-            Effect::Configure(_) => false,
+            Effect::Cluster { .. } | Effect::Configure(_) => false,
         }
     }
 }

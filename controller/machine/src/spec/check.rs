@@ -7,6 +7,7 @@ use std::str::FromStr;
 use http::Uri;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use super::choice::{OnFail, When};
 use crate::duration::Millis;
@@ -58,7 +59,8 @@ fn ten_seconds() -> Millis {
     "message": format!("{BOUNDED} maxErrorRate, maxLatency or both"),
 }]))]
 pub struct Builtin {
-    /// The largest share of answers with a status of 500 or above.
+    /// The largest share of answers that failed: with a status of 500 or above, or one of gRPC that stands for these, or
+    /// cut off by the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_error_rate: Option<Percent>,
     /// What 99 of 100 answers have to stay below, until the end of their stream.
@@ -117,7 +119,44 @@ const NO_NUMBER: &str = "is not a number: write it as 0.99";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(pub u32);
 
+impl Percent {
+    /// All of it.
+    pub const WHOLE: Percent = Percent(1_000_000);
+
+    /// What the API server asks of one. 100% is the most, or a stored object could not be read.
+    fn rules() -> Value {
+        let rule = format!(
+            "self.matches('^(100%|100[.]0{{1,4}}%|[0-9]{{1,2}}([.][0-9]{{1,4}})?%)$') && self.matches('^{PERCENT}$')"
+        );
+        text_rule(&rule, NO_PERCENT)
+    }
+
+    /// The same of one that is not nothing.
+    pub(crate) fn rules_of_some() -> Value {
+        let (Value::Array(mut rules), Value::Array(some)) =
+            (Percent::rules(), text_rule("self.matches('[1-9]')", NO_SHARE))
+        else {
+            return Value::Null;
+        };
+        rules.extend(some);
+        Value::Array(rules)
+    }
+
+    /// How many of so many it is, rounded up.
+    pub fn of(self, count: u32) -> u32 {
+        let part = u64::from(count).saturating_mul(u64::from(self.0)).div_ceil(1_000_000);
+        u32::try_from(part).unwrap_or(u32::MAX)
+    }
+}
+
+impl Default for Percent {
+    fn default() -> Percent {
+        Percent::WHOLE
+    }
+}
+
 const PERCENT: &str = "[0-9]{1,3}([.][0-9]{1,4})?%";
+pub(crate) const NO_SHARE: &str = "would let a version without pods be ready: write more than 0%";
 const NO_PERCENT: &str = "is not a share: write it as 1% or 0.25%, at most 100%";
 
 impl FromStr for Percent {
@@ -168,11 +207,7 @@ impl JsonSchema for Percent {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // 100% is the most, or a stored object could not be read.
-        let rule = format!(
-            "self.matches('^(100%|100[.]0{{1,4}}%|[0-9]{{1,2}}([.][0-9]{{1,4}})?%)$') && self.matches('^{PERCENT}$')"
-        );
-        json_schema!({ "type": "string", "maxLength": 10, "x-kubernetes-validations": text_rule(&rule, NO_PERCENT) })
+        json_schema!({ "type": "string", "maxLength": 10, "x-kubernetes-validations": Percent::rules() })
     }
 }
 

@@ -9,7 +9,7 @@ use flag::record::Record;
 use flag::report::Report;
 use machine::fleet::ledger::{Fleet, FleetQuestion, Ledger, Quiet};
 
-fn state(record: &Record, started: u64, finished: u64) -> FlagState {
+pub(super) fn state(record: &Record, started: u64, finished: u64) -> FlagState {
     FlagState {
         epoch: record.epoch,
         hash: record.hash.clone(),
@@ -19,7 +19,7 @@ fn state(record: &Record, started: u64, finished: u64) -> FlagState {
     }
 }
 
-fn report(proxy: &str, seq: u64, state: FlagState) -> Report {
+pub(super) fn report(proxy: &str, seq: u64, state: FlagState) -> Report {
     Report {
         protocol: flag::PROTOCOL,
         proxy: proxy.to_owned(),
@@ -34,16 +34,16 @@ fn report(proxy: &str, seq: u64, state: FlagState) -> Report {
 }
 
 /// Two proxies, `a` and `b`, that must ack.
-struct Story {
-    ledger: Ledger,
-    now_ms: u64,
-    record: Record,
+pub(super) struct Story {
+    pub(super) ledger: Ledger,
+    pub(super) now_ms: u64,
+    pub(super) record: Record,
     old: String,
     expected: Vec<String>,
 }
 
 impl Story {
-    fn new() -> Story {
+    pub(super) fn new() -> Story {
         Story {
             ledger: Ledger::new(3_000),
             now_ms: 10_000,
@@ -54,7 +54,7 @@ impl Story {
     }
 
     /// 100 ms later both report; `b` as given.
-    fn both(&mut self, seq: u64, b: FlagState) -> Fleet {
+    pub(super) fn both(&mut self, seq: u64, b: FlagState) -> Fleet {
         self.now_ms += 100;
         let a = state(&self.record, 10, 10);
         self.ledger.accept(self.now_ms, report("a", seq, a)).expect("believed");
@@ -62,13 +62,18 @@ impl Story {
         self.view()
     }
 
-    fn view(&self) -> Fleet {
+    pub(super) fn view(&self) -> Fleet {
         let expected: BTreeSet<String> = self.expected.iter().cloned().collect();
-        let asked = FleetQuestion { old: self.old.clone(), wanted: "v2".to_owned(), config_epoch: 9, probe: None };
+        let asked = FleetQuestion {
+            old: self.old.clone(),
+            wanted: "v2".to_owned(),
+            config_epoch: 9,
+            ..FleetQuestion::default()
+        };
         self.ledger.view(self.now_ms, &self.record, &expected, &asked)
     }
 
-    fn quiet(&mut self, from_seq: u64) -> Fleet {
+    pub(super) fn quiet(&mut self, from_seq: u64) -> Fleet {
         let state = state(&self.record, 5, 5);
         let mut fleet = self.view();
         for seq in from_seq..from_seq + 3 {
@@ -283,6 +288,34 @@ fn only_expected_proxies_say_which_epoch_is_the_highest() {
 
 /// T2, P4, F17: an Envoy that is replaced drains beside the new one, or two Envoys have one id. Nothing is known of them
 /// until one has been silent for as long as a report is believed.
+/// C16: 100,000 pods came and went.
+#[test]
+fn who_is_gone_is_forgotten_and_who_is_waited_for_is_not() {
+    let mut story = Story::new();
+    let later = record(10, "v2");
+    story.both(1, state(&story.record, 10, 10));
+    story.ledger.flips("u-1", "v1", "v2");
+    let begin = story.now_ms;
+    for one in 0..1_000 {
+        let gone = format!("gone-{one}");
+        story.ledger.accept(begin, report(&gone, 1, state(&story.record, 1, 1))).unwrap();
+    }
+    let is_expected = |name: &str| name == "a" || name == "b";
+    story.ledger.forget_gone(begin + 60_000, is_expected);
+    assert_eq!(story.ledger.remembered(), 1_002);
+    // One of them comes back, and one that is waited for stays silent.
+    story.now_ms = begin + 60_001;
+    story.ledger.accept(story.now_ms, report("gone-7", 2, state(&later, 1, 1))).unwrap();
+    story.ledger.accept(story.now_ms, report("a", 2, state(&later, 10, 10))).unwrap();
+    story.ledger.forget_gone(story.now_ms, is_expected);
+    assert_eq!(story.ledger.remembered(), 3);
+    // What that one had is neither lost nor zero, and nothing of it is proved.
+    let fleet = story.view();
+    assert_eq!((fleet.acked, &fleet.old), (0, &Quiet::Unknown));
+    assert!(fleet.laggards.iter().any(|laggard| laggard.proxy == "b" && laggard.why.starts_with("last seen")));
+    assert!(fleet.sent["v1"].started >= 20, "{:?}", fleet.sent);
+}
+
 #[test]
 fn two_boots_side_by_side_are_unknown_and_named() {
     let mut story = Story::new();
@@ -320,6 +353,32 @@ fn two_boots_side_by_side_are_unknown_and_named() {
     );
 }
 
+/// T2: the later one of two Envoys with one id ends. The other one is believed after a while, counted anew.
+#[test]
+fn who_outlives_the_boot_after_it_is_believed_again() {
+    let mut story = Story::new();
+    story.quiet(1);
+    let record = story.record.clone();
+    let of = |boot: &str, seq: u64| Report { boot: boot.into(), ..report("b", seq, state(&record, 0, 0)) };
+    story.ledger.accept(story.now_ms, of("b2", 1)).expect("believed");
+    let mut believed = Vec::new();
+    for seq in 5..15 {
+        story.now_ms += 1_000;
+        story.ledger.accept(story.now_ms, report("a", seq, state(&record, 10, 10))).expect("believed");
+        let taken = story.ledger.accept(story.now_ms, of("b1", seq)).is_ok();
+        believed.push((taken, story.view().acked));
+    }
+    // The later one is silent for long enough, then nothing more is heard of it for as long.
+    let first = believed.iter().position(|(taken, _)| *taken).expect("believed at last");
+    assert!(first >= 3, "{believed:?}");
+    assert!(believed[..first].iter().all(|one| *one == (false, 1)), "{believed:?}");
+    assert!(believed[first..].iter().all(|(taken, _)| *taken), "{believed:?}");
+    assert_eq!(believed.last(), Some(&(true, 2)), "{believed:?}");
+    // One that was on its way for long is none of somebody who lives.
+    assert!(story.ledger.accept(story.now_ms, of("b2", 1)).is_err());
+    assert_eq!(story.view().acked, 2);
+}
+
 /// F18, and joiners: who has shown what of a probe.
 mod reach {
     use flag::instance::Findings;
@@ -337,7 +396,7 @@ mod reach {
     fn found(id: &str, outcome: &str) -> Findings {
         let outcome = Outcome { cluster: "c".to_owned(), outcome: outcome.to_owned() };
         let probed = Some(Probed { id: id.to_owned(), clusters: vec![outcome] });
-        Findings { flag: "u-1".to_owned(), probed, strays: vec![] }
+        Findings { flag: "u-1".to_owned(), probed, ..Findings::default() }
     }
 
     struct Reach {
@@ -395,10 +454,13 @@ mod reach {
             let fleet = reach.says(Some(found("p", REACHED)));
             assert_eq!((why(&fleet), fleet.reached_since), ((None, false), since));
         }
-        // What was not seen may have broken.
-        let lost = Report { complete: false, ..report("a", 50, FlagState::default()) };
-        assert!(why(&reach.accept(lost)).0.is_some());
+        // A round that was late is no break, ...
+        let late = Report { complete: false, ..report("a", 50, FlagState::default()) };
+        assert!(why(&reach.accept(late)).0.is_some());
         reach.seq = 60;
+        assert_eq!(reach.says(Some(found("p", REACHED))).reached_since, since);
+        // ... but what was not seen for long may have broken.
+        reach.story.now_ms += 3_001;
         let since = reach.story.now_ms + 100;
         assert_eq!(reach.says(Some(found("p", REACHED))).reached_since, since);
     }
@@ -433,6 +495,8 @@ mod reach {
             cluster: format!("reviews-{version}"),
             count: 35,
         };
+        // F14: they say nothing of strays, nor do those of them.
+        assert_eq!(reach.says(Some(Findings { checked: 7, ..found("p", REACHED) })).health_checks, 7);
         let of = |strays| Some(Findings { strays, ..found("p", REACHED) });
         assert_eq!(reach.says(of(vec![stray("v2")])).strays, []);
         let fleet = reach.says(of(vec![stray("v2"), stray("v1")]));

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
 
+mod doubt;
 mod ledger;
 mod properties;
 mod traffic;

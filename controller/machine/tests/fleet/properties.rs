@@ -41,7 +41,7 @@ proptest! {
             };
             ledger.accept(now_ms, report).expect("believed");
             latest[usize::from(proxy)] = Some((now_ms, kind, open, behind));
-            let asked = FleetQuestion { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: target.epoch, probe: None };
+            let asked = FleetQuestion { old: "v1".to_owned(), wanted: "v2".to_owned(), config_epoch: target.epoch, ..FleetQuestion::default() };
             let fleet = ledger.view(now_ms, &target, &expected, &asked);
             prop_assert_eq!(fleet.acked + fleet.laggards.len(), fleet.expected);
             let all_known = latest.iter().all(|seen| seen.is_some_and(|(at, kind, _, _)| kind != 0 && now_ms - at <= 3_000));

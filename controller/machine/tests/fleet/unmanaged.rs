@@ -81,3 +81,31 @@ fn a_report_of_too_many_is_not_believed() {
     assert!(parse(&report("b1", 1, &[("10.0.0.7", 3)])).is_ok());
     assert!(parse(&report("b1", 1, &[(&"1".repeat(limits::NAME_BYTES + 1), 3)])).is_err());
 }
+
+/// F15: a version whose members call each other is told apart from one that others call.
+#[test]
+fn who_sends_to_the_old_version_is_named_and_members_of_it_apart() {
+    let mut ledger = Ledger::new(60_000);
+    let sends = |proxy: &str, seq, started, finished| {
+        let mut report = report("b1", seq, &[]);
+        report.proxy = proxy.to_owned();
+        let sent = BTreeMap::from([("v1".to_owned(), Totals { started, finished })]);
+        report.flags.get_mut("u-1").expect("the flag").sent = sent;
+        report
+    };
+    let all = ["v1-a", "web-0", "web-1", "web-2"].map(str::to_owned);
+    let asked =
+        FleetQuestion { old: "v1".to_owned(), members: all[..1].iter().cloned().collect(), ..FleetQuestion::default() };
+    for (now_ms, calls) in [(1_000, 3), (20_000, 4)] {
+        for (proxy, started, finished) in [("v1-a", calls, calls), ("web-0", 5, 5), ("web-1", 0, 0), ("web-2", 2, 1)] {
+            ledger.accept(now_ms, sends(proxy, now_ms, started, finished)).expect("believed");
+        }
+    }
+    let view = |now_ms| {
+        let fleet = ledger.view(now_ms, &record(9, "v2"), &all.clone().into(), &asked);
+        (fleet.members, fleet.senders)
+    };
+    // That of web-2 is open still, that of web-0 was long ago.
+    assert_eq!(view(20_500), (vec!["v1-a".to_owned()], vec!["web-2".to_owned()]));
+    assert_eq!(view(40_000), (vec![], vec!["web-2".to_owned()]));
+}

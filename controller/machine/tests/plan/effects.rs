@@ -206,21 +206,25 @@ fn what_a_problem_holds_back(#[case] problem: Option<Reason>, #[case] provider: 
 }
 
 /// C07: a flag that another one shares a Service with neither flips nor removes, and goes back all the same.
+/// C36: nor does one that may be looking at what is out of date.
 #[rstest]
 #[case(Phase::Stable)]
 #[case(Phase::Coexisting)]
 #[case(Phase::ProvingRoutes)]
 #[case(Phase::Settling)]
 #[case(Phase::Removing)]
-fn what_may_be_somebody_elses_is_left_as_it_is(#[case] phase: Phase) {
+fn what_may_be_somebody_elses_is_left_as_it_is(
+    #[case] phase: Phase,
+    #[values(Reason::ServiceTaken, Reason::WatchStale)] reason: Reason,
+) {
     let status = if phase == Phase::Stable {
         Status { active_version: "v1".to_owned(), ..switching(phase) }
     } else {
         switching(phase)
     };
-    let seen = seen().problem(Reason::ServiceTaken);
+    let seen = seen().problem(reason);
     let after = next("", &status, &seen);
-    assert_eq!((after.phase, blocked(&after)), (phase, Some(Reason::ServiceTaken)));
+    assert_eq!((after.phase, blocked(&after)), (phase, Some(reason)));
     let effects = words(&rests("", &after, &seen).effects);
     assert!(!effects.contains("start") && !effects.contains("stop"), "{effects}");
     let back = next("", &switching(Phase::Settling), &seen.asked_for(machine::action::Action::Rollback));
@@ -263,4 +267,25 @@ fn a_status_that_changes_has_no_effects(#[values(0, 1)] acked: usize) {
             assert!(after == status || (effects.is_empty() && requeue == Some(machine::duration::Millis(0))));
         }
     }
+}
+
+/// T10: whoever runs, may be started or is named has its cluster; where nobody knows what is named, all stay.
+#[rstest]
+#[case::the_first_ones(seen().clusters(&[], None), "cluster v1+v2")]
+#[case::a_third_is_declared(seen().not_running("v3").clusters(&["v1", "v2"], Some(&["v1", "v2"])), "cluster v1+v2+v3")]
+#[case::one_is_named(seen().clusters(&["v0", "v1", "v2"], Some(&["v0", "v2"])), "cluster v0+v1+v2")]
+#[case::nobody_knows(seen().clusters(&["v0", "v1", "v2"], None), "cluster v0+v1+v2")]
+#[case::nothing_names_it(seen().clusters(&["v0", "v1", "v2"], Some(&["v1", "v2"])), "cluster v1+v2")]
+#[case::it_runs(seen().undeclared_and_runs("v0").clusters(&["v0", "v1", "v2"], Some(&["v2"])), "cluster v0+v1+v2")]
+fn a_cluster_is_there_as_long_as_anything_may_need_it(#[case] seen: Seen, #[case] expected: &str) {
+    let effects = acts("", (switching(Phase::Removing), seen));
+    let cluster = effects.split(", ").find(|effect| effect.starts_with("cluster"));
+    assert_eq!(cluster, Some(expected), "{effects}");
+}
+
+/// T10: it is there before the record, the routes or the filter name it.
+#[test]
+fn a_cluster_comes_before_what_names_it() {
+    let effects = acts(MANUAL, (switching(Phase::Removing), seen().clusters(&[], None)));
+    assert_eq!(effects, "start v2, cluster v1+v2, publish, route, configure, stop v1");
 }

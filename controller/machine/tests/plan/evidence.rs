@@ -4,6 +4,7 @@
 use machine::action::Action;
 use machine::history::Happening;
 use machine::observation::{Keeper, Strength};
+use machine::plan::Effect;
 use machine::reason::Reason;
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
@@ -126,7 +127,7 @@ fn a_rollback_that_starts_its_target_waits_for_all_of_it_only_beside_what_is_wel
     assert_eq!(next("", &status, &seen).phase, then);
 }
 
-/// C08, F09: the traffic of now needs what the active version has, whoever says how many there are of the new one.
+/// C08, C09, F09: the traffic of now needs what the active version has, whoever says how many there are of the new one.
 #[rstest]
 #[case::it_ran_before(Phase::Coexisting, "", Phase::Coexisting)]
 #[case::it_was_shrunk_while_it_waited(Phase::AwaitingPromotion, "promotion: {mode: Manual}", Phase::Coexisting)]
@@ -139,6 +140,26 @@ fn nothing_is_flipped_to_what_is_weaker(#[case] from: Phase, #[case] more: &str,
     if to == Phase::Coexisting {
         assert_eq!(next(more, &with_switch(status, |one| one.headroom_at = Some(UnixMs(0))), &seen).phase, to);
     }
+}
+
+/// F23, C41: what is left of the version that serves is what requests have.
+#[rstest]
+#[case::it_begins(Phase::Coexisting, false, true, Phase::Coexisting)]
+#[case::in_the_last_moment(Phase::ProvingRoutes, false, true, Phase::ProvingRoutes)]
+#[case::nothing_is_left_of_it(Phase::ProvingRoutes, false, false, Phase::Switching)]
+#[case::to_go_back(Phase::ProvingRoutes, true, true, Phase::Switching)]
+fn nothing_is_flipped_while_what_serves_is_replaced_in_place(
+    #[case] from: Phase,
+    #[case] rollback: bool,
+    #[case] left: bool,
+    #[case] to: Phase,
+) {
+    let seen = if left { seen() } else { seen().not_running("v1") };
+    let status = with_switch(switching(from), |switch| switch.rollback = rollback);
+    let then = next("", &status, &seen.relabelled("v1", "Deployment/reviews makes v2"));
+    assert_eq!(then.phase, to);
+    let reason = then.blocked.map(|blocked| blocked.reason);
+    assert_eq!(reason, (from == to).then_some(Reason::ChangedInPlace));
 }
 
 /// F10: a dip while it waits pauses, and a promotion by hand is not forgotten.
@@ -267,6 +288,19 @@ fn a_deadline_does_not_outlive_what_was_settled() {
     assert_eq!(next(spec, &overdue, &seen().busy(1)).phase, Phase::Switching);
 }
 
+/// F15: going back helps nobody where only the old version calls itself.
+#[rstest]
+#[case::only_itself(&[], "Rollback", Phase::Settling)]
+#[case::others_too(&["web-0"], "Rollback", Phase::Switching)]
+#[case::past_it(&[], "Proceed", Phase::Retaining)]
+fn a_version_that_calls_itself_rolls_nothing_back(#[case] senders: &[&str], #[case] then: &str, #[case] to: Phase) {
+    let seen = seen().busy(1).called_by(&["v1-a"], senders);
+    let status = next(&format!("settle: {{timeout: 1s, onTimeout: {then}}}"), &switching(Phase::Settling), &seen);
+    assert_eq!(status.phase, to);
+    let blocked = status.blocked.map(|blocked| blocked.reason);
+    assert_eq!(blocked, (to == Phase::Settling).then_some(Reason::CallsItself));
+}
+
 /// What the operator went past once is not asked for again, and nothing else is waived with it.
 #[rstest]
 #[case::the_same(seen().busy(1), Phase::Removing)]
@@ -289,6 +323,49 @@ fn a_waiver_holds_for_what_was_waived(#[case] seen: Seen, #[case] to: Phase) {
 fn what_is_not_reached_keeps_the_old_version(#[case] seen: Seen, #[case] then: Phase) {
     let status = with_switch(switching(Phase::Retaining), |one| one.settled_at = Some(UnixMs(NOW - 1_000)));
     assert_eq!(next("settle: {quietPeriod: 10s}", &status, &seen).phase, then);
+}
+
+/// What both `Proceed` ask for, on which an operator counts.
+const BOTH: &str = "settle: {timeout: 1s, onTimeout: Proceed, quietPeriod: 10s}, switch: {laggards: Proceed}";
+const ONE: &str = "settle: {timeout: 1s, onTimeout: Proceed, quietPeriod: 10s}";
+
+/// C07, C36, F18: what nobody may go past, whatever the spec asks for and whatever was gone past already.
+#[rstest]
+#[case::taken(BOTH, seen().problem(Reason::ServiceTaken))]
+#[case::stale(BOTH, seen().problem(Reason::WatchStale))]
+#[case::not_reached(BOTH, seen().unreached("edge", "cluster c: no healthy host", false))]
+#[case::reached_just_now(BOTH, seen().reached_since(NOW - 1))]
+#[case::not_reached_and_no_ack(BOTH, seen().proxies(2).lags("late", "it never reported").unreached("edge", "no healthy host", false))]
+// What is unknown takes more than what is busy.
+#[case::unknown(ONE, seen().quiet_unknown())]
+#[case::unknown_and_a_stray(ONE, seen().quiet_unknown().strays("edge", "1 to x"))]
+#[case::busy_and_from_before(ONE, seen().busy(1).filter_came("web.shop", NOW - 1_000))]
+fn nothing_goes_past_this(#[case] more: &str, #[case] seen: Seen) {
+    assert_eq!(next(more, &switching(Phase::Settling), &seen).phase, Phase::Settling);
+    let mesh = format!("{more}, routing: {{provider: Istio}}");
+    let status = with_switch(switching(Phase::Removing), |one| one.waived = true);
+    for more in [more, &mesh] {
+        let plan = pass(&spec(more), &status, &seen);
+        assert!(!plan.effects.iter().any(|effect| matches!(effect, Effect::Stop { .. })), "{}", words(&plan.effects));
+    }
+}
+
+/// What was gone past is not said to be so.
+#[test]
+fn a_switch_that_was_waved_through_is_not_called_quiet() {
+    let status = next(ONE, &switching(Phase::Settling), &seen().busy(3));
+    let said: Vec<&str> = status.history.iter().map(|one| one.message.as_str()).collect();
+    assert_eq!(said[said.len() - 2..], ["v1 may go, as settle.onTimeout asks", "3 requests are open on v1"]);
+}
+
+/// P12: connections from before the filter came are waited for, and that breaks nothing.
+#[rstest]
+#[case::lately(seen().filter_came("web.shop", NOW - 44_000), Phase::Settling, Phase::Settling)]
+#[case::retained(seen().filter_came("web.shop", NOW - 44_000), Phase::Retaining, Phase::Retaining)]
+#[case::nobody(seen(), Phase::Settling, Phase::Retaining)]
+fn what_was_there_before_the_filter_is_waited_for(#[case] seen: Seen, #[case] from: Phase, #[case] then: Phase) {
+    let status = with_switch(switching(from), |one| one.settled_at = Some(UnixMs(NOW - 1_000)));
+    assert_eq!(next("cleanup: {retainFor: 0s}", &status, &seen).phase, then);
 }
 
 /// What serves is gone back to, whoever reaches it.

@@ -6,9 +6,12 @@ use std::ops::Deref;
 
 use machine::action::{Action, Request};
 use machine::checks::{CheckAnswer, Verdict};
-use machine::fleet::ledger::{Laggard, Quiet};
+use machine::fleet::ledger::{Laggard, LateFilter, Quiet};
 use machine::fleet::unmanaged::UnmanagedCaller;
-use machine::observation::{Destination, Headroom, Keeper, Observation, Strength, VersionState};
+use machine::history::Happening;
+use machine::observation::{
+    ClusterFacts, Destination, Headroom, Keeper, Observation, Occurrence, Strength, VersionState,
+};
 use machine::plan::{Effect, Pass, Plan, plan};
 use machine::reason::{Problem, Reason};
 use machine::record::Draft;
@@ -90,6 +93,13 @@ impl Seen {
         self.with(|seen| change(seen.versions.entry(version.to_owned()).or_default()))
     }
 
+    /// The proxies have clusters of these versions; routes and filters name those, or nobody knows which.
+    pub(crate) fn clusters(self, there: &[&str], named: Option<&[&str]>) -> Seen {
+        let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
+        let facts = ClusterFacts { there: owned(there), named: named.map(owned) };
+        self.with(|seen| seen.clusters = Some(facts))
+    }
+
     /// So many proxies have to ack.
     pub(crate) fn proxies(self, expected: usize) -> Seen {
         self.with(|seen| seen.fleet.expected = expected)
@@ -133,9 +143,20 @@ impl Seen {
         self.with(|seen| seen.fleet.strays.push(laggard(proxy, what)))
     }
 
+    /// The filter came to this proxy then, and not before.
+    pub(crate) fn filter_came(self, proxy: &str, came_ms: u64) -> Seen {
+        self.with(|seen| seen.fleet.late_filters.push(LateFilter { proxy: proxy.to_owned(), came_ms }))
+    }
+
     /// So many requests are open on the old version.
     pub(crate) fn busy(self, open: u64) -> Seen {
         self.with(|seen| seen.fleet.old = Quiet::Busy { open })
+    }
+
+    /// The old version is called by itself, and by others.
+    pub(crate) fn called_by(self, members: &[&str], senders: &[&str]) -> Seen {
+        let names = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
+        self.with(|seen| (seen.fleet.members, seen.fleet.senders) = (names(members), names(senders)))
     }
 
     /// Nothing has reached the old version since then.
@@ -174,6 +195,11 @@ impl Seen {
         self.workload(version, |one| *one = VersionState::default())
     }
 
+    /// A version runs, and nobody would know how to start it again.
+    pub(crate) fn undeclared_and_runs(self, version: &str) -> Seen {
+        self.workload(version, |one| *one = VersionState { declared: false, ..ready(0) })
+    }
+
     /// A version ended by itself.
     pub(crate) fn exited(self, version: &str) -> Seen {
         self.exited_with(version, "exit status: 1")
@@ -184,12 +210,34 @@ impl Seen {
         self.not_running(version).workload(version, |one| one.exited = Some(how.to_owned()))
     }
 
+    /// A version is not started, because somebody else is in the way.
+    pub(crate) fn barred(self, version: &str) -> Seen {
+        let why = "process 77 (python3) listens on 127.0.0.1:9002: end it";
+        self.not_running(version).workload(version, |one| one.barred = Some(why.to_owned()))
+    }
+
+    /// A version ended, and is started again then.
+    pub(crate) fn starts_again(self, version: &str, at: u64) -> Seen {
+        self.exited(version).workload(version, |one| one.next_start = Some(UnixMs(at)))
+    }
+
+    /// Something happened outside.
+    pub(crate) fn occurred(self, at: u64, event: Happening, message: &str) -> Seen {
+        let one = Occurrence { at: UnixMs(at), event, message: message.to_owned() };
+        self.with(|seen| seen.occurred.push(one))
+    }
+
     /// A version was told to stop, and this of it still runs.
     pub(crate) fn stopping(self, version: &str, what: &[&str]) -> Seen {
         self.workload(version, |one| {
             *one = VersionState { declared: true, running: true, stopped: true, ..VersionState::default() };
             one.ending = what.iter().map(|one| (*one).to_owned()).collect();
         })
+    }
+
+    /// What made a version makes another one by now.
+    pub(crate) fn relabelled(self, version: &str, object: &str) -> Seen {
+        self.workload(version, |one| one.relabelled.push(object.to_owned()))
     }
 
     /// So many pods of a version serve, of so many that it is asked to have.
@@ -353,6 +401,9 @@ pub(crate) fn words(effects: &[Effect]) -> String {
         Effect::Protect { version, epoch } => format!("protect {version} at {epoch}"),
         Effect::Start { version, like: None } => format!("start {version}"),
         Effect::Start { version, like: Some(like) } => format!("start {version} like {like}"),
+        Effect::Cluster { versions } => {
+            format!("cluster {}", versions.iter().map(String::as_str).collect::<Vec<_>>().join("+"))
+        }
         Effect::Publish(_) => "publish".to_owned(),
         Effect::Route(_) => "route".to_owned(),
         Effect::Configure(_) => "configure".to_owned(),

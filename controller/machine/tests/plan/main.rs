@@ -8,6 +8,7 @@ mod evidence;
 mod fixtures;
 mod golden;
 mod house;
+mod outside;
 mod phases;
 mod properties;
 mod publication;

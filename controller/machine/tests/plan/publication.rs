@@ -76,3 +76,27 @@ fn only_the_audience_is_sent_it() {
     let published = published("", Phase::Stable, &seen().audience(&["a.shop", "b.shop"]));
     assert_eq!(published.audience, Some(names(&["a.shop", "b.shop"])));
 }
+
+/// F14: while a switch is under way proxies are told which requests are no traffic.
+#[rstest]
+#[case::at_rest(Phase::Stable, "", None)]
+#[case::by_default(
+    Phase::Settling,
+    "",
+    Some((&["ELB-HealthChecker/", "GoogleHC/", "Prometheus/", "kube-probe/"][..], &[][..]))
+)]
+#[case::as_the_spec_says(
+    Phase::Settling,
+    "settle: {healthChecks: {userAgents: [], paths: [/metrics]}}",
+    Some((&[][..], &["/metrics"][..]))
+)]
+fn proxies_are_told_what_is_no_traffic(
+    #[case] phase: Phase,
+    #[case] more: &str,
+    #[case] told: Option<(&[&str], &[&str])>,
+) {
+    let health = published(more, phase, &seen()).health;
+    let names = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+    let told = told.map(|(agents, paths)| (names(agents), names(paths)));
+    assert_eq!(health.map(|health| (health.user_agents, health.paths)), told);
+}

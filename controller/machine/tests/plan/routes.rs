@@ -129,6 +129,15 @@ fn routes_are_written_where_they_are_the_controllers(
     assert!(order.is_none_or(|order| order.services.contains_key("reviews") == in_mesh));
 }
 
+#[rstest]
+#[case::may_be_what_it_goes_back_from(Reason::Forbidden, true)]
+#[case::may_be_somebody_elses(Reason::ServiceTaken, false)]
+fn a_rollback_writes_its_routes_past_what_only_stops_the_rest(#[case] problem: Reason, #[case] written: bool) {
+    let seen = warm().routed("a", &["v2"]).problem(problem);
+    let (order, _) = ordered("", &going_back(Phase::Settling), &seen);
+    assert_eq!(order.is_some(), written);
+}
+
 /// What is wrong with the routes themselves is put right by writing them.
 #[test]
 fn a_problem_of_the_routes_does_not_keep_them_from_being_written() {

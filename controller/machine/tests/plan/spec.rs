@@ -36,6 +36,11 @@ use crate::fixtures::spec;
 #[case("routing: {provider: GatewayAPI, gateways: [{name: a, path: '/a//b'}]}", "\"/a//b\" is not a path")]
 #[case("routing: {provider: GatewayAPI, gateways: [{name: a, path: '/a?b'}]}", "\"/a?b\" is not a path")]
 #[case("preview: {header: X-Me, value: a}", "not a lower-case HTTP header name")]
+// F10.
+#[case("coexistence: {ready: 0%}", "spec.coexistence.ready 0% would let a version without pods be ready")]
+// F14.
+#[case("settle: {healthChecks: {paths: [metrics]}}", "spec.settle.healthChecks.paths \"metrics\" has to begin with /")]
+#[case("settle: {healthChecks: {userAgents: ['']}}", "an empty one would mean every request")]
 #[case("coexistence: {probe: {path: ready}}", "spec.coexistence.probe.path \"ready\" has to begin with /")]
 #[case("coexistence: {probe: {path: '/a b'}}", "spec.coexistence.probe: path \"/a b\" is not a valid name")]
 #[case("coexistence: {probe: {expect: 2xx}}", "spec.coexistence.probe.expect \"2xx\" has to be a status")]

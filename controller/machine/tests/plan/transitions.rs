@@ -143,6 +143,38 @@ fn what_is_refused_says_what_to_do(#[case] phase: Phase, #[case] action: Action,
     assert_eq!(refused(&next("promotion: {mode: Manual}", &switching(phase), &seen)), why);
 }
 
+/// A second `abort` while what the first one gave up is stopped.
+#[test]
+fn an_abort_after_an_abort_says_so() {
+    let removes = with_switch(switching(Phase::Settling), |switch| switch.removal = true);
+    assert_eq!(refused(&next("", &removes, &seen().asked_for(Action::Abort))), "no switch is under way");
+}
+
+/// A rollback to what has to be started first is one in the history, too.
+#[test]
+fn a_rollback_of_what_is_over_is_remembered() {
+    let over = Status { previous_version: Some("v1".to_owned()), switch: None, ..switching(Phase::Stable) };
+    let back = next("", &over, &seen().not_running("v1").asked_for(Action::Rollback));
+    assert!(noted(&back, Happening::RolledBack), "{:?}", back.history);
+}
+
+/// Whoever has suspended a flag may go back all the same: requests move, and nothing is stopped.
+#[rstest]
+#[case::by_request("", true)]
+#[case::by_spec("suspend: true", false)]
+fn a_rollback_goes_on_while_suspended(#[case] more: &str, #[case] suspended: bool) {
+    let status = Status { suspended, ..switching(Phase::Settling) };
+    let back = next(more, &status, &seen().asked_for(Action::Rollback));
+    assert_eq!((back.active_version.as_str(), back.phase), ("v1", Phase::Switching));
+    assert_eq!(back.record.as_ref().map(|record| record.active.as_str()), Some("v1"));
+    let moved = next(more, &back, &seen());
+    assert_eq!(moved.phase, Phase::Settling);
+    let rests = next(more, &moved, &seen());
+    assert_eq!((rests.phase, blocked(&rests)), (Phase::Settling, Some(Reason::Suspended)));
+    // Nothing else is granted.
+    assert!(refused(&next(more, &status, &seen().asked_for(Action::Retry))).contains("suspended"));
+}
+
 /// What was deleted in Removing is gone, and no rollback asks for it.
 #[test]
 fn what_was_deleted_is_not_gone_back_to() {
@@ -194,6 +226,29 @@ fn what_a_flip_leaves_is_remembered() {
     assert_eq!(settled.switch.and_then(|switch| switch.settled_at), Some(UnixMs(NOW)));
 }
 
+// C26
+#[test]
+fn what_belongs_to_the_version_that_is_left_is_remembered() {
+    let mut seen = seen();
+    for version in ["v1", "v2"] {
+        let workloads = names(&[&format!("Deployment/reviews-{version} uid")]);
+        seen.0.versions.entry(version.to_owned()).or_default().workloads = workloads;
+    }
+    let left = |status: &Status| status.left().map(|left| (left.version.to_owned(), left.workloads.clone()));
+    let of = |version: &str| Some((version.to_owned(), names(&[&format!("Deployment/reviews-{version} uid")])));
+    let flipped = next("", &switching(Phase::ProvingRoutes), &seen);
+    assert_eq!((flipped.phase, left(&flipped)), (Phase::Switching, of("v1")));
+    // Whatever is there later.
+    seen.0.versions.entry("v1".to_owned()).or_default().workloads = names(&["Deployment/other uid"]);
+    for phase in [Phase::Settling, Phase::Retaining, Phase::Removing] {
+        let status = Status { switch: flipped.switch.clone(), ..switching(phase) };
+        assert_eq!(left(&next("", &status, &seen)), of("v1"), "{phase:?}");
+        assert_eq!(left(&Status { phase: Phase::Stable, ..status }), None);
+    }
+    let back = next("", &Status { phase: Phase::Settling, ..flipped }, &seen.asked_for(Action::Rollback));
+    assert_eq!(left(&back), of("v2"));
+}
+
 /// A removal has nothing to bake, and nothing is measured for it.
 #[test]
 fn a_removal_does_not_bake() {
@@ -207,4 +262,24 @@ fn a_suspended_flag_writes_no_record() {
     let ahead = seen().reported(NOW + 5);
     assert_eq!(next("suspend: true", &switching(Phase::Settling), &ahead).epoch(), NOW - 1);
     assert_eq!(next("", &switching(Phase::Settling), &ahead.busy(1)).epoch(), NOW + 6);
+}
+
+/// One request stands in the annotation, others come through the flag service. Each is answered once.
+#[test]
+fn a_request_is_answered_once_whatever_was_asked_since() {
+    let ask = |status: &Status, id: &str, action: Action| {
+        let mut asked = seen().asked_for(action);
+        asked.0.request = asked.0.request.map(|request| machine::action::Request { id: id.to_owned(), ..request });
+        next("", status, &asked)
+    };
+    let suspended = ask(&switching(Phase::Settling), "by-annotation", Action::Suspend);
+    let resumed = ask(&suspended, "elsewhere", Action::Resume);
+    assert!(suspended.suspended && !resumed.suspended);
+    // The annotation is still there.
+    let again = ask(&resumed, "by-annotation", Action::Suspend);
+    assert!(!again.suspended);
+    assert_eq!(again.last_request, resumed.last_request);
+    // As many as are remembered.
+    let many = (0..20).fold(again, |status, one| ask(&status, &format!("more-{one}"), Action::Promote));
+    assert!(many.answered.len() <= 8 && many.has_answered("more-12") && !many.has_answered("by-annotation"));
 }

@@ -5,11 +5,13 @@ mod requests;
 mod snapshot;
 mod status;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{Method, StatusCode, header};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -19,12 +21,15 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use requests::{RequestAccepted, RequestBody};
 
+use crate::authenticator::is_this_machine;
 use crate::hub::Hub;
 
 /// Long polls at a time.
 const POLLS: usize = 8_192;
 /// Other requests at a time.
 const REQUESTS: usize = 256;
+/// Probes at a time, metrics among them.
+const PROBES: usize = 32;
 /// Bytes of the body of `POST /v1/requests`.
 const REQUEST_BYTES: usize = 4_096;
 
@@ -55,47 +60,86 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The route of the long poll.
-const POLL: &str = "/v1/snapshot";
+/// What a request waits for: those of another kind take no place of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// For a change.
+    Poll,
+    /// For whatever it asks.
+    Request,
+    /// For nothing: who asks decides whether this process lives.
+    Probe,
+}
 
-/// A route: method and path, and who answers.
-type Route = (&'static str, &'static str, fn() -> MethodRouter<Arc<Hub>>);
+/// A route: method and path, its kind, and who answers.
+type Route = (&'static str, &'static str, Kind, fn() -> MethodRouter<Arc<Hub>>);
 
 /// All routes.
 const ROUTES: [Route; 7] = [
-    ("GET", POLL, || get(snapshot::poll)),
-    ("POST", "/v1/report", || post(report::take_in).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES))),
-    ("GET", "/v1/status", || get(status::show_flags)),
-    ("POST", "/v1/requests", || post(requests::submit).layer(DefaultBodyLimit::max(REQUEST_BYTES))),
-    ("GET", "/healthz", || get(|| async { "ok\n" })),
-    ("GET", "/readyz", || get(status::show_readiness)),
-    ("GET", "/metrics", || get(status::show_metrics)),
+    ("GET", "/v1/snapshot", Kind::Poll, || get(snapshot::poll)),
+    ("POST", "/v1/report", Kind::Request, || {
+        post(report::take_in).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES))
+    }),
+    ("GET", "/v1/status", Kind::Request, || get(status::show_flags)),
+    ("POST", "/v1/requests", Kind::Request, || post(requests::submit).layer(DefaultBodyLimit::max(REQUEST_BYTES))),
+    ("GET", "/healthz", Kind::Probe, || get(|| async { "ok\n" })),
+    ("GET", "/readyz", Kind::Probe, || get(status::show_readiness)),
+    ("GET", "/metrics", Kind::Probe, || get(status::show_metrics)),
 ];
 
 /// Method and path of every route.
 pub fn routes() -> [(&'static str, &'static str); 7] {
-    ROUTES.map(|(method, path, _)| (method, path))
+    ROUTES.map(|(method, path, ..)| (method, path))
+}
+
+fn of(kind: Kind) -> Router<Arc<Hub>> {
+    let some = ROUTES.into_iter().filter(|(_, _, its, _)| *its == kind);
+    some.fold(Router::new(), |router, (_, path, _, handler)| router.route(path, handler()))
+}
+
+fn bounded(kind: Kind, timeout: Duration, at_a_time: usize) -> Router<Arc<Hub>> {
+    of(kind)
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, timeout))
+        .layer(GlobalConcurrencyLimitLayer::new(at_a_time))
 }
 
 /// The router of all routes. A request takes no longer than `timeout`, a long poll excepted.
 pub fn router(hub: Arc<Hub>, timeout: Duration) -> Router {
-    let of = |polls: bool| {
-        let some = ROUTES.into_iter().filter(|(_, path, _)| (*path == POLL) == polls);
-        some.fold(Router::new(), |router, (_, path, handler)| router.route(path, handler()))
-    };
-    let polls = of(true).layer(GlobalConcurrencyLimitLayer::new(POLLS));
-    let others = of(false)
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, timeout))
-        .layer(GlobalConcurrencyLimitLayer::new(REQUESTS));
-    polls.merge(others).layer(from_fn(refuse_pages)).with_state(hub)
+    let polls = of(Kind::Poll).layer(GlobalConcurrencyLimitLayer::new(POLLS));
+    let requests = bounded(Kind::Request, timeout, REQUESTS);
+    let probes = bounded(Kind::Probe, timeout, PROBES);
+    polls.merge(requests).merge(probes).layer(from_fn(refuse_pages)).with_state(hub)
 }
 
+/// The router of probes and metrics alone.
+pub(crate) fn probes(hub: Arc<Hub>, timeout: Duration) -> Router {
+    bounded(Kind::Probe, timeout, PROBES).with_state(hub)
+}
+
+/// What people and their commands ask for. Proxies ask by whatever name their cluster has.
+const OF_PEOPLE: [&str; 2] = ["/v1/status", "/v1/requests"];
+
 /// No page in a browser changes anything here, whatever name it knows this service by: a browser says where a page that
-/// posts is from.
+/// posts is from. Nor does one read anything by a name of its own that was made to lead to this machine.
 async fn refuse_pages(request: Request, next: Next) -> Response {
+    let refused = |error: &str| Refusal::new(StatusCode::FORBIDDEN, "sender", error).into_response();
     if request.method() == Method::POST && request.headers().contains_key(header::ORIGIN) {
-        let error = "a page in a browser asks for this: only proxies and the commands of versionflag may";
-        return Refusal::new(StatusCode::FORBIDDEN, "sender", error).into_response();
+        return refused("a page in a browser asks for this: only proxies and the commands of versionflag may");
+    }
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let is_here = peer.is_some_and(|ConnectInfo(peer)| is_this_machine(*peer));
+    let host = request.headers().get(header::HOST);
+    if is_here && OF_PEOPLE.contains(&request.uri().path()) && !host.is_none_or(names_this_machine) {
+        return refused("it is asked for by a name of somebody else: ask by 127.0.0.1, [::1] or localhost");
     }
     next.run(request).await
+}
+
+/// Whether nobody else can have this name lead here.
+fn names_this_machine(host: &HeaderValue) -> bool {
+    let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    host.is_some_and(|host| {
+        let name = host.host().trim_start_matches('[').trim_end_matches(']');
+        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    })
 }

@@ -7,16 +7,13 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
-use machine::action::{Action, Request};
+use machine::action::{Action, ID_BYTES, Request};
 use machine::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 use crate::authenticator::is_this_machine;
 use crate::hub::Hub;
-
-/// Bytes of the id of a request.
-const ID_BYTES: usize = 64;
 
 /// Body of `POST /v1/requests`.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! What the doctor looks at, and how selectors are read. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Container, Namespace, Pod, Service};
@@ -93,6 +93,10 @@ pub(super) struct Facts {
     /// Of the namespace and the root.
     pub(super) plugins: Vec<MeshObject<WasmPlugin>>,
     pub(super) extensions: Vec<MeshObject<TrafficExtension>>,
+    /// Namespaces of callers that lack the Secret to pull the filter with, which is named beside.
+    pub(super) without_secret: BTreeSet<(String, String)>,
+    /// Deployments of istiod.
+    pub(super) planes: Vec<Deployment>,
     /// What could not be read, and why.
     pub(super) unread: Vec<(&'static str, String)>,
 }
@@ -113,6 +117,25 @@ impl Facts {
     pub(super) fn behind_sidecar(&self) -> Option<&Pod> {
         let intercepted = |pod: &&Pod| pod.annotations().get(INBOUND_PORTS).is_none_or(|ports| !ports.is_empty());
         self.controllers.iter().filter(|pod| has_sidecar(pod)).find(intercepted)
+    }
+
+    /// The Secret with which proxies pull the filter.
+    pub(super) fn pull_secret(&self) -> Option<String> {
+        let containers = self.controllers.iter().flat_map(|pod| pod.spec.iter().flat_map(|spec| &spec.containers));
+        let said = |container: &Container| {
+            let of_env = container.env.iter().flatten().find(|one| one.name == "VERSIONFLAG_PLUGIN_PULL_SECRET");
+            let of_args = container.args.iter().flatten().find_map(|arg| arg.strip_prefix("--plugin-pull-secret="));
+            of_args.map(str::to_owned).or_else(|| of_env?.value.clone())
+        };
+        containers.into_iter().find_map(said).filter(|name| !name.is_empty())
+    }
+
+    /// The namespaces whose proxies have the filter.
+    pub(super) fn caller_namespaces(&self) -> BTreeSet<String> {
+        let flags = self.flags.iter().filter(|flag| flag.spec.routing.in_mesh());
+        let others = flags
+            .flat_map(|flag| flag.spec.all_callers().places(&self.namespace).map(str::to_owned).collect::<Vec<_>>());
+        others.chain([self.namespace.clone()]).collect()
     }
 
     /// Whether the controller believes certificates, and no address alone.

@@ -3,6 +3,7 @@
 use cluster::names::MANAGER;
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::Serialize;
@@ -44,7 +45,7 @@ pub(super) fn error(check: &'static str, message: String, fix: impl Into<String>
     Finding { severity: Severity::Error, check, message, fix: fix.into() }
 }
 
-fn warning(check: &'static str, message: String, fix: impl Into<String>) -> Finding {
+pub(super) fn warning(check: &'static str, message: String, fix: impl Into<String>) -> Finding {
     Finding { severity: Severity::Warning, check, message, fix: fix.into() }
 }
 
@@ -58,6 +59,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         all.extend(authorization(facts));
         all.extend(encryption(facts));
         all.extend(plugins(facts));
+        all.extend(secrets(facts));
+        all.extend(planes(facts));
         all.extend(pods(facts));
     }
     all.extend(workloads(facts));
@@ -183,6 +186,40 @@ fn plugins(facts: &Facts) -> Vec<Finding> {
         findings.push(error("plugin", message, "delete the WasmPlugin when no switch is under way"));
     }
     findings
+}
+
+/// Namespaces whose proxies cannot pull the filter.
+fn secrets(facts: &Facts) -> Vec<Finding> {
+    let finding = |(place, name): &(String, String)| {
+        let message = format!("namespace {place} has no Secret {name}, with which its proxies pull the filter");
+        error("plugin", message, format!("kubectl -n {place} create secret docker-registry {name} …, as elsewhere"))
+    };
+    facts.without_secret.iter().map(finding).collect()
+}
+
+/// An istiod that tells gateways of no cluster but those that their VirtualServices lead to: so not of the flag
+/// service's.
+fn planes(facts: &Facts) -> Option<Finding> {
+    const FILTERS: &str = "PILOT_FILTER_GATEWAY_CLUSTER_CONFIG";
+    let callers = |flag: &cluster::resource::VersionFlag| !flag.spec.all_callers().gateways.is_empty();
+    let asks = |one: &&Deployment| {
+        let pods = one.spec.iter().filter_map(|spec| spec.template.spec.as_ref());
+        let mut env = pods.flat_map(|pod| &pod.containers).flat_map(|container| container.env.iter().flatten());
+        env.any(|one| one.name == FILTERS && one.value.as_deref().is_some_and(|it| it.eq_ignore_ascii_case("true")))
+    };
+    let found = facts.planes.iter().find(asks).filter(|_| facts.flags.iter().any(callers))?;
+    let name = format!("{}/{}", found.namespace().unwrap_or_default(), found.name_any());
+    let message =
+        format!("{name} has {FILTERS}: gateways do not get the cluster of the flag service, and never report");
+    let host = facts.domain.host(MANAGER, &facts.home);
+    let port = facts.port;
+    Some(error(
+        "gateway",
+        message,
+        format!(
+            "take it out, or lead to {host} port {port} by a VirtualService of each Gateway, for a host that nobody uses"
+        ),
+    ))
 }
 
 /// Pods whose requests nobody sees.

@@ -1,6 +1,7 @@
-//! `versionflag doctor`: looks at a cluster with the rights of whoever asks, and says what would keep VersionFlags
-//! from working. I/O: terminal, the Kubernetes API.
+//! `versionflag doctor`: looks at a cluster with the rights of whoever asks, or at an Envoy, and says what would keep
+//! flags from working. I/O: terminal, the Kubernetes API.
 
+mod envoy;
 mod facts;
 mod judge;
 mod paths;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource};
@@ -25,7 +26,8 @@ use self::facts::{Facts, Leader, Right};
 use self::judge::{Finding, Severity, judge};
 use super::args::{Doctor, Output};
 use super::kube_api::Cluster;
-use super::{MTLS_PORT, PORT, print, print_json};
+use super::terminal::{print, print_json};
+use super::{MTLS_PORT, PORT};
 use cluster::driver::LEASE;
 use cluster::istio::object::{DestinationRule, HTTPRoute, Kind, VirtualService};
 use cluster::resource::definition;
@@ -36,21 +38,29 @@ const WATCHED: Duration = Duration::from_secs(6);
 const LOOK: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
+    if let (Some(file), Some(admin)) = (&options.file, &options.envoy_admin) {
+        let (name, findings) = envoy::look(file, admin).await?;
+        return said(&findings, &format!("{name} from working in the Envoy of {admin}"), options.output);
+    }
     let cluster = Cluster::connect(&options.cluster, false).await?;
     // Whether there is a cluster at all.
     cluster.reach().await?;
     let facts = look(&cluster, options).await;
     let findings = judge(&facts);
-    match options.output {
+    said(&findings, &format!("VersionFlags in {} from working", facts.namespace), options.output)
+}
+
+fn said(findings: &[Finding], kept: &str, output: Output) -> anyhow::Result<ExitCode> {
+    match output {
         Output::Json => print_json(&findings)?,
-        Output::Text => print(&text(&findings, &facts.namespace))?,
+        Output::Text => print(&text(findings, kept))?,
     }
     let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// What people read. Pure.
-fn text(findings: &[Finding], namespace: &str) -> String {
+/// What people read, of what keeps something from working. Pure.
+fn text(findings: &[Finding], kept: &str) -> String {
     let mut text = String::new();
     for Finding { severity, check, message, fix } in findings {
         let mark = if *severity == Severity::Error { "✗" } else { "!" };
@@ -64,7 +74,7 @@ fn text(findings: &[Finding], namespace: &str) -> String {
         let _ = if any(Severity::Warning, Some("rights")) {
             writeln!(text, "✓ nothing was found in what could be read")
         } else {
-            writeln!(text, "✓ nothing keeps VersionFlags in {namespace} from working")
+            writeln!(text, "✓ nothing keeps {kept}")
         };
     }
     text
@@ -166,9 +176,25 @@ async fn look(cluster: &Cluster, options: &Doctor) -> Facts {
         facts.namespaces.extend(reader.read("namespaces", found));
     }
     look_at_rights(cluster, options, &mut reader, &mut facts).await;
+    if facts.in_mesh() {
+        facts.planes = reader.list("Deployments of istiod", &[root], &ListParams::default().labels("app=istiod")).await;
+        look_for_secret(&mut reader, &mut facts).await;
+    }
     facts.leader = leader(&leases, before).await;
     facts.unread = reader.unread;
     facts
+}
+
+/// Whether every namespace of callers has the Secret with which the filter is pulled there.
+async fn look_for_secret(reader: &mut Reader, facts: &mut Facts) {
+    let Some(name) = facts.pull_secret() else { return };
+    for place in facts.caller_namespaces() {
+        match Api::<Secret>::namespaced(reader.client.clone(), &place).get_metadata_opt(&name).await {
+            Ok(Some(_)) => {}
+            Ok(None) => _ = facts.without_secret.insert((place, name.clone())),
+            Err(error) => reader.refused("Secrets", error),
+        }
+    }
 }
 
 /// What the flags need of the cluster's kinds, and of the controller's rights.
@@ -212,6 +238,7 @@ fn needed(specs: &[&Spec]) -> Vec<Right> {
         right("update", "versionflag.io", "versionflags", "status", base),
         right("watch", "", "pods", "", base),
         right("watch", "", "services", "", base),
+        right("watch", "", "namespaces", "", base),
         right("watch", "discovery.k8s.io", "endpointslices", "", base),
         right("patch", "apps", "deployments", "", base),
         right("update", "apps", "deployments", "scale", base),

@@ -1,5 +1,6 @@
 //! What is found, by what is in a cluster.
 
+mod gateways;
 mod mtls;
 
 use kube::ResourceExt;
@@ -89,7 +90,7 @@ fn found(yaml: &str) -> Vec<(Severity, String)> {
 #[test]
 fn nothing_is_found_where_nothing_is_wrong() {
     assert_eq!(judge(&healthy()), []);
-    assert_eq!(text(&[], "shop"), "✓ nothing keeps VersionFlags in shop from working\n");
+    assert_eq!(text(&[], "VersionFlags in shop from working"), "✓ nothing keeps VersionFlags in shop from working\n");
 }
 
 #[rstest]
@@ -329,7 +330,11 @@ fn pods_without_a_sidecar_are_an_error_where_none_has_one() {
          reviews}], routing: {provider: External}}}",
     );
     assert_eq!(judge(&facts), []);
-    assert!(text(&found_in(&healthy(), plain), "shop").starts_with("! pods: requests of pod plain"), "a warning");
+    assert!(
+        text(&found_in(&healthy(), plain), "VersionFlags in shop from working")
+            .starts_with("! pods: requests of pod plain"),
+        "a warning"
+    );
 }
 
 fn found_in(facts: &Facts, yaml: &str) -> Vec<super::judge::Finding> {

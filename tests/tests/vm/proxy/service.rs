@@ -1,6 +1,8 @@
 //! The flag service as the proxy of this test sees it, and the versions that it tries to reach.
 
 use anyhow::Result;
+use flag::health::HealthChecks;
+use flag::record::Record;
 use flag::report::Report;
 use flag::snapshot::{Asks, Snapshot};
 
@@ -35,7 +37,9 @@ impl Proxy {
         }
         if call.path.starts_with("/v1/report") {
             return Ok(Some(match Report::parse(&call.body) {
+                Ok(report) if report.seq <= self.seq => ("409", b"it is not later than the last one".to_vec()),
                 Ok(report) => {
+                    self.seq = report.seq;
                     self.reports.push(report);
                     ("200", b"{}".to_vec())
                 }
@@ -49,6 +53,21 @@ impl Proxy {
         let snapshot = self.snapshot(call.path.contains("&level=2"));
         let known = call.path.contains(&format!("revision={}&", snapshot.revision));
         Ok(if known { None } else { Some(("200", snapshot.to_bytes()?)) })
+    }
+
+    /// Answers the poll of this worker with a record that may be older than what others have got.
+    pub(crate) fn answer_poll_of(&mut self, worker: usize, record: Record) -> Result<()> {
+        let calls = std::mem::take(&mut lock(&self.shared).calls);
+        let ours = |call: &Dispatched| call.worker == worker && call.path.starts_with("/v1/snapshot");
+        let (ours, others): (Vec<_>, Vec<_>) = calls.into_iter().partition(ours);
+        lock(&self.shared).calls.extend(others);
+        let now = std::mem::replace(&mut self.record, record);
+        for call in ours {
+            let body = self.snapshot(true).to_bytes()?;
+            self.answer(&call, "200", body)?;
+        }
+        self.record = now;
+        Ok(())
     }
 
     /// What is sent to a poller of level 1, or of level 2.
@@ -65,7 +84,12 @@ impl Proxy {
         if second {
             snapshot.revision += &format!("-{}", self.probe.as_ref().map_or("", |probe| &probe.id));
             let (revision, probes) = (snapshot.revision.clone(), self.probe.iter().cloned().collect());
-            snapshot.asks = Some(Asks { revision, probes });
+            let health = HealthChecks {
+                flag: self.record.uid.clone(),
+                user_agents: vec!["Prometheus/".to_owned()],
+                paths: vec!["/healthz".to_owned()],
+            };
+            snapshot.asks = Some(Asks { revision, probes, health: vec![health] });
         }
         snapshot
     }

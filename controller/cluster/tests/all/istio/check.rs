@@ -5,28 +5,28 @@ use std::sync::Arc;
 
 use cluster::domain::Domain;
 use cluster::istio::check::{IstioObjects, RouteNeeds, managed, user_provided};
-use cluster::istio::routes::{destination_rule, virtual_service};
+use cluster::istio::routes::{RouteSource, destination_rule, virtual_service};
 use machine::reason::Problem;
 use rstest::rstest;
 
-use super::record;
+use super::{everybody, record};
 use crate::objects::parse;
 
 /// A VirtualService `NAMESPACE/NAME` with this spec.
-fn service(found: &mut IstioObjects, name: &str, spec: &str) {
+pub(super) fn service(found: &mut IstioObjects, name: &str, spec: &str) {
     let (namespace, name) = name.split_once('/').unwrap();
     let object = parse(&format!("{{metadata: {{name: {name}, namespace: {namespace}}}, spec: {spec}}}"));
     found.services.push(Arc::new(object));
 }
 
-fn rule(found: &mut IstioObjects, name: &str, spec: &str) {
+pub(super) fn rule(found: &mut IstioObjects, name: &str, spec: &str) {
     let (namespace, name) = name.split_once('/').unwrap();
     let object = parse(&format!("{{metadata: {{name: {name}, namespace: {namespace}}}, spec: {spec}}}"));
     found.rules.push(Arc::new(object));
 }
 
 /// From v1 to v2, with callers in shop and web.
-fn asked(check: impl Fn(&RouteNeeds<'_>) -> Option<Problem>) -> Option<Problem> {
+pub(crate) fn asked(check: impl Fn(&RouteNeeds<'_>) -> Option<Problem>) -> Option<Problem> {
     let versions = BTreeSet::from(["v1".to_owned(), "v2".to_owned()]);
     let callers = BTreeSet::from(["shop".to_owned(), "web".to_owned()]);
     check(&RouteNeeds {
@@ -37,18 +37,28 @@ fn asked(check: impl Fn(&RouteNeeds<'_>) -> Option<Problem>) -> Option<Problem> 
         label: "version",
         versions: &versions,
         active: "v1",
+        ports: &[80],
         callers: &callers,
+        gateway_places: &BTreeSet::from(["edge".to_owned()]),
+        root: "istio-system",
         gateways: &[],
     })
 }
 
 /// What the controller writes.
-fn written() -> IstioObjects {
+pub(super) fn written() -> IstioObjects {
     let record = record("reviews", 5, "v1", &["v1", "v2"]);
-    IstioObjects {
-        services: vec![Arc::new(virtual_service(&Domain::default(), "shop", "reviews", "x-versionflag", &record))],
-        rules: vec![Arc::new(destination_rule(&Domain::default(), "shop", "reviews", "version", ["v1", "v2"]))],
-    }
+    let export_to = &everybody();
+    let source = RouteSource {
+        domain: &Domain::default(),
+        namespace: "shop",
+        service: "reviews",
+        header: "x-versionflag",
+        record: &record,
+        export_to,
+    };
+    let rule = destination_rule(&Domain::default(), "shop", "reviews", "version", ["v1", "v2"], export_to);
+    IstioObjects { services: vec![Arc::new(virtual_service(&source))], rules: vec![Arc::new(rule)] }
 }
 
 const ANY: &str = "http: [{route: [{destination: {host: reviews.shop.svc.cluster.local}}]}]";
@@ -114,6 +124,39 @@ fn another_virtual_service_of_the_host_is_named(#[case] name: &str, #[case] spec
        {match: [{uri: {prefix: /r}}], route: [{destination: {host: reviews.shop, subset: v1}}]}]",
     None
 )]
+// F22
+#[case::mirrored(
+    "http: [{route: [{destination: {host: ratings}}], mirror: {host: reviews.shop, subset: v1}}]",
+    Some("it mirrors requests there")
+)]
+#[case::mirrored_to_several(
+    "http: [{route: [{destination: {host: ratings}}], mirrors: [{destination: {host: ratings}}, {destination: {host: reviews.shop}}]}]",
+    Some("it mirrors requests there")
+)]
+#[case::mirrored_elsewhere("http: [{route: [{destination: {host: ratings}}], mirror: {host: ratings}}]", None)]
+#[case::by_tcp("tcp: [{route: [{destination: {host: reviews.shop}}]}]", Some("it has tcp routes there"))]
+#[case::by_tls(
+    "tls: [{match: [{sniHosts: [a.example]}], route: [{destination: {host: reviews.shop}}]}]",
+    Some("it has tls routes there")
+)]
+#[case::by_tcp_elsewhere("tcp: [{route: [{destination: {host: ratings}}]}]", None)]
+// Item 5 of F22: whatever the header says.
+#[case::any_version_before(
+    "http: [
+       {match: [{headers: {x-versionflag: {regex: v.}}}], route: [{destination: {host: reviews.shop, subset: v1}}]},
+       {match: [{headers: {x-versionflag: {exact: v1}}}], route: [{destination: {host: reviews.shop, subset: v1}}]},
+       {match: [{headers: {x-versionflag: {exact: v2}}}], route: [{destination: {host: reviews.shop, subset: v2}}]},
+       {route: [{destination: {host: reviews.shop, subset: v1}}]}]",
+    Some("a route for other values of the header comes before that for v2")
+)]
+#[case::any_version_after(
+    "http: [
+       {match: [{headers: {x-versionflag: {exact: v1}}}], route: [{destination: {host: reviews.shop, subset: v1}}]},
+       {match: [{headers: {x-versionflag: {exact: v2}}}], route: [{destination: {host: reviews.shop, subset: v2}}]},
+       {match: [{headers: {x-versionflag: {}}}], route: [{destination: {host: reviews.shop, subset: v1}}]},
+       {route: [{destination: {host: reviews.shop, subset: v1}}]}]",
+    None
+)]
 #[case::by_version_with_the_wrong_default(
     "http: [
        {match: [{headers: {x-versionflag: {exact: v1}}}], route: [{destination: {host: reviews.shop, subset: v1}}]},
@@ -129,7 +172,13 @@ fn a_way_past_the_flag_is_named(#[case] http: &str, #[case] why: Option<&str>) {
         assert_eq!(problem.is_some(), why.is_some(), "{problem:?}");
         if let Some((problem, why)) = problem.zip(why) {
             assert!(problem.message.contains(why), "{}", problem.message);
-            assert!(problem.fix.contains("name: versionflag-reviews-delegate"), "{}", problem.fix);
+            // What is no request cannot be delegated.
+            let delegates = problem.message.ends_with("let it delegate");
+            assert_eq!(delegates, problem.fix.contains("name: versionflag-reviews-delegate"), "{}", problem.fix);
+            assert!(
+                delegates || ["mirrors", "tcp", "tls"].iter().any(|it| problem.message.contains(it)),
+                "{problem:?}"
+            );
         }
     }
 }
@@ -149,9 +198,18 @@ fn a_way_past_the_flag_is_named(#[case] http: &str, #[case] why: Option<&str>) {
     "{host: reviews, subsets: [{name: v1, labels: {version: v1, colour: blue}}]}",
     Some("has a subset v1")
 )]
-#[case::not_for_all("shop/mine", "{host: reviews, exportTo: ['.']}", Some("remove its exportTo"))]
+#[case::not_for_all("shop/mine", "{host: reviews, exportTo: ['.']}", Some("set its exportTo to [\"*\"]"))]
 #[case::for_others("backend/mine", "{host: reviews.shop, exportTo: ['.']}", None)]
-#[case::some_clients("shop/mine", "{host: reviews, workloadSelector: {matchLabels: {a: b}}, exportTo: ['.']}", None)]
+#[case::some_clients(
+    "shop/mine",
+    "{host: reviews, workloadSelector: {matchLabels: {a: b}}, exportTo: ['.']}",
+    Some("is for some pods")
+)]
+#[case::some_clients_with_all(
+    "shop/mine",
+    "{host: reviews, workloadSelector: {matchLabels: {a: b}}, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}",
+    None
+)]
 #[case::a_name_that_is_needed("shop/versionflag-reviews", "{host: reviews}", Some("rename it"))]
 fn a_rule_that_is_not_merged_is_named(#[case] name: &str, #[case] spec: &str, #[case] why: Option<&str>) {
     let mut found = IstioObjects { rules: vec![], ..written() };
@@ -197,6 +255,7 @@ fn provided(http: &[&str], rules: &str) -> Option<Problem> {
 #[case::to_two_subsets(&[V1, "{match: [{headers: {x-versionflag: {exact: v2}}}], route: [{destination: {host: reviews, subset: new}, weight: 99}, {destination: {host: reviews, subset: old}, weight: 1}]}", DEFAULT], Some("its route for v2 leads elsewhere"))]
 #[case::to_no_subset(&[V1, "{match: [{headers: {x-versionflag: {exact: v2}}}], route: [{destination: {host: reviews}}]}", DEFAULT], Some("its route for v2 leads elsewhere"))]
 #[case::to_another_service(&[V1, "{match: [{headers: {x-versionflag: {exact: v2}}}], route: [{destination: {host: ratings}}]}", DEFAULT], Some("its route for v2 leads elsewhere"))]
+#[case::any_value_before(&["{match: [{headers: {x-versionflag: {regex: '.*'}}}], route: [{destination: {host: reviews, subset: old}}]}", V1, V2, DEFAULT], Some("does not resolve v2 of Service reviews: a route for other values of the header"))]
 #[case::by_a_prefix(&[V1, "{match: [{headers: {x-versionflag: {prefix: v2}}}], route: [{destination: {host: reviews, subset: new}}]}", DEFAULT], Some("does not resolve v2"))]
 fn every_version_needs_a_route_of_the_operators(#[case] http: &[&str], #[case] why: Option<&str>) {
     let problem = provided(http, SUBSETS);
@@ -206,6 +265,55 @@ fn every_version_needs_a_route_of_the_operators(#[case] http: &[&str], #[case] w
         assert!(problem.message.starts_with("VirtualService shop/mine does not resolve v"), "{}", problem.message);
         assert!(problem.message.contains(why), "{}", problem.message);
     }
+}
+
+// F22
+#[rstest]
+#[case::mirrored(
+    "web/other",
+    "{hosts: [other], http: [{route: [{destination: {host: other}}], mirror: {host: reviews.shop}}]}",
+    "mirrors"
+)]
+#[case::past_the_flag(
+    "web/other",
+    "{hosts: [other], http: [{route: [{destination: {host: reviews.shop}}]}]}",
+    "has no route for v1"
+)]
+#[case::by_tcp(
+    "edge/other",
+    "{hosts: [other], gateways: [edge], tcp: [{route: [{destination: {host: reviews.shop}}]}]}",
+    "tcp routes"
+)]
+fn a_way_past_the_operators_routes_is_named(#[case] name: &str, #[case] spec: &str, #[case] why: &str) {
+    let mut found = IstioObjects::default();
+    rule(&mut found, "shop/mine", SUBSETS);
+    service(&mut found, "shop/mine", &format!("{{hosts: [reviews], http: [{V1}, {V2}, {DEFAULT}]}}"));
+    assert_eq!(asked(|wanted| user_provided(wanted, &found)), None);
+    service(&mut found, name, spec);
+    let problem = asked(|wanted| user_provided(wanted, &found)).unwrap();
+    assert_eq!(problem.reason.name(), "RouteConflict");
+    assert!(problem.message.starts_with(&format!("VirtualService {name} leads past the flag")), "{}", problem.message);
+    assert!(problem.message.contains(why), "{}", problem.message);
+}
+
+// F06
+#[test]
+fn a_delegation_to_several_ports_has_to_say_which() {
+    let delegating = |name: &str| {
+        let mut found = written();
+        let spec = format!(
+            "{{hosts: [a.example], gateways: [edge], http: [{{delegate: {{name: {name}, namespace: shop}}}}]}}"
+        );
+        service(&mut found, "edge/edge", &spec);
+        let several = |wanted: &RouteNeeds<'_>| managed(&RouteNeeds { ports: &[80, 90], ..*wanted }, &found);
+        assert_eq!(asked(|wanted| managed(wanted, &found)), None);
+        asked(several)
+    };
+    let problem = delegating("versionflag-reviews-delegate").unwrap();
+    assert!(
+        problem.message.ends_with("delegate to versionflag-reviews-delegate-80 or versionflag-reviews-delegate-90")
+    );
+    assert_eq!(delegating("versionflag-reviews-delegate-90"), None);
 }
 
 #[test]

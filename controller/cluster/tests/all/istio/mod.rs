@@ -1,13 +1,21 @@
 //! What is decided about Istio.
 
-mod check;
+pub(crate) mod check;
+mod keys;
 
 mod plugin;
+mod plugins;
 mod routes;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use flag::record::{Gate, Member, Record};
+
+/// For all namespaces.
+fn everybody() -> Vec<String> {
+    vec!["*".to_owned()]
+}
 
 /// The record of reviews in namespace shop.
 pub(crate) fn record(uid: &str, epoch: u64, active: &str, versions: &[&str]) -> Record {

@@ -1,17 +1,24 @@
 //! The routes that the controller writes.
 
 use cluster::domain::Domain;
-use cluster::istio::routes::{clusters, delegate, destination_rule, routed, subset, virtual_service};
+use cluster::istio::routes::{RouteSource, clusters, delegates, destination_rule, routed, subset, virtual_service};
+use flag::record::Record;
 use rstest::rstest;
 use serde_json::json;
 
-use super::record;
+use super::{everybody, record};
 
+fn source<'a>(domain: &'a Domain, record: &'a Record, export_to: &'a [String]) -> RouteSource<'a> {
+    RouteSource { domain, namespace: "shop", service: "reviews", header: "x-flag", record, export_to }
+}
+
+// F05
 #[test]
 fn a_version_has_a_route_and_the_rest_goes_to_the_active_one() {
     let record = record("reviews", 5, "v1", &["v1", "v2"]);
-    let object =
-        serde_json::to_value(virtual_service(&Domain::default(), "shop", "reviews", "x-flag", &record)).unwrap();
+    let (domain, export_to) = (Domain::default(), everybody());
+    let source = source(&domain, &record, &export_to);
+    let object = serde_json::to_value(virtual_service(&source)).unwrap();
     let host = "reviews.shop.svc.cluster.local";
     let name = "versionflag:shop/reviews:v1,v2:v1";
     let to = |version: &str| json!([{ "destination": { "host": host, "subset": version } }]);
@@ -25,20 +32,44 @@ fn a_version_has_a_route_and_the_rest_goes_to_the_active_one() {
                 "name": "versionflag-reviews", "namespace": "shop",
                 "labels": { "app.kubernetes.io/managed-by": "versionflag" },
             },
-            "spec": { "hosts": [host], "http": http },
+            // A mesh may hide by default what does not say whom it is for.
+            "spec": { "hosts": [host], "exportTo": ["*"], "http": http },
         })
     );
     // What a gateway delegates to has the same routes, and no hosts.
-    let delegate = serde_json::to_value(delegate(&Domain::default(), "shop", "reviews", "x-flag", &record)).unwrap();
-    assert_eq!(delegate["metadata"]["name"], "versionflag-reviews-delegate");
-    assert_eq!(delegate["spec"], json!({ "http": http }));
+    let [delegate] = delegates(&source, &[]).try_into().unwrap();
+    assert_eq!(delegate.metadata.name.as_deref(), Some("versionflag-reviews-delegate"));
+    assert_eq!(delegate.spec, json!({ "exportTo": ["*"], "http": http }));
+}
+
+// F06
+#[test]
+fn a_delegate_says_the_port() {
+    let (domain, export_to) = (Domain::default(), everybody());
+    let record = record("reviews", 5, "v1", &["v1"]);
+    let ports = |ports: &[i32]| {
+        let all = delegates(&source(&domain, &record, &export_to), ports);
+        let port = |one: &cluster::istio::object::MeshObject<_>| {
+            let routes = one.spec["http"].as_array().unwrap();
+            let ports: Vec<_> =
+                routes.iter().map(|it| it["route"][0]["destination"]["port"]["number"].as_i64()).collect();
+            assert_eq!(ports, [ports[0]; 2]);
+            (one.metadata.name.clone().unwrap(), ports[0])
+        };
+        all.iter().map(port).collect::<Vec<_>>()
+    };
+    let named = |end: &str| format!("versionflag-reviews-delegate{end}");
+    assert_eq!(ports(&[9080]), [(named(""), Some(9080))]);
+    let several = [(named(""), None), (named("-9080"), Some(9080)), (named("-9090"), Some(9090))];
+    assert_eq!(ports(&[9080, 9090]), several);
 }
 
 #[test]
 fn a_subset_is_all_pods_of_a_version() {
-    let rule = destination_rule(&Domain::default(), "shop", "reviews", "release", ["v1", "1.2.0"]);
+    let rule = destination_rule(&Domain::default(), "shop", "reviews", "release", ["v1", "1.2.0"], &everybody());
     let spec = json!({
         "host": "reviews.shop.svc.cluster.local",
+        "exportTo": ["*"],
         "subsets": [
             { "name": "v1", "labels": { "release": "v1" } },
             { "name": subset("1.2.0"), "labels": { "release": "1.2.0" } },
@@ -83,9 +114,11 @@ fn proxies_are_told_the_clusters_of_renamed_versions() {
 fn what_is_written_has_the_names_of_the_cluster() {
     let domain: Domain = "corp.example".parse().unwrap();
     let record = record("reviews", 5, "1.2", &["1.2", "v2"]);
-    let service = virtual_service(&domain, "shop", "reviews", "x-flag", &record).spec;
-    let delegate = delegate(&domain, "shop", "reviews", "x-flag", &record).spec;
-    let rule = destination_rule(&domain, "shop", "reviews", "version", ["v1"]).spec;
+    let export_to = everybody();
+    let source = source(&domain, &record, &export_to);
+    let service = virtual_service(&source).spec;
+    let delegate = delegates(&source, &[80]).remove(0).spec;
+    let rule = destination_rule(&domain, "shop", "reviews", "version", ["v1"], &export_to).spec;
     let clusters = clusters(&domain, "reviews", "shop", &[80], ["1.2"]);
     let host = "reviews.shop.svc.corp.example";
     assert_eq!((&service["hosts"], &rule["host"]), (&json!([host]), &json!(host)));
@@ -100,7 +133,8 @@ fn what_is_written_has_the_names_of_the_cluster() {
 #[test]
 fn routes_say_where_they_lead() {
     let record = record("reviews", 5, "v1", &["v1", "v2"]);
-    let found = virtual_service(&Domain::default(), "shop", "reviews", "x-flag", &record);
+    let (domain, export_to) = (Domain::default(), everybody());
+    let found = virtual_service(&source(&domain, &record, &export_to));
     assert_eq!(routed(&found, "x-flag"), record.versions);
     assert!(routed(&found, "x-other").is_empty());
 }

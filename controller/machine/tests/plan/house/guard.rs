@@ -53,17 +53,30 @@ impl House {
         assert_eq!(self.memory, self.disk, "what is acted on was not written");
         assert!(self.asked.contains(effect), "the status on disk does not ask for {effect:?}");
         let record = self.disk.record.as_ref().unwrap();
+        let names_versions = matches!(effect, Effect::Publish(_) | Effect::Route(_) | Effect::Configure(_));
+        if names_versions && self.mesh.is_none() {
+            assert!(self.proxies.clusters.is_superset(&record.versions), "{effect:?} before its clusters");
+        }
         match effect {
             Effect::Protect { version, epoch } => {
                 let target = self.disk.target_version.as_ref();
                 assert_eq!((Some(version), epoch), (target, &record.epoch));
             }
             Effect::Start { version, like } => self.guard_start(version, like.as_deref()),
+            Effect::Cluster { versions } => {
+                let named = self.proxies.named();
+                for version in self.proxies.clusters.difference(versions) {
+                    let runs = self.running.contains_key(version) || self.ending.contains_key(version);
+                    assert!(!runs && !named.contains(version), "the cluster of {version} went too early");
+                }
+            }
             Effect::Publish(publication) => self.guard_publication(publication),
             Effect::Route(order) => {
                 assert_eq!(&order.record, record);
                 if let Some(mesh) = &self.mesh {
-                    assert!(look.seen.problem.is_none() && look.spec.routing.management == Management::Managed);
+                    let back = self.disk.switch.as_ref().is_some_and(|switch| switch.rollback);
+                    let problem = look.seen.problem.as_ref().filter(|problem| !back || problem.reason.holds());
+                    assert!(problem.is_none() && look.spec.routing.management == Management::Managed);
                     mesh.guard(self.now, order);
                 }
             }

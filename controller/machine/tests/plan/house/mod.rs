@@ -88,6 +88,8 @@ pub(crate) struct House {
     pub(crate) room: Headroom,
     pub(crate) mesh: Option<Mesh>,
     pub(crate) proxies: Proxies,
+    /// This process has written the routes, and the configuration of proxies.
+    wrote: (bool, bool),
     /// What the flag service of this process has.
     published: Option<Publication>,
     /// The check's verdict, and since when.
@@ -132,6 +134,7 @@ impl House {
             deleted: BTreeSet::new(),
             room: Headroom::Fits,
             proxies: Proxies::default(),
+            wrote: (false, false),
             published: None,
             verdict: (Verdict::Passed, 0),
             request: None,
@@ -164,6 +167,7 @@ impl House {
     fn restart(&mut self) {
         self.memory = self.disk.clone();
         self.published = None;
+        self.wrote = (false, false);
         self.ready_since.clear();
         self.verdict.1 = self.now;
         self.fuse = None;

@@ -37,6 +37,10 @@ pub(crate) struct Proxies {
     pub(crate) configured: Option<Record>,
     /// What was written to the file of routes, where there is no mesh.
     written: BTreeSet<String>,
+    /// The versions that those routes lead to.
+    pub(crate) routed: BTreeSet<String>,
+    /// The versions that have clusters in the file of clusters.
+    pub(crate) clusters: BTreeSet<String>,
     /// Configurations and routes do not reach anybody, however well all else goes.
     pub(crate) files_lag: bool,
 }
@@ -44,7 +48,8 @@ pub(crate) struct Proxies {
 impl Default for Proxies {
     fn default() -> Proxies {
         let all = [Proxy::default(), Proxy::default()];
-        Proxies { all, old: Quiet::Unknown, configured: None, written: BTreeSet::new(), files_lag: false }
+        let (written, routed, clusters) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Proxies { all, old: Quiet::Unknown, configured: None, written, routed, clusters, files_lag: false }
     }
 }
 
@@ -83,6 +88,13 @@ impl Proxies {
 
     pub(crate) fn file_of_routes(&mut self, record: &Record) {
         self.written = BTreeSet::from([route::name(record)]);
+        self.routed.clone_from(&record.versions);
+    }
+
+    /// The versions that the files name as they are.
+    pub(crate) fn named(&self) -> BTreeSet<String> {
+        let configured = self.configured.iter().flat_map(|record| &record.versions);
+        self.routed.iter().chain(configured).cloned().collect()
     }
 
     /// What they say of the record of a status, and of a probe.

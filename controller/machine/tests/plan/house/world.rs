@@ -1,6 +1,6 @@
 //! The house as the loop sees it: every write and act is guarded, and may be the last one of its controller.
 
-use machine::observation::{Observation, ServiceFacts};
+use machine::observation::{ClusterFacts, Observation, ServiceFacts};
 use machine::plan::{Effect, Pass, Plan, plan};
 use machine::reach::Reach;
 use machine::reconcile::World;
@@ -43,6 +43,9 @@ impl World for House {
         if let Some(mesh) = &self.mesh {
             "shop".clone_into(&mut seen.namespace);
             seen.routes = mesh.problem(&self.memory);
+        } else {
+            let named = (self.wrote == (true, true)).then(|| self.proxies.named());
+            seen.clusters = Some(ClusterFacts { there: self.proxies.clusters.clone(), named });
         }
         Look { now: self.now, spec: self.spec.clone(), seen }
     }
@@ -97,12 +100,19 @@ impl World for House {
                 self.ending.remove(&version);
                 self.running.entry(version).or_insert(self.now);
             }
+            Effect::Cluster { versions } => self.proxies.clusters = versions,
             Effect::Publish(publication) => self.published = Some(*publication),
             Effect::Route(order) => match &mut self.mesh {
                 Some(mesh) => mesh.write(self.now, &order),
-                None => self.proxies.file_of_routes(&order.record),
+                None => {
+                    self.proxies.file_of_routes(&order.record);
+                    self.wrote.0 = true;
+                }
             },
-            Effect::Configure(record) => self.proxies.configured = Some(*record),
+            Effect::Configure(record) => {
+                self.proxies.configured = Some(*record);
+                self.wrote.1 = true;
+            }
             Effect::Stop { version } => {
                 self.running.remove(&version);
                 self.steady.remove(&version);

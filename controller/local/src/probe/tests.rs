@@ -1,0 +1,117 @@
+use std::convert::Infallible;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
+use std::thread::JoinHandle;
+
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rstest::rstest;
+
+use super::*;
+use crate::testing::{free_address, version};
+
+#[test]
+fn messages_of_grpc_are_written_and_read() {
+    assert_eq!(health_request("a.B")[..], [0, 0, 0, 0, 5, 0x0a, 3, b'a', b'.', b'B']);
+    assert_eq!(health_request("")[..], [0, 0, 0, 0, 0]);
+    assert_eq!(health_answer(&[0, 0, 0, 0, 2, 8, 1]), Some(1));
+    assert_eq!(health_answer(&[0, 0, 0, 0, 0]), Some(0));
+    assert_eq!(health_answer(&[0, 0, 0, 0, 9, 8, 1]), None);
+    assert_eq!(health_answer(&[]), None);
+}
+
+#[test]
+fn one_failure_ends_nothing_and_is_said() {
+    let mut known = Readiness::default();
+    assert!(known.take(Ok(()), 0));
+    let since = known.since;
+    assert!(known.take(Err("503".to_owned()), 1));
+    assert_eq!((known.since, known.lacks.as_deref()), (since, Some("503")));
+    known.take(Err("503".to_owned()), FAILURES);
+    assert_eq!(known.since, None);
+}
+
+async fn ask(ready: &str, address: SocketAddr) -> Result<(), String> {
+    let mut how = version(&["true".to_owned()], address, "");
+    how.ready = serde_saphyr::from_str(ready).unwrap();
+    let question = Question::of(&how, address);
+    question.ask(&question.client().unwrap()).await
+}
+
+/// A server that answers one request. Whether who asked was still there when half of the answer was sent.
+fn answers_once(status: &'static str) -> (SocketAddr, JoinHandle<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut asked, _) = listener.accept().unwrap();
+        let _ = asked.read(&mut [0; 4_096]).unwrap();
+        write!(asked, "HTTP/1.1 {status}\r\ncontent-length: 8\r\n\r\nhalf").unwrap();
+        asked.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let gone = asked.read(&mut [0; 8]);
+        let _ = asked.write_all(b"half");
+        gone.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    });
+    (address, server)
+}
+
+/// What came instead of the right answer is said, and the answer is read to its end.
+#[rstest]
+#[case::fine("200 OK", "")]
+#[case::not_yet("503 Service Unavailable", "GET /healthz is answered by 503 Service Unavailable")]
+#[case::not_there("404 Not Found", "GET /healthz is answered by 404 Not Found")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_an_answer_is_said(#[case] status: &'static str, #[case] says: &str) {
+    let (address, server) = answers_once(status);
+    let asked = ask("{path: /healthz}", address).await;
+    assert_eq!(asked.err().unwrap_or_default(), says);
+    assert!(server.join().unwrap(), "it hung up in the middle of the answer");
+}
+
+#[rstest]
+#[case::by_path("{path: /healthz}")]
+#[case::by_connection("{}")]
+#[case::by_grpc("{grpc: ''}")]
+#[tokio::test]
+async fn a_version_that_is_not_there_is_said(#[case] ready: &str) {
+    let error = ask(ready, free_address()).await.unwrap_err();
+    assert!(error.contains("onnection refused"), "{error}");
+}
+
+#[rstest]
+#[case::fine("{command: ['true']}", "")]
+#[case::failed("{command: ['false']}", "false ended with exit status: 1")]
+#[case::missing("{command: ['/nowhere']}", "/nowhere could not be started")]
+#[case::hanging("{command: [sleep, '60'], timeout: 50ms}", "sleep did not end within 50ms")]
+#[tokio::test]
+async fn a_command_has_to_end_well(#[case] ready: &str, #[case] says: &str) {
+    let error = ask(ready, free_address()).await.err().unwrap_or_default();
+    assert!(error.starts_with(says) && error.is_empty() == says.is_empty(), "{error}");
+}
+
+/// A gRPC server that has this status of its service.
+async fn health(status: u8) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (asked, _) = listener.accept().await.unwrap();
+        let answer = service_fn(move |request: Request<Incoming>| async move {
+            assert_eq!(request.uri().path(), GRPC_HEALTH);
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![0, 0, 0, 0, 2, 8, status]))))
+        });
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = server.serve_connection(TokioIo::new(asked), answer).await;
+    });
+    address
+}
+
+#[rstest]
+#[case::serving(1, "")]
+#[case::not_serving(2, "gRPC health is NOT_SERVING")]
+#[case::unknown(0, "gRPC health is 0, not SERVING")]
+#[tokio::test]
+async fn a_grpc_service_says_whether_it_serves(#[case] status: u8, #[case] says: &str) {
+    let asked = ask("{grpc: reviews.Reviews}", health(status).await).await;
+    assert_eq!(asked.err().unwrap_or_default(), says);
+}

@@ -1,0 +1,45 @@
+//! What would keep a flag from working in an Envoy of somebody's. I/O: asks its admin interface.
+
+mod facts;
+mod judge;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use local::file::File;
+use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest};
+
+use self::facts::Facts;
+use self::judge::judge;
+use super::judge::Finding;
+
+/// A dump of a large configuration takes long, and much room.
+const LIMITS: ExchangeLimits = ExchangeLimits { bytes: 256 << 20, time: Duration::from_secs(30) };
+
+/// The name of the flag of a file, and what an Envoy does not have of it.
+pub(super) async fn look(file: &Path, admin: &str) -> anyhow::Result<(String, Vec<Finding>)> {
+    let file = File::read(file)?;
+    let http = HttpClient::plain(LIMITS)?;
+    let base = format!("http://{}", admin.trim_start_matches("http://").trim_end_matches('/'));
+    let get = async |path: &str| -> anyhow::Result<Bytes> {
+        let url = format!("{base}{path}");
+        let request = OutgoingRequest { method: Method::GET, url: &url, headers: &[], body: Bytes::new() };
+        let asked = http.exchange(request).await;
+        let (status, body) = asked.with_context(|| {
+            format!("{url} does not answer: --envoy-admin is the address of `admin` in Envoy's configuration")
+        })?;
+        if !status.is_success() {
+            bail!("{url} answers {status}: is that the admin interface of an Envoy?");
+        }
+        Ok(body)
+    };
+    let info = get("/server_info").await?;
+    let dump = get("/config_dump?include_eds").await?;
+    let stats = get("/stats?filter=extension_config_discovery").await?;
+    let facts = Facts::read(&info, &dump, &String::from_utf8_lossy(&stats)).map_err(anyhow::Error::msg);
+    let facts = facts.with_context(|| format!("{base} does not answer as Envoys do"))?;
+    Ok((file.metadata.name.clone(), judge(&file, &facts).map_err(anyhow::Error::msg)?))
+}

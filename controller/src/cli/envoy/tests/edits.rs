@@ -1,0 +1,92 @@
+//! Texts in which something is changed.
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::super::edit::rewritten;
+use super::super::node::Node;
+
+fn push(node: &mut Node, field: &str, value: Value) {
+    node.list_mut(field).unwrap().push(Node::from(value));
+}
+
+#[rstest]
+#[case::end_of_a_list("a:\n- 1 # one\n\n# of b\nb: 2\n", "a:\n- 1 # one\n- 3\n\n# of b\nb: 2\n")]
+#[case::indented_list(
+    "a:\n  - x: 1\n    # more\n    z: 2\nb: 2\n",
+    "a:\n  - x: 1\n    # more\n    z: 2\n  - 3\nb: 2\n"
+)]
+#[case::flow_list("a: [1, '2'] # both\nb: 2\n", "a: [1, \"2\", 3] # both\nb: 2\n")]
+#[case::no_newline_at_the_end("a:\n- 1", "a:\n- 1\n- 3")]
+#[case::text_in_blocks(
+    "a:\n- x: |\n    # no comment\n    z\n- 2\nb: 2\n",
+    "a:\n- x: |\n    # no comment\n    z\n- 2\n- 3\nb: 2\n"
+)]
+#[case::no_list_yet("b: 2\n# the end\n", "b: 2\na: [3]\n# the end\n")]
+#[case::letters_of_several_bytes("# äöü\na:\n- é\nb: 2\n", "# äöü\na:\n- é\n- 3\nb: 2\n")]
+fn what_is_added_stands_in_its_place(#[case] text: &str, #[case] expected: &str) {
+    let before = Node::parse(text).unwrap();
+    let mut after = before.clone();
+    push(&mut after, "a", json!(3));
+    assert_eq!(rewritten(text, &before, &after), (expected.to_owned(), true));
+}
+
+/// What an anchor has cannot be changed in one place.
+#[test]
+fn what_is_there_twice_is_written_anew() {
+    let text = "# gone\na: &x\n- 1\nb: *x\n";
+    let before = Node::parse(text).unwrap();
+    let mut after = before.clone();
+    push(&mut after, "a", json!(3));
+    assert_eq!(
+        rewritten(text, &before, &after),
+        ("a:\n- 1\n- 3\nb: [1]\n".replace("a:\n- 1\n- 3", "a: [1, 3]"), false)
+    );
+}
+
+#[rstest]
+#[case::plain("a:\n  name: one # first\n", "a:\n  name: two # first\n")]
+#[case::quoted("a: {name: 'one'}\n", "a: { name: two }\n")]
+#[case::double("a:\n  name: \"one\"\n", "a:\n  name: two\n")]
+fn a_text_is_replaced(#[case] text: &str, #[case] expected: &str) {
+    let before = Node::parse(text).unwrap();
+    let mut after = before.clone();
+    after.find_mut("a").unwrap().set("name", "two".into());
+    assert_eq!(rewritten(text, &before, &after), (expected.to_owned(), true));
+}
+
+#[test]
+fn json_stays_json_with_its_order() {
+    let text = "{\n    \"z\": {\"y\": []},\n    \"a\": [1]\n}\n";
+    let before = Node::parse(text).unwrap();
+    let mut after = before.clone();
+    push(&mut after, "a", json!("on"));
+    let (text, is_kept) = rewritten(text, &before, &after);
+    assert!(is_kept);
+    assert_eq!(
+        text,
+        "{\n    \"z\": {\n        \"y\": []\n    },\n    \"a\": [\n        1,\n        \"on\"\n    ]\n}\n"
+    );
+    assert!(serde_json::from_str::<Value>(&text).is_ok());
+}
+
+#[rstest]
+#[case(json!("on"), "\"on\"")]
+#[case(json!("v1,v2"), "\"v1,v2\"")]
+#[case(json!("/a-b.c"), "/a-b.c")]
+#[case(json!("1.5s"), "\"1.5s\"")]
+#[case(json!(""), "\"\"")]
+#[case(json!({ "a": null, "b": [true] }), "{ a: null, b: [true] }")]
+fn what_is_written_is_read_as_it_was(#[case] value: Value, #[case] expected: &str) {
+    let node = Node::from(value);
+    let text = super::super::write::flow(&node);
+    assert_eq!(text, expected);
+    assert_eq!(Node::parse(&format!("x: {text}")).unwrap().find("x"), Some(&node));
+}
+
+/// `<<` is not taken apart: what it brings is there as if it had been written.
+#[test]
+fn what_is_merged_in_yaml_is_seen() {
+    let node = Node::parse("a: &x {b: one}\nc:\n  <<: *x\n  d: two\n").unwrap();
+    assert_eq!((node.text_at("c/b"), node.text_at("c/d")), (Some("one"), Some("two")), "{node:?}");
+}

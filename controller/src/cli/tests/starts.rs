@@ -1,0 +1,31 @@
+//! What is shown of a version that does not run.
+
+use super::*;
+
+/// T14: when a version is tried again is shown, by `status` and by `why`; T8: and what people should know of it.
+#[test]
+fn when_a_version_is_started_again_is_shown() {
+    let mut view = seen(settling());
+    let v2 = view.versions.get_mut("v2").expect("v2");
+    *v2 = VersionState {
+        exited: Some("exit status: 7".to_owned()),
+        next_start: Some(UnixMs(NOW.0 + 3_400)),
+        notes: vec!["what it prints is lost".to_owned()],
+        ..VersionState::default()
+    };
+    let model = Model::of_view(&view, "reviews.yaml");
+    let (status, why) = (show::status(&model, "versionflag"), show::why(&model, "versionflag"));
+    assert!(status.contains("v2 ● active  ended (exit status: 7)"), "{status}");
+    assert!(status.contains("  next start in 3.4s\n│  └─ what it prints is lost\n"), "{status}");
+    assert!(why.contains("  v2: ended (exit status: 7)") && why.contains("  next start in 3.4s\n"), "{why}");
+}
+
+/// T7: a version that nobody may start is not stopped, it is not started.
+#[test]
+fn a_version_that_is_not_started_is_shown_as_such() {
+    let mut view = seen(settling());
+    let v2 = view.versions.get_mut("v2").expect("v2");
+    *v2 = VersionState { barred: Some("process 77 listens there".to_owned()), ..VersionState::default() };
+    let status = show::status(&Model::of_view(&view, "reviews.yaml"), "versionflag");
+    assert!(status.contains("v2 ● active  not started"), "{status}");
+}

@@ -1,0 +1,159 @@
+//! `versionflag wait`: until a flag is where it is asked to be, for scripts. I/O: terminal, and through the clients.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::ValueEnum;
+use tokio::time::{Instant, sleep};
+
+use super::args::{At, Output};
+use super::commands::{Source, jsons};
+use super::model::Model;
+use super::terminal::{print, print_json, warn};
+use super::{FAILED, IN_VAIN};
+use local::file::find_version;
+use machine::duration::Millis;
+use machine::reason::Reason;
+use machine::status::Phase;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Goal {
+    /// The version that is asked for is ready, and waits to be let in
+    Promotable,
+    /// It serves, and every proxy that has to has acked that
+    Acked,
+    /// It serves, and nothing reaches the version before any more
+    Settled,
+    /// The same, and nothing has to be removed any more
+    CleanedUp,
+    /// It serves, nothing is under way, and nothing is wrong
+    Stable,
+}
+
+impl Goal {
+    fn words(self) -> &'static str {
+        match self {
+            Goal::Promotable => "promotable",
+            Goal::Acked => "acked",
+            Goal::Settled => "settled",
+            Goal::CleanedUp => "cleaned up",
+            Goal::Stable => "stable",
+        }
+    }
+}
+
+/// How far a flag is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Reached,
+    /// Not there yet, for this.
+    Waits(String),
+    /// Nothing but an edit or a command leads there: why.
+    InVain(String),
+}
+
+/// Whether a flag is where it is asked to be. `edited`: the version that the operator's file asks for, which the
+/// controller may not have seen yet. Pure.
+pub(super) fn standing(model: &Model, goal: Goal, edited: Option<&str>) -> Standing {
+    let (name, wanted) = (&model.name, &model.spec_version);
+    let reason = model.blocked.as_ref().and_then(|blocked| blocked.reason.parse::<Reason>().ok());
+    if let (Some(blocked), Some(Reason::InvalidSpec | Reason::UnreadableSpec | Reason::NotSupported)) =
+        (&model.blocked, reason)
+    {
+        return Standing::InVain(format!("{name} is blocked by {}: {}", blocked.reason, blocked.message));
+    }
+    let Some(status) = &model.status else {
+        return Standing::Waits(format!("{name} waits for {}", model.waiting));
+    };
+    if !model.is_current || edited.is_some_and(|version| version != wanted) {
+        return Standing::Waits(format!("the controller has not seen the last edit of {name} yet"));
+    }
+    if let Some(held) = status.r#override.as_ref().filter(|held| held.for_spec_version == *wanted) {
+        let (version, why) = (&held.version, &held.reason);
+        return Standing::InVain(format!("{version} is held against {wanted}: {why}; `retry` ends that"));
+    }
+    let serves = status.active_version == *wanted && !status.phase.before_flip() && status.phase != Phase::Adopting;
+    let proxies = &model.proxies;
+    let acked = serves && proxies.expected > 0 && proxies.acked == proxies.expected;
+    let over = matches!(status.phase, Phase::Retaining | Phase::Removing | Phase::Stable);
+    let clean = serves && status.phase == Phase::Stable && status.leftovers.is_empty() && status.ending.is_empty();
+    let reached = match goal {
+        Goal::Promotable if serves => return Standing::InVain(format!("{wanted} is let in already")),
+        Goal::Promotable => status.phase == Phase::AwaitingPromotion && status.target_version.as_ref() == Some(wanted),
+        Goal::Acked => acked,
+        Goal::Settled => serves && over,
+        Goal::CleanedUp => clean,
+        Goal::Stable => clean && model.blocked.is_none() && model.ready == "True",
+    };
+    if reached {
+        return Standing::Reached;
+    }
+    let phase = status.phase.name();
+    Standing::Waits(match &model.blocked {
+        Some(blocked) => format!("{name} is blocked in {phase} by {}: {}", blocked.reason, blocked.message),
+        None if goal == Goal::Acked && serves => {
+            format!("{name} is {phase}, and {} of {} proxies have acked", proxies.acked, proxies.expected)
+        }
+        None => format!("{name} is {phase}, and waits for: {}", model.waiting),
+    })
+}
+
+pub(super) async fn run(at: &At, goal: Goal, timeout: Millis, program: &str) -> anyhow::Result<ExitCode> {
+    let mut source = Source::open(at, false).await?;
+    let file = match &source {
+        Source::Cluster { name: None, .. } => {
+            bail!("the name of a VersionFlag is missing: `{program} list` shows them")
+        }
+        Source::Cluster { .. } => None,
+        Source::Service { at, .. } => Some(at.clone()).filter(|at| Path::new(at).is_file()),
+    };
+    let deadline = Instant::now() + Duration::from_millis(timeout.0);
+    // Who has never answered is not waited for.
+    let mut looked = Ok(source.look(None).await?);
+    loop {
+        let edited = file.as_ref().and_then(|file| find_version(Path::new(file)));
+        let missing = match &looked {
+            Ok(shown) => {
+                let standings = shown.iter().map(|one| standing(&one.model, goal, edited.as_deref()));
+                match standings
+                    .filter(|one| *one != Standing::Reached)
+                    .max_by_key(|one| matches!(one, Standing::InVain(_)))
+                {
+                    Some(Standing::InVain(why)) => {
+                        warn(&format!("{program}: {why}"));
+                        return Ok(ExitCode::from(IN_VAIN));
+                    }
+                    Some(Standing::Waits(what)) => what,
+                    Some(Standing::Reached) | None if !shown.is_empty() => {
+                        match at.output {
+                            Output::Json => print_json(&jsons(shown))?,
+                            Output::Text => {
+                                let names: Vec<_> = shown.iter().map(|one| one.model.name.as_str()).collect();
+                                print(&format!("{} is {}\n", names.join(", "), goal.words()))?;
+                            }
+                        }
+                        return Ok(ExitCode::SUCCESS);
+                    }
+                    _ => "no flag is there yet".to_owned(),
+                }
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            warn(&format!("{program}: not {} within {timeout}: {missing}", goal.words()));
+            return Ok(ExitCode::from(FAILED));
+        }
+        sleep(left.min(LOOK)).await;
+        looked = source.look(None).await;
+        if looked.is_err() {
+            source.reopen();
+        }
+    }
+}
