@@ -27,14 +27,14 @@ modules=$root/tools/kube
 { command -v go && go -C "$modules/kwok" list -m; } >/dev/null 2>&1 ||
   missing "Go $(sed -n 's/^go //p' "$modules/kwok/go.mod") or later (https://go.dev/dl)"
 
+ensure ip iproute2
+[ -z "$mesh" ] || ensure iptables iptables
 if [ -n "$check" ]; then
-  ensure ip iproute2
   # Only trying tells whether this root may: in a container it often may not.
   namespace=versionflag-check-$$
   { ip netns add "$namespace" 2>/dev/null && ip netns delete "$namespace"; } ||
     missing "the right to make network namespaces (run make as root, in a container with --privileged)"
   [ -n "$mesh" ] || exit 0
-  ensure iptables iptables
   unshare --net iptables -t nat -A OUTPUT -p tcp -m owner --gid-owner 1 -j REDIRECT --to-ports 1 2>/dev/null ||
     missing "a kernel with iptables' nat table, REDIRECT and owner match"
   exit 0

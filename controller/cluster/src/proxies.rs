@@ -79,20 +79,25 @@ pub fn unseen(watched: Option<&str>, namespace: &str, spec: &Spec) -> Option<Pro
     Some(Problem::new(Reason::CallersUnseen, message))
 }
 
-/// What a proxy takes to have its filter when it starts, in milliseconds. One that takes longer is taken for one that ran
-/// without.
+/// What a proxy takes to have its filter when it starts, and what a plugin takes to come to those that start, in
+/// milliseconds. Who takes longer is taken for one that ran without.
 const STARTS_WITHIN: u64 = 5_000;
 
 /// Takes out the proxies that have had their filter ever since they were started. Both times are by the clock of a
-/// proxy's node.
-pub fn keep_late(late: &mut Vec<LateFilter>, spec: &Spec, objects: &Objects) {
+/// proxy's node. Where a plugin brings the filter, `since` is when the last of them was made, by the API server's clock:
+/// who was started before that ran without it, however soon it came.
+pub fn keep_late(late: &mut Vec<LateFilter>, since: Option<UnixMs>, spec: &Spec, objects: &Objects) {
     if late.is_empty() {
         return;
     }
     // All may be late at once: each pod is looked at once for all of them.
     let started = |pod: &Arc<Pod>| Some((name(pod)?, lives(spec, objects, pod).started_at()?));
     let started: BTreeMap<String, UnixMs> = objects.pods.iter().filter_map(started).collect();
-    late.retain(|one| started.get(&one.proxy).is_none_or(|at| one.came_ms > at.0.saturating_add(STARTS_WITHIN)));
+    let could_have_it = since.map_or(0, |since| since.0.saturating_add(STARTS_WITHIN));
+    late.retain(|one| {
+        let at = started.get(&one.proxy);
+        at.is_none_or(|at| at.0 < could_have_it || one.came_ms > at.0.saturating_add(STARTS_WITHIN))
+    });
 }
 
 /// Says of each of the first laggards by which rule it is waited for, and until when.

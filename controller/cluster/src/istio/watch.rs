@@ -26,6 +26,7 @@ use crate::index::Index;
 use crate::prune::Trim;
 use machine::reason::{Problem, Reason};
 use machine::spec::Provider;
+use machine::time::UnixMs;
 use service::Hub;
 use service::clock::now;
 use service::lock::lock;
@@ -206,6 +207,20 @@ impl IstioCache {
             lock(&watched.index).all().filter_map(|found| Target::of(found)).collect()
         }
         of(&self.plugins).into_iter().chain(of(&self.extensions)).collect()
+    }
+
+    /// When the last of these plugins was made, of those that there are.
+    pub fn plugins_since(&self, targets: &BTreeSet<Target>) -> Option<UnixMs> {
+        fn made<K: Kind>(found: &MeshObject<K>) -> Option<UnixMs> {
+            let at = found.metadata.creation_timestamp.as_ref()?.0;
+            Some(UnixMs(u64::try_from(at.as_millisecond()).unwrap_or_default()))
+        }
+        let made = targets.iter().flat_map(|target| {
+            let (namespace, name) = (&target.namespace, target.name());
+            let old = self.plugins.get(namespace, &name).as_deref().and_then(made);
+            [old, self.extensions.get(namespace, &name).as_deref().and_then(made)]
+        });
+        made.flatten().max()
     }
 
     /// The routes and rules that are about a Service, or have a name that is the controller's.

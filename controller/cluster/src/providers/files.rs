@@ -10,6 +10,7 @@ use machine::envoy::{self, Filter};
 use machine::observation::ServiceFacts;
 use machine::plan::RouteOrder;
 use machine::reason::{Problem, Reason};
+use machine::time::UnixMs;
 
 use super::{Files, Provider, ProxySet, Subject};
 use crate::context::{Context, TurnError};
@@ -28,6 +29,10 @@ impl Provider for External {
         let (namespace, spec) = (subject.namespace, subject.spec);
         let expected = proxies::expected(namespace, spec, subject.objects);
         ProxySet { expected, audience: proxies::audience(namespace, spec, &subject.objects.pods) }
+    }
+
+    fn filter_since(&self, _: &Subject<'_>, _: &Context<'_>) -> Option<UnixMs> {
+        None
     }
 
     fn services(&self, subject: &Subject<'_>, context: &Context<'_>) -> BTreeMap<String, ServiceFacts> {

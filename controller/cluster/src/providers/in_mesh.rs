@@ -11,6 +11,7 @@ use machine::observation::ServiceFacts;
 use machine::plan::{RouteOrder, ServiceRoutes, WARM_UP};
 use machine::reason::{Problem, Reason};
 use machine::spec::Management;
+use machine::time::UnixMs;
 use service::failpoint;
 
 use super::{Files, Provider, ProxySet, Subject};
@@ -66,6 +67,10 @@ impl<R: MeshRoutes> Provider for R {
         let mut audience = proxies::audience_in_mesh(namespace, spec, &objects.pods);
         audience.extend(expected.iter().cloned());
         ProxySet { expected, audience }
+    }
+
+    fn filter_since(&self, subject: &Subject<'_>, context: &Context<'_>) -> Option<UnixMs> {
+        context.mesh.istio.plugins_since(&targets(subject.namespace, &subject.spec.all_callers()))
     }
 
     fn services(&self, subject: &Subject<'_>, context: &Context<'_>) -> BTreeMap<String, ServiceFacts> {

@@ -69,6 +69,9 @@ pub(crate) trait Provider: Sync {
     /// The proxies of the flag.
     fn proxies(&self, subject: &Subject<'_>) -> ProxySet;
 
+    /// Since when what brings the filter to the proxies has been there, where it comes to those that run.
+    fn filter_since(&self, subject: &Subject<'_>, context: &Context<'_>) -> Option<UnixMs>;
+
     /// What is known of each service, its routes among it.
     fn services(&self, subject: &Subject<'_>, context: &Context<'_>) -> BTreeMap<String, ServiceFacts>;
 

@@ -79,7 +79,7 @@ impl Reconciler {
         let services = by.services(&subject, context);
         let probe = reach::probe(&look.spec, &self.status, &services);
         let mut fleet = self.fleet(&look, &expected, probe.clone(), context);
-        proxies::keep_late(&mut fleet.late_filters, &look.spec, &look.objects);
+        proxies::keep_late(&mut fleet.late_filters, by.filter_since(&subject, context), &look.spec, &look.objects);
         proxies::explain(&mut fleet.laggards, &look.namespace, &look.spec, &look.workloads, &look.objects);
         let observation = Observation {
             clusters: None,

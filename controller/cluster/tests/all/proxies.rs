@@ -11,6 +11,7 @@ use cluster::workloads::Workloads;
 use kube::runtime::watcher::Event;
 use machine::fleet::ledger::{Laggard, LateFilter};
 use machine::reason::Reason;
+use machine::time::UnixMs;
 use rstest::rstest;
 
 use crate::objects::{Cluster, parse, spec};
@@ -288,18 +289,27 @@ fn a_pod_with_an_envoy_of_its_own_is_waited_for_once_anything_of_it_started(
 
 /// P12: a filter that a proxy has had since its start has seen all of its requests.
 #[rstest]
-#[case::with_it("2026-01-01T00:00:03Z", true)]
-#[case::a_clock_that_is_behind("2026-01-01T00:00:11Z", true)]
-#[case::long_before("2025-12-31T23:59:00Z", false)]
-fn a_filter_that_came_with_its_proxy_is_not_late(#[case] started: &str, #[case] with_it: bool) {
+#[case::with_it("2026-01-01T00:00:03Z", None, true)]
+#[case::a_clock_that_is_behind("2026-01-01T00:00:11Z", None, true)]
+#[case::long_before("2025-12-31T23:59:00Z", None, false)]
+#[case::its_plugin_was_there("2026-01-01T00:00:03Z", Some(-60), true)]
+#[case::its_plugin_came_a_moment_after_it_started("2026-01-01T00:00:03Z", Some(4), false)]
+#[case::both_within_a_second("2026-01-01T00:00:03Z", Some(3), false)]
+#[case::the_plugin_may_not_have_come_to_it("2026-01-01T00:00:03Z", Some(0), false)]
+fn a_filter_that_came_with_its_proxy_is_not_late(
+    #[case] started: &str,
+    #[case] plugin_s: Option<i64>,
+    #[case] with_it: bool,
+) {
     let mut cluster = Cluster::default();
     let runs = format!("state: {{running: {{startedAt: '{started}'}}}}");
     cluster.pod_with("shop", "web-0", "labels: {app: web}", SIDECAR, &statuses("Running", RUNS, &runs));
     let spec = spec("");
     // 2026-01-01T00:00:05Z.
     let late = |proxy: &str| LateFilter { proxy: proxy.to_owned(), came_ms: 1_767_225_605_000 };
+    let since = plugin_s.map(|at| UnixMs(1_767_225_600_000_u64.saturating_add_signed(1_000 * at)));
     let mut kept = vec![late("web-0.shop"), late("web-1.shop")];
-    keep_late(&mut kept, &spec, &cluster.objects);
+    keep_late(&mut kept, since, &spec, &cluster.objects);
     let kept: Vec<&str> = kept.iter().map(|late| late.proxy.as_str()).collect();
     assert_eq!(!kept.contains(&"web-0.shop"), with_it);
     assert!(kept.contains(&"web-1.shop"), "nobody knows it");
