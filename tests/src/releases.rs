@@ -32,7 +32,7 @@ pub struct ReleasesPlan {
     pub workers: u32,
 }
 
-/// What was read after a flip. Memory is what is resident, in KiB.
+/// What was read after a flip. Memory is what is resident, in KiB, unless said otherwise.
 #[derive(Debug, Clone, Serialize)]
 pub struct Reading {
     /// Flips that were done by then.
@@ -43,6 +43,9 @@ pub struct Reading {
     pub controller_kib: u64,
     /// Of the Envoy.
     pub envoy_kib: u64,
+    /// What the Envoy has allocated and not given back, by its own count: without this nobody can tell what it keeps from
+    /// what its allocator does.
+    pub envoy_allocated_kib: u64,
 }
 
 /// What became of all of them.
@@ -95,19 +98,21 @@ pub async fn run(dir: &TestDir, plan: &ReleasesPlan, mut show: impl FnMut(&Readi
     wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 10).await?;
     let begun = Instant::now();
     let mut memory = Vec::new();
-    let mut read = |flips: usize, local: &mut Local<'_>, envoy: &mut Envoy| -> Result<()> {
+    let mut read = async |flips: usize, local: &mut Local<'_>, envoy: &mut Envoy| -> Result<()> {
         let (controller_kib, envoy_kib) = (local.controller().memory_kib()?, envoy.process().memory_kib()?);
-        let reading = Reading { flips, seconds: begun.elapsed().as_secs_f64(), controller_kib, envoy_kib };
+        let envoy_allocated_kib = envoy.stat("server.memory_allocated").await? / 1_024;
+        let seconds = begun.elapsed().as_secs_f64();
+        let reading = Reading { flips, seconds, controller_kib, envoy_kib, envoy_allocated_kib };
         show(&reading);
         memory.push(reading);
         Ok(())
     };
-    read(0, &mut local, &mut envoy)?;
+    read(0, &mut local, &mut envoy).await?;
     for number in 1..=plan.flips {
         release(&mut local, &load, version(number - 1, plan)?.0, version(number, plan)?).await?;
         envoy.process().check_running()?;
         if number.is_multiple_of(plan.every) || number == plan.flips {
-            read(number, &mut local, &mut envoy)?;
+            read(number, &mut local, &mut envoy).await?;
         }
     }
     // The flag service has one, too.

@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 
 use flag::config::Role;
 use nix::sys::signal::Signal;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use machine::duration::Millis;
 use machine::spec::{Service, Spec};
 
+use super::schema;
 use super::yaml::{Wrong, only_document};
 
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The whole file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct File {
     /// `versionflag.io/v1alpha1`.
@@ -32,7 +34,7 @@ pub struct File {
 }
 
 /// Name of the flag.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Metadata {
     /// The name.
@@ -43,10 +45,10 @@ pub struct Metadata {
 }
 
 /// How it is done on this machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Local {
-    /// Where the status is remembered.
+    /// Where the status is remembered; by default beside the file, with the ending `.state.json`.
     #[serde(default)]
     pub state_file: PathBuf,
     /// Where the flag service listens.
@@ -60,12 +62,12 @@ pub struct Local {
     /// Where the output of versions goes.
     #[serde(default)]
     pub logs: LogFiles,
-    /// How versions are started.
+    /// How versions are started, by name.
     pub versions: BTreeMap<String, VersionCommand>,
 }
 
 /// Where the output of versions goes, and how much of it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct LogFiles {
     /// The folder; that of the state file unless given.
@@ -95,10 +97,10 @@ fn default_listen() -> SocketAddr {
 }
 
 /// One expected proxy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ExpectedProxy {
-    /// Its node id.
+    /// Its node id, by which it reports.
     pub id: String,
     /// What it has to show when it reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,12 +112,12 @@ pub struct ExpectedProxy {
 
 /// A proxy in front of one version: it sees what arrives there, from whomever, and what that
 /// version sends to the group. It has to ack while the version runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Sidecar {
-    /// One of spec.services.
+    /// One of `spec.services`.
     pub service: String,
-    /// One of the versions.
+    /// One of `local.versions`.
     pub version: String,
     /// The file that it reads the filter from.
     pub filter: PathBuf,
@@ -124,10 +126,10 @@ pub struct Sidecar {
 }
 
 /// The file that Envoy reads the filter from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FilterConfig {
-    /// The file.
+    /// The file with the filter and its flag, which the controller writes.
     pub path: PathBuf,
     /// The file that Envoy reads the routes from; without, the routes are the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,13 +137,14 @@ pub struct FilterConfig {
     /// The file that Envoy reads the clusters of versions from; without, they are the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<PathBuf>,
-    /// The filter.
+    /// The filter itself: `versionflag.wasm`, at the same path for the controller and for every Envoy.
     pub wasm: PathBuf,
     /// The Envoy cluster of the flag service.
     #[serde(default = "default_cluster")]
     pub cluster: String,
     /// Where the filter stands.
     #[serde(default)]
+    #[schemars(schema_with = "schema::role")]
     pub role: Role,
 }
 
@@ -150,7 +153,7 @@ fn default_cluster() -> String {
 }
 
 /// How one version is started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VersionCommand {
     /// Program and arguments.
@@ -158,10 +161,10 @@ pub struct VersionCommand {
     /// Where it runs; the file's directory unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
-    /// More environment.
+    /// More environment, besides that of the controller.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Where it listens.
+    /// Where it listens, such as `127.0.0.1:9001`.
     pub address: SocketAddr,
     /// It speaks HTTP/2 without TLS, as gRPC does, and nothing else.
     #[serde(default)]
@@ -175,13 +178,13 @@ pub struct VersionCommand {
     /// Which process is this version, if somebody else has started it already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopt: Option<Adopt>,
-    /// What it needs.
+    /// What it needs of the machine: it is not started where that is not free.
     #[serde(default)]
     pub resources: Resources,
 }
 
 /// How a process is found that somebody else has started. From then on it is like one that was started here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Adopt {
     /// It is the one that listens on the address of the version.
     Listener,
@@ -191,7 +194,7 @@ pub enum Adopt {
 }
 
 /// Whose listener shows that a version is ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ListenerOf {
     /// One of the version's own processes.
     #[default]
@@ -201,7 +204,7 @@ pub enum ListenerOf {
 }
 
 /// When a version is ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Ready {
     /// A GET of this has to be answered with 2xx.
@@ -213,7 +216,7 @@ pub struct Ready {
     /// This program has to end with 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
-    /// How often.
+    /// How often it is asked.
     pub interval: Millis,
     /// How long an answer may take.
     pub timeout: Millis,
@@ -229,7 +232,7 @@ impl Default for Ready {
 }
 
 /// How a version is stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Stop {
     /// Signal to its process group.
@@ -252,13 +255,13 @@ impl Stop {
 }
 
 /// What a version needs.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Resources {
-    /// Such as `100Mi`.
+    /// How much memory, such as `100Mi`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
-    /// Such as `500m`.
+    /// How many CPUs, such as `500m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<String>,
 }

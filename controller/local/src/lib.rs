@@ -3,6 +3,7 @@
 //! | module | job |
 //! | --- | --- |
 //! | [`file`] | the file of the operator |
+//! | [`schema`] | what may stand in it, for editors and for the page of fields |
 //! | [`clusters`] | where proxies reach each version |
 //! | [`wasm`] | what is wrong with the file of the filter |
 //! | `validate` | what of the file is not valid |
@@ -36,6 +37,7 @@ pub mod probe;
 pub mod process;
 mod proxy_files;
 mod restarts;
+pub mod schema;
 mod sockets;
 pub mod store;
 pub mod supervisor;

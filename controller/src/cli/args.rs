@@ -137,6 +137,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         what: Render,
     },
+    /// Print the JSON Schema of a local controller's file, for editors
+    Schema,
     /// Print the definition of the custom resource
     #[command(hide = true)]
     Crd,

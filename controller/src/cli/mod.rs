@@ -94,6 +94,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Render { what: Render::Istio(options) } => rendered(options, Provider::Istio)?,
         Command::Render { what: Render::GatewayApi(options) } => rendered(options, Provider::GatewayAPI)?,
+        Command::Schema => print_json(&local::schema::schema())?,
         Command::Crd => print(&cluster::resource::definition_yaml()?)?,
         Command::Version { output: Output::Text } => print(&format!("versionflag {}\n", env!("CARGO_PKG_VERSION")))?,
         Command::Version { output: Output::Json } => {

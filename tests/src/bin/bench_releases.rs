@@ -34,9 +34,9 @@ async fn main() -> Result<()> {
         LoadPlan { rate_per_s: options.rate, slow_per_s: 1, slow: Duration::from_millis(200), ..LoadPlan::default() };
     let every = (options.flips / 50).max(1);
     let plan = ReleasesPlan { flips: options.flips, versions: options.versions, every, load, workers: 2 };
-    println!("{:>6} {:>9} {:>15} {:>11}", "flips", "seconds", "controller KiB", "Envoy KiB");
-    let show = |Reading { flips, seconds, controller_kib, envoy_kib }: &Reading| {
-        println!("{flips:>6} {seconds:>9.0} {controller_kib:>15} {envoy_kib:>11}");
+    println!("{:>6} {:>9} {:>15} {:>11} {:>14}", "flips", "seconds", "controller KiB", "Envoy KiB", "its allocated");
+    let show = |Reading { flips, seconds, controller_kib, envoy_kib, envoy_allocated_kib }: &Reading| {
+        println!("{flips:>6} {seconds:>9.0} {controller_kib:>15} {envoy_kib:>11} {envoy_allocated_kib:>14}");
     };
     let report = releases::run(&dir, &plan, show).await?;
     let (controller, envoy) = report.growth().context("nothing was read")?;
