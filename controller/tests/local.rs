@@ -306,3 +306,161 @@ fn nothing_is_flipped_before_all_have_reported() {
     let vain = program(&["wait", "--for=settled", "--timeout=1m"], &place.file()).output().unwrap();
     assert_eq!(vain.status.code(), Some(3), "{}", stderr(&vain));
 }
+
+/// A version that prints lines from a file for ever, as they come.
+fn prints(place: &Place, lines: &str) {
+    let text = std::fs::read_to_string(place.file()).unwrap();
+    let loud = format!("[sh, -c, 'exec tail -n +1 -F {lines}']");
+    let text = text.replacen("[sleep, '600']", &loud, 1);
+    std::fs::write(place.file(), text.replacen("local:\n", "local:\n  logs: {maxSize: '20'}\n", 1)).unwrap();
+}
+
+fn logs(place: &Place, more: &[&str]) -> Output {
+    program(&[&["logs"], more, &["-f"]].concat(), &place.file()).output().unwrap()
+}
+
+/// T20: what was printed is read from the files, the rotated ones included, while a controller runs or none does.
+#[test]
+fn what_a_version_printed_is_shown_over_all_its_files() {
+    let place = Place::new();
+    let none = logs(&place, &[]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(stderr(&none).contains("no controller has run with"), "{}", stderr(&none));
+    let lines = place.dir.path().join("lines");
+    std::fs::write(&lines, "").unwrap();
+    prints(&place, &lines.display().to_string());
+    let controller = place.start();
+    place.until("Stable", stable);
+    let say = |text: &str| {
+        let mut file = std::fs::File::options().append(true).open(&lines).unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    };
+    let mut follow = program(&["logs", "--follow", "--lines", "0", "-f"], &place.file());
+    let mut follow = Ended(follow.stdout(Stdio::piped()).spawn().unwrap());
+    let mut followed = BufReader::new(follow.0.stdout.take().unwrap());
+    let mut all = String::new();
+    for number in 0..3 {
+        let line = format!("line {number} of those that fill a small file\n");
+        say(&line);
+        let mut seen = String::new();
+        followed.read_line(&mut seen).unwrap();
+        assert_eq!(seen, line);
+        all.push_str(&line);
+        let kept = place.dir.path().join(format!("reviews-v1.log.{}", number + 1));
+        let deadline = Instant::now() + LONG;
+        while !kept.exists() {
+            assert!(Instant::now() < deadline, "{} was not kept", kept.display());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    drop(controller);
+    let printed = |more: &[&str]| String::from_utf8(logs(&place, more).stdout).unwrap();
+    assert_eq!(printed(&[]), all);
+    assert_eq!(printed(&["--lines", "2"]), all.split_once('\n').unwrap().1);
+    assert_eq!(printed(&["reviews", "--version", "v1", "--lines", "1"]), all.lines().last().unwrap().to_owned() + "\n");
+    let unknown = logs(&place, &["--version", "v9"]);
+    assert!(stderr(&unknown).contains("v9 has no log in") && stderr(&unknown).contains("there is: v1"));
+    assert!(stderr(&logs(&place, &["ratings"])).contains("there is no flag ratings"));
+    // Nobody reads it any more.
+    drop(followed);
+    assert_eq!(follow.code(), Some(0));
+}
+
+/// T20: Ctrl-C is how people end it.
+#[test]
+fn following_a_log_ends_cleanly_by_an_interrupt() {
+    let place = Place::new();
+    std::fs::write(place.dir.path().join("reviews-v1.log"), "a line\n").unwrap();
+    let mut follow = program(&["logs", "--follow", "--version", "v1", "-f"], &place.file());
+    let mut follow = Ended(follow.stdout(Stdio::piped()).spawn().unwrap());
+    Lines::of(follow.0.stdout.take().unwrap()).until("a line");
+    // It listens to signals once it has printed for the first time.
+    let pid = nix::unistd::Pid::from_raw(follow.0.id().cast_signed());
+    let caught = format!("/proc/{pid}/status");
+    let catches = || {
+        let status = std::fs::read_to_string(&caught).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap() & 2 != 0
+    };
+    let deadline = Instant::now() + LONG;
+    while !catches() {
+        assert!(Instant::now() < deadline, "it does not listen to SIGINT");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(follow.code(), Some(0));
+}
+
+/// T19
+#[test]
+fn a_version_is_started_anew_and_stopped_by_commands() {
+    let place = Place::new();
+    let _controller = place.start();
+    let started = |status: &Value| status["versions"]["v1"]["started"].clone();
+    let first = started(&place.until("Stable", |status| stable(status) && started(status).is_u64()));
+    let order = |verb: &str, more: &[&str]| {
+        let out = program(&[&[verb, "--version", "v1"], more, &["-f"]].concat(), &place.file()).output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned() + &stderr(&out))
+    };
+    let (code, text) = order("restart", &[]);
+    assert!(code == Some(1) && text.contains("refused: v1 serves") && text.contains("--force"), "{text}");
+    let (code, text) = order("restart", &["reviews", "--force"]);
+    assert!(code == Some(0) && text.contains("reviews  v1  Stable"), "{text}");
+    place.until("another v1", |status| status["versions"]["v1"]["ready"] == true && started(status) != first);
+    assert_eq!(order("stop", &[]).0, Some(1));
+    let (code, text) = order("stop", &["--force"]);
+    assert!(code == Some(0) && text.contains("v1 was stopped by request"), "{text}");
+    place.until("no v1", |status| status["versions"]["v1"]["running"] == false);
+    assert!(order("stop", &["ratings"]).1.contains("there is no flag ratings"));
+}
+
+/// T21: the commands of `manifests/envoy/README.md` that end it leave the example as it was: a second run is like the
+/// first.
+#[test]
+fn the_example_is_as_new_after_its_end() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/envoy");
+    let read = |name: &str| std::fs::read_to_string(example.join(name)).unwrap();
+    let readme = read("README.md");
+    let mut blocks = readme.split_once("## Stop it").unwrap().1.split("```").skip(1).step_by(2);
+    let (stop, clean) = (blocks.next().unwrap(), blocks.next().unwrap());
+    let place = Place::new();
+    let (flag, rest) = (read("reviews.yaml"), "  # How each version is started.");
+    let (before, after) = flag.split_once("  filterConfig:").unwrap();
+    let after = after.split_once(rest).unwrap().1;
+    let ports = [free(), free()].map(|address| address.rsplit(':').next().unwrap().to_owned());
+    let file = format!("{before}{rest}{after}").replace("127.0.0.1:7070", "127.0.0.1:0");
+    let file = file.replace("9001", "FIRST").replace("9002", &ports[1]).replace("FIRST", &ports[0]);
+    let file = file.replace("minReady: 2s", "minReady: 0s");
+    std::fs::write(place.file(), &file).unwrap();
+    std::fs::write(place.dir.path().join("server.py"), read("server.py")).unwrap();
+    let shell = |script: &str| {
+        let bin = Path::new(env!("CARGO_BIN_EXE_versionflag")).parent().unwrap();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut shell = Command::new("sh");
+        let out = shell.args(["-c", script]).env("PATH", path).current_dir(place.dir.path()).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned() + &stderr(&out)
+    };
+    let is_free = |port: &str| TcpListener::bind(format!("127.0.0.1:{port}")).is_ok();
+    for run in ["first", "second"] {
+        let mut controller = place.start();
+        let begins = |status: &Value| stable(status) && status["status"]["activeVersion"] == "v1";
+        place.until(run, |status| begins(status) && status["versions"]["v1"]["ready"] == true);
+        shell("sed -i 's/^  version: v1/  version: v2/' reviews.yaml");
+        place.until("v2", |status| status["versions"]["v2"]["ready"] == true);
+        let said = shell(stop);
+        let pid = nix::unistd::Pid::from_raw(controller.0.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+        assert_eq!(controller.code(), Some(0));
+        shell(clean);
+        let deadline = Instant::now() + LONG;
+        while !ports.iter().all(|port| is_free(port)) {
+            assert!(Instant::now() < deadline, "a version goes on running: {said}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let mut left: Vec<_> =
+            std::fs::read_dir(place.dir.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["reviews.yaml", "server.py"]);
+        assert_eq!(std::fs::read_to_string(place.file()).unwrap(), file);
+    }
+}

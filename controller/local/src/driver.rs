@@ -79,7 +79,7 @@ pub async fn run(
         wasm::check(&filter.wasm, &wasm::read(&filter.wasm)?)?;
     }
     store.note();
-    let hub = Arc::new(Hub::new(Authenticator::listed()));
+    let hub = Arc::new(Hub::new(Authenticator::listed()).with_orders());
     hub.authenticator.set_proxies(tokens(&file));
     let address = file.local.listen;
     let listen = |error| DriverError::Listen { address, error };

@@ -379,6 +379,12 @@ pub fn find_state(path: &Path) -> Result<PathBuf, FileError> {
     Ok(directory.join(state_file(path, Path::new(configured))))
 }
 
+/// The name of the flag of the file at `path`, even while the file is not valid.
+pub fn find_name(path: &Path) -> Result<Option<String>, FileError> {
+    let value = only_document(&read_text(path)?).map(|document| document.value()).unwrap_or_default();
+    Ok(value.pointer("/metadata/name").and_then(|name| name.as_str()).map(str::to_owned))
+}
+
 /// The version that the file at `path` asks for, even while the file is not valid.
 pub fn find_version(path: &Path) -> Option<String> {
     let value = only_document(&read_text(path).ok()?).ok()?.value();

@@ -17,6 +17,7 @@
 //! | `adoption` | whether a version may be started, or runs already |
 //! | `restarts` | when a version that ended is started again |
 //! | `logs` | what versions print, in files of bounded size |
+//! | [`log_reader`] | reads that, over all files, while it is written |
 //! | [`probe`] | whether a version is ready |
 //! | [`headroom`] | whether the machine has room for one more |
 //! | [`files`] | the files that Envoy reads |
@@ -32,6 +33,7 @@ pub mod files;
 mod group;
 pub mod headroom;
 mod live;
+pub mod log_reader;
 mod logs;
 pub mod probe;
 pub mod process;

@@ -49,7 +49,13 @@ impl LiveProcess {
     }
 
     /// What the state machine sees.
-    pub(crate) fn state(&self, now_ms: u64, process: Option<&Process>, how: Option<&VersionCommand>) -> VersionState {
+    pub(crate) fn state(
+        &self,
+        now_ms: u64,
+        version: &str,
+        process: Option<&Process>,
+        how: Option<&VersionCommand>,
+    ) -> VersionState {
         let listener = how.map(|how| how.ready.listener).unwrap_or_default();
         let ready_since = self.ready_since(listener).filter(|_| process.is_some_and(Process::serves));
         let stopped = process.is_some_and(|process| process.stopping_since.is_some());
@@ -58,6 +64,7 @@ impl LiveProcess {
             declared: how.is_some(),
             running: process.is_some(),
             ready: ready_since.is_some(),
+            started: process.and_then(|process| process.started_at).map(UnixMs),
             ready_since: ready_since.map(UnixMs),
             lacks: process.and_then(|process| self.lacks(process, listener)).filter(|_| ready_since.is_none()),
             exited: self.exited.clone().filter(|_| ready_since.is_none()),
@@ -65,7 +72,7 @@ impl LiveProcess {
             next_start: self.restarts.next(now_ms).map(UnixMs).filter(|_| how.is_some() && !stopped),
             stopped,
             ending: if stopped { named.collect() } else { vec![] },
-            notes: process.map(|process| self.notes(process, listener, how)).unwrap_or_default(),
+            notes: process.map(|process| self.notes(process, listener, version, how)).unwrap_or_default(),
             ..VersionState::default()
         }
     }
@@ -84,9 +91,15 @@ impl LiveProcess {
     }
 
     /// What people should know of it while it runs.
-    fn notes(&self, process: &Process, listener: ListenerOf, how: Option<&VersionCommand>) -> Vec<String> {
+    fn notes(
+        &self,
+        process: &Process,
+        listener: ListenerOf,
+        version: &str,
+        how: Option<&VersionCommand>,
+    ) -> Vec<String> {
         let mut notes: Vec<String> = self.log_error.iter().cloned().collect();
-        notes.extend(how.and_then(|how| process.started_as.as_ref()?.outdated(how)));
+        notes.extend(how.and_then(|how| process.started_as.as_ref()?.outdated(version, how)));
         if let Some((_, Owner::Unknown(why))) = &self.owner
             && listener == ListenerOf::Own
         {

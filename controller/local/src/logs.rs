@@ -4,8 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::LogFiles;
+use super::file::{FileError, LogFiles, find_state, read_text};
 use super::store::beside;
+use super::yaml::only_document;
 
 /// Where the output of versions goes.
 #[derive(Debug, Clone)]
@@ -26,6 +27,29 @@ impl Logs {
             max_bytes: how.max_bytes(),
             keep: how.keep,
         }
+    }
+
+    /// Where the logs of the file at `path` are, and its state, even while the file is not valid.
+    pub(crate) fn find(path: &Path) -> Result<(Logs, PathBuf), FileError> {
+        let (state, text) = (find_state(path)?, read_text(path)?);
+        let value = only_document(&text).map(|document| document.value()).unwrap_or_default();
+        let word = |pointer: &str| value.pointer(pointer).and_then(|found| found.as_str());
+        let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let folder = folder.parent().unwrap_or(Path::new("/"));
+        let directory = word("/local/logs/directory").map(|logs| folder.join(logs));
+        let how = LogFiles { directory, ..LogFiles::default() };
+        Ok((Logs::new(word("/metadata/name").unwrap_or_default(), &how, &state), state))
+    }
+
+    /// The versions that have a log.
+    pub(crate) fn versions(&self) -> Vec<String> {
+        let names = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let prefix = format!("{}-", self.name);
+        let version = |name: String| Some(name.strip_prefix(&prefix)?.strip_suffix(".log")?.to_owned());
+        let mut versions: Vec<String> = names.filter_map(version).collect();
+        versions.sort();
+        versions
     }
 
     /// The file of a version.
@@ -51,7 +75,7 @@ impl Logs {
         if length <= self.max_bytes {
             return Ok(false);
         }
-        let kept = |number: u32| beside(&path, &format!(".{number}"));
+        let kept = |number: u32| kept(&path, number);
         for number in (1..self.keep).rev() {
             rename(&kept(number), &kept(number + 1))?;
         }
@@ -63,6 +87,11 @@ impl Logs {
         OpenOptions::new().write(true).open(&path)?.set_len(0)?;
         copied.map(|_| true)
     }
+}
+
+/// The file that was kept so many times ago.
+pub(crate) fn kept(path: &Path, number: u32) -> PathBuf {
+    beside(path, &format!(".{number}"))
 }
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {

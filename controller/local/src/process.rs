@@ -22,6 +22,9 @@ pub struct Process {
     /// Start time in clock ticks: a pid is used again, both together are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_ticks: Option<u64>,
+    /// When it was started here, or adopted, in Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<u64>,
     /// The decision to stop it, in Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopping_since: Option<u64>,
@@ -47,25 +50,40 @@ pub struct StartedAs {
     pub directory: Option<PathBuf>,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What tells its environment from another one, which may have secrets; absent: an earlier controller started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
 }
 
 impl StartedAs {
     /// As the file says now.
     pub(crate) fn of(how: &VersionCommand) -> StartedAs {
-        StartedAs { command: how.command.clone(), directory: how.directory.clone(), address: how.address }
+        let environment = Some(environment(how));
+        StartedAs { command: how.command.clone(), directory: how.directory.clone(), address: how.address, environment }
     }
 
     /// What the file says otherwise by now, in words.
-    pub(crate) fn outdated(&self, how: &VersionCommand) -> Option<String> {
+    pub(crate) fn outdated(&self, version: &str, how: &VersionCommand) -> Option<String> {
         let changed = [
             ("command", self.command != how.command),
             ("directory", self.directory != how.directory),
             ("address", self.address != how.address),
+            ("env", self.environment.as_ref().is_some_and(|known| *known != environment(how))),
         ];
         let changed: Vec<&str> = changed.iter().filter(|(_, changed)| *changed).map(|(what, _)| *what).collect();
         let what = changed.join(", ");
-        (!what.is_empty()).then(|| format!("its {what} in the file changed: that counts from its next start"))
+        (!what.is_empty()).then(|| {
+            format!(
+                "{version} goes on as it was started: its {what} in the file changed, which counts from its next start \
+                 (`versionflag restart --version {version}`)"
+            )
+        })
     }
+}
+
+fn environment(how: &VersionCommand) -> String {
+    let all = how.env.iter().flat_map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat());
+    flag::digest::hex_prefix(&all.collect::<Vec<u8>>(), 8)
 }
 
 impl Process {

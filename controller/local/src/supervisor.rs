@@ -261,7 +261,8 @@ impl Supervisor {
             Claim::Adopt(pid, ticks) => {
                 tracing::info!(version, who = describe(pid), "it runs, and is adopted");
                 let (id, pid, start_ticks) = (service::id::unique(), Some(pid), Some(ticks));
-                let process = Process { id, pid, start_ticks, adopted: true, ..Process::default() };
+                let started_at = Some(now_ms);
+                let process = Process { id, pid, start_ticks, started_at, adopted: true, ..Process::default() };
                 store.state.processes.insert(version.to_owned(), process);
                 store.note();
                 *live = LiveProcess { started_ms: now_ms, restarts: live.restarts, ..LiveProcess::default() };
@@ -283,8 +284,8 @@ impl Supervisor {
         // The intent is on disk before anything runs, so that it is found if this process dies now. Where that is full,
         // the version is found by its environment.
         let id = service::id::unique();
-        let started_as = Some(StartedAs::of(how));
-        let intent = Process { id: id.clone(), started_as, ..Process::default() };
+        let (started_at, started_as) = (Some(now_ms), Some(StartedAs::of(how)));
+        let intent = Process { id: id.clone(), started_at, started_as, ..Process::default() };
         store.state.processes.insert(version.to_owned(), intent.clone());
         store.note();
         let out = self.logs.open(version).and_then(|out| Ok((Stdio::from(out.try_clone()?), Stdio::from(out))));
@@ -353,7 +354,7 @@ impl Supervisor {
         how: Option<&VersionCommand>,
     ) -> VersionState {
         let none = LiveProcess::default();
-        self.live.get(version).unwrap_or(&none).state(now_ms, store.state.processes.get(version), how)
+        self.live.get(version).unwrap_or(&none).state(now_ms, version, store.state.processes.get(version), how)
     }
 }
 

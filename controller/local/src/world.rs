@@ -76,10 +76,16 @@ impl World for Machine {
         };
         let fleet = status.record.as_ref().map(|record| self.hub.reports.fleet(now, record, &expected, &asked));
         let fleet = fleet.unwrap_or_else(|| Fleet::unknown(0));
+        let orders = self.hub.orders.as_ref();
+        let order = orders.and_then(|all| all.next_request(name, |id| status.answered_order(id).is_some()));
+        let traffic = order.as_ref().map(|_| self.hub.reports.traffic_of(now, &status.uid, &expected));
+        let open = traffic.map(|traffic| traffic.open()).unwrap_or_default();
         let observation = Observation {
             versions: self.versions(now),
             headroom: self.headroom(),
             request: self.hub.requests.next_request(name, |id| status.has_answered(id)),
+            open,
+            order,
             occurred: self.supervisor.occurred(|one| status.history.iter().any(|entry| one.is(entry))),
             routes: self.files.problem(),
             clusters: self.files.clusters(&self.file.local, &self.store.state),
@@ -142,6 +148,7 @@ impl World for Machine {
             waiting,
             next: upcoming(&seen.spec, &plan.status),
             callers: seen.expected.clone(),
+            refused: vec![],
             traffic: Traffic::default(),
             now: seen.now,
         });
@@ -222,6 +229,13 @@ impl Machine {
             what.push("spec".to_owned());
         }
         what.extend(edited.iter().map(|version| format!("local.versions.{version}")));
+        let outdated = |version: &&&str| {
+            let started = self.store.state.processes.get(**version).and_then(|process| process.started_as.as_ref());
+            started.zip(new.get(**version)).is_some_and(|(started, how)| started.outdated(version, how).is_some())
+        };
+        what.extend(edited.iter().filter(outdated).map(|version| {
+            format!("{version} goes on as it was started until `versionflag restart --version {version}`")
+        }));
         if !what.is_empty() {
             self.supervisor.note(now.0, Happening::Edited, format!("the file was edited: {}", what.join(", ")));
         }

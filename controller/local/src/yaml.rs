@@ -392,7 +392,7 @@ mod tests {
         let said: Vec<String> = wrong.iter().map(Wrong::to_string).collect();
         let expected = [
             "line 1, column 1: name is read as the number 1: put it in quotes",
-            "line 4, column 3: more[0].nmae is not a field: there are name, more, is",
+            "line 4, column 3: more[0].nmae is not a field (did you mean name?): there are name, more, is",
             "line 5, column 3: more[1].name is read as the number 2: put it in quotes",
             "line 6, column 3: more[1].is is a list, and has to be true or false",
             "line 7, column 1: is is the text \"maybe\", and has to be true or false",

@@ -38,6 +38,18 @@ impl Action {
 /// Bytes of the id of a request.
 pub const ID_BYTES: usize = 64;
 
+/// Something that is asked for by hand, and answered once.
+pub trait Asked: Clone {
+    /// Chosen by who asks.
+    fn id(&self) -> &str;
+}
+
+impl Asked for Request {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
 /// One request by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {

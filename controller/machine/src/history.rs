@@ -51,6 +51,8 @@ pub enum Happening {
     TargetLost,
     /// A version ended by itself.
     VersionEnded,
+    /// A version was started anew by request.
+    Restarted,
     /// A version was not started, because of somebody else or of its command.
     NotStarted,
     /// The spec, or what belongs to it, was edited.

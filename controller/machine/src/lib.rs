@@ -10,6 +10,7 @@
 //! | [`mismatch`] | what to say of a value of another form
 //! | [`status`] | everything that is remembered |
 //! | [`observation`] | what is seen of the world in one pass |
+//! | [`action`], [`order`] | what people ask for by hand: of a flag, and of one version |
 //! | [`checks`] | what checks ask, and what the answers mean |
 //! | [`plan`] | what to do: the next status, or the effects of this one |
 //! | [`reach`] | which version the proxies have to reach |
@@ -25,6 +26,7 @@ pub mod fleet;
 pub mod history;
 pub mod mismatch;
 pub mod observation;
+pub mod order;
 pub mod plan;
 pub mod publication;
 pub mod quantity;

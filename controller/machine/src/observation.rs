@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::action::Request;
 use crate::checks::CheckAnswers;
 use crate::fleet::ledger::Fleet;
+use crate::fleet::traffic::OpenRequests;
 use crate::history::{Entry, Happening};
+use crate::order::Order;
 use crate::reach::Reach;
 use crate::reason::{Problem, Reason, SENTENCE, shortened};
 use crate::time::UnixMs;
@@ -26,6 +28,9 @@ pub struct VersionState {
     /// Since when it has been ready without a break.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_since: Option<UnixMs>,
+    /// When it was started, if that was here and is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<UnixMs>,
     /// What it lacks to be ready, in words, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lacks: Option<String>,
@@ -196,6 +201,10 @@ pub struct Observation {
     pub fleet: Fleet,
     /// The request to answer.
     pub request: Option<Request>,
+    /// What is asked for of one version, to be answered.
+    pub order: Option<Order>,
+    /// The requests that are open on each version, where an order asks.
+    pub open: OpenRequests,
     /// What happened outside; what is in the history already is not taken in again.
     pub occurred: Vec<Occurrence>,
     /// What is wrong with the spec as it was edited last; the one before is in force.
@@ -231,6 +240,8 @@ impl Observation {
             headroom: Headroom::Unknown,
             fleet: Fleet::unknown(0),
             request: None,
+            order: None,
+            open: OpenRequests::default(),
             occurred: vec![],
             spec_error: None,
             checks: CheckAnswers::new(),

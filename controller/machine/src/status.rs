@@ -1,6 +1,6 @@
 //! Everything that is remembered of one flag, timestamps included. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flag::record::Record;
 use schemars::JsonSchema;
@@ -10,6 +10,7 @@ use strum::{IntoStaticStr, VariantArray};
 use crate::action::Action;
 use crate::fleet::ledger::{Fleet, FleetQuestion, Laggard};
 use crate::history::{Entry, Happening};
+use crate::order::AnsweredOrder;
 use crate::reason::{Reason, SENTENCE, shortened};
 use crate::time::UnixMs;
 
@@ -251,6 +252,15 @@ pub struct Status {
     /// Versions that were stopped on a whole proof, and of which something still runs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ending: BTreeSet<String>,
+    /// Versions that were stopped by request, and are started only by request, or for a switch to them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub halted: BTreeSet<String>,
+    /// When it was asked for that these versions are started anew, which is not done yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub restarts: BTreeMap<String, UnixMs>,
+    /// What was asked for of single versions and answered, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<AnsweredOrder>,
     /// The last request that was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_request: Option<LastRequest>,
@@ -292,6 +302,9 @@ impl Status {
             switch: None,
             leftovers: BTreeSet::new(),
             ending: BTreeSet::new(),
+            halted: BTreeSet::new(),
+            restarts: BTreeMap::new(),
+            orders: vec![],
             last_request: None,
             answered: vec![],
             history: vec![],

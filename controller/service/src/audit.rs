@@ -14,8 +14,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use machine::action::Action;
 use machine::history::Entry;
+use machine::order::AnsweredOrder;
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 
@@ -68,8 +68,8 @@ pub struct AuditLine<'a> {
 pub struct AuditRequest<'a> {
     /// The id of the request, chosen by who asked.
     pub id: &'a str,
-    /// What was asked for.
-    pub action: Action,
+    /// What was asked for, in one word.
+    pub action: &'a str,
 }
 
 fn time(ms: u64) -> String {
@@ -100,7 +100,10 @@ fn lines_of_change<'a>(now: UnixMs, before: Option<&Status>, after: &'a Status) 
     let switch = before.and(after.switch.as_ref()).filter(|_| under_way(after) || before.is_some_and(under_way));
     let last = after.last_request.as_ref();
     let asked = last.filter(|last| before.is_none_or(|before| before.last_request.as_ref() != Some(*last)));
-    let request = asked.map(|last| AuditRequest { id: &last.id, action: last.action });
+    let request = asked.map(|last| AuditRequest { id: &last.id, action: last.action.name() });
+    let known = |order: &AnsweredOrder| before.is_some_and(|before| before.answered_order(&order.id).is_some());
+    let orders = after.orders.iter().filter(|order| !known(order));
+    let of_order = |order: &'a AnsweredOrder| AuditRequest { id: &order.id, action: order.verb.name() };
     let line = |at: UnixMs, event: &'a str, message: &'a str| AuditLine {
         time: time(at.0),
         namespace,
@@ -121,7 +124,10 @@ fn lines_of_change<'a>(now: UnixMs, before: Option<&Status>, after: &'a Status) 
         .iter()
         .map(|event| AuditLine {
             epoch: event.epoch,
-            request: request.clone().filter(|_| asked.is_some_and(|asked| asked.at == event.at)),
+            request: request.clone().filter(|_| asked.is_some_and(|asked| asked.at == event.at)).or_else(|| {
+                let of_event = |order: &&AnsweredOrder| order.at == event.at && order.refused.is_none();
+                orders.clone().find(of_event).map(of_order)
+            }),
             ..line(event.at, event.event.name(), &event.message)
         })
         .collect();
@@ -130,6 +136,10 @@ fn lines_of_change<'a>(now: UnixMs, before: Option<&Status>, after: &'a Status) 
     {
         lines.push(AuditLine { request, ..line(asked.at, "Refused", why) });
     }
+    lines.extend(orders.clone().filter_map(|order| {
+        let why = order.refused.as_deref()?;
+        Some(AuditLine { request: Some(of_order(order)), ..line(order.at, "Refused", why) })
+    }));
     let blocked = before.and_then(|before| before.blocked.as_ref()).map(|blocked| blocked.reason);
     match &after.blocked {
         Some(new) if blocked != Some(new.reason) => {
@@ -210,7 +220,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use machine::action::Action;
     use machine::history::Happening;
+    use machine::order::Verb;
     use machine::reason::Reason;
     use machine::status::{Blocked, LastRequest, Switch};
 
@@ -300,6 +312,22 @@ mod tests {
         assert!(told(Some(&after), &reworded).is_empty());
         let free = Status { blocked: None, ..after.clone() };
         assert_eq!(told(Some(&after), &free)[0]["event"], "Unblocked");
+    }
+
+    /// T19
+    #[test]
+    fn orders_are_told_with_who_asked_for_them() {
+        let granted =
+            AnsweredOrder { id: "9".to_owned(), verb: Verb::Restart, version: "v2".to_owned(), refused: None, at: NOW };
+        let refused = Some("v1 serves".to_owned());
+        let orders = vec![granted.clone(), AnsweredOrder { id: "10".to_owned(), verb: Verb::Stop, refused, ..granted }];
+        let history = vec![entry(NOW, Happening::Requested)];
+        let after = Status { orders, history, ..before() };
+        let lines = told(Some(&before()), &after);
+        let events: Vec<_> = lines.iter().map(|line| (&line["event"], &line["request"])).collect();
+        let (restart, stop) = (json!({ "id": "9", "action": "restart" }), json!({ "id": "10", "action": "stop" }));
+        assert_eq!(events, [(&json!("Requested"), &restart), (&json!("Refused"), &stop)]);
+        assert_eq!(told(Some(&after), &after), [] as [serde_json::Value; 0]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use flag::report::{Report, ReportError};
-use machine::action::Request;
+use machine::action::Asked;
+use machine::order::Order;
 use machine::publication::Publication;
 use tokio::sync::Notify;
 
@@ -13,6 +14,7 @@ use crate::clock::now;
 use crate::metrics::{ApiRequests, ServiceMetrics};
 use crate::publications::Publications;
 use crate::readiness::Readiness;
+use crate::refused::RefusedProxies;
 use crate::reports::Reports;
 use crate::requests::RequestQueue;
 use crate::views::{FlagView, Views};
@@ -26,10 +28,13 @@ pub struct Hub {
     pub reports: Reports,
     /// Requests by hand that wait for the driver.
     pub requests: RequestQueue,
+    /// What is asked for of single versions and waits for the driver; `None`: its driver does no such thing.
+    pub orders: Option<RequestQueue<Order>>,
     /// Whether this controller can serve proxies.
     pub readiness: Readiness,
     pub(crate) publications: Publications,
     pub(crate) views: Views,
+    refused: RefusedProxies,
     pub(crate) metrics: ServiceMetrics,
     driver: Notify,
 }
@@ -41,9 +46,11 @@ impl Hub {
             authenticator,
             reports: Reports::default(),
             requests: RequestQueue::default(),
+            orders: None,
             readiness: Readiness::default(),
             publications: Publications::default(),
             views: Views::default(),
+            refused: RefusedProxies::default(),
             metrics: ServiceMetrics::new(),
             driver: Notify::new(),
         }
@@ -52,6 +59,11 @@ impl Hub {
     /// The same hub, whose metrics also count the requests to the Kubernetes API.
     pub fn with_api_requests(self, requests: &ApiRequests) -> Hub {
         Hub { metrics: self.metrics.with_api_requests(requests), ..self }
+    }
+
+    /// The same hub, whose driver starts single versions anew and stops them.
+    pub fn with_orders(self) -> Hub {
+        Hub { orders: Some(RequestQueue::default()), ..self }
     }
 
     /// Has the driver look at its flags now, or at once after the look that is under way.
@@ -121,9 +133,9 @@ impl Hub {
         Ok(())
     }
 
-    /// Queues a request by hand and wakes the driver for it; false: too many wait.
-    pub(crate) fn submit_request(&self, flag: &str, request: Request) -> bool {
-        let queued = self.requests.push(flag, request);
+    /// Queues what is asked for by hand and wakes the driver for it; false: too many wait.
+    pub(crate) fn submit<T: Asked>(&self, queue: &RequestQueue<T>, flag: &str, request: T) -> bool {
+        let queued = queue.push(flag, request);
         if queued {
             self.wake_driver();
         }
@@ -133,9 +145,24 @@ impl Hub {
     /// The views of all flags, or of one, with the traffic as of now.
     pub(crate) fn current_views(&self, flag: Option<&str>) -> Vec<FlagView> {
         let now = now();
-        let views = self.views.shown(flag);
+        let (views, refused) = (self.views.shown(flag), self.refused.shown(now));
         let traffic = self.reports.traffic(now, views.iter().map(|view| (view.status.uid.as_str(), &view.callers)));
         let views = views.iter().map(Arc::as_ref);
-        views.zip(traffic).map(|(view, traffic)| FlagView { traffic, now, ..view.without_secrets() }).collect()
+        views
+            .zip(traffic)
+            .map(|(view, traffic)| FlagView { traffic, now, refused: refused.clone(), ..view.without_secrets() })
+            .collect()
+    }
+
+    /// Takes note of a proxy that is not believed, where all that are expected are listed: somebody may have forgotten
+    /// this one. `sender` describes it.
+    pub(crate) fn note_refused(&self, proxy: &str, sender: &str) {
+        if !matches!(self.authenticator, Authenticator::Listed(_)) {
+            return;
+        }
+        let why = format!("it is not believed: its sender is {sender}");
+        if self.refused.note(now(), proxy, why.clone()) {
+            tracing::warn!(proxy = flag::quoted(&flag::shortened(proxy)), why, "a proxy is refused");
+        }
     }
 }

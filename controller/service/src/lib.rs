@@ -10,10 +10,11 @@
 //! | [`hub`] | owns what the flag service and a driver share, and wakes the driver | clock |
 //! | [`publications`] | which record each proxy is sent, and its snapshot | |
 //! | [`reports`] | the reports that were taken in, what they say together, and who has reported | |
-//! | [`requests`] | requests by hand that wait for the driver | |
+//! | `refused` | proxies that are not believed, for people to see | |
+//! | [`requests`] | requests and orders by hand that wait for the driver | |
 //! | [`views`] | what is shown of each flag | |
 //! | [`readiness`] | whether proxies can be served | files |
-//! | [`endpoints`] | the HTTP API: snapshot, report, requests, status, readyz, metrics | HTTP |
+//! | [`endpoints`] | the HTTP API: snapshot, report, requests, orders, status, readyz, metrics | HTTP |
 //! | [`metrics`] | what `GET /metrics` shows | |
 //! | [`authenticator`] | who may speak for a proxy | |
 //! | [`reviews`] | what is remembered of tokens that somebody else reviews | |
@@ -43,6 +44,7 @@ mod metrics;
 pub mod peers;
 mod publications;
 mod readiness;
+mod refused;
 mod reports;
 mod requests;
 pub mod reviews;
@@ -52,7 +54,7 @@ pub mod tls;
 mod views;
 
 pub use authenticator::{AddressCheck, Authenticator, TokenReviewer};
-pub use endpoints::{RequestAccepted, RequestBody, router, routes};
+pub use endpoints::{OrderBody, RequestAccepted, RequestBody, router, routes};
 pub use hub::Hub;
 pub use metrics::ApiRequests;
 pub use readiness::Readiness;

@@ -57,6 +57,11 @@ impl Reports {
         std::mem::take(&mut lock(&self.reporters).proxies)
     }
 
+    /// The requests to the versions of one flag as of now.
+    pub fn traffic_of(&self, now: UnixMs, uid: &str, callers: &BTreeSet<String>) -> Traffic {
+        lock(&self.ledger).traffic(now.0, uid, callers)
+    }
+
     /// The requests to the versions of each flag as of now, by the flag's uid and its callers.
     pub(crate) fn traffic<'a>(
         &self,

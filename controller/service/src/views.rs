@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use machine::checks::CheckAnswers;
-use machine::fleet::ledger::Fleet;
+use machine::fleet::ledger::{Fleet, Laggard};
 use machine::fleet::traffic::Traffic;
 use machine::observation::VersionState;
 use machine::plan::Upcoming;
@@ -39,6 +39,9 @@ pub struct FlagView {
     /// The names of the proxies that have to ack.
     #[serde(skip)]
     pub callers: BTreeSet<String>,
+    /// Proxies that were refused lately and are none of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Laggard>,
     /// The requests to the versions, as of `now`.
     #[serde(default)]
     pub traffic: Traffic,

@@ -7,6 +7,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::envoy::args::Into;
 use super::kube_api::Where;
+use super::logs::LogsArgs;
+use super::order::OrderArgs;
 use super::wait::Goal;
 use cluster::domain::Domain;
 use machine::duration::Millis;
@@ -108,7 +110,13 @@ pub(super) enum Command {
     Suspend(At),
     /// Let things move again
     Resume(At),
-    /// Show what happened lately
+    /// Start a version of a local controller anew, as its file says now
+    Restart(OrderArgs),
+    /// Stop a version of a local controller that nothing needs
+    Stop(OrderArgs),
+    /// Print what a version of a local controller printed
+    Logs(LogsArgs),
+    /// Show what happened lately, the newest last
     History(At),
     /// Find what would keep flags of a namespace, or of an Envoy, from working; exit code 1 says that something does
     Doctor(Doctor),

@@ -9,9 +9,23 @@ use local::store::beside;
 use machine::action::Action;
 use machine::time::UnixMs;
 use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest, header};
-use service::{FlagView, RequestAccepted, RequestBody};
+use service::{FlagView, OrderBody, RequestAccepted, RequestBody};
 
 const LIMITS: ExchangeLimits = ExchangeLimits { bytes: 16 << 20, time: Duration::from_secs(10) };
+
+/// The flag of this name, or the only one.
+pub(super) fn only<'a>(views: &'a [FlagView], name: Option<&str>, at: &str) -> anyhow::Result<&'a FlagView> {
+    let there = || views.iter().map(|view| view.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (name, views) {
+        (Some(name), _) => views
+            .iter()
+            .find(|view| view.name == name)
+            .with_context(|| format!("there is no flag {name} at {at}; there is: {}", there())),
+        (None, [view]) => Ok(view),
+        (None, []) => bail!("the controller of {at} has not looked at its flag yet: try again"),
+        (None, _) => bail!("{at} has several flags, name one of them: {}", there()),
+    }
+}
 
 pub(super) struct Client {
     base: String,
@@ -42,7 +56,16 @@ impl Client {
     /// The id of the request.
     pub(super) async fn ask(&self, flag: &str, action: Action, switch: Option<UnixMs>) -> anyhow::Result<String> {
         let request = RequestBody { flag: flag.to_owned(), action, id: None, switch };
-        let body = self.call(Method::POST, "/v1/requests", serde_json::to_vec(&request)?.into()).await?;
+        self.post("/v1/requests", &request).await
+    }
+
+    /// The id of the order.
+    pub(super) async fn order(&self, order: &OrderBody) -> anyhow::Result<String> {
+        self.post("/v1/orders", order).await
+    }
+
+    async fn post(&self, path: &str, what: &impl serde::Serialize) -> anyhow::Result<String> {
+        let body = self.call(Method::POST, path, serde_json::to_vec(what)?.into()).await?;
         let accepted: RequestAccepted =
             serde_json::from_slice(&body).context("the answer is not that of a flag service")?;
         Ok(accepted.id)

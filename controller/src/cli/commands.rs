@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::args::{At, Output};
-use super::client::Client;
+use super::client::{Client, only};
 use super::kube_api::Cluster;
 use super::model::Model;
 use super::place::{Address, place};
@@ -17,6 +17,7 @@ use super::terminal::{print, print_json, warn};
 use super::{ANSWER, BLOCKED, NOT_ACKED, show, watch};
 use cluster::resource::VersionFlag;
 use machine::action::Action;
+use machine::status::Status;
 use service::FlagView;
 use service::clock::now;
 
@@ -29,7 +30,7 @@ pub(super) enum Source {
 /// One flag, for people and for programs.
 pub(super) struct ShownFlag {
     pub(super) model: Model,
-    json: Value,
+    pub(super) json: Value,
 }
 
 impl Source {
@@ -104,7 +105,7 @@ impl LiveView {
     }
 }
 
-fn of_view(view: &FlagView, at: &str) -> anyhow::Result<ShownFlag> {
+pub(super) fn of_view(view: &FlagView, at: &str) -> anyhow::Result<ShownFlag> {
     Ok(ShownFlag { model: Model::of_view(view, at), json: serde_json::to_value(view)? })
 }
 
@@ -257,15 +258,25 @@ pub(super) async fn request(at: &At, action: Action, program: &str) -> anyhow::R
 
 async fn ask_service(client: &Client, at: &str, action: Action) -> anyhow::Result<FlagView> {
     let views = client.status().await?;
-    let [view] = views.as_slice() else {
-        bail!("{at} has {} flags, not one", views.len());
-    };
+    let view = only(&views, None, at)?;
     let begun = view.status.switch.as_ref().map(|switch| switch.started_at);
     let id = client.ask(&view.name, action, begun).await?;
+    let is_last = |status: &Status| status.last_request.as_ref().is_some_and(|last| last.id == id);
+    answered(client, &view.name, &id, is_last).await
+}
+
+/// Waits until the controller has answered what was asked for by this id.
+pub(super) async fn answered(
+    client: &Client,
+    flag: &str,
+    id: &str,
+    is_answered: impl Fn(&Status) -> bool,
+) -> anyhow::Result<FlagView> {
     let deadline = tokio::time::Instant::now() + ANSWER;
     loop {
-        let view = client.status().await?.into_iter().next().context("the flag is gone")?;
-        if view.status.last_request.as_ref().is_some_and(|last| last.id == id) {
+        let views = client.status().await?;
+        let view = views.into_iter().find(|view| view.name == flag).context("the flag is gone")?;
+        if is_answered(&view.status) {
             return Ok(view);
         }
         if tokio::time::Instant::now() >= deadline {

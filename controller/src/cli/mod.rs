@@ -8,7 +8,9 @@ mod envoy;
 mod init;
 mod kube_api;
 mod lint;
+mod logs;
 mod model;
+mod order;
 mod place;
 mod preview;
 mod render;
@@ -35,6 +37,7 @@ use cluster::driver::{Mtls, Options};
 use cluster::istio::plugin::Image;
 use local::file::{File, read_text};
 use machine::action::Action;
+use machine::order::Verb;
 use machine::spec::Provider;
 use service::audit::{Audit, AuditEnd};
 use terminal::{print, print_json, warn};
@@ -74,6 +77,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Retry(at) => commands::request(&at, Action::Retry, program).await?,
         Command::Suspend(at) => commands::request(&at, Action::Suspend, program).await?,
         Command::Resume(at) => commands::request(&at, Action::Resume, program).await?,
+        Command::Restart(args) => order::run(&args, Verb::Restart, program).await?,
+        Command::Stop(args) => order::run(&args, Verb::Stop, program).await?,
+        Command::Logs(args) => logs::run(&args).await?,
         Command::History(at) => commands::history(&at).await?,
         Command::Doctor(options) => return doctor::run(&options).await,
         Command::Uninstall(options) => return uninstall::run(&options).await,

@@ -53,6 +53,7 @@ impl Reconciler {
             waiting: plan.waiting.clone(),
             next: upcoming(&seen.look.spec, &self.status),
             callers: seen.expected.clone(),
+            refused: vec![],
             traffic: Traffic::default(),
             now: seen.look.now,
         });

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest};
+use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest, header};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -68,9 +68,14 @@ impl World {
     }
 
     async fn get(&self, path: &str) -> Result<String, String> {
+        self.exchange(Method::GET, path, Bytes::new()).await
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<String, String> {
+        let headers = &[(header::CONTENT_TYPE, "application/json")];
         let http = HttpClient::plain(ExchangeLimits { bytes: 1 << 20, time: Duration::from_secs(5) }).unwrap();
         let url = format!("http://{}{path}", self.service);
-        let request = OutgoingRequest { method: Method::GET, url: &url, headers: &[], body: Bytes::new() };
+        let request = OutgoingRequest { method, url: &url, headers, body };
         let (_, body) = http.exchange(request).await.map_err(|error| error.to_string())?;
         Ok(String::from_utf8(body.to_vec()).unwrap())
     }
@@ -91,6 +96,34 @@ impl World {
         processes.look();
         let state = self.dir.path().canonicalize().unwrap().join("reviews.state.json");
         processes.started_by(&state.to_string_lossy()).into_values().map(|(pid, _)| pid).collect()
+    }
+
+    /// The ids of the starts of a version of which something runs.
+    fn started(&self, version: &str) -> Vec<String> {
+        let mut processes = Processes::default();
+        processes.look();
+        let state = self.dir.path().canonicalize().unwrap().join("reviews.state.json");
+        let started = processes.started_by(&state.to_string_lossy()).into_iter();
+        started.filter(|(marks, _)| marks.version == version).map(|(marks, _)| marks.id).collect()
+    }
+
+    fn edit(&self, change: impl FnOnce(&mut Value)) {
+        let mut file: Value = serde_json::from_slice(&std::fs::read(self.path()).unwrap()).unwrap();
+        change(&mut file);
+        std::fs::write(self.path(), file.to_string()).unwrap();
+    }
+
+    /// Asks for something of a version, and waits for the answer: why it is refused.
+    async fn order(&self, id: &str, verb: &str, version: &str, force: bool) -> String {
+        let order = json!({ "flag": "reviews", "id": id, "verb": verb, "version": version, "force": force });
+        let accepted = self.exchange(Method::POST, "/v1/orders", order.to_string().into()).await.unwrap();
+        assert_eq!(accepted, json!({ "id": id }).to_string());
+        let answer = |view: &Value| {
+            let orders = view["status"]["orders"].as_array().cloned().unwrap_or_default();
+            orders.into_iter().find(|order| order["id"] == id)
+        };
+        let view = self.until("an answer", |view| answer(view).is_some()).await;
+        answer(&view).unwrap()["refused"].as_str().unwrap_or_default().to_owned()
     }
 
     fn kill(&self) {
@@ -167,5 +200,71 @@ async fn a_hangup_has_the_file_read_again() {
     nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).unwrap();
     mine.recv().await;
     world.until("another edit", |view| edits(view) == 2).await;
+    world.end().await;
+}
+
+/// T19: what waits is started anew at once, what serves only by force; each order is done once, whoever dies in
+/// between; what was stopped stays so.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_started_anew_and_stopped_by_request() {
+    let mut world = World::start().await;
+    let (address, script) = (free_address(), world.dir.path().join("v2.sh"));
+    // It is killed after the grace, so that there is time in between.
+    crate::testing::script(&script, "trap '' TERM", address);
+    let wrapped = format!("sh '{}'; true", script.display());
+    world.edit(|file| {
+        file["spec"]["version"] = json!("v2");
+        file["spec"]["promotion"] = json!({ "mode": "Manual" });
+        file["spec"]["coexistence"] = json!({ "minReady": "0s", "headroom": "Ignore", "probe": { "mode": "None" } });
+        file["local"]["versions"]["v2"] = json!({
+            "command": ["sh", "-c", wrapped], "address": address.to_string(),
+            "ready": { "interval": "20ms" }, "stop": { "grace": "2s" },
+        });
+    });
+    let waits =
+        |view: &Value| view["status"]["phase"] == "AwaitingPromotion" && view["versions"]["v2"]["ready"] == true;
+    world.until("v2 waits", waits).await;
+    let (v1, first) = (world.started("v1"), world.started("v2"));
+
+    world.edit(|file| file["local"]["versions"]["v2"]["env"] = json!({ "LEVEL": "2" }));
+    let outdated =
+        |view: &Value| view["versions"]["v2"]["notes"].to_string().contains("versionflag restart --version v2");
+    let view = world.until("a note", outdated).await;
+    assert!(view["status"]["history"].to_string().contains("v2 goes on as it was started"), "{view}");
+    assert_eq!(world.started("v2"), first);
+
+    assert!(world.order("a", "restart", "v1", false).await.contains("v1 serves"));
+    assert_eq!(world.order("b", "restart", "v2", false).await, "");
+    let anew = |view: &Value| waits(view) && view["status"].get("restarts").is_none() && !outdated(view);
+    world.until("v2 was started anew", anew).await;
+    let second = world.started("v2");
+    assert!(second.len() == 1 && second != first, "{first:?} {second:?}");
+    assert_eq!(world.started("v1"), v1);
+    assert_eq!(world.order("b", "restart", "v2", false).await, "");
+    assert!(world.order("c", "restart", "v9", true).await.contains("there is no version v9"));
+    assert_eq!(world.started("v2"), second, "one id is one order");
+
+    // The controller ends while v2 does.
+    assert_eq!(world.order("d", "restart", "v2", false).await, "");
+    world.end().await;
+    assert_eq!(world.started("v2"), second, "its grace is not over");
+    world.run(Audit::default()).await;
+    world.until("v2 was started anew by the next controller", anew).await;
+    let third = world.started("v2");
+    assert!(third.len() == 1 && third != second, "{second:?} {third:?}");
+
+    assert!(world.order("e", "stop", "v2", false).await.contains("`abort` gives that up"));
+    assert!(world.order("f", "stop", "v1", false).await.contains("v1 serves"));
+    assert_eq!(world.order("g", "stop", "v2", true).await, "");
+    world.until("v2 is stopped", |view| view["versions"]["v2"]["running"] == false).await;
+    world.end().await;
+    world.run(Audit::default()).await;
+    assert_eq!(world.order("h", "stop", "v1", true).await, "");
+    world.until("v1 is stopped", |view| view["versions"]["v1"]["running"] == false).await;
+    assert!(world.order("i", "stop", "v1", true).await.contains("is stopped already"));
+    assert_eq!(world.processes(), [] as [i32; 0], "what was stopped stays so");
+    assert_eq!(world.order("j", "restart", "v1", false).await, "");
+    world.until("v1 serves again", |view| view["versions"]["v1"]["ready"] == true).await;
+    assert!(world.started("v2").is_empty() && world.started("v1") != v1);
     world.end().await;
 }

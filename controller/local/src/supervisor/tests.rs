@@ -347,8 +347,9 @@ async fn what_people_should_know_of_a_version_is_said() {
     assert!(seen.notes.iter().any(|note| note.contains("what it prints is lost")), "{seen:?}");
     let mut changed = world.how().clone();
     (changed.address, changed.command) = (free_address(), vec!["other".to_owned()]);
+    changed.env.insert("LEVEL".to_owned(), "2".to_owned());
     world.versions.insert("v1".to_owned(), changed);
     let seen = world.look();
-    assert!(seen.notes.iter().any(|note| note.contains("its command, address in the file changed")), "{seen:?}");
+    assert!(seen.notes.iter().any(|note| note.contains("its command, address, env in the file changed")), "{seen:?}");
     assert!(seen.ready, "it is asked where it listens: {seen:?}");
 }

@@ -38,6 +38,23 @@ pub struct Traffic {
     pub versions: BTreeMap<String, Flow>,
 }
 
+/// The requests that are open on each version.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OpenRequests {
+    /// Every proxy that has to ack has said what it has; there is one at least.
+    pub all_known: bool,
+    /// By version, as far as they are known.
+    pub versions: BTreeMap<String, u64>,
+}
+
+impl Traffic {
+    /// What of it is open.
+    pub fn open(&self) -> OpenRequests {
+        let versions = self.versions.iter().map(|(version, flow)| (version.clone(), flow.open)).collect();
+        OpenRequests { all_known: self.expected > 0 && self.known == self.expected, versions }
+    }
+}
+
 /// For how long a switch had new requests at both versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

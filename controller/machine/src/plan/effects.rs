@@ -3,7 +3,7 @@
 
 use flag::record::Record;
 
-use super::{Effect, Pass, RouteOrder, settled, suspended};
+use super::{Effect, Pass, RouteOrder, orders, settled, suspended};
 use crate::duration::Millis;
 use crate::observation::Keeper;
 use crate::publication::Publication;
@@ -27,15 +27,16 @@ pub(super) fn effects(pass: Pass<'_>, status: &Status) -> (Vec<Effect>, Option<U
     effects.extend(protect(pass, status));
     let rollback = switch.is_some_and(|switch| switch.rollback);
     if rollback || pass.holding().is_none() {
-        effects.extend(start_active(pass, status));
-        effects.extend(switch.and_then(|switch| start_other(pass, status, switch)));
+        effects.extend(starts(pass, status, switch));
     }
     effects.extend(cluster(pass, record));
     effects.push(Effect::Publish(Box::new(Publication::of(pass.spec, status, pass.seen, record))));
     let (order, more) = RouteOrder::of(pass, status, record).unzip();
     effects.extend(order.map(|order| Effect::Route(Box::new(order))));
     effects.extend(configure(pass, status, record));
-    effects.extend(switch.and_then(|switch| remove(pass, status, switch)));
+    let removal = switch.and_then(|switch| remove(pass, status, switch));
+    effects.extend(orders::stops(pass, status).filter(|stop| removal.as_ref() != Some(stop)));
+    effects.extend(removal);
     (effects, more.flatten())
 }
 
@@ -50,6 +51,16 @@ fn protect(pass: Pass<'_>, status: &Status) -> Option<Effect> {
     };
     let marked = pass.seen.workload(version).kept_at == Some(status.epoch());
     (!marked).then(|| Effect::Protect { version: version.clone(), epoch: status.epoch() })
+}
+
+/// What has to run. What was stopped by request stays so.
+fn starts(pass: Pass<'_>, status: &Status, switch: Option<&Switch>) -> Vec<Effect> {
+    let other = switch.and_then(|switch| start_other(pass, status, switch));
+    let mut starts: Vec<Effect> =
+        start_active(pass, status).into_iter().chain(other).chain(orders::starts(pass, status)).collect();
+    let mut known = status.halted.clone();
+    starts.retain(|one| !matches!(one, Effect::Start { version, .. } if !known.insert(version.clone())));
+    starts
 }
 
 /// Where somebody else keeps it running and nothing is switched, whoever scales the version that serves means it.

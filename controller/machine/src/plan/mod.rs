@@ -13,6 +13,7 @@
 //! | `transitions` | what a switch becomes when it begins, is flipped, taken back or given up |
 //! | `settled` | whether the old version may be removed: the proof |
 //! | `requests` | whether a request by hand is granted |
+//! | `orders` | whether a version is started anew or stopped because somebody asks for it |
 //! | `verdicts` | what the verdicts of checks do to a switch |
 //! | `refresh` | when a new record, with a new epoch, is needed |
 //! | `effects`, `routes` | what a status asks for, and which routes may be written now |
@@ -21,6 +22,7 @@
 mod after_flip;
 mod before_flip;
 mod effects;
+mod orders;
 mod phases;
 mod refresh;
 mod requests;

@@ -1,7 +1,7 @@
 //! Which phase comes next: the table of phases. Pure.
 
 use super::wait::{Wait, blocked};
-use super::{Pass, after_flip, before_flip, requests, suspended, transitions, verdicts, wanted};
+use super::{Pass, after_flip, before_flip, orders, requests, suspended, transitions, verdicts, wanted};
 use crate::history::Happening;
 use crate::observation::{Keeper, Observation};
 use crate::reason::Reason;
@@ -15,6 +15,13 @@ pub(super) fn advance(pass: Pass<'_>, status: &mut Status) -> Wait {
     }
     if let Some(request) = pass.seen.request.as_ref().filter(|request| !status.has_answered(&request.id)) {
         requests::answer(pass, status, request);
+        return Wait::moved();
+    }
+    if let Some(order) = pass.seen.order.as_ref().filter(|order| status.answered_order(&order.id).is_none()) {
+        orders::answer(pass, status, order);
+        return Wait::moved();
+    }
+    if orders::complete(pass, status) {
         return Wait::moved();
     }
     if suspended(pass.spec, status) {
@@ -145,6 +152,10 @@ fn stable(pass: Pass<'_>, status: &mut Status) -> Wait {
         return Wait::moved();
     }
     let workload = pass.seen.workload(&active);
+    if !workload.ready && status.halted.contains(&active) {
+        let message = format!("{active} is active and was stopped by request: `restart` starts it");
+        return blocked(Reason::ActiveNotReady, message);
+    }
     if !workload.ready {
         if workload.barred.is_some()
             && let Some((reason, why)) = workload.failure(Reason::ActiveNotReady)

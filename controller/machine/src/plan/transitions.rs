@@ -17,6 +17,7 @@ pub(super) fn begin(pass: Pass<'_>, status: &mut Status, to: &str) {
         rest.insert(old.from.clone());
     }
     let removed = status.leftovers.remove(to) | status.ending.remove(to);
+    status.halted.remove(to);
     let ours = removed || !pass.seen.workload(to).running;
     let rollback = status.r#override.as_ref().is_some_and(|held| held.version == to);
     let from = status.active_version.clone();
@@ -47,6 +48,7 @@ pub(super) fn roll_back(pass: Pass<'_>, status: &mut Status, why: &str) {
     };
     hold(pass, status, &old.from, why);
     let left = pass.seen.workload(&old.from);
+    status.halted.remove(&old.from);
     if !left.serves() || status.phase == Phase::Removing {
         begin(pass, status, &old.from);
         status.note(pass.now, Happening::RolledBack, format!("{} is started, to go back to it: {why}", old.from));

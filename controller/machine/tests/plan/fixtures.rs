@@ -12,6 +12,7 @@ use machine::history::Happening;
 use machine::observation::{
     ClusterFacts, Destination, Headroom, Keeper, Observation, Occurrence, Strength, VersionState,
 };
+use machine::order::Order;
 use machine::plan::{Effect, Pass, Plan, plan};
 use machine::reason::{Problem, Reason};
 use machine::record::Draft;
@@ -296,6 +297,24 @@ impl Seen {
     /// A person asks for something; always by the same id.
     pub(crate) fn asked_for(self, action: Action) -> Seen {
         self.with(|seen| seen.request = Some(Request { id: "1".to_owned(), action, switch: None }))
+    }
+
+    /// A person asks for something of one version.
+    pub(crate) fn ordered(self, order: Order) -> Seen {
+        self.with(|seen| seen.order = Some(order))
+    }
+
+    /// So many requests are open on a version, as all proxies say.
+    pub(crate) fn open(self, version: &str, open: u64) -> Seen {
+        self.with(|seen| {
+            seen.open.all_known = true;
+            seen.open.versions.insert(version.to_owned(), open);
+        })
+    }
+
+    /// The process of a version was started then.
+    pub(crate) fn started(self, version: &str, at: u64) -> Seen {
+        self.workload(version, |one| one.started = Some(UnixMs(at)))
     }
 
     /// The check `a` has had this verdict since then.

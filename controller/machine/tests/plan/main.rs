@@ -8,6 +8,7 @@ mod evidence;
 mod fixtures;
 mod golden;
 mod house;
+mod orders;
 mod outside;
 mod phases;
 mod properties;

@@ -19,7 +19,7 @@ use axum::{Json, Router};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
-pub use requests::{RequestAccepted, RequestBody};
+pub use requests::{OrderBody, RequestAccepted, RequestBody};
 
 use crate::authenticator::is_this_machine;
 use crate::hub::Hub;
@@ -30,7 +30,7 @@ const POLLS: usize = 8_192;
 const REQUESTS: usize = 256;
 /// Probes at a time, metrics among them.
 const PROBES: usize = 32;
-/// Bytes of the body of `POST /v1/requests`.
+/// Bytes of the body of `POST /v1/requests`, and of `POST /v1/orders`.
 const REQUEST_BYTES: usize = 4_096;
 
 /// The answer to a request that is not granted: an HTTP status, one word and a sentence.
@@ -75,20 +75,21 @@ enum Kind {
 type Route = (&'static str, &'static str, Kind, fn() -> MethodRouter<Arc<Hub>>);
 
 /// All routes.
-const ROUTES: [Route; 7] = [
+const ROUTES: [Route; 8] = [
     ("GET", "/v1/snapshot", Kind::Poll, || get(snapshot::poll)),
     ("POST", "/v1/report", Kind::Request, || {
         post(report::take_in).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES))
     }),
     ("GET", "/v1/status", Kind::Request, || get(status::show_flags)),
     ("POST", "/v1/requests", Kind::Request, || post(requests::submit).layer(DefaultBodyLimit::max(REQUEST_BYTES))),
+    ("POST", "/v1/orders", Kind::Request, || post(requests::order).layer(DefaultBodyLimit::max(REQUEST_BYTES))),
     ("GET", "/healthz", Kind::Probe, || get(|| async { "ok\n" })),
     ("GET", "/readyz", Kind::Probe, || get(status::show_readiness)),
     ("GET", "/metrics", Kind::Probe, || get(status::show_metrics)),
 ];
 
 /// Method and path of every route.
-pub fn routes() -> [(&'static str, &'static str); 7] {
+pub fn routes() -> [(&'static str, &'static str); 8] {
     ROUTES.map(|(method, path, ..)| (method, path))
 }
 
@@ -117,7 +118,7 @@ pub(crate) fn probes(hub: Arc<Hub>, timeout: Duration) -> Router {
 }
 
 /// What people and their commands ask for. Proxies ask by whatever name their cluster has.
-const OF_PEOPLE: [&str; 2] = ["/v1/status", "/v1/requests"];
+const OF_PEOPLE: [&str; 3] = ["/v1/status", "/v1/requests", "/v1/orders"];
 
 /// No page in a browser changes anything here, whatever name it knows this service by: a browser says where a page that
 /// posts is from. Nor does one read anything by a name of its own that was made to lead to this machine.

@@ -30,7 +30,10 @@ pub(super) async fn take_in(
 async fn authenticate_and_take_in(hub: &Hub, credentials: &Credentials, body: &[u8]) -> Result<(), ReportError> {
     let report = Report::parse(body)?;
     let known = hub.authenticator.authenticate(credentials, &report.proxy).await;
-    known.map_err(|sender| ReportError::Sender { claimed: report.proxy.clone(), sender })?;
+    known.map_err(|sender| {
+        hub.note_refused(&report.proxy, &sender);
+        ReportError::Sender { claimed: report.proxy.clone(), sender }
+    })?;
     hub.take_in_report(report)
 }
 

@@ -44,6 +44,7 @@ pub(super) async fn poll(
     Query(query): Query<SnapshotQuery>,
 ) -> Result<Response, Refusal> {
     hub.authenticator.authenticate(&credentials, &query.proxy).await.map_err(|sender| {
+        hub.note_refused(&query.proxy, &sender);
         let shown = flag::shortened(&query.proxy);
         let error = format!("the poll is of {shown:?}, but its sender is {sender}");
         Refusal::new(StatusCode::FORBIDDEN, "sender", error)

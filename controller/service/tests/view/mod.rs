@@ -24,6 +24,7 @@ pub(crate) fn view() -> FlagView {
         waiting: String::new(),
         next: None,
         callers: BTreeSet::new(),
+        refused: vec![],
         traffic: Traffic::default(),
         now: UnixMs(0),
     }
