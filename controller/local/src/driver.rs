@@ -1,14 +1,15 @@
-//! The controller of one flag on one machine: turns of its state machine, and edits of its file. I/O: everything of
-//! this adapter.
+//! The controller of the flags of one machine: turns of their state machines, and edits of their files. I/O: everything
+//! of this adapter.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use machine::duration::Millis;
 use machine::reconcile::reconcile;
 use machine::status::Status;
+use machine::time::UnixMs;
 use service::audit::Audit;
 use service::check_runner::CheckRunner;
 use service::clock::now;
@@ -16,26 +17,31 @@ use service::id::unique;
 use service::{Authenticator, Hub};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::edits::{Running, edits};
 use super::file::{File, FileError};
-use super::files::{Stamp, stamp};
+use super::files::Stamp;
 use super::logs::Logs;
+use super::shared_files::SharedFiles;
+use super::sources::{self, Declared, stamps};
 use super::store::{Store, StoreError, beside, write_atomically};
 use super::supervisor::Supervisor;
 use super::wasm::{self, WasmError};
-use super::world::Machine;
+use super::world::{Around, Machine};
 
 /// The longest time between two turns.
 const TICK: Millis = Millis(200);
-/// For how long a controller that begins waits for what runs to answer.
-const FIRST_ANSWERS: Duration = Duration::from_millis(1_200);
+/// For how long a flag that begins waits for what runs of it to answer.
+const FIRST_ANSWERS: Millis = Millis(1_200);
+/// For how long no file has had a flag that is let go: whoever saves a file may take it away for a moment.
+const GONE: Millis = Millis(2_000);
 
 /// Why the driver ends.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
-    /// The operator's file.
+    /// The operator's files.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The state file.
+    /// A state file.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The flag service.
@@ -54,62 +60,74 @@ pub enum DriverError {
     Certificates(std::io::Error),
 }
 
-struct Driver {
+/// One flag, and the file that it stands in.
+struct Flag {
     path: PathBuf,
-    stamp: Stamp,
     machine: Machine,
+    /// Until when it waits for the first answers of what runs.
+    waits_until: Option<UnixMs>,
+    /// Since when no file has it.
+    gone_since: Option<UnixMs>,
 }
 
-/// Runs until `stop` ends. Versions go on running. `audit` is told what
+struct Driver {
+    sources: Vec<PathBuf>,
+    /// What the files were when they were read last; `None`: they are to be read again.
+    stamps: Option<Vec<(PathBuf, Stamp)>>,
+    flags: BTreeMap<String, Flag>,
+    around: Around,
+    /// Where the flag service listens.
+    address: std::net::SocketAddr,
+}
+
+/// Runs until `stop` ends. Versions go on running. `sources` are files and directories of flags. `audit` is told what
 /// happens, `bound` the flag service's address.
 pub async fn run(
-    path: &Path,
+    sources: &[PathBuf],
     audit: Audit,
     bound: impl FnOnce(std::net::SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), DriverError> {
     // Without the first signal the next tick sees the end of a version.
     let (mut children, mut hangup) = (signal(SignalKind::child()).ok(), signal(SignalKind::hangup()).ok());
-    let stamp = stamp(path);
-    let file = File::read(path)?;
-    let fresh = || Status::new(&unique(), &file.metadata.name, now());
-    let mut store = Store::open(&file.local.state_file, fresh)?;
-    // Whoever serves already is kept running, whatever became of the file: then it is a problem of the status.
-    if let Some(filter) = file.local.filter_config.as_ref().filter(|_| store.state.status.record.is_none()) {
-        wasm::check(&filter.wasm, &wasm::read(&filter.wasm)?)?;
+    let stamps = stamps(sources);
+    let found = sources::read(sources).valid()?;
+    let mut opened = vec![];
+    for one in found {
+        opened.push((open(&one)?, one));
     }
-    store.note();
     let hub = Arc::new(Hub::new(Authenticator::listed()).with_orders());
-    hub.authenticator.set_proxies(tokens(&file));
-    let address = file.local.listen;
+    let address = opened.first().map(|(_, one)| one.file.local.listen).ok_or_else(|| no_flags(sources))?;
     let listen = |error| DriverError::Listen { address, error };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let note = beside(&file.local.state_file, ".address");
-    if let Err(error) = write_atomically(&note, format!("{address}\n").as_bytes()) {
-        tracing::error!(%error, path = %note.display(), "cannot be written: commands may not find this controller");
-    }
-    bound(address);
-    let supervisor = Supervisor::adopt(logs(&file), Arc::clone(&hub), &mut store);
-    let server = tokio::spawn(service::serve(listener, Arc::clone(&hub), std::future::pending()));
     let checks = CheckRunner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
-    audit.record_change(now(), None, &store.state.status);
-    let machine = Machine::new(file, store, supervisor, Arc::clone(&hub), audit, checks);
-    let mut driver = Driver { path: path.to_owned(), stamp, machine };
+    let around = Around { hub: Arc::clone(&hub), files: Arc::new(Mutex::new(SharedFiles::default())), audit, checks };
+    let flags = BTreeMap::new();
+    let mut driver = Driver { sources: sources.to_vec(), stamps: Some(stamps), flags, around, address };
+    hub.set_incomplete(true);
+    // All of them have their parts in the files of proxies before the first one has a turn.
+    opened.into_iter().for_each(|(store, one)| driver.begin(store, one));
+    driver.list_proxies();
+    bound(address);
+    let server = tokio::spawn(service::serve(listener, Arc::clone(&hub), std::future::pending()));
     tokio::pin!(stop);
-    driver.look_around().await;
     loop {
         let wait = driver.turn().await;
         tokio::select! {
             () = hub.driver_woken() => {}
             () = told(&mut children) => {}
-            () = told(&mut hangup) => driver.stamp = None,
+            () = told(&mut hangup) => driver.stamps = None,
             () = tokio::time::sleep(Duration::from_millis(wait.0)) => {}
             () = &mut stop => break,
         }
     }
     server.abort();
     Ok(())
+}
+
+fn no_flags(sources: &[PathBuf]) -> FileError {
+    FileError::NoFiles(sources.first().cloned().unwrap_or_default())
 }
 
 /// This process gets a signal.
@@ -122,71 +140,147 @@ async fn told(signal: &mut Option<Signal>) {
     }
 }
 
-fn tokens(file: &File) -> BTreeMap<String, Option<String>> {
-    file.local.proxies.iter().map(|proxy| (proxy.id.clone(), proxy.token.clone())).collect()
+/// The state of a flag that begins.
+fn open(one: &Declared) -> Result<Store, DriverError> {
+    let file = &one.file;
+    if let Some(error) = one.misses_its_state() {
+        return Err(error.into());
+    }
+    let fresh = || Status::new(&unique(), &file.metadata.name, now());
+    let mut store = Store::open(&file.local.state_file, fresh)?;
+    // Whoever serves already is kept running, whatever became of the file: then it is a problem of the status.
+    if let Some(filter) = file.local.filter_config.as_ref().filter(|_| store.state.status.record.is_none()) {
+        wasm::check(&filter.wasm, &wasm::read(&filter.wasm)?)?;
+    }
+    store.note();
+    Ok(store)
 }
 
 impl Driver {
-    /// Waits for the first answers of the versions that run: what is not known yet is no news.
-    async fn look_around(&mut self) {
+    fn begin(&mut self, mut store: Store, one: Declared) {
+        let Declared { path, file, .. } = one;
+        let note = beside(&file.local.state_file, ".address");
+        if let Err(error) = write_atomically(&note, format!("{}\n", self.address).as_bytes()) {
+            tracing::error!(%error, path = %note.display(), "cannot be written: commands may not find this controller");
+        }
+        let supervisor = Supervisor::adopt(logs(&file), Arc::clone(&self.around.hub), &mut store);
+        self.around.audit.record_change(now(), None, &store.state.status);
+        let name = file.metadata.name.clone();
+        let machine = Machine::new(file, store, supervisor, &self.around);
+        let waits_until = Some(now().plus(FIRST_ANSWERS));
+        self.flags.insert(name, Flag { path, machine, waits_until, gone_since: None });
+    }
+
+    /// Believes the proxies of all flags.
+    fn list_proxies(&self) {
+        let proxies = self.flags.values().flat_map(|flag| &flag.machine.file.local.proxies);
+        self.around.hub.authenticator.set_proxies(proxies.map(|one| (one.id.clone(), one.token.clone())).collect());
+    }
+
+    /// Everything that can be done now. How long to wait for the next turn.
+    async fn turn(&mut self) -> Millis {
+        self.reload();
+        let mut wait = TICK;
+        for flag in self.flags.values_mut() {
+            wait = wait.min(flag.turn().await);
+        }
+        // Nobody is told of some flags as if they were all.
+        if self.flags.values().all(|flag| flag.machine.is_shown) {
+            self.around.hub.set_incomplete(false);
+            self.around.hub.readiness.mark_flags_observed();
+        }
+        wait.clamp(Millis(1), TICK)
+    }
+
+    fn reload(&mut self) {
+        let found = stamps(&self.sources);
+        let is_due = |flag: &Flag| flag.gone_since.is_some_and(|since| now().since(since) >= GONE);
+        if self.stamps.as_ref() == Some(&found) && !self.flags.values().any(is_due) {
+            return;
+        }
+        self.stamps = Some(found);
+        let running = self.flags.iter().map(|(name, flag)| (name.clone(), flag.running())).collect();
+        let edits = edits(&running, sources::read(&self.sources));
+        for (name, flag) in &mut self.flags {
+            flag.gone_since = edits.absent.contains(name).then(|| flag.gone_since.unwrap_or_else(now));
+        }
+        for (name, error) in edits.kept {
+            tracing::error!(flag = name, error, "the edit is not valid, the spec before it stays in force");
+            if let Some(flag) = self.flags.get_mut(&name) {
+                flag.machine.spec_error = Some(error);
+            }
+        }
+        for (name, one) in edits.taken {
+            if let Some(flag) = self.flags.get_mut(&name) {
+                flag.take_edit(one);
+            }
+        }
+        for error in edits.refused {
+            tracing::error!(error, "a flag is not valid, and is not begun");
+        }
+        self.let_go();
+        for one in edits.begun {
+            match open(&one) {
+                Ok(store) => {
+                    tracing::info!(flag = one.file.metadata.name, path = %one.path.display(), "a flag begins");
+                    self.begin(store, one);
+                }
+                Err(error) => tracing::error!(%error, flag = one.file.metadata.name, "the flag cannot begin"),
+            }
+        }
+        self.list_proxies();
+    }
+
+    fn let_go(&mut self) {
+        let is_over = |_: &String, flag: &mut Flag| flag.gone_since.is_some_and(|since| now().since(since) >= GONE);
+        for (_, flag) in self.flags.extract_if(.., is_over) {
+            flag.machine.let_go();
+            // Somebody else may have waited for what was the flag's.
+            self.stamps = None;
+        }
+    }
+}
+
+impl Flag {
+    fn running(&self) -> Running<'_> {
+        Running { path: &self.path, file: &self.machine.file }
+    }
+
+    fn take_edit(&mut self, one: Declared) {
         let machine = &mut self.machine;
-        machine.supervisor.poll(now().0, &mut machine.store, &machine.file.local.versions);
-        let _ = tokio::time::timeout(FIRST_ANSWERS, machine.supervisor.first_answers()).await;
+        if machine.file != one.file || machine.spec_error.is_some() {
+            tracing::info!(flag = one.file.metadata.name, version = one.file.spec.version, "the file was edited");
+        }
+        self.path = one.path;
+        machine.supervisor.set_logs(logs(&one.file));
+        machine.take_edit(now(), one.file);
     }
 
     /// Everything that can be done now. How long to wait for the next turn. What cannot be written ends nothing: it is
     /// shown, and tried again.
     async fn turn(&mut self) -> Millis {
-        self.reload();
         let machine = &mut self.machine;
         machine.forgive();
         machine.supervisor.poll(now().0, &mut machine.store, &machine.file.local.versions);
+        // What is not known yet is no news.
+        if let Some(until) = self.waits_until {
+            let answered = tokio::time::timeout(Duration::ZERO, machine.supervisor.first_answers()).await.is_ok();
+            if !answered && now() < until {
+                return TICK;
+            }
+            self.waits_until = None;
+        }
         if machine.store.unwritten().is_some() {
             machine.store.note();
         }
         let wait = reconcile(machine).await;
         machine.show_store();
-        wait.ok().flatten().unwrap_or(TICK).clamp(Millis(1), TICK)
-    }
-
-    fn reload(&mut self) {
-        let found = stamp(&self.path);
-        if found == self.stamp {
-            return;
-        }
-        self.stamp = found;
-        let machine = &mut self.machine;
-        let read = File::read(&self.path).map_err(|error| error.to_string());
-        match read.and_then(|file| same_place(&machine.file, file)) {
-            Ok(file) => {
-                tracing::info!(version = file.spec.version, "the file was edited");
-                machine.hub.authenticator.set_proxies(tokens(&file));
-                machine.supervisor.set_logs(logs(&file));
-                machine.take_edit(now(), file);
-            }
-            Err(error) => {
-                tracing::error!(error, "the edit is not valid, the spec before it stays in force");
-                machine.spec_error = Some(error);
-            }
-        }
+        wait.ok().flatten().unwrap_or(TICK)
     }
 }
 
 fn logs(file: &File) -> Logs {
     Logs::new(&file.metadata.name, &file.local.logs, &file.local.state_file)
-}
-
-/// The new file, if nothing of it is other that cannot change while the controller runs.
-fn same_place(old: &File, new: File) -> Result<File, String> {
-    let fixed = [
-        ("metadata.name", old.metadata.name != new.metadata.name),
-        ("local.stateFile", old.local.state_file != new.local.state_file),
-        ("local.listen", old.local.listen != new.local.listen),
-    ];
-    match fixed.iter().find(|(_, changed)| *changed) {
-        Some((field, _)) => Err(format!("{field} changes only with a restart of the controller")),
-        None => Ok(new),
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use machine::duration::Millis;
 use machine::spec::{Service, Spec};
 
 use super::schema;
-use super::yaml::{Wrong, only_document};
+use super::yaml::{Document, Wrong, only_document};
 
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -280,6 +280,9 @@ pub enum FileError {
     /// Too large.
     #[error("{0} is larger than 1 MiB")]
     TooLarge(PathBuf),
+    /// A directory without flags.
+    #[error("{0} has no file that ends in .yaml or .yml: put the VersionFlags there, or name their files")]
+    NoFiles(PathBuf),
     /// Not understood, or not valid.
     #[error("{path}: {}", wrong.iter().map(Wrong::to_string).collect::<Vec<_>>().join("; "))]
     Wrong {
@@ -288,6 +291,9 @@ pub enum FileError {
         /// Everything that is wrong.
         wrong: Vec<Wrong>,
     },
+    /// Several files.
+    #[error("{}", .0.iter().map(FileError::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<FileError>),
 }
 
 /// The text of a file that an operator may write, which is of a bounded size.
@@ -305,18 +311,23 @@ impl File {
         File::parse(&read_text(path)?, path)
     }
 
-    /// Parses and validates the text of the file at `path`.
+    /// Parses and validates the text of the file at `path`, which has one document.
     pub fn parse(text: &str, path: &Path) -> Result<File, FileError> {
         let refused = |wrong| FileError::Wrong { path: path.to_owned(), wrong };
         let document = only_document(text).map_err(|error| refused(vec![error]))?;
-        let mut file: File = document.read().map_err(refused)?;
+        File::of(&document, path, true).map_err(refused)
+    }
+
+    /// Validates a document of the file at `path`, which is `alone` there or one of several.
+    pub(crate) fn of(document: &Document, path: &Path, alone: bool) -> Result<File, Vec<Wrong>> {
+        let mut file: File = document.read()?;
         let wrong = file.validate();
         if !wrong.is_empty() {
-            return Err(refused(wrong.into_iter().map(|one| document.wrong(one)).collect()));
+            return Err(wrong.into_iter().map(|one| document.wrong(one)).collect());
         }
-        let directory = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let directory = directory.parent().unwrap_or(Path::new("/")).to_owned();
-        file.local.state_file = directory.join(state_file(path, &file.local.state_file));
+        let directory = directory_of(path);
+        let name = Some(file.metadata.name.as_str()).filter(|_| !alone);
+        file.local.state_file = directory.join(state_file(path, name, &file.local.state_file));
         if let Some(filter) = &mut file.local.filter_config {
             filter.path = directory.join(&filter.path);
             filter.routes = filter.routes.take().map(|routes| directory.join(routes));
@@ -346,6 +357,13 @@ impl File {
 }
 
 impl Local {
+    /// Every file that is written for proxies.
+    pub fn written(&self) -> impl Iterator<Item = &PathBuf> {
+        let filter = self.filter_config.iter();
+        let files = filter.flat_map(|filter| [Some(&filter.path), filter.routes.as_ref(), filter.clusters.as_ref()]);
+        files.flatten().chain(self.sidecars().map(|sidecar| &sidecar.filter))
+    }
+
     /// The proxies that stand in front of a version.
     pub fn sidecars(&self) -> impl Iterator<Item = &Sidecar> {
         self.proxies.iter().filter_map(|proxy| proxy.sidecar.as_ref())
@@ -363,30 +381,17 @@ impl Local {
     }
 }
 
-/// The configured state file, or the one beside the file.
-fn state_file(path: &Path, configured: &Path) -> PathBuf {
-    let default = || path.with_extension("state.json").file_name().unwrap_or_default().into();
-    if configured.as_os_str().is_empty() { default() } else { configured.to_owned() }
+/// The folder that relative paths of the file at `path` are in.
+pub(crate) fn directory_of(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Where the state of the file at `path` is, even while the file is not valid: whoever made a bad
-/// edit wants to see what the controller says about it.
-pub fn find_state(path: &Path) -> Result<PathBuf, FileError> {
-    let value = only_document(&read_text(path)?).map(|document| document.value()).unwrap_or_default();
-    let configured = value.pointer("/local/stateFile").and_then(|file| file.as_str()).unwrap_or_default();
-    let directory = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let directory = directory.parent().unwrap_or(Path::new("/"));
-    Ok(directory.join(state_file(path, Path::new(configured))))
-}
-
-/// The name of the flag of the file at `path`, even while the file is not valid.
-pub fn find_name(path: &Path) -> Result<Option<String>, FileError> {
-    let value = only_document(&read_text(path)?).map(|document| document.value()).unwrap_or_default();
-    Ok(value.pointer("/metadata/name").and_then(|name| name.as_str()).map(str::to_owned))
-}
-
-/// The version that the file at `path` asks for, even while the file is not valid.
-pub fn find_version(path: &Path) -> Option<String> {
-    let value = only_document(&read_text(path).ok()?).ok()?.value();
-    value.pointer("/spec/version")?.as_str().map(str::to_owned)
+/// The configured state file, or the one beside the file: by the name of the flag, where the file has several.
+pub(crate) fn state_file(path: &Path, flag: Option<&str>, configured: &Path) -> PathBuf {
+    match flag {
+        _ if !configured.as_os_str().is_empty() => configured.to_owned(),
+        Some(flag) => format!("{flag}.state.json").into(),
+        None => path.with_extension("state.json").file_name().unwrap_or_default().into(),
+    }
 }

@@ -5,31 +5,31 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use flag::config::{Role, Workload};
-use flag::record::Record;
 
 use super::clusters::Endpoint;
 use super::file::Local;
+use super::shared_files::FilterShape;
 use super::store::write_atomically;
-use machine::envoy::{self, Cluster, Filter};
+use machine::envoy::{self, Cluster};
 
-/// The files with the filter: one for callers, and one for each sidecar.
-pub fn filters(
-    local: &Local,
-    build: &str,
-    header: &str,
-    record: &Record,
-) -> Result<BTreeMap<PathBuf, String>, serde_json::Error> {
+/// The files with the filter, each with what it is told besides records: one for callers, and one for each sidecar.
+pub(crate) fn filters(local: &Local, build: &str, header: &str) -> BTreeMap<PathBuf, FilterShape> {
     let Some(config) = &local.filter_config else {
-        return Ok(BTreeMap::new());
+        return BTreeMap::new();
     };
-    let (wasm, cluster) = (&config.wasm, &config.cluster);
-    let filter = |role, workload| Filter { wasm, build, cluster, role, workload, header };
-    let mut files = BTreeMap::from([(config.path.clone(), envoy::filter(filter(config.role, None), record)?)]);
-    for sidecar in local.sidecars() {
+    let shape = |role, workload| FilterShape {
+        wasm: config.wasm.clone(),
+        build: build.to_owned(),
+        cluster: config.cluster.clone(),
+        role,
+        workload,
+        header: header.to_owned(),
+    };
+    let beside = local.sidecars().map(|sidecar| {
         let workload = Workload { service: sidecar.service.clone(), version: sidecar.version.clone() };
-        files.insert(sidecar.filter.clone(), envoy::filter(filter(Role::Auto, Some(workload)), record)?);
-    }
-    Ok(files)
+        (sidecar.filter.clone(), shape(Role::Auto, Some(workload)))
+    });
+    beside.chain([(config.path.clone(), shape(config.role, None))]).collect()
 }
 
 /// The file with the clusters by name.
@@ -54,10 +54,15 @@ pub struct FileWriter {
 }
 
 impl FileWriter {
+    /// Whether nobody has changed a file since it was written.
+    pub fn is_kept(&self, path: &Path) -> bool {
+        let found = stamp(path);
+        found.is_some() && self.last.get(path).is_some_and(|(_, stamp)| *stamp == found)
+    }
+
     /// Has the file be this text. Whether it had to be written.
     pub fn write(&mut self, path: &Path, text: String) -> std::io::Result<bool> {
-        let found = stamp(path);
-        if found.is_some() && self.last.get(path).is_some_and(|(last, stamp)| *last == text && *stamp == found) {
+        if self.is_kept(path) && self.last.get(path).is_some_and(|(last, _)| *last == text) {
             return Ok(false);
         }
         let written = std::fs::read_to_string(path).map_or(true, |found| found != text);

@@ -6,6 +6,9 @@
 //! | [`schema`] | what may stand in it, for editors and for the page of fields |
 //! | [`clusters`] | where proxies reach each version |
 //! | [`wasm`] | what is wrong with the file of the filter |
+//! | [`sources`] | the files and directories that have the flags of one controller |
+//! | `clashes` | what two flags may not share |
+//! | `edits` | what an edit of the files means for the flags |
 //! | `validate` | what of the file is not valid |
 //! | [`yaml`] | its text, and where in it something stands |
 //! | [`store`] | the state file and its lock |
@@ -21,13 +24,16 @@
 //! | [`probe`] | whether a version is ready |
 //! | [`headroom`] | whether the machine has room for one more |
 //! | [`files`] | the files that Envoy reads |
-//! | `proxy_files` | which of them were written, and what they name |
-//! | [`driver`] | turns of the state machine, and edits of the file |
+//! | `shared_files` | one writer of those, each made of the parts of several flags |
+//! | `proxy_files` | what one flag has in them, and what they name of it |
+//! | [`driver`] | turns of the state machines, and edits of the files |
 //! | `world` | one flag of this machine: observe, persist, show, execute |
 
 mod adoption;
+mod clashes;
 pub mod clusters;
 pub mod driver;
+mod edits;
 pub mod file;
 pub mod files;
 mod group;
@@ -40,7 +46,9 @@ pub mod process;
 mod proxy_files;
 mod restarts;
 pub mod schema;
+mod shared_files;
 mod sockets;
+pub mod sources;
 pub mod store;
 pub mod supervisor;
 #[cfg(test)]

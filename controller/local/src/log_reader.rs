@@ -6,8 +6,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::file::FileError;
 use super::logs::{Logs, kept};
+use super::sources::Found;
 use super::store::StateFile;
 
 /// Bytes that are looked through at once for ends of lines.
@@ -20,12 +20,9 @@ const TRIES: usize = 5;
 /// Why there is nothing to read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The file of the operator.
-    #[error(transparent)]
-    File(#[from] FileError),
     /// Nothing says which version is meant.
     #[error("no controller has run with {0} yet, so that no version serves: name one by --version")]
-    NoVersion(PathBuf),
+    NoVersion(String),
     /// The version has none.
     #[error("{version} has no log in {}; {}", directory.display(), there(versions))]
     None {
@@ -50,16 +47,16 @@ fn there(versions: &[String]) -> String {
     if versions.is_empty() { "there is none at all".to_owned() } else { format!("there is: {}", versions.join(", ")) }
 }
 
-/// The log of a version of the file at `path`, with its last `lines`, or all of it. Without a version it is that of the
-/// one that is switched to, or that serves.
-pub fn open_log(path: &Path, version: Option<&str>, lines: Option<u64>) -> Result<LogReader, LogError> {
-    let (logs, state) = Logs::find(path)?;
+/// The log of a version of a flag, with its last `lines`, or all of it. Without a version it is that of the one that is
+/// switched to, or that serves.
+pub fn open_log(flag: &Found, version: Option<&str>, lines: Option<u64>) -> Result<LogReader, LogError> {
+    let logs = Logs::found(flag);
     let version = version.map(str::to_owned).or_else(|| {
-        let state: StateFile = serde_json::from_slice(&std::fs::read(state).ok()?).ok()?;
+        let state: StateFile = serde_json::from_slice(&std::fs::read(&flag.state).ok()?).ok()?;
         let status = state.status;
         status.target_version.or(Some(status.active_version).filter(|active| !active.is_empty()))
     });
-    let version = version.ok_or_else(|| LogError::NoVersion(path.to_owned()))?;
+    let version = version.ok_or_else(|| LogError::NoVersion(flag.flag.clone().unwrap_or_default()))?;
     let file = logs.path(&version);
     LogReader::open(&file, lines).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {

@@ -4,9 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::{FileError, LogFiles, find_state, read_text};
+use super::file::LogFiles;
+use super::sources::Found;
 use super::store::beside;
-use super::yaml::only_document;
 
 /// Where the output of versions goes.
 #[derive(Debug, Clone)]
@@ -29,16 +29,11 @@ impl Logs {
         }
     }
 
-    /// Where the logs of the file at `path` are, and its state, even while the file is not valid.
-    pub(crate) fn find(path: &Path) -> Result<(Logs, PathBuf), FileError> {
-        let (state, text) = (find_state(path)?, read_text(path)?);
-        let value = only_document(&text).map(|document| document.value()).unwrap_or_default();
-        let word = |pointer: &str| value.pointer(pointer).and_then(|found| found.as_str());
-        let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let folder = folder.parent().unwrap_or(Path::new("/"));
-        let directory = word("/local/logs/directory").map(|logs| folder.join(logs));
-        let how = LogFiles { directory, ..LogFiles::default() };
-        Ok((Logs::new(word("/metadata/name").unwrap_or_default(), &how, &state), state))
+    /// Those of a flag that was found, to be read.
+    pub(crate) fn found(flag: &Found) -> Logs {
+        let name = flag.flag.clone().unwrap_or_default();
+        let LogFiles { keep, .. } = LogFiles::default();
+        Logs { name, directory: flag.logs.clone(), max_bytes: u64::MAX, keep }
     }
 
     /// The versions that have a log.

@@ -173,19 +173,18 @@ pub(crate) struct WasmFile {
 }
 
 impl WasmFile {
-    /// Looks at the file, if there is one to load.
-    pub(crate) fn look(&mut self, path: Option<&Path>) {
-        let found = path.map(|path| (path.to_owned(), stamp(path)));
+    /// Looks at the file.
+    pub(crate) fn look(&mut self, path: &Path) {
+        let found = Some((path.to_owned(), stamp(path)));
         if found == self.seen {
             return;
         }
-        let usable = path.map(|path| read(path).and_then(|bytes| check(path, &bytes).map(|_| bytes)));
+        let usable = read(path).and_then(|bytes| check(path, &bytes).map(|_| bytes));
         let (build, error) = match usable {
             // The same bytes in another file may have been something else in between.
-            Some(Ok(bytes)) => (hex_prefix(format!("{} {found:?}", hex_prefix(&bytes, 8)).as_bytes(), 8), None),
+            Ok(bytes) => (hex_prefix(format!("{} {found:?}", hex_prefix(&bytes, 8)).as_bytes(), 8), None),
             // Proxies that run need not read it.
-            Some(Err(error)) => (std::mem::take(&mut self.build), Some(error)),
-            None => (String::new(), None),
+            Err(error) => (std::mem::take(&mut self.build), Some(error)),
         };
         match &error {
             Some(error) => tracing::error!(%error, "proxies cannot load the filter"),
@@ -225,7 +224,7 @@ mod tests {
         };
         let mut file = WasmFile::default();
         let mut look = || {
-            file.look(Some(&path));
+            file.look(&path);
             (file.build().to_owned(), file.problem().map(|problem| problem.message))
         };
         assert!(look().1.unwrap().contains("does not exist"));

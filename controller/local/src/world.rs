@@ -2,7 +2,7 @@
 //! service.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use machine::action::Action;
 use machine::checks::Questions;
@@ -26,8 +26,17 @@ use service::{FlagView, Hub};
 use super::file::{File, VersionCommand};
 use super::headroom;
 use super::proxy_files::ProxyFiles;
+use super::shared_files::SharedFiles;
 use super::store::{Store, StoreError};
 use super::supervisor::Supervisor;
+
+/// What all flags of this machine have in common.
+pub(crate) struct Around {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) files: Arc<Mutex<SharedFiles>>,
+    pub(crate) audit: Audit,
+    pub(crate) checks: Arc<CheckRunner>,
+}
 
 /// A flag of this machine, and everything that it lives in.
 pub(crate) struct Machine {
@@ -45,6 +54,8 @@ pub(crate) struct Machine {
     pub(crate) checks: Arc<CheckRunner>,
     /// Failed writes that the metrics have.
     counted: u64,
+    /// It was looked at, and people are shown it.
+    pub(crate) is_shown: bool,
 }
 
 /// One look at this machine.
@@ -87,7 +98,7 @@ impl World for Machine {
             open,
             order,
             occurred: self.supervisor.occurred(|one| status.history.iter().any(|entry| one.is(entry))),
-            routes: self.files.problem(),
+            routes: self.files.problem(&self.file.local),
             clusters: self.files.clusters(&self.file.local, &self.store.state),
             spec_error: self.spec_error.clone(),
             checks: self.checks.run_due_checks(now, name, Questions::of(&spec, status), &fleet),
@@ -152,7 +163,7 @@ impl World for Machine {
             traffic: Traffic::default(),
             now: seen.now,
         });
-        self.hub.readiness.mark_flags_observed();
+        self.is_shown = true;
     }
 
     /// An error is the state file's: what cannot be remembered is not done.
@@ -194,17 +205,32 @@ impl World for Machine {
 }
 
 impl Machine {
-    /// What was done before is on disk; nothing is known yet of what runs.
-    pub(crate) fn new(
-        file: File,
-        store: Store,
-        supervisor: Supervisor,
-        hub: Arc<Hub>,
-        audit: Audit,
-        checks: Arc<CheckRunner>,
-    ) -> Machine {
-        let (written, files) = (store.state.status.clone(), ProxyFiles::default());
-        Machine { file, spec_error: None, store, written, supervisor, hub, files, audit, checks, counted: 0 }
+    /// What was done before is on disk; nothing is known yet of what runs. What proxies read of the flag stays in their
+    /// files.
+    pub(crate) fn new(file: File, store: Store, supervisor: Supervisor, around: &Around) -> Machine {
+        let written = store.state.status.clone();
+        let mut files = ProxyFiles::new(&file.metadata.name, Arc::clone(&around.files));
+        files.join(&around.hub, &file, &store.state);
+        let (hub, audit, checks) = (Arc::clone(&around.hub), around.audit.clone(), Arc::clone(&around.checks));
+        let (spec_error, counted, is_shown) = (None, 0, false);
+        Machine { file, spec_error, store, written, supervisor, hub, files, audit, checks, counted, is_shown }
+    }
+
+    /// The flag is not this controller's any more: its versions go on running, its state stays, and proxies read
+    /// nothing of it.
+    pub(crate) fn let_go(mut self) {
+        let (now, before) = (now(), self.store.state.status.clone());
+        let message =
+            "the flag was taken out of the files: the controller lets go of it, and its versions go on running";
+        tracing::warn!(flag = self.file.metadata.name, "{message}");
+        self.store.state.status.note(now, Happening::Edited, message.to_owned());
+        self.store.state.status.date_entries();
+        self.store.note();
+        self.audit.record_change(now, Some(&before), &self.store.state.status);
+        self.files.leave(&self.hub);
+        self.hub.forget_flag(&self.file.metadata.name);
+        // Nobody answers what was asked of it.
+        let _ = self.hub.requests.next_request(&self.file.metadata.name, |_| true);
     }
 
     /// Whoever asks to go on, or to give up, has what waits for its next start tried at once.
@@ -241,6 +267,7 @@ impl Machine {
         }
         self.file = file;
         self.spec_error = None;
+        self.files.join(&self.hub, &self.file, &self.store.state);
     }
 
     /// Shows in the metrics what could not be written.

@@ -35,8 +35,8 @@ pub struct Filter<'a> {
     pub header: &'a str,
 }
 
-/// The file with the filter.
-pub fn filter(filter: Filter<'_>, record: &Record) -> Result<String, serde_json::Error> {
+/// The file with the filter, which begins with these records: one of each flag.
+pub fn filter(filter: Filter<'_>, records: &[&Record]) -> Result<String, serde_json::Error> {
     let config = Config {
         protocol: PROTOCOL,
         role: filter.role,
@@ -44,7 +44,7 @@ pub fn filter(filter: Filter<'_>, record: &Record) -> Result<String, serde_json:
         workload: filter.workload,
         service: Some(FlagService { cluster: filter.cluster.to_owned(), authority: "versionflag".to_owned() }),
         first_answer_ms: 500,
-        flags: vec![record.clone()],
+        flags: records.iter().copied().cloned().collect(),
     };
     // By its name the filter knows whose a request is, where one Envoy has several roles.
     let name = match filter.role {
@@ -83,7 +83,7 @@ pub fn filter(filter: Filter<'_>, record: &Record) -> Result<String, serde_json:
             },
         },
     });
-    discovery(&version_of(record), vec![resource])
+    discovery(&version_of(records), vec![resource])
 }
 
 /// A cluster of one version.
@@ -128,8 +128,19 @@ fn cluster(cluster: Cluster<'_>) -> Value {
     resource
 }
 
-/// The file with the routes: one a version, and the active version for what has none.
-pub fn routes(header: &str, record: &Record) -> Result<String, serde_json::Error> {
+/// The file with the routes of these records, each with its routing header: one a version, and the active version for
+/// what has none.
+pub fn routes(records: &[(&str, &Record)]) -> Result<String, serde_json::Error> {
+    let table = json!({
+        "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        "name": ROUTES,
+        "virtual_hosts": records.iter().flat_map(|(header, record)| virtual_hosts(header, record)).collect::<Vec<_>>(),
+    });
+    let records: Vec<&Record> = records.iter().map(|(_, record)| *record).collect();
+    discovery(&version_of(&records), vec![table])
+}
+
+fn virtual_hosts(header: &str, record: &Record) -> Vec<Value> {
     let name = route::name(record);
     let to = |version: &str, clusters: &BTreeMap<String, std::collections::BTreeSet<String>>, condition: Value| {
         let cluster = clusters.get(version)?.first()?;
@@ -152,12 +163,7 @@ pub fn routes(header: &str, record: &Record) -> Result<String, serde_json::Error
             "routes": routes.chain(default).collect::<Vec<_>>(),
         })
     });
-    let table = json!({
-        "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-        "name": ROUTES,
-        "virtual_hosts": hosts.collect::<Vec<_>>(),
-    });
-    discovery(&version_of(record), vec![table])
+    hosts.collect()
 }
 
 /// Every spelling of a host that Envoy tells apart. It ignores case by itself.
@@ -165,8 +171,13 @@ pub fn domains(host: &str) -> [String; 4] {
     [host.to_owned(), format!("{host}:*"), format!("{host}."), format!("{host}.:*")]
 }
 
-fn version_of(record: &Record) -> String {
-    format!("{}-{}", record.epoch, record.hash)
+fn version_of(records: &[&Record]) -> String {
+    let all: Vec<String> = records.iter().map(|record| format!("{}-{}", record.epoch, record.hash)).collect();
+    match all.as_slice() {
+        [one] => one.clone(),
+        // The names of a thousand flags are no name of a version.
+        several => hex_prefix(several.join(" ").as_bytes(), 8),
+    }
 }
 
 fn discovery(version: &str, resources: Vec<Value>) -> Result<String, serde_json::Error> {

@@ -387,7 +387,7 @@ impl Status {
     }
 
     /// Gives what was noted in this pass the epoch that the pass ends with.
-    pub(crate) fn date_entries(&mut self) {
+    pub fn date_entries(&mut self) {
         let epoch = self.epoch();
         for event in self.history.iter_mut().filter(|event| event.epoch == 0) {
             event.epoch = epoch;

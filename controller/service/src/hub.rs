@@ -82,6 +82,11 @@ impl Hub {
         self.publications.withhold(!leads);
     }
 
+    /// Whether some flags are not published yet, while this controller begins: polls of proxies wait for all of them.
+    pub fn set_incomplete(&self, incomplete: bool) {
+        self.publications.set_incomplete(incomplete);
+    }
+
     /// Publishes a record to its proxies; polls that wait are answered at once. Whether anything changed.
     pub fn publish(&self, publication: Publication) -> bool {
         // The ledger knows of a flip before the first proxy can.

@@ -27,11 +27,14 @@ pub(crate) struct Publications {
     changes: watch::Sender<u64>,
     /// Another controller leads: what is known here may be out of date.
     withheld: AtomicBool,
+    /// Not every flag was published yet since this controller began.
+    incomplete: AtomicBool,
 }
 
 impl Default for Publications {
     fn default() -> Publications {
-        Publications { by_flag: Mutex::default(), changes: watch::Sender::new(0), withheld: AtomicBool::new(false) }
+        let (withheld, incomplete) = (AtomicBool::new(false), AtomicBool::new(false));
+        Publications { by_flag: Mutex::default(), changes: watch::Sender::new(0), withheld, incomplete }
     }
 }
 
@@ -71,6 +74,14 @@ impl Publications {
         }
     }
 
+    /// Whether some flags are not published yet: a proxy would take a list without them for the whole one, so that polls
+    /// wait meanwhile.
+    pub(crate) fn set_incomplete(&self, incomplete: bool) {
+        if self.incomplete.swap(incomplete, Ordering::SeqCst) != incomplete {
+            self.changes.send_modify(|_| ());
+        }
+    }
+
     /// Whether proxies have to look for another controller.
     pub(crate) fn are_withheld(&self) -> bool {
         self.withheld.load(Ordering::SeqCst)
@@ -81,11 +92,12 @@ impl Publications {
         self.changes.subscribe()
     }
 
-    /// All that a proxy of this level is sent; `None`: nothing is published yet.
+    /// All that a proxy of this level is sent; `None`: nothing is published yet, or not all.
     pub(crate) fn snapshot_for(&self, proxy: &str, level: u32) -> Option<Snapshot> {
         let by_flag = lock(&self.by_flag);
         let for_it = |one: &&Publication| one.audience.as_ref().is_none_or(|audience| audience.contains(proxy));
-        (*self.changes.borrow() > 0).then(|| snapshot_of(by_flag.values().filter(for_it), level))
+        let is_complete = !self.incomplete.load(Ordering::SeqCst);
+        (is_complete && *self.changes.borrow() > 0).then(|| snapshot_of(by_flag.values().filter(for_it), level))
     }
 
     fn count_change(&self) {

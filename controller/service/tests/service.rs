@@ -320,6 +320,21 @@ async fn a_snapshot_has_every_flag_until_it_is_gone() {
     assert_ne!(both.revision, one.revision);
 }
 
+/// T15: a controller that begins has proxies wait until it has published all of its flags.
+#[tokio::test]
+async fn polls_wait_for_all_flags() {
+    let service = Service::start(Limits::default()).await;
+    service.hub.set_incomplete(true);
+    service.hub.publish(publication("reviews", 1_000));
+    assert_eq!(service.poll("proxy=open&waitMs=50").await.status, 204, "some are not all");
+    let all = async {
+        service.hub.publish(publication("ratings", 1_000));
+        service.hub.set_incomplete(false);
+    };
+    let (answer, ()) = tokio::join!(service.poll("proxy=open&waitMs=30000"), all);
+    assert_eq!(Snapshot::parse(answer.body.as_bytes()).unwrap().flags.len(), 2);
+}
+
 /// C14: a controller that leads no more sends its proxies away, on connections that were kept open too.
 #[tokio::test]
 async fn who_does_not_lead_sends_proxies_away() {

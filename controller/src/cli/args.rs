@@ -9,6 +9,7 @@ use super::envoy::args::Into;
 use super::kube_api::Where;
 use super::logs::LogsArgs;
 use super::order::OrderArgs;
+use super::sources::Sources;
 use super::wait::Goal;
 use cluster::domain::Domain;
 use machine::duration::Millis;
@@ -54,9 +55,8 @@ impl Cli {
 pub(super) enum Command {
     /// Run the controller on this machine
     Local {
-        /// The VersionFlag with its `local` section
-        #[arg(short, long)]
-        file: PathBuf,
+        #[command(flatten)]
+        sources: Sources,
         /// Append one JSON object per line to this file for everything that happens; - for stdout
         #[arg(long, value_name = "FILE")]
         audit_log: Option<PathBuf>,
@@ -128,9 +128,8 @@ pub(super) enum Command {
     Preview(PreviewArgs),
     /// Find what is wrong with a file before it is applied; exit code 1 says that something is
     Lint {
-        /// YAML documents with a VersionFlag, and what belongs to it
-        #[arg(short, long)]
-        file: PathBuf,
+        #[command(flatten)]
+        sources: Sources,
         /// How to print it
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
@@ -248,11 +247,14 @@ pub(super) enum Manifest {
 /// Which version of a flag.
 #[derive(Debug, Args)]
 pub(super) struct PreviewArgs {
-    /// The NAME of a VersionFlag in a cluster, or the FILE that a local controller runs with
+    /// The NAME of a VersionFlag in a cluster, or of those of -f; or the FILE that a local controller runs with
     #[arg(value_name = "NAME|FILE")]
     pub(super) name: String,
     /// The version
     pub(super) version: String,
+    /// A file or folder that a local controller runs with; may be repeated
+    #[arg(short, long, value_name = "FILE|DIR")]
+    pub(super) file: Vec<String>,
     #[command(flatten)]
     pub(super) cluster: Where,
     /// How to print it
@@ -276,9 +278,9 @@ pub(super) struct Doctor {
     pub(super) port: Option<u16>,
     #[command(flatten)]
     pub(super) names: Names,
-    /// Look at an Envoy instead, for the FILE that a local controller runs with
+    /// Look at an Envoy instead, for the FILE or folder that a local controller runs with; may be repeated
     #[arg(short, long, requires = "envoy_admin")]
-    pub(super) file: Option<PathBuf>,
+    pub(super) file: Vec<PathBuf>,
     /// Where that Envoy has its admin interface, such as 127.0.0.1:9901
     #[arg(long, requires = "file", value_name = "ADDRESS")]
     pub(super) envoy_admin: Option<String>,
@@ -334,9 +336,8 @@ pub(super) struct PluginArgs {
 pub(super) enum Render {
     /// A complete Envoy configuration
     Envoy {
-        /// The VersionFlag with its `local` section
-        #[arg(short, long)]
-        file: PathBuf,
+        #[command(flatten)]
+        sources: Sources,
         /// Which of local.proxies it is for; the first one unless given
         #[arg(short, long)]
         proxy: Option<String>,
@@ -368,10 +369,13 @@ pub(super) struct Rendered {
 
 #[derive(Debug, Args)]
 pub(super) struct At {
-    /// The NAME of a VersionFlag in a cluster, the FILE that a local controller runs with, or the URL of
-    /// its flag service
+    /// The NAME of a VersionFlag in a cluster, or of those of -f; or the FILE that a local controller runs with, or the
+    /// URL of its flag service
     #[arg(value_name = "NAME|FILE|URL")]
     pub(super) at: Option<String>,
+    /// A file or folder that a local controller runs with, or its URL; may be repeated
+    #[arg(short, long, value_name = "FILE|DIR|URL")]
+    pub(super) file: Vec<String>,
     #[command(flatten)]
     pub(super) cluster: Where,
     /// How to print it

@@ -1,10 +1,11 @@
 //! A small client of the flag service. I/O: HTTP, reads the address file.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::sources::LocalFlags;
 use anyhow::{Context, bail};
-use local::file::find_state;
+use local::sources::find;
 use local::store::beside;
 use machine::action::Action;
 use machine::time::UnixMs;
@@ -13,18 +14,20 @@ use service::{FlagView, OrderBody, RequestAccepted, RequestBody};
 
 const LIMITS: ExchangeLimits = ExchangeLimits { bytes: 16 << 20, time: Duration::from_secs(10) };
 
-/// The flag of this name, or the only one.
-pub(super) fn only<'a>(views: &'a [FlagView], name: Option<&str>, at: &str) -> anyhow::Result<&'a FlagView> {
-    let there = || views.iter().map(|view| view.name.as_str()).collect::<Vec<_>>().join(", ");
-    match (name, views) {
-        (Some(name), _) => views
-            .iter()
-            .find(|view| view.name == name)
-            .with_context(|| format!("there is no flag {name} at {at}; there is: {}", there())),
-        (None, [view]) => Ok(view),
-        (None, []) => bail!("the controller of {at} has not looked at its flag yet: try again"),
-        (None, _) => bail!("{at} has several flags, name one of them: {}", there()),
-    }
+/// The names of flags, for people.
+pub(super) fn names(views: &[FlagView]) -> String {
+    views.iter().map(|view| view.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// What a controller has noted of where it listens, beside the states of its flags: the newest note is that of the one
+/// that ran last.
+fn address(at: &LocalFlags) -> anyhow::Result<String> {
+    let notes: Vec<PathBuf> = find(&at.paths())?.iter().map(|one| beside(&one.state, ".address")).collect();
+    let missing = notes.first().map(|path| path.display().to_string()).unwrap_or_default();
+    let newest = notes.into_iter().max_by_key(|note| note.metadata().and_then(|found| found.modified()).ok());
+    newest
+        .and_then(|note| std::fs::read_to_string(note).ok())
+        .with_context(|| format!("no controller has run with {} yet: {missing} is missing", at.named()))
 }
 
 pub(super) struct Client {
@@ -33,17 +36,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// By URL, or by the file that the controller runs with.
-    pub(super) fn at(at: &str) -> anyhow::Result<Client> {
-        let base = if at.starts_with("http://") {
-            at.trim_end_matches('/').to_owned()
-        } else if at.starts_with("https://") {
-            bail!("the flag service speaks http, not https");
-        } else {
-            let path = beside(&find_state(Path::new(at))?, ".address");
-            let address = std::fs::read_to_string(&path)
-                .with_context(|| format!("no controller has run with {at} yet: {} is missing", path.display()))?;
-            format!("http://{}", address.trim())
+    /// By URL, or by the files that the controller runs with.
+    pub(super) fn at(at: &LocalFlags) -> anyhow::Result<Client> {
+        let base = match at.url() {
+            Some(url) if url.starts_with("http://") => url.trim_end_matches('/').to_owned(),
+            Some(_) => bail!("the flag service speaks http, not https"),
+            None => format!("http://{}", address(at)?.trim()),
         };
         Ok(Client { base, http: HttpClient::plain(LIMITS)? })
     }
@@ -69,6 +67,34 @@ impl Client {
         let accepted: RequestAccepted =
             serde_json::from_slice(&body).context("the answer is not that of a flag service")?;
         Ok(accepted.id)
+    }
+
+    /// The flags that a command is about.
+    pub(super) async fn views(&self, at: &LocalFlags) -> anyhow::Result<Vec<FlagView>> {
+        let mut views = self.status().await?;
+        let Some(flag) = &at.flag else { return Ok(views) };
+        let names = names(&views);
+        views.retain(|view| view.name == *flag);
+        if views.is_empty() {
+            bail!("{flag} is no flag of the controller of {}, which has: {names}", at.named());
+        }
+        Ok(views)
+    }
+
+    /// The flag that a command is about, which is about one.
+    pub(super) async fn only(&self, at: &LocalFlags) -> anyhow::Result<FlagView> {
+        match <[FlagView; 1]>::try_from(self.views(at).await?) {
+            Ok([view]) => Ok(view),
+            Err(none) if none.is_empty() => {
+                bail!("the controller of {} has not looked at its flags yet: try again", at.named())
+            }
+            Err(several) => bail!(
+                "the controller of {} has {}: name one of them, as in NAME -f {}",
+                at.named(),
+                names(&several),
+                at.sources.join(" -f ")
+            ),
+        }
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {

@@ -9,10 +9,11 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::args::{At, Output};
-use super::client::{Client, only};
+use super::client::{Client, names};
 use super::kube_api::Cluster;
 use super::model::Model;
 use super::place::{Address, place};
+use super::sources::LocalFlags;
 use super::terminal::{print, print_json, warn};
 use super::{ANSWER, BLOCKED, NOT_ACKED, show, watch};
 use cluster::resource::VersionFlag;
@@ -23,7 +24,7 @@ use service::clock::now;
 
 /// Where flags are found.
 pub(super) enum Source {
-    Service { client: Client, at: String },
+    Service { client: Client, at: LocalFlags },
     Cluster { cluster: Cluster, name: Option<String> },
 }
 
@@ -35,12 +36,20 @@ pub(super) struct ShownFlag {
 
 impl Source {
     pub(super) async fn open(at: &At, all: bool) -> anyhow::Result<Source> {
+        if !at.file.is_empty() {
+            if all || at.cluster.is_given() {
+                bail!(
+                    "-f is for a local controller, and -n, -A, --context and --kubeconfig for a cluster: leave one out"
+                );
+            }
+            return Source::local(LocalFlags { sources: at.file.clone(), flag: at.at.clone() });
+        }
         let is_file = at.at.as_ref().is_some_and(|at| Path::new(at).is_file());
         let name = match place(at.at.as_deref(), is_file) {
             Address::Service(text) if all || at.cluster.is_given() => {
                 bail!("{text} is a file or a URL: -n, -A, --context and --kubeconfig are for the NAME of a VersionFlag")
             }
-            Address::Service(text) => return Ok(Source::Service { client: Client::at(&text)?, at: text }),
+            Address::Service(text) => return Source::local(LocalFlags::all_of(&text)),
             Address::Named(name) if all => bail!("-A shows all flags of the cluster: leave {name} or -A out"),
             Address::Named(name) => Some(name),
             Address::All => None,
@@ -48,6 +57,22 @@ impl Source {
         let or_local = |error| anyhow::anyhow!("{error}; or name the FILE or URL of a local controller");
         let cluster = Cluster::connect(&at.cluster, all).await.map_err(or_local)?;
         Ok(Source::Cluster { cluster, name })
+    }
+
+    fn local(at: LocalFlags) -> anyhow::Result<Source> {
+        Ok(Source::Service { client: Client::at(&at)?, at })
+    }
+
+    /// Refuses what is about one flag, where a controller of this machine has several and none is named.
+    pub(super) async fn has_one(&self, program: &str) -> anyhow::Result<()> {
+        let Source::Service { client, at } = self else { return Ok(()) };
+        match client.views(at).await?.as_slice() {
+            several if several.len() > 1 => {
+                let (all, from) = (names(several), at.sources.join(" -f "));
+                bail!("the controller of {} has {all}: name one, as in `{program} status NAME -f {from}`", at.named());
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A controller of this machine that was started anew may listen elsewhere.
@@ -62,7 +87,10 @@ impl Source {
     /// `live`: with what the flag service of a cluster knows, if it can be asked.
     pub(super) async fn look(&self, live: Option<&mut LiveView>) -> anyhow::Result<Vec<ShownFlag>> {
         match self {
-            Source::Service { client, at } => client.status().await?.iter().map(|view| of_view(view, at)).collect(),
+            Source::Service { client, at } => {
+                let views = client.views(at).await?;
+                views.iter().map(|view| of_view(view, &at.about(&view.name, views.len()))).collect()
+            }
             Source::Cluster { cluster, name } => {
                 let flags = cluster.flags(name.as_deref()).await?;
                 if flags.is_empty() {
@@ -184,8 +212,9 @@ pub(super) async fn list(at: &At, all: bool) -> anyhow::Result<()> {
 
 pub(super) async fn why(at: &At, program: &str) -> anyhow::Result<()> {
     let source = Source::open(at, false).await?;
-    if let (Source::Service { client, .. }, Output::Json) = (&source, at.output) {
-        let views = client.status().await?;
+    source.has_one(program).await?;
+    if let (Source::Service { client, at }, Output::Json) = (&source, at.output) {
+        let views = client.views(at).await?;
         let why = views.iter().map(|view| {
             let (status, fleet) = (&view.status, &view.fleet);
             json!({
@@ -215,8 +244,10 @@ pub(super) async fn why(at: &At, program: &str) -> anyhow::Result<()> {
     }
 }
 
-pub(super) async fn history(at: &At) -> anyhow::Result<()> {
-    let shown = Source::open(at, false).await?.look(None).await?;
+pub(super) async fn history(at: &At, program: &str) -> anyhow::Result<()> {
+    let source = Source::open(at, false).await?;
+    source.has_one(program).await?;
+    let shown = source.look(None).await?;
     match at.output {
         Output::Json => print_json(
             &shown
@@ -233,10 +264,15 @@ pub(super) async fn history(at: &At) -> anyhow::Result<()> {
 
 /// Asks, and waits for the answer.
 pub(super) async fn request(at: &At, action: Action, program: &str) -> anyhow::Result<()> {
-    let (answered, refused) = match Source::open(at, false).await? {
+    let source = Source::open(at, false).await?;
+    source.has_one(program).await?;
+    let (answered, refused) = match source {
         Source::Service { client, at } => {
             let view = ask_service(&client, &at, action).await?;
-            (of_view(&view, &at)?, view.status.last_request.as_ref().and_then(|last| last.refused.clone()))
+            (
+                of_view(&view, &at.about(&view.name, 1))?,
+                view.status.last_request.as_ref().and_then(|last| last.refused.clone()),
+            )
         }
         Source::Cluster { name: None, .. } => {
             bail!("the name of a VersionFlag is missing: `{program} list` shows them")
@@ -256,9 +292,8 @@ pub(super) async fn request(at: &At, action: Action, program: &str) -> anyhow::R
     }
 }
 
-async fn ask_service(client: &Client, at: &str, action: Action) -> anyhow::Result<FlagView> {
-    let views = client.status().await?;
-    let view = only(&views, None, at)?;
+async fn ask_service(client: &Client, at: &LocalFlags, action: Action) -> anyhow::Result<FlagView> {
+    let view = client.only(at).await?;
     let begun = view.status.switch.as_ref().map(|switch| switch.started_at);
     let id = client.ask(&view.name, action, begun).await?;
     let is_last = |status: &Status| status.last_request.as_ref().is_some_and(|last| last.id == id);

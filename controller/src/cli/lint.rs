@@ -1,13 +1,14 @@
 //! `versionflag lint`: what is wrong with a file before it reaches a cluster, or a local controller. Pure.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use cluster::resource::VersionFlag;
 use cluster::status::unsupported;
-use local::file::{File, FileError};
+use local::file::FileError;
+use local::sources::Reading;
 use local::wasm::{WasmError, outdated};
 use local::yaml::{self, Document, Place};
 
@@ -17,6 +18,8 @@ pub(super) type LookAtFilter<'a> = dyn Fn(&Path) -> Result<u32, WasmError> + 'a;
 /// One thing that is wrong.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Wrong {
+    /// The file.
+    pub(super) file: PathBuf,
     /// `KIND NAME`.
     pub(super) object: String,
     /// Where in the file, as far as that is known.
@@ -30,17 +33,18 @@ pub(super) struct Wrong {
 
 /// One document, and what it is.
 struct Linted {
+    file: PathBuf,
     document: Document,
     value: Value,
     object: String,
 }
 
 impl Linted {
-    fn new(document: Document) -> Linted {
+    fn new(file: &Path, document: Document) -> Linted {
         let value = document.value();
         let text = |path: &str| value.pointer(path).and_then(Value::as_str);
         let (kind, name) = (text("/kind").unwrap_or_default(), text("/metadata/name").unwrap_or("without a name"));
-        Linted { object: format!("{kind} {name}"), value, document }
+        Linted { file: file.to_owned(), object: format!("{kind} {name}"), value, document }
     }
 
     fn is(&self, kinds: &[&str]) -> bool {
@@ -48,24 +52,34 @@ impl Linted {
     }
 
     fn error(&self, wrong: yaml::Wrong) -> Wrong {
-        Wrong { object: self.object.clone(), place: wrong.place, message: wrong.message, error: true }
+        let (file, object) = (self.file.clone(), self.object.clone());
+        Wrong { file, object, place: wrong.place, message: wrong.message, error: true }
     }
 }
 
-/// Everything that is wrong with the documents of a file.
-pub(super) fn lint(text: &str, path: &Path, filter: &LookAtFilter<'_>) -> Result<Vec<Wrong>, String> {
-    let documents = yaml::documents(text).map_err(|error| error.to_string())?;
-    let documents: Vec<Linted> = documents.into_iter().map(Linted::new).collect();
-    let mut those = documents.iter().filter(|one| one.is(&["VersionFlag"]));
-    if let Some(one) = those.clone().chain(&documents).find(|one| one.value.get("local").is_some()) {
-        let found = lint_local(&one.document, text, path, filter).into_iter();
-        return Ok(found.map(|(wrong, error)| Wrong { error, ..one.error(wrong) }).collect());
+/// Everything that is wrong with the documents of files, by themselves and together; or why one has nothing to look at.
+pub(super) fn lint(files: &[(&Path, &str)], filter: &LookAtFilter<'_>) -> Result<Vec<Wrong>, String> {
+    let (mut wrong, mut local) = (vec![], Reading::default());
+    for (path, text) in files {
+        let refused = |why: String| format!("{}: {why}", path.display());
+        let documents = yaml::documents(text).map_err(|error| refused(error.to_string()))?;
+        if documents.iter().any(|one| one.value().get("local").is_some()) {
+            local.add(documents, path);
+        } else {
+            let documents = documents.into_iter().map(|document| Linted::new(path, document)).collect::<Vec<_>>();
+            wrong.extend(lint_documents(&documents).ok_or_else(|| refused("it has no VersionFlag".to_owned()))?);
+        }
     }
-    if those.next().is_none() {
-        return Err("it has no VersionFlag".to_owned());
-    }
+    wrong.extend(lint_local(local, filter));
+    Ok(wrong)
+}
+
+/// Everything that is wrong with the documents of a file for a cluster; `None`: none of them is a VersionFlag.
+fn lint_documents(documents: &[Linted]) -> Option<Vec<Wrong>> {
+    let mut those = documents.iter().filter(|one| one.is(&["VersionFlag"])).peekable();
+    those.peek()?;
     let (mut wrong, mut flags) = (vec![], vec![]);
-    for one in documents.iter().filter(|one| one.is(&["VersionFlag"])) {
+    for one in those {
         let (flag, found) = lint_flag(&one.document, &one.value);
         wrong.extend(found.into_iter().map(|wrong| one.error(wrong)));
         flags.extend(flag);
@@ -81,7 +95,7 @@ pub(super) fn lint(text: &str, path: &Path, filter: &LookAtFilter<'_>) -> Result
             "spec.replicas is set, and whoever applies this again undoes what the controller scales: leave it out";
         Wrong { error: false, ..one.error(one.document.wrong(message.to_owned())) }
     }));
-    Ok(wrong)
+    Some(wrong)
 }
 
 /// A VersionFlag of a cluster, as far as it can be read.
@@ -107,28 +121,48 @@ fn lint_flag(document: &Document, value: &Value) -> (Option<VersionFlag>, Vec<ya
     }
 }
 
-/// The file of a local controller, as that one reads it; and whether each would be refused.
-fn lint_local(document: &Document, text: &str, path: &Path, filter: &LookAtFilter<'_>) -> Vec<(yaml::Wrong, bool)> {
-    let wrong = match File::parse(text, path) {
-        Ok(file) => {
-            let wasm = file.local.filter_config.map(|config| config.wasm);
-            let about = |why: &dyn std::fmt::Display| document.wrong(format!("local.filterConfig.wasm: {why}"));
-            return match wasm.as_deref().map(|wasm| (wasm, filter(wasm))) {
-                Some((_, Err(error))) => vec![(about(&error), true)],
-                Some((wasm, Ok(level))) => outdated(wasm, level).iter().map(|why| (about(why), false)).collect(),
-                None => vec![],
-            };
-        }
-        Err(FileError::Wrong { wrong, .. }) => wrong,
-        Err(other) => vec![yaml::Wrong { place: None, message: other.to_string() }],
+/// The flags of a local controller, as that one reads them.
+fn lint_local(local: Reading, filter: &LookAtFilter<'_>) -> Vec<Wrong> {
+    let object = |name: Option<&str>| format!("VersionFlag {}", name.unwrap_or("without a name"));
+    let clashes = local.clashes().into_iter().map(|(flag, error)| (object(Some(flag)), error, true));
+    let mut all: Vec<(String, FileError, bool)> = clashes.collect();
+    for one in &local.flags {
+        let Some(config) = &one.file.local.filter_config else { continue };
+        let (about, refused) = match filter(&config.wasm) {
+            Err(error) => (Some(error.to_string()), true),
+            Ok(level) => (outdated(&config.wasm, level), false),
+        };
+        let about = about.map(|why| one.refused(format!("local.filterConfig.wasm: {why}")));
+        all.extend(about.map(|error| (object(Some(&one.file.metadata.name)), error, refused)));
+    }
+    all.extend(local.unread.into_iter().map(|one| (object(one.flag.as_deref()), one.error, true)));
+    let mut wrong: Vec<Wrong> =
+        all.into_iter().flat_map(|(object, error, refused)| said(&object, error, refused)).collect();
+    wrong.sort_by(|one, other| (&one.file, one.place).cmp(&(&other.file, other.place)));
+    wrong
+}
+
+/// All that an error has to say of one flag.
+fn said(object: &str, error: FileError, refused: bool) -> Vec<Wrong> {
+    let (file, wrong) = match error {
+        FileError::Wrong { path, wrong } => (path, wrong),
+        other => (PathBuf::new(), vec![yaml::Wrong { place: None, message: other.to_string() }]),
     };
-    wrong.into_iter().map(|one| (one, true)).collect()
+    let one = |one: yaml::Wrong| Wrong {
+        file: file.clone(),
+        object: object.to_owned(),
+        place: one.place,
+        message: one.message,
+        error: refused,
+    };
+    wrong.into_iter().map(one).collect()
 }
 
 /// What people read. Editors open a file where a line says `FILE:LINE:COLUMN`.
-pub(super) fn text(file: &str, wrong: &[Wrong]) -> String {
+pub(super) fn text(wrong: &[Wrong]) -> String {
     let line = |one: &Wrong| {
         let mark = if one.error { "✗" } else { "!" };
+        let file = one.file.display();
         let place = one.place.map(|place| format!("{file}:{}:{}: ", place.line, place.column)).unwrap_or_default();
         format!("{mark} {place}{}: {}\n", one.object, one.message)
     };

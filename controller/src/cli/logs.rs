@@ -1,15 +1,15 @@
 //! `versionflag logs`: what a version of a local controller printed. I/O: files, terminal.
 
 use std::io::{ErrorKind, stdout};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
 
+use super::sources::{LocalAt, LocalFlags};
 use super::terminal::is_read;
-use local::file::find_name;
 use local::log_reader::{LogReader, open_log};
+use local::sources::{Found, find};
 
 /// Between two looks at what was printed since.
 const PACE: Duration = Duration::from_millis(200);
@@ -17,12 +17,8 @@ const PACE: Duration = Duration::from_millis(200);
 /// Of which version, and how much.
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
-    /// The name of the flag; needed where there are several
-    #[arg(value_name = "NAME")]
-    name: Option<String>,
-    /// The FILE that the local controller runs with
-    #[arg(short, long)]
-    file: PathBuf,
+    #[command(flatten)]
+    at: LocalAt,
     /// The version; the one that is switched to, or that serves, unless given
     #[arg(long)]
     version: Option<String>,
@@ -36,12 +32,12 @@ pub(super) struct LogsArgs {
 
 /// Prints it. With `--follow` until nobody reads it any more, or Ctrl-C.
 pub(super) async fn run(args: &LogsArgs) -> anyhow::Result<()> {
-    if let (Some(name), Some(there)) = (&args.name, find_name(&args.file)?)
-        && *name != there
-    {
-        bail!("there is no flag {name} in {}; there is: {there}", args.file.display());
+    let at = args.at.flags();
+    if let Some(url) = at.url() {
+        bail!("logs are files: name the FILE or DIR of the controller, not {url}");
     }
-    let mut reader = open_log(&args.file, args.version.as_deref(), args.lines)?;
+    let flag = found(&at, find(&at.paths())?)?;
+    let mut reader = open_log(&flag, args.version.as_deref(), args.lines)?;
     while write(&mut reader)? && args.follow {
         tokio::select! {
             () = tokio::time::sleep(PACE) => {}
@@ -49,6 +45,19 @@ pub(super) async fn run(args: &LogsArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The one that is meant.
+fn found(at: &LocalFlags, mut all: Vec<Found>) -> anyhow::Result<Found> {
+    let names = all.iter().filter_map(|one| one.flag.as_deref()).collect::<Vec<_>>().join(", ");
+    all.retain(|one| at.flag.is_none() || one.flag == at.flag);
+    match <[Found; 1]>::try_from(all) {
+        Ok([one]) => Ok(one),
+        Err(none) if none.is_empty() => {
+            bail!("there is no flag {} in {}; there is: {names}", at.flag.as_deref().unwrap_or_default(), at.named())
+        }
+        Err(_) => bail!("{} has {names}: name one of them, as in NAME -f {}", at.named(), at.sources.join(" -f ")),
+    }
 }
 
 /// Whether somebody reads on.

@@ -17,6 +17,7 @@ mod render;
 mod render_istio;
 mod show;
 mod simulate;
+mod sources;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,8 @@ mod wait;
 mod watch;
 
 use cluster::names::MANAGER;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,7 +37,8 @@ use args::{Command, Controller, Output, PluginArgs, Render, Rendered};
 use cluster::domain::Domain;
 use cluster::driver::{Mtls, Options};
 use cluster::istio::plugin::Image;
-use local::file::{File, read_text};
+use local::file::{FileError, read_text};
+use local::sources::{files, list};
 use machine::action::Action;
 use machine::order::Verb;
 use machine::spec::Provider;
@@ -63,7 +66,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let program = cli.program;
     match cli.command {
-        Command::Local { file, audit_log, log_json } => local(&file, audit_log.as_deref(), log_json).await?,
+        Command::Local { sources, audit_log, log_json } => {
+            local(&sources.all(), audit_log.as_deref(), log_json).await?
+        }
         Command::Controller(options) => controller(*options).await?,
         Command::Status { at, all_namespaces, watch } => {
             return commands::status(&at, all_namespaces, watch, program).await;
@@ -80,22 +85,22 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Restart(args) => order::run(&args, Verb::Restart, program).await?,
         Command::Stop(args) => order::run(&args, Verb::Stop, program).await?,
         Command::Logs(args) => logs::run(&args).await?,
-        Command::History(at) => commands::history(&at).await?,
+        Command::History(at) => commands::history(&at, program).await?,
         Command::Doctor(options) => return doctor::run(&options).await,
         Command::Uninstall(options) => return uninstall::run(&options).await,
         Command::Init(options) => print(&init::run(&options).await?)?,
         Command::Preview(options) => preview::run(&options).await?,
-        Command::Lint { file, output } => return linted(&file, output),
+        Command::Lint { sources, output } => return linted(&sources.all(), output),
         Command::Simulate { file } => print(&simulate::run(&file)?)?,
-        Command::Render { what: Render::Envoy { file, proxy, into } } => {
+        Command::Render { what: Render::Envoy { sources, proxy, into } } => {
+            let files = files(&sources.all())?;
             if let Some(configuration) = &into.into {
-                envoy::run(&file, proxy, &into, configuration)?;
+                envoy::run(&files, proxy, &into, configuration)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let file = File::read(&file)?;
-            print(&render::envoy(&file, proxy.as_deref()).map_err(anyhow::Error::msg)?)?;
-            let wasm = file.local.filter_config.map(|filter| filter.wasm);
-            let unusable = wasm.and_then(|wasm| filter_level(&wasm).err());
+            print(&render::envoy(&files, proxy.as_deref()).map_err(anyhow::Error::msg)?)?;
+            let wasm: BTreeSet<_> = files.into_iter().filter_map(|file| Some(file.local.filter_config?.wasm)).collect();
+            let unusable: Vec<_> = wasm.iter().filter_map(|wasm| filter_level(wasm).err()).collect();
             unusable.iter().for_each(|error| warn(&format!("local.filterConfig.wasm: {error}")));
         }
         Command::Render { what: Render::Istio(options) } => rendered(options, Provider::Istio)?,
@@ -110,13 +115,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn linted(file: &Path, output: Output) -> anyhow::Result<ExitCode> {
-    let name = file.display().to_string();
-    let wrong =
-        lint::lint(&read_text(file)?, file, &filter_level).map_err(anyhow::Error::msg).with_context(|| name.clone())?;
+fn linted(sources: &[PathBuf], output: Output) -> anyhow::Result<ExitCode> {
+    let texts = list(sources)?.into_iter().map(|path| Ok((read_text(&path)?, path)));
+    let texts: Vec<(String, PathBuf)> = texts.collect::<Result<_, FileError>>()?;
+    let files: Vec<(&Path, &str)> = texts.iter().map(|(text, path)| (path.as_path(), text.as_str())).collect();
+    let wrong = lint::lint(&files, &filter_level).map_err(anyhow::Error::msg)?;
     match output {
         Output::Json => print_json(&wrong)?,
-        Output::Text => print(&lint::text(&name, &wrong))?,
+        Output::Text => print(&lint::text(&wrong))?,
     }
     let failed = wrong.iter().any(|one| one.error);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -141,11 +147,11 @@ fn rendered(options: Rendered, provider: Provider) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn local(file: &Path, audit_log: Option<&Path>, log_json: bool) -> anyhow::Result<()> {
+async fn local(sources: &[PathBuf], audit_log: Option<&Path>, log_json: bool) -> anyhow::Result<()> {
     log(log_json);
     let stop = stopped("stopping; the versions go on running")?;
     let (audit, written) = audited(audit_log)?;
-    let ended = local::driver::run(file, audit, |address| bound(address, audit_log), stop).await;
+    let ended = local::driver::run(sources, audit, |address| bound(address, audit_log), stop).await;
     written.iter().for_each(AuditEnd::wait);
     Ok(ended?)
 }

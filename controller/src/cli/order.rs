@@ -5,9 +5,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::args::Output;
-use super::client::{Client, only};
+use super::client::Client;
 use super::commands::{answered, of_view};
 use super::show;
+use super::sources::LocalAt;
 use super::terminal::{print, print_json};
 use machine::order::Verb;
 use service::OrderBody;
@@ -15,12 +16,8 @@ use service::OrderBody;
 /// Which version.
 #[derive(Debug, Args)]
 pub(super) struct OrderArgs {
-    /// The name of the flag; needed where the controller has several
-    #[arg(value_name = "NAME")]
-    name: Option<String>,
-    /// The FILE that the local controller runs with, or the URL of its flag service
-    #[arg(short, long)]
-    file: String,
+    #[command(flatten)]
+    at: LocalAt,
     /// The version
     #[arg(long)]
     version: String,
@@ -34,10 +31,10 @@ pub(super) struct OrderArgs {
 
 /// Asks, and waits for the answer; what was granted may take longer.
 pub(super) async fn run(args: &OrderArgs, verb: Verb, program: &str) -> anyhow::Result<()> {
-    let OrderArgs { name, file, version, force, output } = args;
-    let client = Client::at(file)?;
-    let views = client.status().await?;
-    let view = only(&views, name.as_deref(), file)?;
+    let OrderArgs { at, version, force, output } = args;
+    let at = at.flags();
+    let client = Client::at(&at)?;
+    let view = client.only(&at).await?;
     let started = view.versions.get(version).and_then(|one| one.started);
     let (flag, version) = (view.name.clone(), version.clone());
     let id = client.order(&OrderBody { flag: flag.clone(), verb, version, force: *force, id: None, started }).await?;
@@ -46,7 +43,7 @@ pub(super) async fn run(args: &OrderArgs, verb: Verb, program: &str) -> anyhow::
     if let Some(why) = &answer.refused {
         bail!("refused: {why}");
     }
-    let shown = of_view(&view, file)?;
+    let shown = of_view(&view, &at.about(&flag, client.status().await?.len()))?;
     match output {
         Output::Json => print_json(&shown.json),
         Output::Text => print(&show::status(&shown.model, program)),

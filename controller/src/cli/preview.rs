@@ -8,9 +8,10 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use super::args::{Output, PreviewArgs};
-use super::client::Client;
+use super::client::{Client, names};
 use super::kube_api::Cluster;
 use super::place::{Address, place};
+use super::sources::LocalFlags;
 use super::terminal::{print, print_json};
 use cluster::resource::VersionFlag;
 use local::file::File;
@@ -31,17 +32,19 @@ pub(super) struct PreviewText {
 
 pub(super) async fn run(options: &PreviewArgs) -> anyhow::Result<()> {
     let (name, version) = (options.name.as_str(), options.version.as_str());
+    if !options.file.is_empty() {
+        if options.cluster.is_given() {
+            bail!("-f is for a local controller, and -n, --context and --kubeconfig for a cluster: leave one out");
+        }
+        let flags = LocalFlags { sources: options.file.clone(), flag: Some(name.to_owned()) };
+        return printed(&previewed(&flags, version).await?, options.output);
+    }
     let shown = match place(Some(name), Path::new(name).is_file()) {
         Address::Service(text) if options.cluster.is_given() => {
             bail!("{text} is a file or a URL: -n, --context and --kubeconfig are for the NAME of a VersionFlag")
         }
-        Address::Service(url) if url.contains("://") => {
-            bail!("name the FILE of the controller: its flag service does not show what lets a request choose")
-        }
         Address::Service(file) => {
-            let views = Client::at(&file)?.status().await?;
-            let view = views.first().context("the controller has no flag yet")?;
-            vec![shown_of_file(&File::read(Path::new(&file))?, view, version)]
+            vec![previewed(&LocalFlags::all_of(&file), version).await.map_err(|error| format!("{error:#}"))]
         }
         _ => {
             let cluster = Cluster::connect(&options.cluster, false).await?;
@@ -49,13 +52,33 @@ pub(super) async fn run(options: &PreviewArgs) -> anyhow::Result<()> {
         }
     };
     for shown in shown {
-        let shown = shown.map_err(anyhow::Error::msg)?;
-        match options.output {
-            Output::Json => print_json(&shown)?,
-            Output::Text => print(&text(&shown))?,
-        }
+        printed(&shown.map_err(anyhow::Error::msg)?, options.output)?;
     }
     Ok(())
+}
+
+fn printed(shown: &PreviewText, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => print_json(shown),
+        Output::Text => print(&text(shown)),
+    }
+}
+
+/// How a request reaches a version of a flag of this machine.
+async fn previewed(at: &LocalFlags, version: &str) -> anyhow::Result<PreviewText> {
+    if at.url().is_some() {
+        bail!("name the FILE of the controller: its flag service does not show what lets a request choose");
+    }
+    let views = Client::at(at)?.views(at).await?;
+    let view = match views.as_slice() {
+        [view] => view,
+        [] => bail!("the controller has no flag yet"),
+        several => bail!("{} has {}: name one, with -f {}", at.named(), names(several), at.named()),
+    };
+    let all = local::sources::files(&at.paths())?;
+    let file = all.iter().find(|file| file.metadata.name == view.name);
+    let file = file.with_context(|| format!("{} has no flag {}", at.named(), view.name))?;
+    shown_of_file(file, view, version).map_err(anyhow::Error::msg)
 }
 
 fn text(shown: &PreviewText) -> String {

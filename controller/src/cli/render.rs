@@ -24,24 +24,27 @@ fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The configuration of the proxy with this id; the first one's without.
-pub(super) fn envoy(file: &File, proxy: Option<&str>) -> Result<String, String> {
-    let local = &file.local;
+/// The configuration of the proxy with this id, for all of these flags that list it; the first one's of the first flag
+/// without.
+pub(super) fn envoy(files: &[File], proxy: Option<&str>) -> Result<String, String> {
+    let listed = || files.iter().flat_map(|file| file.local.proxies.iter().map(move |proxy| (file, proxy)));
     let chosen = match proxy {
-        Some(id) => local.proxies.iter().find(|proxy| proxy.id == id),
-        None => local.proxies.first(),
+        Some(id) => listed().find(|(_, proxy)| proxy.id == id),
+        None => listed().next(),
     };
-    let ids = || local.proxies.iter().map(|proxy| proxy.id.as_str()).collect::<Vec<_>>().join(", ");
-    let proxy = chosen.ok_or_else(|| format!("no such proxy in local.proxies, which has: {}", ids()))?;
+    let ids = || listed().map(|(_, proxy)| proxy.id.as_str()).collect::<BTreeSet<_>>();
+    let ids = || ids().into_iter().collect::<Vec<_>>().join(", ");
+    let (file, proxy) = chosen.ok_or_else(|| format!("no such proxy in local.proxies, which has: {}", ids()))?;
+    let local = &file.local;
+    let is_caller = |one: &&File| one.local.proxies.iter().any(|one| one.id == proxy.id && one.sidecar.is_none());
     let filter = local.filter_config.as_ref();
-    // What is in front of a version leads to that version alone.
-    let clusters = filter.and_then(|filter| filter.clusters.as_ref()).filter(|_| proxy.sidecar.is_none());
-    let caller_filter = filter.map_or("filter.json".to_owned(), |filter| filter.path.display().to_string());
     let mut text = String::new();
+    let mut clusters = None;
     // Writing to a String does not fail, here and below.
     match &proxy.sidecar {
+        // What is in front of a version leads to that version alone.
         Some(sidecar) => {
-            head(&mut text, file, proxy, "inbound", sidecar.listen, &sidecar.filter.display().to_string());
+            head(&mut text, &[file], proxy, "inbound", sidecar.listen, &sidecar.filter.display().to_string());
             inbound_routes(&mut text, sidecar);
             text.push_str("  clusters:\n");
             if let Some(version) = local.versions.get(&sidecar.version) {
@@ -49,15 +52,19 @@ pub(super) fn envoy(file: &File, proxy: Option<&str>) -> Result<String, String> 
             }
         }
         None => {
+            let those: Vec<&File> = files.iter().filter(is_caller).collect();
+            same_envoy(&those)?;
             let listen = SocketAddr::from(([127, 0, 0, 1], 10_000));
-            head(&mut text, file, proxy, "ingress", listen, &caller_filter);
+            let caller_filter = filter.map_or("filter.json".to_owned(), |filter| filter.path.display().to_string());
+            head(&mut text, &those, proxy, "ingress", listen, &caller_filter);
             match filter.and_then(|filter| filter.routes.as_ref()) {
                 Some(path) => managed_routes(&mut text, &path.display().to_string()),
-                None => static_routes(&mut text, file),
+                None => static_routes(&mut text, &those),
             }
             text.push_str("  clusters:\n");
+            clusters = filter.and_then(|filter| filter.clusters.as_ref());
             if clusters.is_none() {
-                static_clusters(&mut text, file);
+                those.iter().for_each(|file| static_clusters(&mut text, file));
             }
         }
     }
@@ -67,6 +74,20 @@ pub(super) fn envoy(file: &File, proxy: Option<&str>) -> Result<String, String> 
         managed_clusters(&mut text, &path.display().to_string());
     }
     Ok(text)
+}
+
+/// Refuses flags that one Envoy cannot have together: it reads one filter for all of them.
+pub(super) fn same_envoy(files: &[&File]) -> Result<(), String> {
+    let filter = |file: &File| file.local.filter_config.as_ref().map(|filter| filter.path.clone());
+    let Some((first, others)) = files.split_first() else { return Ok(()) };
+    match others.iter().find(|file| filter(file) != filter(first)) {
+        Some(other) => Err(format!(
+            "{} and {} have different files in local.filterConfig.path, and an Envoy has one filter for all flags: \
+             write the same in both, or name those of one Envoy only",
+            first.metadata.name, other.metadata.name
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Where callers reach a version: its sidecar, if it has one.
@@ -103,7 +124,7 @@ dynamic_resources:
 }
 
 // Six: all of them are written into one text.
-fn head(text: &mut String, file: &File, proxy: &ExpectedProxy, listener: &str, listen: SocketAddr, filter: &str) {
+fn head(text: &mut String, files: &[&File], proxy: &ExpectedProxy, listener: &str, listen: SocketAddr, filter: &str) {
     let direction = match proxy.sidecar {
         Some(_) => {
             "\n    # [versionflag] Tells the filter to count what arrives here, from whomever.\n    \
@@ -115,16 +136,18 @@ fn head(text: &mut String, file: &File, proxy: &ExpectedProxy, listener: &str, l
         Some(_) => "",
         None => "admin:\n  address: { socket_address: { address: 127.0.0.1, port_value: 9901 } }\n",
     };
-    let edge = file.local.filter_config.as_ref().is_some_and(|filter| filter.role == Role::Edge);
-    let clients = if edge && proxy.sidecar.is_none() { without_mark(&file.spec.routing.header) } else { String::new() };
+    let is_edge = |file: &&&File| file.local.filter_config.as_ref().is_some_and(|filter| filter.role == Role::Edge);
+    let edge = files.iter().find(is_edge).filter(|_| proxy.sidecar.is_none());
+    let clients = edge.map(|file| without_mark(&file.spec.routing.header)).unwrap_or_default();
+    let names: Vec<&str> = files.iter().map(|file| file.metadata.name.as_str()).collect();
     let _ = write!(
         text,
-        r#"# Envoy for the flag {name}, rendered by `versionflag render envoy`.
+        r#"# Envoy for the flag{s} {name}, rendered by `versionflag render envoy`.
 # The parts that matter in an existing configuration are marked with [versionflag].
 node:
   # [versionflag] One of local.proxies: reports are matched by it.
   id: {id}
-  cluster: {name}
+  cluster: {cluster}
 {admin}static_resources:
   listeners:
   - name: {listener}
@@ -153,7 +176,9 @@ node:
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
 "#,
-        name = file.metadata.name,
+        s = if names.len() > 1 { "s" } else { "" },
+        name = names.join(", "),
+        cluster = names.join("-"),
         id = quote(&proxy.id),
         ip = listen.ip(),
         port = listen.port(),
@@ -206,9 +231,9 @@ fn inbound_routes(text: &mut String, sidecar: &Sidecar) {
     );
 }
 
-fn static_routes(text: &mut String, file: &File) {
+fn static_routes(text: &mut String, files: &[&File]) {
     text.push_str("          route_config:\n            name: local\n            virtual_hosts:\n");
-    for service in &file.spec.services {
+    for (file, service) in files.iter().flat_map(|file| file.spec.services.iter().map(move |one| (file, one))) {
         routes_of(text, file, service);
     }
 }

@@ -1,6 +1,5 @@
 //! `versionflag wait`: until a flag is where it is asked to be, for scripts. I/O: terminal, and through the clients.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::commands::{Source, jsons};
 use super::model::Model;
 use super::terminal::{print, print_json, warn};
 use super::{FAILED, IN_VAIN};
-use local::file::find_version;
+use local::sources::find;
 use machine::duration::Millis;
 use machine::reason::Reason;
 use machine::status::Phase;
@@ -106,21 +105,26 @@ pub(super) fn standing(model: &Model, goal: Goal, edited: Option<&str>) -> Stand
 
 pub(super) async fn run(at: &At, goal: Goal, timeout: Millis, program: &str) -> anyhow::Result<ExitCode> {
     let mut source = Source::open(at, false).await?;
-    let file = match &source {
+    source.has_one(program).await?;
+    let files = match &source {
         Source::Cluster { name: None, .. } => {
             bail!("the name of a VersionFlag is missing: `{program} list` shows them")
         }
-        Source::Cluster { .. } => None,
-        Source::Service { at, .. } => Some(at.clone()).filter(|at| Path::new(at).is_file()),
+        Source::Cluster { .. } => vec![],
+        Source::Service { at, .. } => at.paths(),
     };
     let deadline = Instant::now() + Duration::from_millis(timeout.0);
     // Who has never answered is not waited for.
     let mut looked = Ok(source.look(None).await?);
     loop {
-        let edited = file.as_ref().and_then(|file| find_version(Path::new(file)));
+        let found = find(&files).unwrap_or_default();
+        let edited = |name: &str| {
+            let one = found.iter().find(|one| found.len() == 1 || one.flag.as_deref() == Some(name));
+            one.and_then(|one| one.version.as_deref())
+        };
         let missing = match &looked {
             Ok(shown) => {
-                let standings = shown.iter().map(|one| standing(&one.model, goal, edited.as_deref()));
+                let standings = shown.iter().map(|one| standing(&one.model, goal, edited(&one.model.name)));
                 match standings
                     .filter(|one| *one != Standing::Reached)
                     .max_by_key(|one| matches!(one, Standing::InVain(_)))

@@ -54,7 +54,7 @@ impl Provider for External {
         order: &'a RouteOrder,
         _: &'a Context<'a>,
     ) -> LocalBoxFuture<'a, Result<Files, TurnError>> {
-        let text = envoy::routes(&subject.spec.routing.header, &order.record);
+        let text = envoy::routes(&[(subject.spec.routing.header.as_str(), &order.record)]);
         let files = text.map(|text| Files::from([("routes.json".to_owned(), text)]));
         async { Ok(files?) }.boxed_local()
     }
@@ -68,10 +68,10 @@ impl Provider for External {
             workload: None,
             header: &subject.spec.routing.header,
         };
-        let mut files = Files::from([("filter.json".to_owned(), envoy::filter(filter.clone(), record)?)]);
+        let mut files = Files::from([("filter.json".to_owned(), envoy::filter(filter.clone(), &[record])?)]);
         for (name, workload) in sidecars(subject) {
             let filter = Filter { workload: Some(workload), ..filter.clone() };
-            files.insert(name, envoy::filter(filter, record)?);
+            files.insert(name, envoy::filter(filter, &[record])?);
         }
         Ok(files)
     }

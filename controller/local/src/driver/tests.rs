@@ -13,6 +13,8 @@ use crate::testing::{free_address, server, wait_for};
 /// A controller of a flag with the version v1, in this process. What it started ends with it.
 struct World {
     dir: TempDir,
+    /// Its file, or the whole directory.
+    source: PathBuf,
     v1: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     ended: Option<tokio::task::JoinHandle<Result<(), DriverError>>>,
@@ -22,7 +24,8 @@ struct World {
 impl World {
     async fn start() -> World {
         let (dir, v1, unknown) = (tempfile::tempdir().unwrap(), free_address(), free_address());
-        let mut world = World { dir, v1, stop: None, ended: None, service: unknown };
+        let source = dir.path().canonicalize().unwrap().join("reviews.yaml");
+        let mut world = World { dir, source, v1, stop: None, ended: None, service: unknown };
         world.write(&[]);
         world.run(Audit::default()).await;
         world
@@ -37,27 +40,32 @@ impl World {
 
     /// Writes the file, in place, with more members of `local`.
     fn write(&self, more: &[(&str, Value)]) {
+        self.write_flag("reviews.yaml", "reviews", self.v1, more);
+    }
+
+    /// Writes the file of a flag with the version v1 at this address.
+    fn write_flag(&self, path: &str, name: &str, v1: SocketAddr, more: &[(&str, Value)]) {
         // Longer than a turn takes.
         let ready = json!({ "command": ["sleep", "0.3"], "interval": "20ms" });
-        let version = json!({ "command": server(self.v1), "address": self.v1.to_string(), "ready": ready });
+        let version = json!({ "command": server(v1), "address": v1.to_string(), "ready": ready });
         let mut local =
             json!({ "listen": "127.0.0.1:0", "proxies": [{ "id": "edge" }], "versions": { "v1": version } });
         for (name, value) in more {
             local[name] = value.clone();
         }
         let file = json!({
-            "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag", "metadata": { "name": "reviews" },
-            "spec": { "version": "v1", "services": [{ "name": "reviews" }] }, "local": local,
+            "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag", "metadata": { "name": name },
+            "spec": { "version": "v1", "services": [{ "name": name }] }, "local": local,
         });
-        std::fs::write(self.path(), file.to_string()).unwrap();
+        std::fs::write(self.dir.path().join(path), file.to_string()).unwrap();
     }
 
     async fn run(&mut self, audit: Audit) {
         let ((stop, stopped), (tell, bound)) = (oneshot::channel(), oneshot::channel());
-        let path = self.path();
+        let sources = [self.source.clone()];
         self.ended = Some(tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
-            run(&path, audit, |address| tell.send(address).unwrap(), stopped).await
+            run(&sources, audit, |address| tell.send(address).unwrap(), stopped).await
         }));
         (self.stop, self.service) = (Some(stop), bound.await.unwrap());
     }
@@ -81,20 +89,28 @@ impl World {
     }
 
     async fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let mut view = Value::Null;
+        self.until_all(what, |all| all.as_array().is_some_and(|all| all.first().is_some_and(&is_so))).await[0].clone()
+    }
+
+    /// Waits for something of all flags.
+    async fn until_all(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut all = Value::Null;
         wait_for(what, async || {
-            let all: Value = serde_json::from_str(&self.get("/v1/status").await?).map_err(|error| error.to_string())?;
-            view = all[0].clone();
-            if is_so(&view) { Ok(()) } else { Err(view.to_string()) }
+            all = serde_json::from_str(&self.get("/v1/status").await?).map_err(|error| error.to_string())?;
+            if is_so(&all) { Ok(()) } else { Err(all.to_string()) }
         })
         .await;
-        view
+        all
     }
 
     fn processes(&self) -> Vec<i32> {
+        self.processes_of("reviews.state.json")
+    }
+
+    fn processes_of(&self, state: &str) -> Vec<i32> {
         let mut processes = Processes::default();
         processes.look();
-        let state = self.dir.path().canonicalize().unwrap().join("reviews.state.json");
+        let state = self.dir.path().canonicalize().unwrap().join(state);
         processes.started_by(&state.to_string_lossy()).into_values().map(|(pid, _)| pid).collect()
     }
 
@@ -127,7 +143,7 @@ impl World {
     }
 
     fn kill(&self) {
-        for pid in self.processes() {
+        for pid in ["reviews.state.json", "b.state.json"].into_iter().flat_map(|state| self.processes_of(state)) {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
@@ -259,6 +275,7 @@ async fn versions_are_started_anew_and_stopped_by_request() {
     world.until("v2 is stopped", |view| view["versions"]["v2"]["running"] == false).await;
     world.end().await;
     world.run(Audit::default()).await;
+    world.until("v1 is found again", |view| view["versions"]["v1"]["ready"] == true).await;
     assert_eq!(world.order("h", "stop", "v1", true).await, "");
     world.until("v1 is stopped", |view| view["versions"]["v1"]["running"] == false).await;
     assert!(world.order("i", "stop", "v1", true).await.contains("is stopped already"));
@@ -267,4 +284,75 @@ async fn versions_are_started_anew_and_stopped_by_request() {
     world.until("v1 serves again", |view| view["versions"]["v1"]["ready"] == true).await;
     assert!(world.started("v2").is_empty() && world.started("v1") != v1);
     world.end().await;
+}
+
+/// The flags of all files, in their order, each stable, where its v1 serves.
+fn stable(all: &Value, names: &[&str]) -> bool {
+    let is = |view: &Value| view["status"]["phase"] == "Stable" && view["versions"]["v1"]["ready"] == true;
+    let all: Vec<&Value> = all.as_array().into_iter().flatten().collect();
+    all.iter().map(|view| view["name"].as_str().unwrap()).eq(names.iter().copied()) && all.into_iter().all(is)
+}
+
+/// T15: a flag that is added begins; what is wrong with one keeps no other; one that is taken out is let go, its version
+/// goes on, and it is found again when it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn flags_come_and_go() {
+    let mut world = World::start().await;
+    world.end().await;
+    world.source = world.dir.path().canonicalize().unwrap();
+    let routes = world.dir.path().join("routes.json");
+    // An old build of the filter is one all the same.
+    let wasm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/filters/level-1/versionflag.wasm");
+    let files = [("filterConfig", json!({ "path": "filter.json", "routes": "routes.json", "wasm": wasm }))];
+    let hosts = || std::fs::read_to_string(&routes).unwrap_or_default();
+    let (other, log) = (free_address(), world.dir.path().join("audit.log"));
+    world.write(&files);
+    let (audit, written) = Audit::open(&log).unwrap();
+    world.run(audit).await;
+    world.until_all("one flag", |all| stable(all, &["reviews"])).await;
+    world.write_flag("b.yaml", "ratings", other, &files);
+    world.until_all("two flags", |all| stable(all, &["ratings", "reviews"])).await;
+    wait_for("the routes of both", async || {
+        let text = hosts();
+        let both = text.contains("\"ratings\"") && text.contains("\"reviews\"");
+        if both { Ok(()) } else { Err(text) }
+    })
+    .await;
+    let (kept, first) = (world.processes_of("b.state.json"), world.processes());
+    assert_eq!((kept.len(), first.len()), (1, 1));
+
+    // The same host in both, as somebody may save it.
+    let text = std::fs::read_to_string(world.dir.path().join("b.yaml")).unwrap();
+    std::fs::write(world.dir.path().join("b.yaml"), text.replace("{\"name\":\"ratings\"}]", "{\"name\":\"reviews\"}]"))
+        .unwrap();
+    let clash = |view: &Value| {
+        view["status"]["blocked"]["message"].as_str().is_some_and(|why| why.contains("is a host of reviews"))
+    };
+    let all = world.until_all("what is wrong", |all| clash(&all[0])).await;
+    assert_eq!(
+        (all[0]["status"]["blocked"]["reason"].as_str(), all[1]["status"].get("blocked")),
+        (Some("InvalidSpec"), None)
+    );
+
+    std::fs::remove_file(world.dir.path().join("b.yaml")).unwrap();
+    world.until_all("one flag again", |all| stable(all, &["reviews"])).await;
+    wait_for("the routes of one", async || {
+        let text = hosts();
+        if text.contains("\"reviews\"") && !text.contains("\"ratings\"") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(world.processes_of("b.state.json"), kept, "it goes on");
+    let state = std::fs::read_to_string(world.dir.path().join("b.state.json")).unwrap();
+    assert!(state.contains("the controller lets go of it"), "{state}");
+
+    world.write_flag("b.yaml", "ratings", other, &files);
+    world.until_all("two flags again", |all| stable(all, &["ratings", "reviews"])).await;
+    assert_eq!((world.processes_of("b.state.json"), world.processes()), (kept, first), "nothing is started twice");
+    world.end().await;
+    written.wait();
+    let log = std::fs::read_to_string(log).unwrap();
+    let told = log
+        .lines()
+        .filter(|line| line.contains("lets go of it") && line.contains("\"ratings\"") && !line.contains("replayed"));
+    assert_eq!(told.count(), 1, "{log}");
 }

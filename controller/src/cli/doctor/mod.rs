@@ -38,8 +38,8 @@ const WATCHED: Duration = Duration::from_secs(6);
 const LOOK: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
-    if let (Some(file), Some(admin)) = (&options.file, &options.envoy_admin) {
-        let (name, findings) = envoy::look(file, admin).await?;
+    if let Some(admin) = &options.envoy_admin {
+        let (name, findings) = envoy::look(&options.file, admin).await?;
         return said(&findings, &format!("{name} from working in the Envoy of {admin}"), options.output);
     }
     let cluster = Cluster::connect(&options.cluster, false).await?;

@@ -28,7 +28,7 @@ pub(in crate::cli) struct Pieces {
 
 /// The pieces for a proxy; for the first one without.
 pub(in crate::cli) fn pieces(file: &File, proxy: Option<&str>) -> Result<Pieces, String> {
-    let rendered = Node::parse(&render::envoy(file, proxy)?)?.fresh();
+    let rendered = Node::parse(&render::envoy(std::slice::from_ref(file), proxy)?)?.fresh();
     let manager = rendered.find("static_resources/listeners/0/filter_chains/0/filters/0/typed_config");
     let filter = manager.and_then(|manager| manager.list_at("http_filters").iter().find(|one| is_ours(one)));
     Ok(Pieces {

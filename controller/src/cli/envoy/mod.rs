@@ -32,6 +32,7 @@ use local::file::{File, read_text};
 use local::store::write_atomically;
 use similar::TextDiff;
 
+use super::render;
 use super::terminal::{print, warn};
 use args::Into;
 use config::{Config, Source, references};
@@ -39,13 +40,18 @@ use edit::rewritten;
 use merge::{Choice, Note, merge};
 use node::Node;
 
-/// Puts a flag into the configuration of an Envoy, and prints it or writes it.
-pub(super) fn run(flag: &Path, proxy: Option<String>, into: &Into, envoy: &Path) -> anyhow::Result<()> {
-    let file = File::read(flag)?;
+/// Puts flags into the configuration of an Envoy, one after the other, and prints it or writes it.
+pub(super) fn run(flags: &[File], proxy: Option<String>, into: &Into, envoy: &Path) -> anyhow::Result<()> {
+    render::same_envoy(&flags.iter().collect::<Vec<_>>()).map_err(anyhow::Error::msg)?;
     let before = read(envoy, into.directory.as_deref())?;
     let choice = Choice { proxy, listeners: into.listener.clone(), websocket: into.websocket };
-    let merged = merge(&file, before.clone(), &choice).map_err(|all| anyhow::anyhow!("{}", all.join("\n")));
-    let (after, notes) = merged.with_context(|| format!("{} is left as it is", envoy.display()))?;
+    let (mut after, mut notes) = (before.clone(), vec![]);
+    for file in flags {
+        let merged = merge(file, after, &choice).map_err(|all| anyhow::anyhow!("{}", all.join("\n")));
+        let (merged, said) = merged.with_context(|| format!("{} is left as it is", envoy.display()))?;
+        after = merged;
+        notes.extend(said.into_iter().filter(|note| !notes.contains(note)).collect::<Vec<_>>());
+    }
     let pairs = before.files.iter().zip(&after.files);
     let texts: Vec<(&Source, String, bool)> = pairs
         .map(|(old, new)| {

@@ -141,7 +141,7 @@ const LOCAL: &str = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, me
 
 /// What is wrong with a file beside a filter of today.
 fn found(text: &str) -> Result<Vec<lint::Wrong>, String> {
-    lint::lint(text, Path::new("flag.yaml"), &|_| Ok(LEVEL))
+    lint::lint(&[(Path::new("flag.yaml"), text)], &|_| Ok(LEVEL))
 }
 
 /// T10: the file of the filter is looked at, and what is said of it has the place where it is named.
@@ -161,9 +161,9 @@ fn the_file_of_the_filter_is_linted(#[case] is: Result<u32, WasmError>, #[case] 
         assert_eq!(path, Path::new("/etc/f.wasm"));
         is.clone()
     };
-    let wrong = lint::lint(&file, Path::new("flag.yaml"), &looked).expect("a document");
+    let wrong = lint::lint(&[(Path::new("flag.yaml"), &file)], &looked).expect("a document");
     assert_eq!(wrong.iter().any(|one| one.error), is.is_err());
-    let text = lint::text("flag.yaml", &wrong);
+    let text = lint::text(&wrong);
     assert!(text.starts_with(expected.unwrap_or("✓ nothing would be refused")), "{text}");
 }
 
@@ -180,7 +180,7 @@ fn the_file_of_the_filter_is_linted(#[case] is: Result<u32, WasmError>, #[case] 
 #[case::of_others(&format!("{FLAG}\n---\n{{kind: Deployment, metadata: {{name: a}}, spec: {{replicas: 2, template: {{metadata: {{labels: {{app: a}}}}}}}}}}"), &[])]
 fn what_is_wrong_with_a_file_is_found(#[case] file: &str, #[case] expected: &[&str]) {
     let wrong = found(file).expect("documents");
-    let text = lint::text("flag.yaml", &wrong);
+    let text = lint::text(&wrong);
     assert_eq!(wrong.len(), expected.len(), "{text}");
     for (line, expected) in text.lines().zip(expected) {
         assert!(line.starts_with(expected), "{line}");
@@ -224,7 +224,7 @@ fn all_of_a_file_is_looked_at() {
 ✗ flag.yaml:15:7: VersionFlag reviews: local.versions.v1.address is not an address with a port: write it as 127.0.0.1:9001
 ✗ flag.yaml:16:7: VersionFlag reviews: local.versions.v1.port is not a field: there are command, directory, env, address, http2, ready, stop, adopt, resources
 ";
-    let said = |file: &str| lint::text("flag.yaml", &found(file).expect("a document"));
+    let said = |file: &str| lint::text(&found(file).expect("a document"));
     assert_eq!(said(file), expected);
     // What is not valid has its place, too.
     let file = LOCAL.replace("metadata:", "\nmetadata:").replace("v1: {c", "\nv2: {c");

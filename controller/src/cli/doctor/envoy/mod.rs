@@ -5,11 +5,11 @@ mod judge;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use local::file::File;
+use local::sources::files;
 use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest};
 
 use self::facts::Facts;
@@ -19,9 +19,9 @@ use super::judge::Finding;
 /// A dump of a large configuration takes long, and much room.
 const LIMITS: ExchangeLimits = ExchangeLimits { bytes: 256 << 20, time: Duration::from_secs(30) };
 
-/// The name of the flag of a file, and what an Envoy does not have of it.
-pub(super) async fn look(file: &Path, admin: &str) -> anyhow::Result<(String, Vec<Finding>)> {
-    let file = File::read(file)?;
+/// The names of the flags of some files, and what an Envoy does not have of them.
+pub(super) async fn look(sources: &[PathBuf], admin: &str) -> anyhow::Result<(String, Vec<Finding>)> {
+    let files = files(sources)?;
     let http = HttpClient::plain(LIMITS)?;
     let base = format!("http://{}", admin.trim_start_matches("http://").trim_end_matches('/'));
     let get = async |path: &str| -> anyhow::Result<Bytes> {
@@ -41,5 +41,13 @@ pub(super) async fn look(file: &Path, admin: &str) -> anyhow::Result<(String, Ve
     let stats = get("/stats?filter=extension_config_discovery").await?;
     let facts = Facts::read(&info, &dump, &String::from_utf8_lossy(&stats)).map_err(anyhow::Error::msg);
     let facts = facts.with_context(|| format!("{base} does not answer as Envoys do"))?;
-    Ok((file.metadata.name.clone(), judge(&file, &facts).map_err(anyhow::Error::msg)?))
+    let mut all: Vec<Finding> = vec![];
+    for file in &files {
+        let found = judge(file, &facts).map_err(anyhow::Error::msg)?;
+        // What is wrong with the Envoy is said once.
+        all.extend(found.into_iter().filter(|one| !all.contains(one)).collect::<Vec<_>>());
+    }
+    all.sort_by_key(|finding| finding.severity);
+    let names: Vec<&str> = files.iter().map(|file| file.metadata.name.as_str()).collect();
+    Ok((names.join(", "), all))
 }
