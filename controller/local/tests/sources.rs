@@ -16,7 +16,7 @@ fn flag(name: &str, port: u16) -> String {
     )
 }
 
-fn folder(written: &[(&str, &str)]) -> TempDir {
+fn folder(written: &[(&str, String)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     written.iter().for_each(|(name, text)| std::fs::write(dir.path().join(name), text).unwrap());
     dir
@@ -35,7 +35,7 @@ fn a_directory_has_the_flags_of_its_files() {
     let (a, b, c) = (flag("a", 1), flag("b", 2), flag("c", 3));
     let two = format!("{b}---\n{c}");
     let dir =
-        folder(&[("one.yaml", &a), ("two.yml", &two), ("three.json", "{}"), (".four.yaml", "{"), ("five.yaml~", "{")]);
+        folder(&[("one.yaml", a), ("two.yml", two), ("three.json", "{}".to_owned()), (".four.yaml", "{".to_owned())]);
     let expected = [("a", "one.state.json"), ("b", "b.state.json"), ("c", "c.state.json")];
     let expected = expected.map(|(name, state)| (name.to_owned(), state.to_owned()));
     assert_eq!(found(&[dir.path().to_owned()]), expected);
@@ -56,11 +56,11 @@ fn a_directory_has_the_flags_of_its_files() {
 /// T15: all that is wrong is said at once, with file, line and column.
 #[rstest]
 #[case::no_file(&[], &["has no file that ends in .yaml or .yml: put the VersionFlags there"])]
-#[case::empty(&[("a.yaml", "# nothing\n")], &["a.yaml: it is empty"])]
-#[case::no_yaml(&[("a.yaml", "a: {")], &["a.yaml: line 1, column 4"])]
-#[case::several(&[("a.yaml", &flag("a", 1).replace("v1, ", "v2, ")), ("b.yaml", "a: {")], &["a.yaml: line 1, column", "spec.version \"v2\" is not in", "b.yaml: line 1"])]
-#[case::together(&[("a.yaml", &flag("a", 1)), ("b.yaml", &format!("{}---\n{}", flag("b", 2), flag("c", 1)))], &["b.yaml: line 3, column", "local.versions.v1.address 127.0.0.1:1 is that of version v1 of a (", "/a.yaml)"])]
-fn what_cannot_be_read_is_said(#[case] written: &[(&str, &str)], #[case] expected: &[&str]) {
+#[case::empty(&[("a.yaml", "# nothing\n".to_owned())], &["a.yaml: it is empty"])]
+#[case::no_yaml(&[("a.yaml", "a: {".to_owned())], &["a.yaml: line 1, column 4"])]
+#[case::several(&[("a.yaml", flag("a", 1).replace("v1, ", "v2, ")), ("b.yaml", "a: {".to_owned())], &["a.yaml: line 1, column", "spec.version \"v2\" is not in", "b.yaml: line 1"])]
+#[case::together(&[("a.yaml", flag("a", 1)), ("b.yaml", format!("{}---\n{}", flag("b", 2), flag("c", 1)))], &["b.yaml: line 3, column", "local.versions.v1.address 127.0.0.1:1 is that of version v1 of a (", "/a.yaml)"])]
+fn what_cannot_be_read_is_said(#[case] written: &[(&str, String)], #[case] expected: &[&str]) {
     let dir = folder(written);
     let said = files(&[dir.path().to_owned()]).unwrap_err().to_string();
     for expected in expected {
@@ -71,7 +71,7 @@ fn what_cannot_be_read_is_said(#[case] written: &[(&str, &str)], #[case] expecte
 /// T15: what can be read is there beside what cannot.
 #[test]
 fn one_file_that_cannot_be_read_hides_no_other() {
-    let dir = folder(&[("a.yaml", &flag("a", 1)), ("b.yaml", "a: {")]);
+    let dir = folder(&[("a.yaml", flag("a", 1)), ("b.yaml", "a: {".to_owned())]);
     let reading = read(&[dir.path().to_owned()]);
     assert_eq!(reading.flags.iter().map(|one| one.file.metadata.name.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(reading.unread.iter().map(|one| one.path.file_name().unwrap()).collect::<Vec<_>>(), ["b.yaml"]);

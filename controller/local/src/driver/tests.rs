@@ -44,7 +44,7 @@ impl World {
     }
 
     /// Writes the file of a flag with the version v1 at this address.
-    fn write_flag(&self, file: &str, name: &str, v1: SocketAddr, more: &[(&str, Value)]) {
+    fn write_flag(&self, path: &str, name: &str, v1: SocketAddr, more: &[(&str, Value)]) {
         // Longer than a turn takes.
         let ready = json!({ "command": ["sleep", "0.3"], "interval": "20ms" });
         let version = json!({ "command": server(v1), "address": v1.to_string(), "ready": ready });
@@ -57,7 +57,7 @@ impl World {
             "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag", "metadata": { "name": name },
             "spec": { "version": "v1", "services": [{ "name": name }] }, "local": local,
         });
-        std::fs::write(self.dir.path().join(file), file.to_string()).unwrap();
+        std::fs::write(self.dir.path().join(path), file.to_string()).unwrap();
     }
 
     async fn run(&mut self, audit: Audit) {
