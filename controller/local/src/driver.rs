@@ -260,16 +260,17 @@ impl Flag {
     /// shown, and tried again.
     async fn turn(&mut self) -> Millis {
         let machine = &mut self.machine;
-        machine.forgive();
-        machine.supervisor.poll(now().0, &mut machine.store, &machine.file.local.versions);
         // What is not known yet is no news.
         if let Some(until) = self.waits_until {
+            machine.supervisor.poll(now().0, &mut machine.store, &machine.file.local.versions);
             let answered = tokio::time::timeout(Duration::ZERO, machine.supervisor.first_answers()).await.is_ok();
             if !answered && now() < until {
                 return TICK;
             }
             self.waits_until = None;
         }
+        machine.forgive();
+        machine.supervisor.poll(now().0, &mut machine.store, &machine.file.local.versions);
         if machine.store.unwritten().is_some() {
             machine.store.note();
         }

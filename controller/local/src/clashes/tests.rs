@@ -10,7 +10,7 @@ const FLAGS: &str = r"
 apiVersion: versionflag.io/v1alpha1
 kind: VersionFlag
 metadata: {name: reviews}
-spec: {version: v1, services: [{name: reviews}], routing: {header: x-flag}}
+spec: {version: v1, services: [{name: reviews}], routing: {header: x-version}}
 local:
   listen: 127.0.0.1:7070
   proxies: [{id: edge, token: secret}]
@@ -20,7 +20,7 @@ local:
 apiVersion: versionflag.io/v1alpha1
 kind: VersionFlag
 metadata: {name: ratings}
-spec: {version: v1, services: [{name: ratings}], routing: {header: x-flag}}
+spec: {version: v1, services: [{name: ratings}], routing: {header: x-version}}
 local:
   listen: 127.0.0.1:7070
   proxies: [{id: edge, token: secret}]
@@ -40,9 +40,9 @@ fn refused(text: &str) -> Vec<String> {
 #[case::nothing("", "", &[])]
 #[case::name("name: ratings}\nspec", "name: reviews}\nspec", &["line 14, column 12: metadata.name \"reviews\" is that of another flag"])]
 #[case::state("  listen: 127", "  stateFile: one.json\n  listen: 127", &["local.stateFile is /x/one.json for reviews (/x/shop.yaml) too"])]
-#[case::host("[{name: ratings}]", "[{name: ratings, hosts: [reviews]}]", &["line 15, column 50: spec.services.hosts \"reviews\" is a host of reviews"])]
+#[case::host("[{name: ratings}]", "[{name: ratings, hosts: [reviews]}]", &["line 15, column 48: spec.services.hosts \"reviews\" is a host of reviews"])]
 #[case::listen("7070\n  proxies", "7071\n  proxies", &["line 17, column 3: local.listen is 127.0.0.1:7071, and 127.0.0.1:7070 for reviews"])]
-#[case::header("x-flag", "x-other", &["line 15, column 60: spec.routing.header is x-other, and x-flag for reviews"])]
+#[case::header("x-version", "x-other-version", &["line 15, column 60: spec.routing.header is x-other-version, and x-version for reviews"])]
 #[case::wasm("f.wasm", "g.wasm", &["local.filterConfig.wasm is another one for reviews"])]
 #[case::cluster("role: edge", "role: edge, cluster: other", &["local.filterConfig.cluster is another one"])]
 #[case::role("role: edge", "role: caller", &["local.filterConfig.role is another one"])]
@@ -74,7 +74,7 @@ fn flags_of_two_envoys_share_little() {
         ("filter.json", "f2.json"),
         ("routes.json", "r2.json"),
         ("clusters.json", "c2.json"),
-        ("x-flag", "x-2"),
+        ("x-version", "x-version-2"),
         ("f.wasm", "g.wasm"),
         ("[{name: ratings}]", "[{name: reviews, hosts: [ratings]}]"),
     ];

@@ -231,12 +231,12 @@ fn all_of_a_file_is_looked_at() {
     let expected = "✗ flag.yaml:2:35: VersionFlag reviews: spec.version \"v1\" is not in local.versions\n";
     assert!(said(&file).ends_with(expected), "{}", said(&file));
     let two = format!("{LOCAL}\n---\n{FLAG}\n");
-    assert!(said(&two).contains("it has 2 documents, not one"), "{}", said(&two));
+    assert!(said(&two).contains("VersionFlag reviews: local is missing"), "{}", said(&two));
 }
 
 #[test]
 fn a_file_without_a_flag_is_not_one_to_lint() {
-    assert_eq!(found("{kind: Service}"), Err("it has no VersionFlag".to_owned()));
+    assert_eq!(found("{kind: Service}"), Err("flag.yaml: it has no VersionFlag".to_owned()));
     assert!(found("{").is_err());
 }
 
