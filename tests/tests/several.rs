@@ -54,7 +54,7 @@ impl<'a> Several<'a> {
             "spec": {
                 "version": format!("{name}-{asked}"),
                 "services": [{ "name": name }],
-                "coexistence": { "minReady": "200ms" },
+                "coexistence": { "minReady": "200ms", "probe": { "path": "/healthz" } },
                 "settle": { "quietPeriod": "1s" },
                 "cleanup": { "retainFor": "0s" },
             },
