@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::resource::{ResourceStatus, VersionFlag, time};
+use machine::mismatch;
 use machine::reason::{Problem, Reason};
 use machine::status::Status;
 use machine::time::UnixMs;
@@ -69,12 +70,15 @@ impl Reading {
             Ok(machine) => machine,
             Err(problem) => return Ok(unreadable(metadata, problem, &value, status)),
         };
-        match VersionFlag::deserialize(&value) {
+        match serde_path_to_error::deserialize::<_, VersionFlag>(&value) {
             Ok(mut flag) => {
                 flag.status = said(status).map(|status| ResourceStatus { machine: machine.map(Arc::new), ..status });
                 Ok(Reading::Flag(flag))
             }
-            Err(error) => Ok(unreadable(metadata, spec_problem(&error), &value, status)),
+            Err(error) => {
+                let why = mismatch::sentence(&error.path().to_string(), &error.inner().to_string());
+                Ok(unreadable(metadata, spec_problem(&why), &value, status))
+            }
         }
     }
 
@@ -118,11 +122,13 @@ fn machine_of(metadata: &ObjectMeta, value: Value) -> Result<Option<Status>, Pro
     }
 }
 
-fn spec_problem(error: &serde_json::Error) -> Problem {
+/// The list of everything that would be right is left out.
+fn spec_problem(why: &str) -> Problem {
+    let why = why.split_once(": there are ").map_or(why, |(short, _)| short);
+    let why: String = why.chars().take(SHOWN).collect();
     let message = format!(
-        "the spec is not one that this controller understands ({}): upgrade the controller, or take that out of the \
-         spec",
-        why(error)
+        "the spec is not one that this controller understands ({why}): upgrade the controller, or take that out of the \
+         spec"
     );
     Problem::new(Reason::UnreadableSpec, message)
 }

@@ -14,8 +14,9 @@ pub fn sentence(path: &str, text: &str) -> String {
     if what.starts_with("unknown field ") {
         // The path names it already, where one is known.
         let field = if path.is_empty() { name } else { path };
+        let meant = nearest(name, &names).map(|meant| format!(" (did you mean {meant}?)")).unwrap_or_default();
         let there = if names.is_empty() { String::new() } else { format!(": there are {}", names.join(", ")) };
-        return format!("{field} is not a field{there}");
+        return format!("{field} is not a field{meant}{there}");
     }
     if what.starts_with("missing field ") {
         return format!("{}{name} is missing", if path.is_empty() { String::new() } else { format!("{path}.") });
@@ -24,7 +25,8 @@ pub fn sentence(path: &str, text: &str) -> String {
         return format!("{}{name} is there twice", if path.is_empty() { String::new() } else { format!("{path}.") });
     }
     if what.starts_with("unknown variant ") {
-        return format!("{} is {name:?}, which is not understood: write {}", subject(path), names.join(" or "));
+        let meant = nearest(name, &names).map(|meant| format!(" (did you mean {meant}?)")).unwrap_or_default();
+        return format!("{} is {name:?}, which is not understood{meant}: write {}", subject(path), names.join(" or "));
     }
     if what.starts_with("invalid length ") {
         return format!("{} is not understood: a mapping is asked for", subject(path));
@@ -34,6 +36,13 @@ pub fn sentence(path: &str, text: &str) -> String {
         text => return if path.is_empty() { text.to_owned() } else { format!("{path}: {text}") },
     };
     format!("{} {text}", subject(path))
+}
+
+/// The name that was meant, if it is that of one of these with a slip or two.
+fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
+    let slips = |other: &str| strsim::damerau_levenshtein(&name.to_lowercase(), &other.to_lowercase());
+    let near = names.iter().map(|&other| (slips(other), other)).min_by_key(|(slips, _)| *slips);
+    near.filter(|(slips, other)| *slips <= 2 && slips * 2 < other.chars().count()).map(|(_, other)| other)
 }
 
 fn subject(path: &str) -> &str {
@@ -99,13 +108,19 @@ mod tests {
         assert_eq!(said::<Spec>(spec), expected);
     }
 
+    /// T23
     #[test]
     fn a_sentence_begins_with_the_path() {
         assert_eq!(sentence("spec.version", "missing field `name`"), "spec.version.name is missing");
         assert_eq!(
             sentence("spec.swich", "unknown field `swich`, expected `version` or `switch`"),
-            "spec.swich is not a field: there are version, switch"
+            "spec.swich is not a field (did you mean switch?): there are version, switch"
         );
+        for (name, meant) in [("Version", true), ("vresion", true), ("varsions", true), ("other", false), ("ve", false)]
+        {
+            let said = sentence("spec", &format!("unknown field `{name}`, expected `version` or `switch`"));
+            assert_eq!(said.contains("did you mean version?"), meant, "{said}");
+        }
         assert_eq!(sentence("a.b", "something else"), "a.b: something else");
         assert_eq!(
             sentence("a.b", "invalid socket address syntax"),

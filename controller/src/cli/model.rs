@@ -26,6 +26,8 @@ pub(super) struct Model {
     pub(super) blocked: Option<Blocker>,
     pub(super) versions: Vec<VersionRow>,
     pub(super) proxies: ProxiesRow,
+    /// Proxies that ask for the flag and are not believed.
+    pub(super) refused: Vec<Laggard>,
     /// What is asked about the new version now.
     pub(super) checks: Vec<Checked>,
     /// For how long both versions of the switch got new requests, in milliseconds, as far as it was seen.
@@ -102,7 +104,8 @@ impl Model {
             let active = *name == status.active_version;
             let never = view.traffic.versions.get(name).is_none_or(|flow| flow.started == 0);
             let unmoved = workload.next_start.is_none() && workload.barred.is_none();
-            if !active && !workload.running && never && unmoved {
+            let ordered = status.halted.contains(name) || status.restarts.contains_key(name);
+            if !active && !workload.running && never && unmoved && !ordered {
                 return None;
             }
             let role = match () {
@@ -111,11 +114,18 @@ impl Model {
                 () => "○ old",
             };
             let requests = requests(view, name);
-            let (next_start, notes) = (workload.next_start, workload.notes.clone());
+            let (next_start, mut notes) = (workload.next_start, workload.notes.clone());
+            let restarts = status.restarts.contains_key(name);
+            notes.extend(restarts.then(|| format!("{name} is being started anew, as was asked for")));
+            let halted = status.halted.contains(name);
+            notes.extend(
+                halted.then(|| format!("{name} was stopped by request, until `versionflag restart` or a switch")),
+            );
             Some(VersionRow { name: name.clone(), role, state: strength(workload), requests, next_start, notes })
         });
         let serves = view.versions.get(&view.spec_version).is_some_and(|workload| workload.ready);
-        let ready = serves && status.blocked.is_none() && status.active_version == view.spec_version;
+        let acked = fleet.acked >= fleet.expected;
+        let ready = serves && acked && status.blocked.is_none() && status.active_version == view.spec_version;
         Model {
             namespace,
             name: name.to_owned(),
@@ -128,6 +138,7 @@ impl Model {
             }),
             versions: versions.collect(),
             proxies: proxies(view),
+            refused: view.refused.clone(),
             checks: checks(&view.checks),
             overlap: overlap(view),
             next: view.next.clone(),
@@ -177,6 +188,7 @@ impl Model {
             blocked: blocked(status),
             versions: versions.collect(),
             proxies: live.map(proxies).or(written).unwrap_or_default(),
+            refused: live.map(|live| live.refused.clone()).unwrap_or_default(),
             checks: live.map_or_else(|| asked(status), |live| checks(&live.checks)),
             overlap: live.and_then(overlap).or(machine.and_then(|machine| machine.switch.as_ref()?.overlap_ms)),
             next: machine.and_then(|machine| upcoming(&flag.spec, machine)),
@@ -278,7 +290,9 @@ fn strength(workload: &VersionState) -> String {
         (Some(_), _) => "not started".to_owned(),
         (_, Some(how)) => format!("ended ({how})"),
         _ if workload.ready => "ready".to_owned(),
-        _ if workload.running => "not ready".to_owned(),
+        _ if workload.running => {
+            workload.lacks.as_ref().map_or_else(|| "not ready".to_owned(), |lacks| format!("not ready: {lacks}"))
+        }
         _ => "stopped".to_owned(),
     }
 }

@@ -58,6 +58,12 @@ pub(super) fn render(
     domain: &Domain,
 ) -> Result<String, String> {
     let Input { mut flag, services } = input;
+    if flag.spec.routing.provider == Provider::External {
+        return Err(format!(
+            "spec.routing.provider is External: its Envoys read files that the controller writes, and nothing is \
+             written for {provider:?}: `render envoy` is for those; or set it to {provider:?}"
+        ));
+    }
     flag.spec.routing.provider = provider;
     let namespace = flag.namespace().unwrap_or_else(|| "default".to_owned());
     let wrong = flag.spec.validate();

@@ -64,6 +64,9 @@ fn proxies(text: &mut String, model: &Model) {
     if more > 0 {
         let _ = writeln!(text, "│  └─ and {more} more");
     }
+    for one in &model.refused {
+        let _ = writeln!(text, "├─ refused {}  {}", one.proxy, one.why);
+    }
 }
 
 /// The way that a switch under way goes, or the version that serves.
@@ -151,9 +154,11 @@ pub(super) fn outline(model: &Model) -> String {
         let held = status.r#override.as_ref().map(|held| (&held.version, &held.reason));
         (way(status), status.phase, status.epoch(), status.suspended, switch, held)
     });
-    let versions: Vec<_> = model.versions.iter().map(|one| (&one.name, one.role, &one.state)).collect();
+    let versions: Vec<_> =
+        model.versions.iter().map(|one| (&one.name, one.role, uncounted(&one.state), &one.notes)).collect();
     let laggards: Vec<_> = model.proxies.laggards.iter().map(|one| (&one.proxy, uncounted(&one.why))).collect();
-    let proxies = (model.proxies.acked, model.proxies.expected, laggards);
+    let refused: Vec<_> = model.refused.iter().map(|one| &one.proxy).collect();
+    let proxies = (model.proxies.acked, model.proxies.expected, laggards, refused);
     let checks: Vec<_> = model.checks.iter().map(|check| (&check.name, check.mark)).collect();
     let blocked = model.blocked.as_ref().map(|blocked| (&blocked.reason, uncounted(&blocked.message)));
     // Requests come and go: that some are left is one thing to wait for.
@@ -182,6 +187,9 @@ pub(super) fn why(model: &Model, program: &str) -> String {
     };
     for version in model.versions.iter().filter(|version| version.next_start.is_some_and(|next| next > now)) {
         let _ = writeln!(text, "  {}: {}{}", version.name, version.state, next_start(now, version));
+    }
+    for note in model.versions.iter().flat_map(|version| &version.notes) {
+        let _ = writeln!(text, "  {note}");
     }
     let proxies = &model.proxies;
     for one in proxies.laggards.iter().take(SHOWN) {

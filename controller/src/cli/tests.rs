@@ -79,6 +79,7 @@ fn seen(status: Status) -> FlagView {
         waiting: status.blocked.as_ref().map(|blocked| blocked.message.clone()).unwrap_or_default(),
         status: status.into(),
         callers: BTreeSet::new(),
+        refused: vec![],
         traffic: Traffic { expected: 4, ..Traffic::default() },
         now: NOW,
     }

@@ -122,7 +122,7 @@ fn a_flag_that_cannot_be_read_is_told_of_and_hides_no_other() {
             all.iter().map(|one| json!([one["type"], one["status"], one["reason"]])).collect::<Vec<_>>()
         };
         for (name, reason, says) in [
-            ("service-0", "UnreadableSpec", "unknown field `later`"),
+            ("service-0", "UnreadableSpec", "spec.later is not a field"),
             ("service-1", "NewerController", "status.machine was written by a newer controller: upgrade this one"),
         ] {
             let flag = reaches(cluster, "team-0", name, "/status/conditions/0/reason", &json!(reason)).await?;

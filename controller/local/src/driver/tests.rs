@@ -259,6 +259,7 @@ async fn versions_are_started_anew_and_stopped_by_request() {
     world.until("v2 is stopped", |view| view["versions"]["v2"]["running"] == false).await;
     world.end().await;
     world.run(Audit::default()).await;
+    world.until("v1 is found again", |view| view["versions"]["v1"]["ready"] == true).await;
     assert_eq!(world.order("h", "stop", "v1", true).await, "");
     world.until("v1 is stopped", |view| view["versions"]["v1"]["running"] == false).await;
     assert!(world.order("i", "stop", "v1", true).await.contains("is stopped already"));

@@ -169,7 +169,7 @@ fn the_file_of_the_filter_is_linted(#[case] is: Result<u32, WasmError>, #[case] 
 
 #[rstest]
 #[case::valid(FLAG, &[])]
-#[case::misspelled(&FLAG.replace("version: v1", "version: v1, swich: {}"), &["✗ flag.yaml:1:105: VersionFlag reviews: spec.swich is not a field: there are version,"])]
+#[case::misspelled(&FLAG.replace("version: v1", "version: v1, swich: {}"), &["✗ flag.yaml:1:105: VersionFlag reviews: spec.swich is not a field (did you mean switch?): there are version,"])]
 #[case::no_label(&FLAG.replace("version: v1", "version: v1/2"), &["✗ flag.yaml:1:92: VersionFlag reviews: spec.version"])]
 #[case::another_api(&FLAG.replace("v1alpha1", "v1"), &["✗ flag.yaml:1:2: VersionFlag reviews: apiVersion is not"])]
 #[case::not_built(&FLAG.replace("version: v1", "version: v1, routing: {provider: External, management: UserProvided}"), &["✗ flag.yaml:1:135: VersionFlag reviews: spec.routing.management UserProvided is not supported"])]
@@ -238,4 +238,22 @@ fn all_of_a_file_is_looked_at() {
 fn a_file_without_a_flag_is_not_one_to_lint() {
     assert_eq!(found("{kind: Service}"), Err("it has no VersionFlag".to_owned()));
     assert!(found("{").is_err());
+}
+
+/// T23: such a flag has no routes in a mesh, whoever asks for them.
+#[test]
+fn what_reads_files_is_not_rendered_for_a_mesh() {
+    let file = FLAG.replace("spec: {version: v1", "spec: {routing: {provider: External}, version: v1");
+    let input = render_istio::read(&file).expect("a flag");
+    let image = cluster::istio::plugin::Image::default();
+    let domain = cluster::domain::Domain::default();
+    let refused = render_istio::render(input, machine::spec::Provider::Istio, &[], &image, &domain).unwrap_err();
+    assert!(refused.contains("spec.routing.provider is External"), "{refused}");
+}
+
+/// T23
+#[test]
+fn a_misspelled_command_is_told_what_was_meant() {
+    let said = Cli::try_parse_from(["versionflag", "statsu", "reviews.yaml"]).unwrap_err().to_string();
+    assert!(said.contains("'status'"), "{said}");
 }

@@ -29,3 +29,40 @@ fn a_version_that_is_not_started_is_shown_as_such() {
     let status = show::status(&Model::of_view(&view, "reviews.yaml"), "versionflag");
     assert!(status.contains("v2 ● active  not started"), "{status}");
 }
+
+/// T22: why a version is not ready is beside it, whatever the flag waits for.
+#[test]
+fn what_a_version_lacks_is_beside_it() {
+    let mut view = seen(settling());
+    let v2 = view.versions.get_mut("v2").expect("v2");
+    let lacks = Some("GET /healthz is answered by 503".to_owned());
+    *v2 = VersionState { running: true, lacks, ..VersionState::default() };
+    let status = show::status(&Model::of_view(&view, "reviews.yaml"), "versionflag");
+    assert!(status.contains("v2 ● active  not ready: GET /healthz is answered by 503"), "{status}");
+}
+
+/// T22: what `list` calls ready is in effect at all proxies.
+#[test]
+fn nothing_is_ready_before_all_have_acked() {
+    let mut view = seen(Status { blocked: None, ..settling() });
+    view.refused = laggards();
+    let ready = |view: &FlagView| Model::of_view(view, "reviews.yaml").ready;
+    assert_eq!(ready(&view), "False");
+    view.fleet.acked = view.fleet.expected;
+    assert_eq!(ready(&view), "True");
+    let status = show::status(&Model::of_view(&view, "reviews.yaml"), "versionflag");
+    assert!(status.contains("├─ refused cart.shop  no report\n"), "{status}");
+}
+
+/// T19: what was asked for of a version is said until it is done.
+#[test]
+fn what_was_ordered_is_said() {
+    let mut status = settling();
+    status.restarts.insert("v2".to_owned(), NOW);
+    status.halted.insert("v1".to_owned());
+    let mut view = seen(status);
+    view.versions.insert("v1".to_owned(), VersionState::default());
+    let status = show::status(&Model::of_view(&view, "reviews.yaml"), "versionflag");
+    assert!(status.contains("│  └─ v2 is being started anew, as was asked for\n"), "{status}");
+    assert!(status.contains("│  └─ v1 was stopped by request, until"), "{status}");
+}
