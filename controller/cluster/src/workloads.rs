@@ -127,6 +127,7 @@ impl Workloads {
             running: groups().flatten().any(VersionGroup::running),
             ready: any && groups().all(|group| group.is_some_and(|group| group.lacks(self.share).is_none())),
             ready_since: None,
+            started: None,
             lacks: self.lacking(version),
             exited: groups().flatten().find_map(VersionGroup::exited),
             // The kubelet starts again what ended, and finds a port for it.

@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use machine::action::{ID_BYTES, Request};
 use machine::checks::Questions;
 use machine::fleet::ledger::{Fleet, FleetQuestion};
+use machine::fleet::traffic::OpenRequests;
 use machine::observation::{Headroom, Keeper, Observation, VersionState};
 use machine::reach;
 use machine::reason::{Problem, Reason};
@@ -87,6 +88,9 @@ impl Reconciler {
             headroom: self.headroom(&look, context.cache),
             fleet,
             request: self.request(context.hub),
+            // The platform starts pods anew, and stops them.
+            order: None,
+            open: OpenRequests::default(),
             occurred: vec![],
             spec_unknown: self.spec.is_none(),
             spec_error: invalid.map(|problem| problem.message),
