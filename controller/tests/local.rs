@@ -319,6 +319,22 @@ fn logs(place: &Place, more: &[&str]) -> Output {
     program(&[&["logs"], more, &["-f"]].concat(), &place.file()).output().unwrap()
 }
 
+/// A process that follows a log, once it has printed what there was: it listens to Ctrl-C from then on.
+fn follows(follow: &Ended) -> nix::unistd::Pid {
+    let pid = nix::unistd::Pid::from_raw(follow.0.id().cast_signed());
+    let catches = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap() & 2 != 0
+    };
+    let deadline = Instant::now() + LONG;
+    while !catches() {
+        assert!(Instant::now() < deadline, "it does not listen to SIGINT");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    pid
+}
+
 /// T20: what was printed is read from the files, the rotated ones included, while a controller runs or none does.
 #[test]
 fn what_a_version_printed_is_shown_over_all_its_files() {
@@ -338,6 +354,7 @@ fn what_a_version_printed_is_shown_over_all_its_files() {
     let mut follow = program(&["logs", "--follow", "--lines", "0", "-f"], &place.file());
     let mut follow = Ended(follow.stdout(Stdio::piped()).spawn().unwrap());
     let mut followed = BufReader::new(follow.0.stdout.take().unwrap());
+    follows(&follow);
     let mut all = String::new();
     for number in 0..3 {
         let line = format!("line {number} of those that fill a small file\n");
@@ -374,19 +391,7 @@ fn following_a_log_ends_cleanly_by_an_interrupt() {
     let mut follow = program(&["logs", "--follow", "--version", "v1", "-f"], &place.file());
     let mut follow = Ended(follow.stdout(Stdio::piped()).spawn().unwrap());
     Lines::of(follow.0.stdout.take().unwrap()).until("a line");
-    // It listens to signals once it has printed for the first time.
-    let pid = nix::unistd::Pid::from_raw(follow.0.id().cast_signed());
-    let caught = format!("/proc/{pid}/status");
-    let catches = || {
-        let status = std::fs::read_to_string(&caught).unwrap();
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
-        u64::from_str_radix(mask, 16).unwrap() & 2 != 0
-    };
-    let deadline = Instant::now() + LONG;
-    while !catches() {
-        assert!(Instant::now() < deadline, "it does not listen to SIGINT");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let pid = follows(&follow);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     assert_eq!(follow.code(), Some(0));
 }

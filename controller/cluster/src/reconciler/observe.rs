@@ -88,7 +88,7 @@ impl Reconciler {
             headroom: self.headroom(&look, context.cache),
             fleet,
             request: self.request(context.hub),
-            // What runs is the platform's.
+            // The platform starts pods anew, and stops them.
             order: None,
             open: OpenRequests::default(),
             occurred: vec![],

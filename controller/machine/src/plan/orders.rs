@@ -154,7 +154,8 @@ fn may_stop(pass: Pass<'_>, status: &Status, order: &Order) -> Result<(), String
     // Only where the controller would start it is there something to keep from running.
     let kept = matches!(stand, Stand::Serves | Stand::Waits | Stand::Left | Stand::Retained)
         || status.restarts.contains_key(version);
-    if !workload.running && !(order.force && kept) {
+    let meant = workload.running || (order.force && kept);
+    if !meant {
         return Err(format!("{version} does not run"));
     }
     if order.force {

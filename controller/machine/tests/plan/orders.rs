@@ -170,7 +170,7 @@ fn what_was_stopped_by_request_stays_stopped() {
     let switches = next("", &status("v1"), &seen().not_running("v2"));
     assert_eq!((switches.phase, switches.halted), (Phase::Coexisting, names(&["v1"])));
     let asked = answered(&status("v2"), seen().not_running("v2"), order(Verb::Restart, "v2", false));
-    assert_eq!((asked.halted.clone(), asked.restarts.len()), (names(&["v1"]), 1));
+    assert_eq!((&asked.halted, asked.restarts.len()), (&names(&["v1"]), 1));
     let started =
         words(&pass(&spec(""), &next("", &asked, &seen().not_running("v2")), &seen().not_running("v2")).effects);
     assert!(started.starts_with("start v2, "), "{started}");
