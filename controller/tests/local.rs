@@ -1,4 +1,4 @@
-//! The program `versionflag local`, with versions that only sleep, and are ready by a command.
+//! The program `versionflag local`, with versions that only listen.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+/// Where [`serves`] listens, if it is meant to.
+const SERVE: &str = "VERSIONFLAG_TEST_SERVE";
 const LONG: Duration = Duration::from_secs(20);
 
 struct Place {
@@ -38,7 +40,7 @@ impl Place {
     fn switch(&self) {
         self.write("v1");
         let text = std::fs::read_to_string(self.file()).unwrap().replace("{version: v1", "{version: v2");
-        let v2 = format!("    v2: {{command: [sleep, '600'], address: '{}', ready: {{command: ['true']}}}}\n", free());
+        let v2 = format!("    v2: {}\n", version(&free()));
         let listens = "coexistence: {minReady: 0s, headroom: Ignore, probe: {mode: None}}, services: [{name: reviews}]";
         std::fs::write(self.file(), text.replace("services: [{name: reviews}]", listens) + &v2).unwrap();
     }
@@ -47,9 +49,8 @@ impl Place {
         let text = format!(
             "apiVersion: versionflag.io/v1alpha1\nkind: VersionFlag\nmetadata: {{name: reviews}}\n\
              spec: {{version: {version}, services: [{{name: reviews}}]}}\n\
-             local:\n  listen: 127.0.0.1:0\n  proxies: [{{id: edge}}]\n  versions:\n    \
-             v1: {{command: [sleep, '600'], address: '{}', ready: {{command: ['true']}}}}\n",
-            self.address
+             local:\n  listen: 127.0.0.1:0\n  proxies: [{{id: edge}}]\n  versions:\n    v1: {}\n",
+            self::version(&self.address)
         );
         std::fs::write(self.file(), text).unwrap();
     }
@@ -98,8 +99,8 @@ impl Drop for Place {
         let state = std::fs::read(self.state_path()).unwrap_or_default();
         let state: Value = serde_json::from_slice(&state).unwrap_or_default();
         for pid in ["v1", "v2"].iter().filter_map(|version| state["processes"][version]["pid"].as_i64()) {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            let group = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         }
     }
 }
@@ -117,6 +118,30 @@ fn program(arguments: &[&str], file: &Path) -> Command {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A version that listens.
+fn version(address: &str) -> String {
+    format!(
+        "{{command: [sh, -c, '{}'], address: '{address}', ready: {{command: ['true'], interval: 20ms}}}}",
+        serves_at(address)
+    )
+}
+
+fn serves_at(address: &str) -> String {
+    let program = std::env::current_exe().unwrap();
+    format!("exec env {SERVE}={address} {} --exact serves --nocapture >/dev/null", program.display())
+}
+
+/// Not a test: the version that the tests start.
+#[test]
+fn serves() {
+    let Ok(address) = std::env::var(SERVE) else { return };
+    std::thread::spawn(|| {
+        std::thread::sleep(LONG * 15);
+        std::process::exit(1);
+    });
+    TcpListener::bind(address).unwrap().incoming().for_each(drop);
 }
 
 /// A process that ends with the test, whatever becomes of it.
@@ -310,8 +335,7 @@ fn nothing_is_flipped_before_all_have_reported() {
 /// A version that prints lines from a file for ever, as they come.
 fn prints(place: &Place, lines: &str) {
     let text = std::fs::read_to_string(place.file()).unwrap();
-    let loud = format!("[sh, -c, 'exec tail -n +1 -F {lines}']");
-    let text = text.replacen("[sleep, '600']", &loud, 1);
+    let text = text.replacen("-c, 'exec env", &format!("-c, 'tail -n +1 -F {lines} & exec env"), 1);
     std::fs::write(place.file(), text.replacen("local:\n", "local:\n  logs: {maxSize: '20'}\n", 1)).unwrap();
 }
 
@@ -416,7 +440,7 @@ fn a_version_is_started_anew_and_stopped_by_commands() {
     let (code, text) = order("stop", &["--force"]);
     assert!(code == Some(0) && text.contains("v1 was stopped by request"), "{text}");
     place.until("no v1", |status| status["versions"]["v1"]["running"] == false);
-    assert!(order("stop", &["ratings"]).1.contains("there is no flag ratings"));
+    assert!(order("stop", &["ratings"]).1.contains("ratings is no flag of the controller"));
 }
 
 /// T21: the commands of `manifests/envoy/README.md` that end it leave the example as it was: a second run is like the

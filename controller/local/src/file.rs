@@ -213,7 +213,7 @@ pub struct Ready {
     /// This service of gRPC has to be SERVING by `grpc.health.v1`; empty: the server as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc: Option<String>,
-    /// This program has to end with 0.
+    /// This program has to end with 0, and the version to take connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
     /// How often it is asked.

@@ -146,12 +146,20 @@ impl Question {
         match (&self.how.ready.path, &self.how.ready.grpc, &self.how.ready.command) {
             (Some(path), ..) => self.ask_http(http, path).await,
             (_, Some(service), _) => self.ask_grpc(http, service).await,
-            (.., Some(command)) => self.ask_command(command).await,
-            _ => match timeout(self.limit(), TcpStream::connect(self.address)).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(format!("it takes no connections at {}: {error}", self.address)),
-                Err(_) => Err(format!("it takes no connection at {} within {}", self.address, self.how.ready.timeout)),
-            },
+            (.., Some(command)) => {
+                self.ask_command(command).await?;
+                // What a program says of itself shows nothing of the address that requests go to.
+                self.connect().await
+            }
+            _ => self.connect().await,
+        }
+    }
+
+    async fn connect(&self) -> Result<(), String> {
+        match timeout(self.limit(), TcpStream::connect(self.address)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(format!("it takes no connections at {}: {error}", self.address)),
+            Err(_) => Err(format!("it takes no connection at {} within {}", self.address, self.how.ready.timeout)),
         }
     }
 

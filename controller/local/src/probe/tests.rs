@@ -73,6 +73,7 @@ async fn the_status_of_an_answer_is_said(#[case] status: &'static str, #[case] s
 #[case::by_path("{path: /healthz}")]
 #[case::by_connection("{}")]
 #[case::by_grpc("{grpc: ''}")]
+#[case::by_command("{command: ['true']}")]
 #[tokio::test]
 async fn a_version_that_is_not_there_is_said(#[case] ready: &str) {
     let error = ask(ready, free_address()).await.unwrap_err();
@@ -86,7 +87,8 @@ async fn a_version_that_is_not_there_is_said(#[case] ready: &str) {
 #[case::hanging("{command: [sleep, '60'], timeout: 50ms}", "sleep did not end within 50ms")]
 #[tokio::test]
 async fn a_command_has_to_end_well(#[case] ready: &str, #[case] says: &str) {
-    let error = ask(ready, free_address()).await.err().unwrap_or_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let error = ask(ready, listener.local_addr().unwrap()).await.err().unwrap_or_default();
     assert!(error.starts_with(says) && error.is_empty() == says.is_empty(), "{error}");
 }
 
