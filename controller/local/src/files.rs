@@ -44,7 +44,8 @@ pub type Stamp = Option<(i64, i64, u64, u64)>;
 /// The stamp of a file; nothing where there is none.
 pub fn stamp(path: &Path) -> Stamp {
     let data = std::fs::metadata(path).ok()?;
-    Some((data.mtime(), data.mtime_nsec(), data.len(), data.ino()))
+    // That of the inode, which changes with the content, and with the name too: a file that was away is another one.
+    Some((data.ctime(), data.ctime_nsec(), data.len(), data.ino()))
 }
 
 /// Writes files that have to change, and those that somebody else has changed.

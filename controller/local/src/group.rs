@@ -5,6 +5,8 @@
 //! session, by the mark, by its parent, or because it was known to before: it would have to lose all four to get away.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -34,7 +36,10 @@ pub(crate) struct Stat {
 impl Stat {
     /// Reads one process.
     pub(crate) fn read(pid: i32) -> Option<Stat> {
-        Stat::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        // All of them are read every second: this is one call each, as the kernel writes the whole line at once.
+        let mut line = [0; 1_024];
+        let read = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
+        Stat::parse(&String::from_utf8_lossy(line.get(..read)?))
     }
 
     fn parse(text: &str) -> Option<Stat> {

@@ -52,8 +52,7 @@ fn there(versions: &[String]) -> String {
 pub fn open_log(flag: &Found, version: Option<&str>, lines: Option<u64>) -> Result<LogReader, LogError> {
     let logs = Logs::found(flag);
     let version = version.map(str::to_owned).or_else(|| {
-        let state: StateFile = serde_json::from_slice(&std::fs::read(&flag.state).ok()?).ok()?;
-        let status = state.status;
+        let status = StateFile::peek(&flag.state)?.status;
         status.target_version.or(Some(status.active_version).filter(|active| !active.is_empty()))
     });
     let version = version.ok_or_else(|| LogError::NoVersion(flag.flag.clone().unwrap_or_default()))?;

@@ -68,9 +68,7 @@ impl SharedFile {
     /// Its content; `None`: no flag has anything to say.
     fn text(&self) -> Option<Result<String, serde_json::Error>> {
         let parts = || self.parts.values().flatten();
-        if parts().next().is_none() {
-            return None;
-        }
+        parts().next()?;
         let records: Vec<(&str, &Record)> = parts()
             .filter_map(|part| match part {
                 Part::Record(header, record) => Some((header.as_str(), record.as_ref())),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::clashes::clashes;
 use super::file::{File, FileError, directory_of, read_text, state_file};
 use super::files::{Stamp, stamp};
+use super::store::StateFile;
 use super::yaml::{Document, Wrong, documents};
 
 /// A flag as it was read.
@@ -174,6 +175,21 @@ impl Reading {
 /// The valid flags of some sources.
 pub fn files(sources: &[PathBuf]) -> Result<Vec<File>, FileError> {
     Ok(read(sources).valid()?.into_iter().map(|one| one.file).collect())
+}
+
+/// The same, each as if it asked for the version that serves, where its state knows one: what leads there without the
+/// flag must not lead where nobody has gone yet, or any more.
+pub fn serving(sources: &[PathBuf]) -> Result<Vec<File>, FileError> {
+    let mut all = files(sources)?;
+    for file in &mut all {
+        let active = StateFile::peek(&file.local.state_file).map(|state| state.status.active_version);
+        let has_clusters =
+            |version: &String| file.spec.services.iter().all(|service| file.clusters(service).contains_key(version));
+        if let Some(active) = active.filter(has_clusters) {
+            file.spec.version = active;
+        }
+    }
+    Ok(all)
 }
 
 /// What can be said of a flag even while its file is not valid: whoever made a bad edit wants to see what the

@@ -36,6 +36,13 @@ pub struct StateFile {
     pub written: Option<Moment>,
 }
 
+impl StateFile {
+    /// What a state file had when it was written last, whoever has it open; `None`: there is none that can be read.
+    pub fn peek(path: &Path) -> Option<StateFile> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+}
+
 /// Why the state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -25,8 +25,9 @@ use service::failpoint;
 
 /// Between two looks at all processes, at who listens, at logs, and at an address that is taken.
 const LOOK_MS: u64 = 1_000;
-/// Between two looks at who listens, where it was the version, and that is the same.
-const OWNER_MS: u64 = 10_000;
+/// Between two looks at who listens, where it was the version, and that consists of the same processes: the kernel goes
+/// through all its connections for one, and lets nobody else listen there who does not share the socket.
+const OWNER_MS: u64 = 60_000;
 /// What happened and was not written yet; more is only logged.
 const OCCURRENCES: usize = 5;
 

@@ -239,5 +239,11 @@ mod tests {
         put(&whole);
         let (second, usable) = look();
         assert!(usable.is_none() && second != first);
+        // Whoever started while it was away has to read it, too.
+        std::fs::rename(&path, &new).unwrap();
+        assert!(look().1.is_some());
+        std::fs::rename(&new, &path).unwrap();
+        let (third, usable) = look();
+        assert!(usable.is_none() && third != second);
     }
 }

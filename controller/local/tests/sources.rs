@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use local::sources::{files, find, read};
+use local::sources::{files, find, read, serving};
 use rstest::rstest;
 use tempfile::TempDir;
 
@@ -76,4 +76,20 @@ fn one_file_that_cannot_be_read_hides_no_other() {
     assert_eq!(reading.flags.iter().map(|one| one.file.metadata.name.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(reading.unread.iter().map(|one| one.path.file_name().unwrap()).collect::<Vec<_>>(), ["b.yaml"]);
     assert_eq!(find(&[dir.path().to_owned()]).unwrap().len(), 2, "its controller can be asked");
+}
+
+/// What serves counts, and not what is asked for: before a flip, and after a rollback.
+#[test]
+fn a_flag_is_shown_as_it_serves() {
+    let both = flag("a", 1).replace("versions: {", "versions: {v2: {command: [a], address: '127.0.0.1:2'}, ");
+    let dir = folder(&[("a.yaml", both.replace("version: v1, ", "version: v2, "))]);
+    let served = || serving(&[dir.path().to_owned()]).unwrap().remove(0).spec.version;
+    assert_eq!(served(), "v2", "nothing serves yet");
+    let mut status = machine::status::Status::new("1", "a", machine::time::UnixMs(1));
+    for (active, expected) in [("v1", "v1"), ("v2", "v2"), ("v0", "v2"), ("", "v2")] {
+        active.clone_into(&mut status.active_version);
+        let state = serde_json::json!({ "format": 1, "status": status });
+        std::fs::write(dir.path().join("a.state.json"), state.to_string()).unwrap();
+        assert_eq!(served(), expected);
+    }
 }

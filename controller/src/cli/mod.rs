@@ -38,7 +38,7 @@ use cluster::domain::Domain;
 use cluster::driver::{Mtls, Options};
 use cluster::istio::plugin::Image;
 use local::file::{FileError, read_text};
-use local::sources::{files, list};
+use local::sources::{list, serving};
 use machine::action::Action;
 use machine::order::Verb;
 use machine::spec::Provider;
@@ -93,7 +93,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lint { sources, output } => return linted(&sources.all(), output),
         Command::Simulate { file } => print(&simulate::run(&file)?)?,
         Command::Render { what: Render::Envoy { sources, proxy, into } } => {
-            let files = files(&sources.all())?;
+            let files = serving(&sources.all())?;
             if let Some(configuration) = &into.into {
                 envoy::run(&files, proxy, &into, configuration)?;
                 return Ok(ExitCode::SUCCESS);

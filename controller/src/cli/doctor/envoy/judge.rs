@@ -1,6 +1,7 @@
 //! What an Envoy lacks for a flag, or has otherwise than the flag needs it, and what to do about it. Pure.
 
 use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
 
 use local::file::{File, FilterConfig};
 use machine::envoy::ROUTES;
@@ -109,7 +110,8 @@ fn filters(file: &File, config: &FilterConfig, manager: &Node, listener: &str) -
         source.text_at("path_config_source/path").or_else(|| source.text_at("path")).map(str::to_owned)
     };
     // Envoy may name the file from where it was started.
-    let reads_ours = |filter: &Node| source(filter).is_some_and(|path| config.path.ends_with(&path));
+    let ours = plain(&config.path);
+    let reads_ours = |filter: &Node| source(filter).is_some_and(|path| ours.ends_with(plain(Path::new(&path))));
     let path = config.path.display();
     let mut all = vec![];
     let Some(ours) = filters.iter().find(|one| is_ours(one)) else {
@@ -154,6 +156,19 @@ fn filters(file: &File, config: &FilterConfig, manager: &Node, listener: &str) -
     all
 }
 
+/// A path without `.` and `..`; where it is relative, what is above its beginning is not known.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => _ = plain.pop(),
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
 /// Whether the routes are the controller's.
 fn is_managed(config: &FilterConfig, manager: &Node) -> bool {
     config.routes.is_some() && manager.text_at("rds/route_config_name") == Some(ROUTES)
@@ -179,8 +194,8 @@ fn routes(facts: &Facts, one: &Served, wanted: &Wanted) -> Vec<Finding> {
         }
         Told::Default { route, from, to } => {
             let message = format!(
-                "{route} in listener {listener} leads to {from} without a version, and to {to} by spec.version: that counts \
-                 when the filter fails"
+                "{route} in listener {listener} leads to {from} without a version, and {to} is that of the version that \
+                 serves: that counts when the filter fails"
             );
             Some(warning("default", message, format!("after a switch: {MERGE}, before the old version is removed")))
         }

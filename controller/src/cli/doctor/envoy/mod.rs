@@ -9,19 +9,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use local::sources::files;
+use local::sources::serving;
 use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest};
 
 use self::facts::Facts;
 use self::judge::judge;
-use super::judge::Finding;
+use super::judge::{Finding, error};
+use crate::cli::filter_level;
 
 /// A dump of a large configuration takes long, and much room.
 const LIMITS: ExchangeLimits = ExchangeLimits { bytes: 256 << 20, time: Duration::from_secs(30) };
 
 /// The names of the flags of some files, and what an Envoy does not have of them.
 pub(super) async fn look(sources: &[PathBuf], admin: &str) -> anyhow::Result<(String, Vec<Finding>)> {
-    let files = files(sources)?;
+    let files = serving(sources)?;
     let http = HttpClient::plain(LIMITS)?;
     let base = format!("http://{}", admin.trim_start_matches("http://").trim_end_matches('/'));
     let get = async |path: &str| -> anyhow::Result<Bytes> {
@@ -43,7 +44,12 @@ pub(super) async fn look(sources: &[PathBuf], admin: &str) -> anyhow::Result<(St
     let facts = facts.with_context(|| format!("{base} does not answer as Envoys do"))?;
     let mut all: Vec<Finding> = vec![];
     for file in &files {
-        let found = judge(file, &facts).map_err(anyhow::Error::msg)?;
+        let mut found = judge(file, &facts).map_err(anyhow::Error::msg)?;
+        let wasm = file.local.filter_config.as_ref().map(|filter| &filter.wasm);
+        found.extend(wasm.and_then(|wasm| filter_level(wasm).err()).map(|unusable| {
+            let message = format!("local.filterConfig.wasm: {unusable}");
+            error("filter", message, "put it there: an Envoy that starts before that goes on without the filter")
+        }));
         // What is wrong with the Envoy is said once.
         all.extend(found.into_iter().filter(|one| !all.contains(one)).collect::<Vec<_>>());
     }

@@ -172,7 +172,7 @@ fn a_filter_that_is_not_loaded_is_said(#[case] stats: &str, #[case] why: &str) {
     "version: v1\n",
     "version: v2\n",
     "! default: route 3 (/report) of virtual host everything in listener public leads \
-    to reviews without a version, and to reviews-v2 by spec.version: that counts when the filter fails"
+    to reviews without a version, and reviews-v2 is that of the version that serves: that counts when the filter fails"
 )]
 #[case::http2(
     "address: 127.0.0.1:9002",
@@ -220,4 +220,19 @@ fn websockets_that_do_not_get_through_are_said() {
 fn what_is_no_envoy_is_said(#[case] info: &str, #[case] dump: &str, #[case] expected: &str) {
     let said = Facts::read(info.as_bytes(), dump.as_bytes(), "").unwrap_err();
     assert!(said.starts_with(expected), "{said}");
+}
+
+/// Envoy's name of a file need not be the one that the controller has for it.
+#[rstest]
+#[case("filter.json", true)]
+#[case("./filter.json", true)]
+#[case("../versionflag/filter.json", true)]
+#[case("/var/lib/versionflag/x/../filter.json", true)]
+#[case("/var/lib/filter.json", false)]
+#[case("./other.json", false)]
+fn a_file_is_known_by_other_spellings(#[case] path: &str, #[case] ours: bool) {
+    let text = read("edge/merged/envoy.yaml").replace("/var/lib/versionflag/filter.json", path);
+    let dump = dump(&text, &["reviews.example"], "reviews");
+    let found = found(&flag(|text| text), "edge", &dump, "");
+    assert_eq!(found.iter().all(|one| !one.contains("reads")), ours, "{found:?}");
 }
