@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use flag::host::normalize;
+
 use super::file::{File, FilterConfig};
 
 /// Everything that flags claim of one another, as they stand in files: the number of the later flag, and a sentence
@@ -37,7 +39,9 @@ pub(crate) fn between(about: &File, other: &File, path: &Path) -> Vec<String> {
         ));
     }
     let hosts = about.spec.services.iter().flat_map(|service| service.hosts());
-    let taken = |host: &String| other.spec.services.iter().any(|service| service.hosts().contains(host));
+    // As Envoy and the filter tell them apart.
+    let theirs: Vec<String> = other.spec.services.iter().flat_map(|service| service.hosts()).collect();
+    let taken = |host: &String| theirs.iter().any(|one| normalize(one) == normalize(host));
     wrong.extend(
         hosts.filter(taken).map(|host| format!("spec.services.hosts {host:?} is a host of {who} too: leave it to one")),
     );

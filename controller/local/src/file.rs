@@ -1,6 +1,7 @@
 //! The file of the operator: the spec, and how each version is started. I/O: reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use machine::duration::Millis;
 use machine::spec::{Service, Spec};
 
+use super::files::plain;
 use super::schema;
 use super::yaml::{Document, Wrong, only_document};
 
@@ -299,10 +301,10 @@ pub enum FileError {
 /// The text of a file that an operator may write, which is of a bounded size.
 pub fn read_text(path: &Path) -> Result<String, FileError> {
     let read = |error| FileError::Read { path: path.to_owned(), error };
-    if std::fs::metadata(path).map_err(read)?.len() > MAX_BYTES {
-        return Err(FileError::TooLarge(path.to_owned()));
-    }
-    std::fs::read_to_string(path).map_err(read)
+    let mut text = String::new();
+    // Not all that can be read has a size that is known before.
+    std::fs::File::open(path).map_err(read)?.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(read)?;
+    if text.len() as u64 > MAX_BYTES { Err(FileError::TooLarge(path.to_owned())) } else { Ok(text) }
 }
 
 impl File {
@@ -329,13 +331,13 @@ impl File {
         let name = Some(file.metadata.name.as_str()).filter(|_| !alone);
         file.local.state_file = directory.join(state_file(path, name, &file.local.state_file));
         if let Some(filter) = &mut file.local.filter_config {
-            filter.path = directory.join(&filter.path);
-            filter.routes = filter.routes.take().map(|routes| directory.join(routes));
-            filter.clusters = filter.clusters.take().map(|clusters| directory.join(clusters));
-            filter.wasm = directory.join(&filter.wasm);
+            filter.path = plain(&directory.join(&filter.path));
+            filter.routes = filter.routes.take().map(|routes| plain(&directory.join(routes)));
+            filter.clusters = filter.clusters.take().map(|clusters| plain(&directory.join(clusters)));
+            filter.wasm = plain(&directory.join(&filter.wasm));
         }
         for sidecar in file.local.proxies.iter_mut().filter_map(|proxy| proxy.sidecar.as_mut()) {
-            sidecar.filter = directory.join(&sidecar.filter);
+            sidecar.filter = plain(&directory.join(&sidecar.filter));
         }
         file.local.logs.directory = file.local.logs.directory.take().map(|logs| directory.join(logs));
         for version in file.local.versions.values_mut() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use flag::config::{Role, Workload};
 
@@ -36,6 +36,20 @@ pub(crate) fn filters(local: &Local, build: &str, header: &str) -> BTreeMap<Path
 pub(crate) fn clusters(clusters: &BTreeMap<String, Endpoint>) -> Result<String, serde_json::Error> {
     let all = clusters.iter();
     envoy::clusters(all.map(|(name, Endpoint { address, http2 })| Cluster { name, address: *address, http2: *http2 }))
+}
+
+/// A path without `.` and `..`, by which two spellings of one file are the same; where it is relative, what is above its
+/// beginning is not known.
+pub fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => _ = plain.pop(),
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// What tells one content of a file from another.

@@ -93,7 +93,12 @@ impl Marks {
 pub(crate) struct Processes {
     all: BTreeMap<i32, Stat>,
     marks: BTreeMap<(i32, u64), Marks>,
+    /// Children of this process that have ended, and since when that was seen, in milliseconds.
+    ended: BTreeMap<(i32, u64), u64>,
 }
+
+/// Whoever waits for a child has done so by then.
+const WAITED_MS: u64 = 10_000;
 
 impl Processes {
     /// Looks again.
@@ -152,6 +157,21 @@ impl Processes {
         for (pid, _) in orphans {
             let _ = waitpid(Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG));
         }
+    }
+
+    /// Takes note of the end of those that nobody waits for: what a question of readiness left behind, or a version of a
+    /// flag that was let go.
+    pub(crate) fn reap_rest(&mut self, now_ms: u64) {
+        let (myself, known) = (std::process::id().cast_signed(), std::mem::take(&mut self.ended));
+        let ended = self.all.iter().filter(|(_, stat)| stat.ended && stat.parent == myself);
+        self.ended = ended
+            .map(|(pid, stat)| (*pid, stat.ticks))
+            .map(|one| (one, known.get(&one).copied().unwrap_or(now_ms)))
+            .filter(|((pid, _), since)| {
+                let waits = now_ms.saturating_sub(*since) < WAITED_MS;
+                waits || waitpid(Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG)).is_err()
+            })
+            .collect();
     }
 
     /// The oldest process of each start that has this state file in its environment: its children inherit it.
@@ -221,6 +241,30 @@ pub(crate) fn describe(pid: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who ends while somebody waits for it is that one's; who is nobody's is waited for here.
+    #[test]
+    fn an_orphan_that_ended_is_waited_for_once_nobody_else_has() {
+        let child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let mut processes = Processes::default();
+        let deadline = std::time::Instant::now() + crate::testing::LIMIT;
+        while !processes.all.get(&pid).is_some_and(|stat| stat.ended) {
+            assert!(std::time::Instant::now() < deadline);
+            processes.look();
+        }
+        let mut seen = |now_ms| {
+            processes.look();
+            // Other tests have children of this process, too.
+            processes.all.retain(|one, _| *one == pid);
+            processes.reap_rest(now_ms);
+            processes.ended.keys().any(|(one, _)| *one == pid)
+        };
+        assert!(seen(1_000) && seen(1_000 + WAITED_MS - 1));
+        assert!(!seen(1_000 + WAITED_MS));
+        assert_eq!(Stat::read(pid), None);
+        drop(child);
+    }
 
     #[test]
     fn a_name_with_parentheses_hides_no_field() {

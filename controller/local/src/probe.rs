@@ -5,6 +5,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::watch;
@@ -198,11 +200,25 @@ impl Question {
         if let Some(directory) = &self.how.directory {
             asked.current_dir(directory);
         }
-        match timeout(self.limit(), asked.status()).await {
+        let mut child = asked.spawn().map_err(|error| format!("{program} could not be started: {error}"))?;
+        // What it started would run for ever otherwise, and be one more each time.
+        let _group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()));
+        match timeout(self.limit(), child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(format!("{program} ended with {status}")),
-            Ok(Err(error)) => Err(format!("{program} could not be started: {error}")),
+            Ok(Err(error)) => Err(format!("{program} cannot be waited for: {error}")),
             Err(_) => Err(format!("{program} did not end within {}", self.how.ready.timeout)),
+        }
+    }
+}
+
+/// A process group that ends with the question that it was started for.
+struct Group(Option<i32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
     }
 }

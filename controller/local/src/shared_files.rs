@@ -126,9 +126,11 @@ impl SharedFiles {
     /// A flag has a part in these files and no others from now on: what is remembered, where it is new in one. What it
     /// had elsewhere goes, but the file where it was alone stays as it is. The writes that failed.
     pub(crate) fn join(&mut self, flag: &str, remembered: Parts) -> u64 {
-        let known: Vec<PathBuf> = self.files.keys().cloned().collect();
-        let left = known.into_iter().filter(|path| !remembered.contains_key(path));
-        let failed: u64 = left.map(|path| self.take_out(flag, &path)).sum();
+        let left = self.files.iter().filter(|(path, _)| !remembered.contains_key(*path));
+        // A cluster goes once no route names it any more.
+        let (last, first): (Vec<_>, Vec<_>) = left.partition(|(_, file)| file.shape == Shape::Clusters);
+        let left: Vec<PathBuf> = first.into_iter().chain(last).map(|(path, _)| path.clone()).collect();
+        let failed: u64 = left.into_iter().map(|path| self.take_out(flag, &path)).sum();
         for (path, (shape, part)) in remembered {
             let file = self.file(path, &shape);
             if !file.parts.contains_key(flag) {

@@ -89,7 +89,7 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>, FileError> {
     let entries = std::fs::read_dir(directory).map_err(unread)?.collect::<Result<Vec<_>, _>>().map_err(unread)?;
     let is_flags = |path: &PathBuf| {
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        !hidden && path.extension().is_some_and(|end| end == "yaml" || end == "yml") && !path.is_dir()
+        !hidden && path.extension().is_some_and(|end| end == "yaml" || end == "yml")
     };
     let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(is_flags).collect();
     paths.sort();
@@ -123,9 +123,18 @@ pub fn read(sources: &[PathBuf]) -> Reading {
     reading
 }
 
+/// The text of a file of flags. What is no file may never end, or never begin.
+fn flags_text(path: &Path) -> Result<String, FileError> {
+    let failed = |error| FileError::Read { path: path.to_owned(), error };
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is no file")));
+    }
+    read_text(path)
+}
+
 fn read_documents(path: &Path) -> Result<Vec<Document>, Unread> {
     let unread = |error| Unread { path: path.to_owned(), flag: None, error };
-    let text = read_text(path).map_err(unread)?;
+    let text = flags_text(path).map_err(unread)?;
     let wrong = |wrong| unread(FileError::Wrong { path: path.to_owned(), wrong: vec![wrong] });
     let found = documents(&text).map_err(wrong)?;
     if found.is_empty() {
@@ -211,7 +220,7 @@ pub fn find(sources: &[PathBuf]) -> Result<Vec<Found>, FileError> {
     let mut all = vec![];
     for path in list(sources)? {
         let values: Vec<Value> =
-            documents(&read_text(&path)?).unwrap_or_default().iter().map(Document::value).collect();
+            documents(&flags_text(&path)?).unwrap_or_default().iter().map(Document::value).collect();
         let alone = values.len() < 2;
         let values = if values.is_empty() { vec![Value::Null] } else { values };
         all.extend(values.iter().map(|value| {

@@ -168,6 +168,7 @@ impl Supervisor {
             return;
         }
         self.processes.look();
+        self.processes.reap_rest(now_ms);
         for (version, process) in all {
             let live = self.live.entry(version.clone()).or_default();
             live.session |= process.alive() && !process.adopted;

@@ -6,7 +6,7 @@ use std::path::Path;
 use flag::record::{check_name, check_version};
 use machine::spec::{CleanupPolicy, Management, Provider, Replicas};
 
-use super::file::{File, VersionCommand};
+use super::file::{File, FilterConfig, VersionCommand};
 
 /// Files of a version's output that may be kept: each is renamed when there is one more.
 const MAX_LOGS: u32 = 100;
@@ -57,6 +57,14 @@ impl File {
             if file.is_some_and(|file| !files.insert(file)) {
                 wrong.push(format!("local.filterConfig.{field} is the same file as its {others}"));
             }
+        }
+        for service in &self.spec.services {
+            let all = self.clusters(service);
+            let own = |filter: &&FilterConfig| all.values().flatten().any(|name| *name == filter.cluster);
+            wrong.extend(filter.filter(own).map(|filter| {
+                let (service, name) = (&service.name, &filter.cluster);
+                format!("spec.services.clusters: {name:?} of {service} is the cluster of the flag service: rename one")
+            }));
         }
         for sidecar in self.local.sidecars() {
             if filter.is_none() {

@@ -39,6 +39,11 @@ const EDGE: &str = "  proxies: [{id: edge}]\n";
      local.versions; f.json would be written twice"
 )]
 #[case("", "  proxies: [{id: edge}]\n  filterConfig: {path: f, routes: f, wasm: w}\n", "routes is the same file")]
+#[case(
+    "",
+    "  proxies: [{id: edge}]\n  filterConfig: {path: f, wasm: w, cluster: reviews-v1}\n",
+    "\"reviews-v1\" of reviews is the cluster of the flag service: rename one"
+)]
 #[case("", "  proxies: [{id: edge}]\n  logs: {maxSize: many, keep: 1000}\n", "maxSize \"many\" is not understood")]
 #[case("", "  proxies: [{id: edge}]\n  logs: {keep: 1000}\n", "at most 100 files")]
 fn what_is_wrong_is_said(#[case] spec: &str, #[case] local: &str, #[case] why: &str) {

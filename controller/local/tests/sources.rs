@@ -93,3 +93,18 @@ fn a_flag_is_shown_as_it_serves() {
         assert_eq!(served(), expected);
     }
 }
+
+/// What is no file keeps its name: a flag that stood there is not let go.
+#[test]
+fn what_is_no_file_is_said() {
+    let dir = folder(&[("a.yaml", flag("a", 1))]);
+    std::fs::create_dir(dir.path().join("b.yaml")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", dir.path().join("c.yaml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("d.yaml")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(dir.path().join("e.yaml")).status().unwrap().success());
+    let reading = read(&[dir.path().to_owned()]);
+    let said: Vec<String> = reading.unread.iter().map(|one| one.error.to_string()).collect();
+    let expected = ["it is no file", "it is no file", "No such file", "it is no file"];
+    assert!(said.len() == 4 && said.iter().zip(expected).all(|(one, what)| one.contains(what)), "{said:?}");
+    assert_eq!(reading.flags.len(), 1);
+}

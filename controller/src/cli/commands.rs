@@ -24,7 +24,7 @@ use service::clock::now;
 
 /// Where flags are found.
 pub(super) enum Source {
-    Service { client: Client, at: LocalFlags },
+    Service { client: Box<Client>, at: LocalFlags },
     Cluster { cluster: Cluster, name: Option<String> },
 }
 
@@ -60,7 +60,7 @@ impl Source {
     }
 
     fn local(at: LocalFlags) -> anyhow::Result<Source> {
-        Ok(Source::Service { client: Client::at(&at)?, at })
+        Ok(Source::Service { client: Box::new(Client::at(&at)?), at })
     }
 
     /// Refuses what is about one flag, where a controller of this machine has several and none is named.
@@ -80,7 +80,7 @@ impl Source {
         if let Source::Service { client, at } = self
             && let Ok(anew) = Client::at(at)
         {
-            *client = anew;
+            **client = anew;
         }
     }
 

@@ -41,6 +41,8 @@ fn refused(text: &str) -> Vec<String> {
 #[case::name("name: ratings}\nspec", "name: reviews}\nspec", &["line 14, column 12: metadata.name \"reviews\" is that of another flag"])]
 #[case::state("  listen: 127", "  stateFile: one.json\n  listen: 127", &["local.stateFile is /x/one.json for reviews (/x/shop.yaml) too"])]
 #[case::host("[{name: ratings}]", "[{name: ratings, hosts: [reviews]}]", &["line 15, column 48: spec.services.hosts \"reviews\" is a host of reviews"])]
+#[case::host_by_another_spelling("[{name: ratings}]", "[{name: ratings, hosts: ['Reviews.:80']}]", &["line 15, column 48: spec.services.hosts \"Reviews.:80\" is a host of reviews"])]
+#[case::files_by_another_spelling("filter.json, routes: routes.json", "../x/./filter.json, routes: ./routes.json", &[])]
 #[case::listen("7070\n  proxies", "7071\n  proxies", &["line 17, column 3: local.listen is 127.0.0.1:7071, and 127.0.0.1:7070 for reviews"])]
 #[case::header("x-version", "x-other-version", &["line 15, column 60: spec.routing.header is x-other-version, and x-version for reviews"])]
 #[case::wasm("f.wasm", "g.wasm", &["local.filterConfig.wasm is another one for reviews"])]

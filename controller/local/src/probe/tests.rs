@@ -117,3 +117,23 @@ async fn a_grpc_service_says_whether_it_serves(#[case] status: u8, #[case] says:
     let asked = ask("{grpc: reviews.Reviews}", health(status).await).await;
     assert_eq!(asked.err().unwrap_or_default(), says);
 }
+
+/// What a command leaves behind ends with it: it would be one more with each question.
+#[rstest]
+#[case::in_time("exit 0")]
+#[case::too_late("wait")]
+#[tokio::test]
+async fn a_command_leaves_nothing_behind(#[case] end: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("pid");
+    let script = format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; {end}", note.display());
+    let ready = serde_json::json!({ "command": ["sh", "-c", script], "timeout": "2s" }).to_string();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    assert_eq!(ask(&ready, listener.local_addr().unwrap()).await.is_ok(), end == "exit 0");
+    let pid: i32 = std::fs::read_to_string(note).unwrap().trim().parse().unwrap();
+    let deadline = std::time::Instant::now() + crate::testing::LIMIT;
+    while crate::group::start_ticks(pid).is_some() {
+        assert!(std::time::Instant::now() < deadline, "{pid} still runs");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,9 +1,10 @@
 //! What an Envoy lacks for a flag, or has otherwise than the flag needs it, and what to do about it. Pure.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use local::file::{File, FilterConfig};
+use local::files::plain;
 use machine::envoy::ROUTES;
 use machine::spec::Service;
 
@@ -154,19 +155,6 @@ fn filters(file: &File, config: &FilterConfig, manager: &Node, listener: &str) -
         all.push(error("filter", message, MERGE));
     }
     all
-}
-
-/// A path without `.` and `..`; where it is relative, what is above its beginning is not known.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => _ = plain.pop(),
-            part => plain.push(part),
-        }
-    }
-    plain
 }
 
 /// Whether the routes are the controller's.
