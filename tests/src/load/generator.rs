@@ -96,6 +96,11 @@ impl Generator {
                     let Some(job) = next else { break };
                     let request = generator.with_limit(&job, Protocol::H1, &mut connection).await;
                     generator.recorder.done(request);
+                    if job.kind == Kind::Stream {
+                        // Idle until the stream after the next, it may be one to an Envoy that is about to end, which
+                        // says so only with an answer.
+                        connection = None;
+                    }
                 }
             });
         }
