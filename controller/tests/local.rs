@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// Where [`serves`] listens, if it is meant to.
 const SERVE: &str = "VERSIONFLAG_TEST_SERVE";
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 struct Place {
     dir: tempfile::TempDir,
@@ -138,7 +138,7 @@ fn serves_at(address: &str) -> String {
 fn serves() {
     let Ok(address) = std::env::var(SERVE) else { return };
     std::thread::spawn(|| {
-        std::thread::sleep(LONG * 15);
+        std::thread::sleep(LONG * 5);
         std::process::exit(1);
     });
     TcpListener::bind(address).unwrap().incoming().for_each(drop);
