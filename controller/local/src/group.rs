@@ -242,7 +242,7 @@ pub(crate) fn describe(pid: i32) -> String {
 mod tests {
     use super::*;
 
-    /// Who ends while somebody waits for it is that one's; who is nobody's is waited for here.
+    /// T25: who ends while somebody waits for it is that one's; who is nobody's is waited for here.
     #[test]
     fn an_orphan_that_ended_is_waited_for_once_nobody_else_has() {
         let child = std::process::Command::new("true").spawn().unwrap();

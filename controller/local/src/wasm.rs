@@ -211,7 +211,7 @@ impl WasmFile {
 mod tests {
     use super::*;
 
-    /// T10: who put a file right has proxies read it again, the same bytes, too; who broke it has not.
+    /// T10, T26: who put a file right has proxies read it again, the same bytes, too; who broke it has not.
     #[test]
     fn a_file_that_was_put_right_is_another_build() {
         let dir = tempfile::tempdir().unwrap();

@@ -18,6 +18,7 @@ fn file(spec: &str, local: &str) -> Result<File, String> {
 
 const EDGE: &str = "  proxies: [{id: edge}]\n";
 
+/// T24 is among them.
 #[rstest]
 #[case(", checks: [{name: errors}]", EDGE, "exactly one of builtin, prometheus and webhook")]
 #[case(", callers: {namespaces: [a]}", EDGE, "spec.callers is not supported")]

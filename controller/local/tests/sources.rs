@@ -78,7 +78,7 @@ fn one_file_that_cannot_be_read_hides_no_other() {
     assert_eq!(find(&[dir.path().to_owned()]).unwrap().len(), 2, "its controller can be asked");
 }
 
-/// What serves counts, and not what is asked for: before a flip, and after a rollback.
+/// T26: what serves counts, and not what is asked for: before a flip, and after a rollback.
 #[test]
 fn a_flag_is_shown_as_it_serves() {
     let both = flag("a", 1).replace("versions: {", "versions: {v2: {command: [a], address: '127.0.0.1:2'}, ");
@@ -94,7 +94,7 @@ fn a_flag_is_shown_as_it_serves() {
     }
 }
 
-/// What is no file keeps its name: a flag that stood there is not let go.
+/// T24: what is no file keeps its name: a flag that stood there is not let go.
 #[test]
 fn what_is_no_file_is_said() {
     let dir = folder(&[("a.yaml", flag("a", 1))]);

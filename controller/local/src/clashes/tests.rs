@@ -35,7 +35,7 @@ fn refused(text: &str) -> Vec<String> {
     reading.clashes().into_iter().map(|(_, error)| error.to_string()).collect()
 }
 
-/// T15: each is said of the later flag, with its place.
+/// T15, T24: each is said of the later flag, with its place.
 #[rstest]
 #[case::nothing("", "", &[])]
 #[case::name("name: ratings}\nspec", "name: reviews}\nspec", &["line 14, column 12: metadata.name \"reviews\" is that of another flag"])]

@@ -118,7 +118,7 @@ async fn a_grpc_service_says_whether_it_serves(#[case] status: u8, #[case] says:
     assert_eq!(asked.err().unwrap_or_default(), says);
 }
 
-/// What a command leaves behind ends with it: it would be one more with each question.
+/// T25: what a command leaves behind ends with it: it would be one more with each question.
 #[rstest]
 #[case::in_time("exit 0")]
 #[case::too_late("wait")]

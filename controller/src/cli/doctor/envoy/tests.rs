@@ -222,7 +222,7 @@ fn what_is_no_envoy_is_said(#[case] info: &str, #[case] dump: &str, #[case] expe
     assert!(said.starts_with(expected), "{said}");
 }
 
-/// Envoy's name of a file need not be the one that the controller has for it.
+/// T26: Envoy's name of a file need not be the one that the controller has for it.
 #[rstest]
 #[case("filter.json", true)]
 #[case("./filter.json", true)]
