@@ -5,6 +5,7 @@
 mod doubt;
 mod ledger;
 mod properties;
+mod reach;
 mod traffic;
 mod unmanaged;
 

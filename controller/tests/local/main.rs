@@ -2,136 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::io::{BufRead, BufReader, Read};
+mod logs;
+mod place;
+
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Where [`serves`] listens, if it is meant to.
-const SERVE: &str = "VERSIONFLAG_TEST_SERVE";
-const LONG: Duration = Duration::from_secs(60);
-
-struct Place {
-    dir: tempfile::TempDir,
-    /// Where nobody listens.
-    address: String,
-}
-
-impl Place {
-    fn new() -> Place {
-        let place = Place { dir: tempfile::tempdir().unwrap(), address: free() };
-        place.write("v1");
-        place
-    }
-
-    fn file(&self) -> PathBuf {
-        self.dir.path().join("reviews.yaml")
-    }
-
-    fn state_path(&self) -> PathBuf {
-        self.dir.path().join("reviews.state.json")
-    }
-
-    /// Asks for v2.
-    fn switch(&self) {
-        self.write("v1");
-        let text = std::fs::read_to_string(self.file()).unwrap().replace("{version: v1", "{version: v2");
-        let v2 = format!("    v2: {}\n", version(&free()));
-        let listens = "coexistence: {minReady: 0s, headroom: Ignore, probe: {mode: None}}, services: [{name: reviews}]";
-        std::fs::write(self.file(), text.replace("services: [{name: reviews}]", listens) + &v2).unwrap();
-    }
-
-    fn write(&self, version: &str) {
-        let text = format!(
-            "apiVersion: versionflag.io/v1alpha1\nkind: VersionFlag\nmetadata: {{name: reviews}}\n\
-             spec: {{version: {version}, services: [{{name: reviews}}]}}\n\
-             local:\n  listen: 127.0.0.1:0\n  proxies: [{{id: edge}}]\n  versions:\n    v1: {}\n",
-            self::version(&self.address)
-        );
-        std::fs::write(self.file(), text).unwrap();
-    }
-
-    fn start(&self) -> Ended {
-        self.start_with(Stdio::null())
-    }
-
-    fn start_with(&self, stderr: Stdio) -> Ended {
-        let _ = std::fs::remove_file(self.dir.path().join("reviews.state.json.address"));
-        Ended(program(&["local", "-f"], &self.file()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap())
-    }
-
-    fn watch(&self) -> (Ended, Lines, Lines) {
-        let mut watch = program(&["status", "-w"], &self.file());
-        let mut watch = Ended(watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-        let (out, err) = (watch.0.stdout.take().unwrap(), watch.0.stderr.take().unwrap());
-        (watch, Lines::of(out), Lines::of(err))
-    }
-
-    fn status(&self) -> Option<Value> {
-        let out = program(&["status", "-o", "json"], &self.file()).output().unwrap();
-        serde_json::from_slice::<Value>(&out.stdout).ok()?.get(0).cloned()
-    }
-
-    fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + LONG;
-        loop {
-            let status = self.status();
-            if let Some(status) = status.as_ref().filter(|status| holds(status)) {
-                return status.clone();
-            }
-            assert!(Instant::now() < deadline, "{what} was not seen: {status:#?}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn pid(&self) -> i64 {
-        let state: Value = serde_json::from_slice(&std::fs::read(self.state_path()).unwrap()).unwrap();
-        state["processes"]["v1"]["pid"].as_i64().unwrap()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let state = std::fs::read(self.state_path()).unwrap_or_default();
-        let state: Value = serde_json::from_slice(&state).unwrap_or_default();
-        for pid in ["v1", "v2"].iter().filter_map(|version| state["processes"][version]["pid"].as_i64()) {
-            let group = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-        }
-    }
-}
-
-/// An address where nobody listens.
-fn free() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-fn program(arguments: &[&str], file: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_versionflag"));
-    command.args(arguments).arg(file);
-    command
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A version that listens.
-fn version(address: &str) -> String {
-    format!(
-        "{{command: [sh, -c, '{}'], address: '{address}', ready: {{command: ['true'], interval: 20ms}}}}",
-        serves_at(address)
-    )
-}
-
-fn serves_at(address: &str) -> String {
-    let program = std::env::current_exe().unwrap();
-    format!("exec env {SERVE}={address} {} --exact serves --nocapture >/dev/null", program.display())
-}
+use place::{Ended, LONG, Place, SERVE, free, program, stable, stderr};
 
 /// Not a test: the version that the tests start.
 #[test]
@@ -142,60 +24,6 @@ fn serves() {
         std::process::exit(1);
     });
     TcpListener::bind(address).unwrap().incoming().for_each(drop);
-}
-
-/// A process that ends with the test, whatever becomes of it.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Ended {
-    fn code(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + LONG;
-        while Instant::now() < deadline {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("it goes on")
-    }
-}
-
-/// What a process prints, until this is dropped.
-struct Lines(mpsc::Receiver<String>);
-
-impl Lines {
-    fn of(stream: impl Read + Send + 'static) -> Lines {
-        // Nobody reads a line before it is asked for, but one.
-        let (send, lines) = mpsc::sync_channel(0);
-        std::thread::spawn(move || {
-            let lines = BufReader::new(stream).lines().map_while(Result::ok);
-            lines.map(|line| send.send(line)).take_while(Result::is_ok).for_each(drop);
-        });
-        Lines(lines)
-    }
-
-    fn until(&self, what: &str) -> String {
-        let deadline = Instant::now() + LONG;
-        loop {
-            let line = self.0.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-            match line {
-                Ok(line) if line.contains(what) => return line,
-                Ok(_) => {}
-                Err(error) => panic!("{what} was not printed: {error}"),
-            }
-        }
-    }
-}
-
-fn stable(status: &Value) -> bool {
-    status["status"]["phase"] == "Stable"
 }
 
 #[test]
@@ -330,94 +158,6 @@ fn nothing_is_flipped_before_all_have_reported() {
     assert!(abort.status.success(), "{}", stderr(&abort));
     let vain = program(&["wait", "--for=settled", "--timeout=1m"], &place.file()).output().unwrap();
     assert_eq!(vain.status.code(), Some(3), "{}", stderr(&vain));
-}
-
-/// A version that prints lines from a file for ever, as they come.
-fn prints(place: &Place, lines: &str) {
-    let text = std::fs::read_to_string(place.file()).unwrap();
-    let text = text.replacen("-c, 'exec env", &format!("-c, 'tail -n +1 -F {lines} & exec env"), 1);
-    std::fs::write(place.file(), text.replacen("local:\n", "local:\n  logs: {maxSize: '20'}\n", 1)).unwrap();
-}
-
-fn logs(place: &Place, more: &[&str]) -> Output {
-    program(&[&["logs"], more, &["-f"]].concat(), &place.file()).output().unwrap()
-}
-
-/// A process that follows a log, once it has printed what there was: it listens to Ctrl-C from then on.
-fn follows(follow: &Ended) -> nix::unistd::Pid {
-    let pid = nix::unistd::Pid::from_raw(follow.0.id().cast_signed());
-    let catches = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
-        u64::from_str_radix(mask, 16).unwrap() & 2 != 0
-    };
-    let deadline = Instant::now() + LONG;
-    while !catches() {
-        assert!(Instant::now() < deadline, "it does not listen to SIGINT");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    pid
-}
-
-/// T20: what was printed is read from the files, the rotated ones included, while a controller runs or none does.
-#[test]
-fn what_a_version_printed_is_shown_over_all_its_files() {
-    let place = Place::new();
-    let none = logs(&place, &[]);
-    assert_eq!(none.status.code(), Some(1));
-    assert!(stderr(&none).contains("no controller has run with"), "{}", stderr(&none));
-    let lines = place.dir.path().join("lines");
-    std::fs::write(&lines, "").unwrap();
-    prints(&place, &lines.display().to_string());
-    let controller = place.start();
-    place.until("Stable", stable);
-    let say = |text: &str| {
-        let mut file = std::fs::File::options().append(true).open(&lines).unwrap();
-        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
-    };
-    let mut follow = program(&["logs", "--follow", "--lines", "0", "-f"], &place.file());
-    let mut follow = Ended(follow.stdout(Stdio::piped()).spawn().unwrap());
-    let mut followed = BufReader::new(follow.0.stdout.take().unwrap());
-    follows(&follow);
-    let mut all = String::new();
-    for number in 0..3 {
-        let line = format!("line {number} of those that fill a small file\n");
-        say(&line);
-        let mut seen = String::new();
-        followed.read_line(&mut seen).unwrap();
-        assert_eq!(seen, line);
-        all.push_str(&line);
-        let kept = place.dir.path().join(format!("reviews-v1.log.{}", number + 1));
-        let deadline = Instant::now() + LONG;
-        while !kept.exists() {
-            assert!(Instant::now() < deadline, "{} was not kept", kept.display());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-    drop(controller);
-    let printed = |more: &[&str]| String::from_utf8(logs(&place, more).stdout).unwrap();
-    assert_eq!(printed(&[]), all);
-    assert_eq!(printed(&["--lines", "2"]), all.split_once('\n').unwrap().1);
-    assert_eq!(printed(&["reviews", "--version", "v1", "--lines", "1"]), all.lines().last().unwrap().to_owned() + "\n");
-    let unknown = logs(&place, &["--version", "v9"]);
-    assert!(stderr(&unknown).contains("v9 has no log in") && stderr(&unknown).contains("there is: v1"));
-    assert!(stderr(&logs(&place, &["ratings"])).contains("there is no flag ratings"));
-    // Nobody reads it any more.
-    drop(followed);
-    assert_eq!(follow.code(), Some(0));
-}
-
-/// T20: Ctrl-C is how people end it.
-#[test]
-fn following_a_log_ends_cleanly_by_an_interrupt() {
-    let place = Place::new();
-    std::fs::write(place.dir.path().join("reviews-v1.log"), "a line\n").unwrap();
-    let mut follow = program(&["logs", "--follow", "--version", "v1", "-f"], &place.file());
-    let mut follow = Ended(follow.stdout(Stdio::piped()).spawn().unwrap());
-    Lines::of(follow.0.stdout.take().unwrap()).until("a line");
-    let pid = follows(&follow);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
-    assert_eq!(follow.code(), Some(0));
 }
 
 /// T19
