@@ -228,9 +228,11 @@ impl Machine {
         self.store.note();
         self.audit.record_change(now, Some(&before), &self.store.state.status);
         self.files.leave(&self.hub);
-        self.hub.forget_flag(&self.file.metadata.name);
+        let name = &self.file.metadata.name;
+        self.hub.forget_flag(name);
         // Nobody answers what was asked of it.
-        let _ = self.hub.requests.next_request(&self.file.metadata.name, |_| true);
+        let _ = self.hub.requests.next_request(name, |_| true);
+        let _ = self.hub.orders.as_ref().and_then(|orders| orders.next_request(name, |_| true));
     }
 
     /// Whoever asks to go on, or to give up, has what waits for its next start tried at once.
