@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
 use machine::time::UnixMs;
 
 use super::pods;
+use super::resource::unix_ms;
 
 /// Fencing as the API has it: who sets it vouches that nothing on the node runs any more.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
@@ -102,7 +103,7 @@ impl<'a> Lives<'a> {
     pub(crate) fn started_at(self) -> Option<UnixMs> {
         let running = |one: &ContainerStatus| Some(one.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0);
         let all: Option<Vec<_>> = self.proxies()?.into_iter().map(running).collect();
-        all?.into_iter().min().map(|at| UnixMs(u64::try_from(at.as_millisecond()).unwrap_or_default()))
+        all?.into_iter().min().map(unix_ms)
     }
 
     fn status(self, name: &str) -> Option<&'a ContainerStatus> {

@@ -84,6 +84,11 @@ pub fn time(at: UnixMs) -> Time {
     Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
 }
 
+/// The same the other way; before 1970 is then.
+pub fn unix_ms(at: Timestamp) -> UnixMs {
+    UnixMs(u64::try_from(at.as_millisecond()).unwrap_or_default())
+}
+
 /// The status of one flag.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]

@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use machine::fleet::ledger::{Laggard, Quiet};
 use machine::fleet::traffic::Flow;
 
-use cluster::resource::{self, ResourceStatus, VersionFlag, VersionRole};
+use cluster::resource::{self, ResourceStatus, VersionFlag, VersionRole, unix_ms};
 use machine::checks::{CheckAnswers, Verdict};
 use machine::observation::VersionState;
 use machine::plan::{Upcoming, upcoming};
@@ -178,8 +178,7 @@ impl Model {
             next_start: None,
             notes: vec![],
         });
-        let created =
-            flag.creation_timestamp().and_then(|time| u64::try_from(time.0.as_millisecond()).ok()).map(UnixMs);
+        let created = flag.creation_timestamp().map(|time| unix_ms(time.0));
         Model {
             namespace: flag.namespace(),
             name: flag.name_any(),

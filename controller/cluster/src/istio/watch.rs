@@ -24,6 +24,7 @@ use crate::domain::Domain;
 use crate::heard::{Heard, WATCH_SECONDS};
 use crate::index::Index;
 use crate::prune::Trim;
+use crate::resource::unix_ms;
 use machine::reason::{Problem, Reason};
 use machine::spec::Provider;
 use machine::time::UnixMs;
@@ -212,8 +213,7 @@ impl IstioCache {
     /// When the last of these plugins was made, of those that there are.
     pub fn plugins_since(&self, targets: &BTreeSet<Target>) -> Option<UnixMs> {
         fn made<K: Kind>(found: &MeshObject<K>) -> Option<UnixMs> {
-            let at = found.metadata.creation_timestamp.as_ref()?.0;
-            Some(UnixMs(u64::try_from(at.as_millisecond()).unwrap_or_default()))
+            Some(unix_ms(found.metadata.creation_timestamp.as_ref()?.0))
         }
         let made = targets.iter().flat_map(|target| {
             let (namespace, name) = (&target.namespace, target.name());
