@@ -330,14 +330,15 @@ impl File {
         let directory = directory_of(path);
         let name = Some(file.metadata.name.as_str()).filter(|_| !alone);
         file.local.state_file = directory.join(state_file(path, name, &file.local.state_file));
+        let of_envoy = |path: &Path| plain(&directory.join(path));
         if let Some(filter) = &mut file.local.filter_config {
-            filter.path = plain(&directory.join(&filter.path));
-            filter.routes = filter.routes.take().map(|routes| plain(&directory.join(routes)));
-            filter.clusters = filter.clusters.take().map(|clusters| plain(&directory.join(clusters)));
-            filter.wasm = plain(&directory.join(&filter.wasm));
+            filter.path = of_envoy(&filter.path);
+            filter.routes = filter.routes.as_deref().map(of_envoy);
+            filter.clusters = filter.clusters.as_deref().map(of_envoy);
+            filter.wasm = of_envoy(&filter.wasm);
         }
         for sidecar in file.local.proxies.iter_mut().filter_map(|proxy| proxy.sidecar.as_mut()) {
-            sidecar.filter = plain(&directory.join(&sidecar.filter));
+            sidecar.filter = of_envoy(&sidecar.filter);
         }
         file.local.logs.directory = file.local.logs.directory.take().map(|logs| directory.join(logs));
         for version in file.local.versions.values_mut() {

@@ -31,9 +31,8 @@ impl Logs {
 
     /// Those of a flag that was found, to be read.
     pub(crate) fn found(flag: &Found) -> Logs {
-        let name = flag.flag.clone().unwrap_or_default();
-        let LogFiles { keep, .. } = LogFiles::default();
-        Logs { name, directory: flag.logs.clone(), max_bytes: u64::MAX, keep }
+        let how = LogFiles { directory: flag.logs.clone(), ..LogFiles::default() };
+        Logs::new(flag.flag.as_deref().unwrap_or_default(), &how, &flag.state)
     }
 
     /// The versions that have a log.

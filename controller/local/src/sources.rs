@@ -209,8 +209,8 @@ pub struct Found {
     pub flag: Option<String>,
     /// Where its state is.
     pub state: PathBuf,
-    /// Where the logs of its versions are.
-    pub logs: PathBuf,
+    /// Where the logs of its versions are; beside its state unless given.
+    pub logs: Option<PathBuf>,
     /// The version that the file asks for.
     pub version: Option<String>,
 }
@@ -229,7 +229,6 @@ pub fn find(sources: &[PathBuf]) -> Result<Vec<Found>, FileError> {
             let name = flag.as_deref().filter(|_| !alone);
             let state = directory_of(&path).join(state_file(&path, name, Path::new(&configured)));
             let logs = text(value, "/local/logs/directory").map(|logs| directory_of(&path).join(logs));
-            let logs = logs.unwrap_or_else(|| directory_of(&state));
             Found { flag, state, logs, version: text(value, "/spec/version") }
         }));
     }

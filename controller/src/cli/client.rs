@@ -88,12 +88,7 @@ impl Client {
             Err(none) if none.is_empty() => {
                 bail!("the controller of {} has not looked at its flags yet: try again", at.named())
             }
-            Err(several) => bail!(
-                "the controller of {} has {}: name one of them, as in NAME -f {}",
-                at.named(),
-                names(&several),
-                at.sources.join(" -f ")
-            ),
+            Err(several) => Err(at.ambiguous(&names(&several))),
         }
     }
 

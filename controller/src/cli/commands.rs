@@ -64,15 +64,10 @@ impl Source {
     }
 
     /// Refuses what is about one flag, where a controller of this machine has several and none is named.
-    pub(super) async fn has_one(&self, program: &str) -> anyhow::Result<()> {
+    pub(super) async fn has_one(&self) -> anyhow::Result<()> {
         let Source::Service { client, at } = self else { return Ok(()) };
-        match client.views(at).await?.as_slice() {
-            several if several.len() > 1 => {
-                let (all, from) = (names(several), at.sources.join(" -f "));
-                bail!("the controller of {} has {all}: name one, as in `{program} status NAME -f {from}`", at.named());
-            }
-            _ => Ok(()),
-        }
+        let views = client.views(at).await?;
+        if views.len() > 1 { Err(at.ambiguous(&names(&views))) } else { Ok(()) }
     }
 
     /// A controller of this machine that was started anew may listen elsewhere.
@@ -212,7 +207,7 @@ pub(super) async fn list(at: &At, all: bool) -> anyhow::Result<()> {
 
 pub(super) async fn why(at: &At, program: &str) -> anyhow::Result<()> {
     let source = Source::open(at, false).await?;
-    source.has_one(program).await?;
+    source.has_one().await?;
     if let (Source::Service { client, at }, Output::Json) = (&source, at.output) {
         let views = client.views(at).await?;
         let why = views.iter().map(|view| {
@@ -244,9 +239,9 @@ pub(super) async fn why(at: &At, program: &str) -> anyhow::Result<()> {
     }
 }
 
-pub(super) async fn history(at: &At, program: &str) -> anyhow::Result<()> {
+pub(super) async fn history(at: &At) -> anyhow::Result<()> {
     let source = Source::open(at, false).await?;
-    source.has_one(program).await?;
+    source.has_one().await?;
     let shown = source.look(None).await?;
     match at.output {
         Output::Json => print_json(
@@ -264,9 +259,7 @@ pub(super) async fn history(at: &At, program: &str) -> anyhow::Result<()> {
 
 /// Asks, and waits for the answer.
 pub(super) async fn request(at: &At, action: Action, program: &str) -> anyhow::Result<()> {
-    let source = Source::open(at, false).await?;
-    source.has_one(program).await?;
-    let (answered, refused) = match source {
+    let (answered, refused) = match Source::open(at, false).await? {
         Source::Service { client, at } => {
             let view = ask_service(&client, &at, action).await?;
             (

@@ -1,5 +1,6 @@
 //! `versionflag lint`: what is wrong with a file before it reaches a cluster, or a local controller. Pure.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -126,12 +127,15 @@ fn lint_local(local: Reading, filter: &LookAtFilter<'_>) -> Vec<Wrong> {
     let object = |name: Option<&str>| format!("VersionFlag {}", name.unwrap_or("without a name"));
     let clashes = local.clashes().into_iter().map(|(flag, error)| (object(Some(flag)), error, true));
     let mut all: Vec<(String, FileError, bool)> = clashes.collect();
+    // Flags of one Envoy have the same filter.
+    let mut looked: BTreeMap<&Path, (Option<String>, bool)> = BTreeMap::new();
     for one in &local.flags {
         let Some(config) = &one.file.local.filter_config else { continue };
-        let (about, refused) = match filter(&config.wasm) {
+        let look = || match filter(&config.wasm) {
             Err(error) => (Some(error.to_string()), true),
             Ok(level) => (outdated(&config.wasm, level), false),
         };
+        let (about, refused) = looked.entry(&config.wasm).or_insert_with(look).clone();
         let about = about.map(|why| one.refused(format!("local.filterConfig.wasm: {why}")));
         all.extend(about.map(|error| (object(Some(&one.file.metadata.name)), error, refused)));
     }

@@ -56,7 +56,7 @@ fn found(at: &LocalFlags, mut all: Vec<Found>) -> anyhow::Result<Found> {
         Err(none) if none.is_empty() => {
             bail!("there is no flag {} in {}; there is: {names}", at.flag.as_deref().unwrap_or_default(), at.named())
         }
-        Err(_) => bail!("{} has {names}: name one of them, as in NAME -f {}", at.named(), at.sources.join(" -f ")),
+        Err(_) => Err(at.ambiguous(&names)),
     }
 }
 

@@ -85,7 +85,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Restart(args) => order::run(&args, Verb::Restart, program).await?,
         Command::Stop(args) => order::run(&args, Verb::Stop, program).await?,
         Command::Logs(args) => logs::run(&args).await?,
-        Command::History(at) => commands::history(&at, program).await?,
+        Command::History(at) => commands::history(&at).await?,
         Command::Doctor(options) => return doctor::run(&options).await,
         Command::Uninstall(options) => return uninstall::run(&options).await,
         Command::Init(options) => print(&init::run(&options).await?)?,

@@ -43,7 +43,7 @@ pub(super) async fn run(args: &OrderArgs, verb: Verb, program: &str) -> anyhow::
     if let Some(why) = &answer.refused {
         bail!("refused: {why}");
     }
-    let shown = of_view(&view, &at.about(&flag, client.status().await?.len()))?;
+    let shown = of_view(&view, &at.about(&flag, 1))?;
     match output {
         Output::Json => print_json(&shown.json),
         Output::Text => print(&show::status(&shown.model, program)),

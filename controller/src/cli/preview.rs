@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use super::args::{Output, PreviewArgs};
-use super::client::{Client, names};
+use super::client::Client;
 use super::kube_api::Cluster;
 use super::place::{Address, place};
 use super::sources::LocalFlags;
@@ -69,16 +69,11 @@ async fn previewed(at: &LocalFlags, version: &str) -> anyhow::Result<PreviewText
     if at.url().is_some() {
         bail!("name the FILE of the controller: its flag service does not show what lets a request choose");
     }
-    let views = Client::at(at)?.views(at).await?;
-    let view = match views.as_slice() {
-        [view] => view,
-        [] => bail!("the controller has no flag yet"),
-        several => bail!("{} has {}: name one, with -f {}", at.named(), names(several), at.named()),
-    };
+    let view = Client::at(at)?.only(at).await?;
     let all = local::sources::files(&at.paths())?;
     let file = all.iter().find(|file| file.metadata.name == view.name);
     let file = file.with_context(|| format!("{} has no flag {}", at.named(), view.name))?;
-    shown_of_file(file, view, version).map_err(anyhow::Error::msg)
+    shown_of_file(file, &view, version).map_err(anyhow::Error::msg)
 }
 
 fn text(shown: &PreviewText) -> String {

@@ -76,6 +76,12 @@ impl LocalFlags {
         }
     }
 
+    /// That a command is about one of these flags, and which is not said.
+    pub(super) fn ambiguous(&self, names: &str) -> anyhow::Error {
+        let sources = self.sources.join(" -f ");
+        anyhow::anyhow!("{} has {names}: name one of them, as in NAME -f {sources}", self.named())
+    }
+
     /// All that was given.
     pub(super) fn named(&self) -> String {
         self.sources.join(", ")

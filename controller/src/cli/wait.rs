@@ -105,7 +105,7 @@ pub(super) fn standing(model: &Model, goal: Goal, edited: Option<&str>) -> Stand
 
 pub(super) async fn run(at: &At, goal: Goal, timeout: Millis, program: &str) -> anyhow::Result<ExitCode> {
     let mut source = Source::open(at, false).await?;
-    source.has_one(program).await?;
+    source.has_one().await?;
     let files = match &source {
         Source::Cluster { name: None, .. } => {
             bail!("the name of a VersionFlag is missing: `{program} list` shows them")
