@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::count::Totals;
+use crate::fence::Fenced;
 use crate::probe::Probed;
 use crate::read_fields;
 use crate::record::Gate;
@@ -95,6 +96,9 @@ pub struct Findings {
     /// The highest epoch of another flag that claims one of its hosts; 0: none does.
     #[serde(skip_serializing_if = "is_zero")]
     pub rival_epoch: u64,
+    /// What is shown of its fence; absent: there is none, or it is not understood there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fenced: Option<Fenced>,
 }
 
 // As serde asks.
@@ -111,6 +115,7 @@ impl Findings {
             || self.unplaced > 0
             || self.rival_epoch > 0
             || self.checked > 0
+            || self.fenced.is_some()
     }
 }
 
@@ -121,6 +126,7 @@ read_fields! { Findings {
     checked: "checked" or 0,
     unplaced: "unplaced" or 0,
     rival_epoch: "rivalEpoch" or 0,
+    fenced: "fenced" or None,
     ..
 } }
 
@@ -153,9 +159,13 @@ pub fn combine_findings(live: &[u32], round: u64, parts: &[InstanceFindings]) ->
             None => sums.push(found.clone()),
         }
     }
-    for Findings { flag, probed, .. } in &mut sums {
-        let shown = |id| of(id)?.flags.iter().find(|found| found.flag == *flag)?.probed.as_ref();
-        *probed = Probed::all(live.iter().map(shown));
+    for Findings { flag, probed, fenced, .. } in &mut sums {
+        let found = |id| of(id)?.flags.iter().find(|found| found.flag == *flag);
+        *probed = Probed::all(live.iter().map(|id| found(id)?.probed.as_ref()));
+        // Who says nothing of it holds nothing.
+        let of_one = |id| found(id).and_then(|found| found.fenced.clone());
+        let all = live.iter().map(|id| of_one(id).unwrap_or_default());
+        *fenced = if live.iter().any(|id| of_one(id).is_some()) { all.reduce(|one, other| one.with(&other)) } else { None };
     }
     sums
 }

@@ -10,6 +10,7 @@
 //! | [`merge`] | which of two records of one flag is in effect |
 //! | [`epoch`] | the next epoch |
 //! | [`config`] | what a filter is told at start |
+//! | [`fence`] | what waits and what is refused, so that two versions never handle requests at once |
 //! | [`host`] | which flag a host belongs to, spelling ignored |
 //! | [`table`] | the flags in effect, compiled for look-up, and the decision for a request |
 //! | [`count`] | requests in flight by version |
@@ -32,6 +33,7 @@ pub mod config;
 pub mod count;
 pub mod digest;
 pub mod epoch;
+pub mod fence;
 pub mod health;
 pub mod host;
 pub mod instance;

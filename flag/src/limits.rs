@@ -25,7 +25,18 @@ pub const NAME_BYTES: usize = 253;
 /// VM instances in one proxy: a worker each, with a second one while a new binary takes over.
 pub const INSTANCES: u32 = 512;
 /// Requests that one VM instance holds at a time.
-pub const HELD: usize = 1_024;
+pub const HELD: usize = 8_192;
+/// Those of them for one flag, and for the first answer.
+pub const HELD_OF_FLAG: usize = 4_096;
+/// Bytes of a body that a held request may have: Envoy keeps them.
+pub const HELD_BODY: u64 = 65_536;
+/// Bytes of the bodies of all requests that one VM instance holds.
+pub const HELD_BODIES: u64 = 64 << 20;
+/// Released requests that one VM instance has open at a time, before it releases more: the connections to a version are
+/// made by them, and Envoy has 1,024 requests wait for one at most.
+pub const RELEASED: u32 = 256;
+/// The longest that a fence may hold requests, in milliseconds.
+pub const MAX_HOLD_MS: u32 = 60_000;
 /// Addresses of callers without a filter that one VM instance tells apart.
 pub const STRANGERS: usize = 8;
 /// How far an epoch may be ahead of the clock, in milliseconds: a day.

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+use crate::fence::Fence;
 use crate::health::HealthChecks;
 use crate::json::{self, JsonError};
 use crate::level;
@@ -44,9 +45,18 @@ pub struct Asks {
     /// What is no traffic, where a switch is under way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub health: Vec<HealthChecks>,
+    /// What is held back and refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fences: Vec<Fence>,
 }
 
-read_fields! { Asks { revision: "revision", probes: "probes" or vec![], health: "health" or vec![], .. } }
+read_fields! { Asks {
+    revision: "revision",
+    probes: "probes" or vec![],
+    health: "health" or vec![],
+    fences: "fences" or vec![],
+    ..
+} }
 
 read_fields! { Snapshot {
     protocol: "protocol",
@@ -125,6 +135,7 @@ impl Snapshot {
         if let Some(asks) = &mut snapshot.asks {
             asks.probes.retain(|probe| probe.check().is_ok());
             asks.health.retain(|health| health.check().is_ok());
+            asks.fences.retain(|fence| fence.check().is_ok());
         }
         if snapshot.protocol != PROTOCOL {
             return Err(SnapshotError::Protocol { found: snapshot.protocol });

@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use crate::config::Workload;
 use crate::count::Counter;
+use crate::fence::{Fence, Fenced, Passage};
 use crate::health::HealthChecks;
 use crate::host;
 use crate::instance::FlagState;
@@ -73,7 +74,8 @@ impl Flag {
         })
     }
 
-    fn version(&self, version: &str) -> Option<&Rc<Counter>> {
+    /// The counter of a version that the record names.
+    pub fn version(&self, version: &str) -> Option<&Rc<Counter>> {
         self.versions.iter().find(|counter| counter.version() == version)
     }
 
@@ -104,6 +106,26 @@ impl Flag {
             return version;
         }
         &self.active
+    }
+
+    /// What becomes of a request to this flag's group, where requests may be held; `mark`: the version that it was sent to
+    /// before, where that can be believed. Inside the group calls go on: what has begun must come to its end.
+    pub fn passage(&self, caller: Option<&Workload>, now_ms: u64, mark: impl FnOnce() -> Option<String>) -> Passage {
+        match self.beside(caller).and_then(|caller| self.version(&caller.version)) {
+            Some(_) => Passage::Go,
+            None => self.observed.gate.passage(&self.record, now_ms, mark),
+        }
+    }
+
+    /// What is shown of its fence.
+    pub fn fenced(&self, now_ms: u64) -> Option<Fenced> {
+        self.observed.gate.shown(&self.record, now_ms)
+    }
+
+    /// The counters of the version that a fence has drain: what is sent to it, and what arrives there.
+    pub fn draining(&self) -> Option<[Rc<Counter>; 2]> {
+        let old = self.observed.gate.old()?;
+        Some([self.observed.sent.of(&old), self.observed.arrived.of(&old)])
     }
 
     /// This instance's part of the next report.
@@ -220,6 +242,13 @@ impl Table {
         for (uid, flag) in &self.flags {
             let asked = health.iter().find(|one| one.flag == *uid).cloned().unwrap_or_default();
             *flag.observed.health.borrow_mut() = asked;
+        }
+    }
+
+    /// Puts the fences of all flags into effect, or takes them away.
+    pub fn ask_fences(&self, fences: &[Fence], now_ms: u64) {
+        for (uid, flag) in &self.flags {
+            flag.observed.gate.take(fences.iter().find(|fence| fence.flag == *uid), now_ms);
         }
     }
 

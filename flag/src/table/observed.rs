@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::count::Counters;
+use crate::fence::Gatekeeper;
 use crate::health::HealthChecks;
 use crate::limits;
 
@@ -40,6 +41,8 @@ pub struct Observed {
     pub(super) owns_hosts: Cell<bool>,
     /// Requests that were open in an earlier round too, and of which it is not known which version serves them.
     pub unplaced: Cell<u64>,
+    /// What is held back and refused.
+    pub gate: Gatekeeper,
     /// The highest epoch of another flag that claims one of its hosts; 0: none does.
     pub rival_epoch: Cell<u64>,
     /// How many requests had been sent when that grew last, and when it was seen to.

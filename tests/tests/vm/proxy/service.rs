@@ -89,7 +89,7 @@ impl Proxy {
                 user_agents: vec!["Prometheus/".to_owned()],
                 paths: vec!["/healthz".to_owned()],
             };
-            snapshot.asks = Some(Asks { revision, probes, health: vec![health] });
+            snapshot.asks = Some(Asks { revision, probes, health: vec![health], fences: vec![] });
         }
         snapshot
     }
