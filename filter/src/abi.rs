@@ -16,8 +16,8 @@ extern "C" fn versionflag_on_configure(context: u32, size: usize) -> bool {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn versionflag_on_request_headers(context: u32, _count: usize, _end: bool) -> Action {
-    Vm::with(|vm| request::on_request_headers(vm, context))
+extern "C" fn versionflag_on_request_headers(context: u32, _count: usize, ends: bool) -> Action {
+    Vm::with(|vm| request::on_request_headers(vm, context, ends))
 }
 
 #[unsafe(no_mangle)]

@@ -24,6 +24,16 @@ mod env {
         pub(super) safe fn proxy_increment_metric(id: u32, amount: i64) -> u32;
         pub(super) safe fn proxy_set_effective_context(context: u32) -> u32;
         pub(super) safe fn proxy_continue_stream(stream: StreamType) -> u32;
+        pub(super) fn proxy_send_local_response(
+            status: u32,
+            details: *const u8,
+            details_size: usize,
+            body: *const u8,
+            body_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            grpc_status: i32,
+        ) -> u32;
         pub(super) fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
         pub(super) fn proxy_get_buffer_bytes(
             buffer: BufferType,
@@ -246,6 +256,26 @@ fn serialized(map: &[(&str, &str)]) -> Vec<u8> {
         bytes.push(0);
     }
     bytes
+}
+
+/// Answers the request in context with 503, so that it is tried again.
+pub(crate) fn refuse(why: &str) -> Result<()> {
+    const UNAVAILABLE: i32 = 14;
+    const DETAILS: &str = "versionflag_refused";
+    let headers = serialized(&[("retry-after", "1"), ("x-versionflag-refused", why)]);
+    // SAFETY: all is only read.
+    done(unsafe {
+        env::proxy_send_local_response(
+            503,
+            DETAILS.as_ptr(),
+            DETAILS.len(),
+            DETAILS.as_ptr(),
+            0,
+            headers.as_ptr(),
+            headers.len(),
+            UNAVAILABLE,
+        )
+    })
 }
 
 /// Calls a cluster; the token tells the answer.

@@ -30,6 +30,7 @@ mod root;
 mod store;
 mod strays;
 mod vm;
+mod waiting;
 
 /// What Envoy calls first. The SDK's macro writes the function.
 #[allow(missing_docs)]

@@ -44,8 +44,10 @@ pub(crate) struct Metrics {
     pub(crate) config_refused: Metric,
     /// Responses from another version than the intended one.
     pub(crate) unroutable: Metric,
-    /// Requests held for the first answer.
+    /// Requests held for the first answer, or at a gate.
     pub(crate) held: Metric,
+    /// Requests refused at a gate.
+    pub(crate) refused: Metric,
     /// Shared data that could not be understood.
     pub(crate) store_failures: Metric,
 }
@@ -58,6 +60,7 @@ impl Metrics {
             config_refused: Metric::new("versionflag_config_refused"),
             unroutable: Metric::new("versionflag_unroutable"),
             held: Metric::new("versionflag_held"),
+            refused: Metric::new("versionflag_refused"),
             store_failures: Metric::new("versionflag_store_failures"),
         }
     }

@@ -119,6 +119,11 @@ pub(crate) fn on_wake(vm: &Vm, me: Me, from: &[u32]) {
         return;
     }
     if poller.polls {
+        // Somebody has news between two rounds.
+        if !from.is_empty() {
+            poller.report_soon();
+            poller.advance_report(vm, me, now_ms());
+        }
         return;
     }
     drop(poller);
@@ -234,6 +239,12 @@ impl Poller {
     pub(crate) fn hurry(&mut self) {
         (self.poll.next_ms, self.report.next_ms) = (0, 0);
         self.round = None;
+    }
+
+    /// The next round begins at once, or when the report that is under way is answered.
+    fn report_soon(&mut self) {
+        self.report.next_ms = 0;
+        self.report_now = self.report.call.is_some();
     }
 
     /// Renews or takes the lease. False: another instance has it.

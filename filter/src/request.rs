@@ -8,7 +8,8 @@ use std::rc::Rc;
 use flag::answers::Outcome;
 use flag::config::Role;
 use flag::count::Counter;
-use flag::limits;
+use flag::fence::Passage;
+use flag::record::Gate;
 use flag::stray;
 use flag::table::{Flag, Table};
 use proxy_wasm::types::{Action, MapType};
@@ -16,6 +17,7 @@ use proxy_wasm::types::{Action, MapType};
 use crate::hostcalls;
 use crate::plugin::{Settings, is_inbound};
 use crate::vm::{Vm, now_ms};
+use crate::waiting::{self, Slot};
 
 /// A request that is counted, until its stream ends.
 #[derive(Debug)]
@@ -25,6 +27,23 @@ pub(crate) struct Sent {
     unproven: Option<Unproven>,
     /// While its answer is measured.
     measured: Option<Measured>,
+    /// It waited first.
+    pub(crate) released: bool,
+    /// When it was seen first by whoever looks for streams that are open for long.
+    seen_ms: Option<u64>,
+}
+
+impl Sent {
+    fn new(counter: Rc<Counter>) -> Sent {
+        Sent { counter, unproven: None, measured: None, released: false, seen_ms: None }
+    }
+}
+
+/// A request whose stream has not ended.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Sent(Sent),
+    Waits(Slot),
 }
 
 /// What is measured of an answer.
@@ -93,12 +112,15 @@ impl Sent {
 }
 
 /// What is to happen to a request.
-enum Step {
+pub(crate) enum Step {
     Go,
-    Hold,
+    /// At the gate of this flag, or for the first answer.
+    Hold(Option<Rc<Flag>>),
+    /// For this reason.
+    Refuse(Option<Rc<Flag>>, &'static str),
 }
 
-fn header(name: &str) -> Option<String> {
+pub(crate) fn header(name: &str) -> Option<String> {
     String::from_utf8(hostcalls::header(MapType::HttpRequestHeaders, name)?).ok()
 }
 
@@ -118,10 +140,9 @@ fn status() -> Option<i64> {
 }
 
 /// Decides for the request in context, and sends it on its way.
-fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
+pub(crate) fn begin(vm: &Vm, context: u32, settings: &Settings, arrives: bool) -> Step {
     if settings.role == Role::Inbound || settings.role == Role::Auto && is_inbound() {
-        arrive(vm, context, settings);
-        return Step::Go;
+        return arrive(vm, context, settings);
     }
     let table = vm.table.borrow();
     let edge = settings.role == Role::Edge;
@@ -149,13 +170,22 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
         }
         return Step::Go;
     };
-    if may_hold && vm.waits_until_ms.get().is_some() && vm.held.borrow().len() < limits::HELD {
-        return Step::Hold;
+    if arrives && vm.waits_until_ms.get().is_some() {
+        return Step::Hold(None);
+    }
+    let mut old = None;
+    if flag.record.gate == Gate::Hold {
+        match pass(flag, settings) {
+            Passage::Go => {}
+            Passage::Wait => return Step::Hold(Some(Rc::clone(flag))),
+            Passage::Refuse => return Step::Refuse(Some(Rc::clone(flag)), "expired"),
+            Passage::Old => old = flag.old(),
+        }
     }
     if flag.observed.proves_routes.get() {
         *flag.observed.route.borrow_mut() = property("xds\0route_name");
     }
-    let counter = flag.choose(settings.workload.as_ref(), header);
+    let counter = old.unwrap_or_else(|| flag.choose(settings.workload.as_ref(), header));
     // Sets the one and removes all other values, and makes Envoy look for the route again.
     let set = hostcalls::set_header(MapType::HttpRequestHeaders, &settings.header, counter.version());
     for other in &settings.other_headers {
@@ -173,9 +203,16 @@ fn begin(vm: &Vm, context: u32, settings: &Settings, may_hold: bool) -> Step {
             rests: 0,
         });
         let measured = flag.observed.measured.get().then(Measured::begin);
-        count(vm, context, Sent { counter: Rc::clone(counter), unproven, measured });
+        count(vm, context, Sent { unproven, measured, ..Sent::new(Rc::clone(counter)) });
     }
     Step::Go
+}
+
+/// What becomes of the request in context at a gate.
+#[cold]
+fn pass(flag: &Flag, settings: &Settings) -> Passage {
+    let mark = || if settings.role == Role::Edge { None } else { header(&settings.header) };
+    flag.passage(settings.workload.as_ref(), now_ms(), mark)
 }
 
 /// Counts what goes to a version although its host has no flag.
@@ -185,7 +222,7 @@ fn pass_by(vm: &Vm, context: u32, table: &Table, cluster: &str) {
     match table.of_version(cluster) {
         Some((flag, counter)) => {
             vm.strays.borrow_mut().note(&flag.record.uid, place(), counter.version());
-            count(vm, context, Sent { counter: Rc::clone(counter), unproven: None, measured: None });
+            count(vm, context, Sent::new(Rc::clone(counter)));
         }
         None if vm.strays.borrow().is_empty() => {}
         None => vm.strays.borrow_mut().clear(&place()),
@@ -200,30 +237,40 @@ fn place(host: &str) -> String {
 
 /// Counts what arrives at the workload beside the proxy.
 #[inline(never)]
-fn arrive(vm: &Vm, context: u32, settings: &Settings) {
+fn arrive(vm: &Vm, context: u32, settings: &Settings) -> Step {
     let table = vm.table.borrow();
     let configured = settings.workload.as_ref().and_then(|own| Some((table.of_workload(own)?, own)));
     if let Some((flag, workload)) = configured.or_else(|| table.beside(|| header(":authority"))) {
         let late = flag.observed.proves_routes.get() && workload.version != flag.record.active;
-        if late && !meet(flag, &workload.version, settings) {
-            return;
+        if (late || flag.observed.gate.is_set()) && !meet(flag, &workload.version, settings, late) {
+            return Step::Go;
         }
-        let counter = flag.observed.arrived.of(&workload.version);
-        count(vm, context, Sent { counter, unproven: None, measured: None });
+        if !flag.observed.gate.admits(&workload.version, is_marked(&workload.version, settings)) {
+            return Step::Refuse(Some(Rc::clone(flag)), "closed");
+        }
+        count(vm, context, Sent::new(flag.observed.arrived.of(&workload.version)));
     }
+    Step::Go
+}
+
+/// Whether a filter has sent the request in context to this version.
+fn is_marked(version: &str, settings: &Settings) -> bool {
+    let mut headers = [&settings.header].into_iter().chain(&settings.other_headers);
+    headers.any(|name| {
+        hostcalls::with_header(MapType::HttpRequestHeaders, name, |value| value == version.as_bytes()) == Some(true)
+    })
 }
 
 /// Notes who sent a request to a version that nobody ought to go to any more, unless a filter did, which
 /// says so in the header. False: it is a health check, and no traffic.
 #[inline(never)]
-fn meet(flag: &Flag, version: &str, settings: &Settings) -> bool {
-    let mut headers = [&settings.header].into_iter().chain(&settings.other_headers);
-    let marks = |name: &String| {
-        hostcalls::with_header(MapType::HttpRequestHeaders, name, |value| value == version.as_bytes()) == Some(true)
-    };
-    if !headers.any(marks) {
+fn meet(flag: &Flag, version: &str, settings: &Settings, late: bool) -> bool {
+    if !is_marked(version, settings) {
         if flag.observed.is_check(header) {
             return false;
+        }
+        if !late {
+            return true;
         }
         let address = property("source\0address").unwrap_or_default();
         // Without its port.
@@ -242,33 +289,12 @@ fn take_away(name: &str) {
 
 fn count(vm: &Vm, context: u32, sent: Sent) {
     sent.counter.start();
-    vm.open.borrow_mut().insert(context, sent);
+    vm.open.borrow_mut().insert(context, Stream::Sent(sent));
 }
 
 /// A property of Envoy's that is text.
 pub(crate) fn property(path: &str) -> Option<String> {
     String::from_utf8(hostcalls::property(path)?).ok()
-}
-
-/// Lets the requests go that waited for the first answer. Each is decided now. Ends in the context
-/// of the plugin, whose calls would otherwise be cut off with the last of these requests.
-pub(crate) fn release(vm: &Vm, plugin: u32) {
-    let held = vm.held.take();
-    if held.is_empty() {
-        return;
-    }
-    for (id, settings) in held {
-        if hostcalls::set_effective_context(id).is_err() {
-            continue;
-        }
-        begin(vm, id, &settings, false);
-        if hostcalls::resume_request().is_err() {
-            log::warn!("a held request could not be resumed");
-        }
-    }
-    if hostcalls::set_effective_context(plugin).is_err() {
-        log::warn!("the plugin's context is gone");
-    }
 }
 
 /// Corrects the count of open requests whose version is known since the last time, and counts those that were open in an
@@ -278,7 +304,17 @@ pub(crate) fn correct_open(vm: &Vm, plugin: u32, round: u64) {
     for (_, flag) in vm.table.borrow().flags() {
         flag.observed.unplaced.set(0);
     }
-    for (id, sent) in vm.open.borrow_mut().iter_mut() {
+    let (fenced, now_ms) = (vm.fenced.borrow(), vm.seen_ms.get());
+    for one in fenced.iter() {
+        one.flag.observed.gate.oldest_since_ms.set(None);
+    }
+    for (id, stream) in vm.open.borrow_mut().iter_mut() {
+        let Stream::Sent(sent) = stream else { continue };
+        if let Some(one) = fenced.iter().find(|one| one.drains(&sent.counter)) {
+            let oldest = &one.flag.observed.gate.oldest_since_ms;
+            let seen = *sent.seen_ms.get_or_insert(now_ms);
+            oldest.set(Some(oldest.get().map_or(seen, |oldest| oldest.min(seen))));
+        }
         let Some(unproven) = &mut sent.unproven else { continue };
         if looks > 0 && unproven.rests == 0 {
             looks -= 1;
@@ -304,27 +340,39 @@ pub(crate) fn correct_open(vm: &Vm, plugin: u32, round: u64) {
 }
 
 /// A request came: its headers are in context.
-pub(crate) fn on_request_headers(vm: &Vm, context: u32) -> Action {
+pub(crate) fn on_request_headers(vm: &Vm, context: u32, ends: bool) -> Action {
     if !vm.serves.replace(true) {
         vm.join(context);
     }
     let decide = |settings: &Rc<Settings>| match begin(vm, context, settings, true) {
         Step::Go => Action::Continue,
-        Step::Hold => hold(vm, context, settings),
+        step => stop(vm, context, settings, step, ends),
     };
     vm.with_settings(decide).unwrap_or(Action::Continue)
 }
 
+/// Has a request wait, or refuses it.
 #[cold]
-fn hold(vm: &Vm, context: u32, settings: &Rc<Settings>) -> Action {
-    vm.held.borrow_mut().push((context, Rc::clone(settings)));
-    vm.metrics.held.add(1);
+fn stop(vm: &Vm, context: u32, settings: &Rc<Settings>, step: Step, ends: bool) -> Action {
+    match step {
+        Step::Go => return Action::Continue,
+        Step::Refuse(flag, why) => waiting::refuse(vm, flag.as_deref(), why),
+        Step::Hold(gate) => match waiting::hold(vm, context, settings, gate.clone(), ends) {
+            Ok(()) => vm.metrics.held.add(1),
+            Err(why) if gate.is_some() => waiting::refuse(vm, gate.as_deref(), why),
+            // Nothing says that it may not go.
+            Err(_) => match begin(vm, context, settings, false) {
+                Step::Go | Step::Hold(None) => return Action::Continue,
+                step => return stop(vm, context, settings, step, ends),
+            },
+        },
+    }
     Action::Pause
 }
 
 /// The trailers of a response came, and are in context.
 pub(crate) fn on_response_trailers(vm: &Vm, context: u32) {
-    if let Some(measured) = vm.open.borrow_mut().get_mut(&context).and_then(|sent| sent.measured.as_mut()) {
+    if let Some(Stream::Sent(Sent { measured: Some(measured), .. })) = vm.open.borrow_mut().get_mut(&context) {
         let status = hostcalls::header(MapType::HttpResponseTrailers, "grpc-status");
         let status = status.and_then(|bytes| String::from_utf8(bytes).ok());
         measured.outcome = measured.outcome.said(status.as_deref());
@@ -333,14 +381,24 @@ pub(crate) fn on_response_trailers(vm: &Vm, context: u32) {
 
 /// The stream has ended, however it did. False where nothing was known of it.
 pub(crate) fn on_end(vm: &Vm, context: u32) -> bool {
-    if !vm.held.borrow().is_empty() {
-        vm.held.borrow_mut().retain(|(id, _)| *id != context);
-    }
-    let Some(mut sent) = vm.open.borrow_mut().remove(&context) else { return false };
+    let Some(stream) = vm.open.borrow_mut().remove(&context) else { return false };
+    let mut sent = match stream {
+        Stream::Sent(sent) => sent,
+        Stream::Waits(slot) => {
+            vm.waiting.forget(&slot);
+            return true;
+        }
+    };
     if sent.unproven.is_some() || sent.measured.is_some() {
         look_back(vm, &mut sent);
     }
     sent.counter.finish();
+    if sent.released {
+        vm.waiting.ended();
+    }
+    if sent.counter.is_idle() {
+        vm.drained(&sent.counter);
+    }
     vm.retire();
     true
 }

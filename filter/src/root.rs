@@ -9,9 +9,10 @@ use proxy_wasm::types::BufferType;
 use crate::hostcalls;
 use crate::plugin::{Plugin, Settings};
 use crate::poller;
-use crate::request::{property, release};
+use crate::request::property;
 use crate::store;
 use crate::vm::{Vm, now_ms};
+use crate::waiting::release;
 
 /// Until the first answer every millisecond counts; later a tick is only a safety net.
 const STARTING_MS: u32 = 10;
@@ -70,9 +71,13 @@ impl Root {
             log::warn!("no answer from the flag service in time: going on with the flags of the configuration");
             vm.waits_until_ms.set(None);
         }
-        if vm.waits_until_ms.get().is_none() {
-            release(vm, self.id);
-        }
+        release(vm, self.id);
+    }
+
+    /// When to look again at the latest, for requests that wait.
+    fn soon(vm: &Vm, tick_ms: u32) -> u32 {
+        let soon = vm.prober.borrow().tick_ms().unwrap_or(tick_ms);
+        if vm.watch_fences() { STARTING_MS } else { soon.min(tick_ms) }
     }
 
     pub(crate) fn on_http_call_response(&mut self, vm: &Vm, token: u32, body: usize) {
@@ -87,10 +92,7 @@ impl Root {
     /// Tries what is due, and sees to it that what failed is tried again soon.
     fn probe(&mut self, vm: &Vm) {
         vm.probe();
-        let soon = vm.prober.borrow().tick_ms().filter(|soon| *soon < self.tick_ms);
-        if let Some(soon) = soon {
-            self.set_tick(soon);
-        }
+        self.set_tick(Root::soon(vm, self.tick_ms));
     }
 
     pub(crate) fn on_configure(&mut self, vm: &Vm, size: usize) -> bool {
@@ -126,7 +128,7 @@ impl Root {
         let Some(me) = me else { return };
         let tick_ms = poller::on_tick(vm, me).unwrap_or(FOLLOWING_MS);
         vm.probe();
-        let tick_ms = vm.prober.borrow().tick_ms().map_or(tick_ms, |soon| soon.min(tick_ms));
+        let tick_ms = Root::soon(vm, tick_ms);
         let waits = vm.waits_until_ms.get().is_some();
         self.set_tick(if waits { STARTING_MS } else { tick_ms });
     }

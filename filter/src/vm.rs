@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use flag::config::FlagService;
+use flag::count::Counter;
 use flag::instance::{Findings, Instance, InstanceFindings};
 use flag::snapshot::Snapshot;
 use flag::table::{Channel, Flag, Table};
@@ -16,9 +17,10 @@ use crate::metrics::Metrics;
 use crate::plugin::{self, Plugin, Settings};
 use crate::poller::Poller;
 use crate::prober::Prober;
-use crate::request::{Sent, correct_open, property};
+use crate::request::{Stream, correct_open, property};
 use crate::store::{self, Live};
 use crate::strays::StrayList;
+use crate::waiting::Waiting;
 
 thread_local! {
     static VM: Vm = Vm::new();
@@ -39,6 +41,27 @@ impl Me {
     }
 }
 
+/// A flag that has a fence.
+#[derive(Debug)]
+pub(crate) struct FencedFlag {
+    pub(crate) flag: Rc<Flag>,
+    /// Of the version that is left: what is sent to it, and what arrives there.
+    old: [Rc<Counter>; 2],
+    /// It was shown that its hold has run out.
+    expired: Cell<bool>,
+}
+
+impl FencedFlag {
+    /// Whether this counts requests to the version that is left.
+    pub(crate) fn drains(&self, counter: &Rc<Counter>) -> bool {
+        self.old.iter().any(|old| Rc::ptr_eq(old, counter))
+    }
+
+    fn holds(&self) -> bool {
+        self.flag.observed.gate.holds(&self.flag.record)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Vm {
     pub(crate) table: RefCell<Table>,
@@ -54,10 +77,12 @@ pub(crate) struct Vm {
     pub(crate) waits_until_ms: Cell<Option<u64>>,
     /// They have waited for it: no later configuration has them wait again.
     waited: Cell<bool>,
-    /// Requests that wait, with their context ids.
-    pub(crate) held: RefCell<Vec<(u32, Rc<Settings>)>>,
-    /// Counted requests whose stream has not ended, by context id.
-    pub(crate) open: RefCell<FxHashMap<u32, Sent>>,
+    /// The order of the requests that wait.
+    pub(crate) waiting: Waiting,
+    /// Counted requests whose stream has not ended, and those that wait, by context id.
+    pub(crate) open: RefCell<FxHashMap<u32, Stream>>,
+    /// The flags that have a fence.
+    pub(crate) fenced: RefCell<Vec<FencedFlag>>,
     /// What it tries to reach.
     pub(crate) prober: RefCell<Prober>,
     /// What went past the flags.
@@ -73,7 +98,7 @@ pub(crate) struct Vm {
     /// The plugin whose callback runs.
     running: Cell<u32>,
     /// The clock when it was looked at last.
-    seen_ms: Cell<u64>,
+    pub(crate) seen_ms: Cell<u64>,
 }
 
 /// The metadata of Envoy's node.
@@ -101,7 +126,8 @@ impl Vm {
             poller: RefCell::default(),
             metrics: Metrics::new(),
             waits_until_ms: Cell::default(),
-            held: RefCell::default(),
+            waiting: Waiting::new(),
+            fenced: RefCell::default(),
             open: RefCell::default(),
             prober: RefCell::default(),
             strays: RefCell::default(),
@@ -192,6 +218,7 @@ impl Vm {
         let now_ms = now_ms();
         if now_ms < self.seen_ms.replace(now_ms) {
             self.poller.borrow_mut().hurry();
+            self.fenced.borrow().iter().for_each(|one| one.flag.observed.gate.expire());
             self.waits_until_ms.set(self.waits_until_ms.get().map(|_| now_ms));
         }
     }
@@ -304,6 +331,43 @@ impl Vm {
         }
     }
 
+    /// The last stream of a version has ended here. Whoever waits for that is told at once.
+    pub(crate) fn drained(&self, counter: &Rc<Counter>) {
+        let awaited = self
+            .fenced
+            .borrow()
+            .iter()
+            .any(|one| one.holds() && one.drains(counter) && one.old.iter().all(|old| old.is_idle()));
+        if awaited {
+            self.hurry();
+        }
+    }
+
+    /// Has the instance that polls report now.
+    #[cold]
+    fn hurry(&self) {
+        let Some(me) = self.me.get() else { return };
+        self.sync(me);
+        if let Some(lease) = store::lease().0 {
+            store::wake_instance(lease.holder, me.id);
+        }
+    }
+
+    /// Whether anything here may change with the time of a moment; what has run out since is told.
+    pub(crate) fn watch_fences(&self) -> bool {
+        let now_ms = self.seen_ms.get();
+        let runs_out =
+            |one: &FencedFlag| one.holds() && one.flag.observed.gate.runs_out(now_ms) && !one.expired.replace(true);
+        let (ran_out, holds) = {
+            let fenced = self.fenced.borrow();
+            (fenced.iter().filter(|one| runs_out(one)).count() > 0, fenced.iter().any(FencedFlag::holds))
+        };
+        if ran_out {
+            self.hurry();
+        }
+        holds || !self.waiting.is_empty()
+    }
+
     /// This instance's part of what level 2 adds to a report.
     fn findings(&self, me: Me, round: u64) -> InstanceFindings {
         let (table, prober, strays) = (self.table.borrow(), self.prober.borrow(), self.strays.borrow());
@@ -314,6 +378,7 @@ impl Vm {
             unplaced: flag.observed.unplaced.get(),
             checked: flag.observed.checked.get(),
             rival_epoch: flag.observed.rival_epoch.get(),
+            fenced: flag.fenced(self.seen_ms.get()),
         };
         let flags = table.flags().map(of).filter(Findings::any).collect();
         InstanceFindings { id: me.id, round, flags }
@@ -325,6 +390,14 @@ impl Vm {
         table.apply(Channel::Service, &snapshot.flags, &node);
         table.ask(&snapshot.prove_routes, &snapshot.measure);
         table.ask_health(snapshot.asks.as_ref().map_or(&[], |asks| &asks.health));
+        if let Some(asks) = &snapshot.asks {
+            table.ask_fences(&asks.fences, self.seen_ms.get());
+        }
+        let fenced = table.flags().filter_map(|(_, flag)| {
+            let old = flag.draining()?;
+            Some(FencedFlag { flag: Rc::clone(flag), old, expired: Cell::default() })
+        });
+        *self.fenced.borrow_mut() = fenced.collect();
         drop(table);
         self.report_every_ms.set(snapshot.report_every_ms);
         self.revision.borrow_mut().clone_from(&snapshot.revision);

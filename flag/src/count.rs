@@ -67,6 +67,11 @@ impl Counter {
         self.totals.set(Totals { finished: totals.finished.wrapping_add(1), ..totals });
     }
 
+    /// Whether none of its streams is open.
+    pub fn is_idle(&self) -> bool {
+        self.totals.get().open() == Some(0)
+    }
+
     /// It was answered.
     pub fn answered(&self, ms: u64, failed: bool) {
         if let Some(answers) = self.answers.get(bucket(ms)) {

@@ -83,6 +83,21 @@ pub enum Passage {
     Refuse,
 }
 
+/// What a header `grpc-timeout` says, in milliseconds.
+pub fn grpc_timeout_ms(timeout: &str) -> Option<u64> {
+    let (number, unit) = timeout.split_at_checked(timeout.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "H" => number.saturating_mul(3_600_000),
+        "M" => number.saturating_mul(60_000),
+        "S" => number.saturating_mul(1_000),
+        "m" => number,
+        "u" => number / 1_000,
+        "n" => number / 1_000_000,
+        _ => return None,
+    })
+}
+
 /// What a proxy shows of a fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -244,12 +259,12 @@ impl Gatekeeper {
         (self.holds(record) && !self.expired.get()).then_some(self.until_ms.get())
     }
 
-    /// Whether a request may arrive at a workload of this version.
-    pub fn admits(&self, version: &str, marked: impl FnOnce() -> bool) -> bool {
+    /// Whether a request may arrive at a workload of this version; `marked`: a filter has sent it there.
+    pub fn admits(&self, version: &str, marked: bool) -> bool {
         let fence = self.fence.borrow();
         let Some(fence) = &*fence else { return true };
         let has = |all: &[String]| all.iter().any(|one| one == version);
-        !has(&fence.closed) && (!has(&fence.marked) || marked())
+        !has(&fence.closed) && (marked || !has(&fence.marked))
     }
 
     /// Counts a request that was refused.

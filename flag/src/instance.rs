@@ -165,7 +165,8 @@ pub fn combine_findings(live: &[u32], round: u64, parts: &[InstanceFindings]) ->
         // Who says nothing of it holds nothing.
         let of_one = |id| found(id).and_then(|found| found.fenced.clone());
         let all = live.iter().map(|id| of_one(id).unwrap_or_default());
-        *fenced = if live.iter().any(|id| of_one(id).is_some()) { all.reduce(|one, other| one.with(&other)) } else { None };
+        *fenced =
+            if live.iter().any(|id| of_one(id).is_some()) { all.reduce(|one, other| one.with(&other)) } else { None };
     }
     sums
 }

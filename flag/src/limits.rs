@@ -27,7 +27,7 @@ pub const INSTANCES: u32 = 512;
 /// Requests that one VM instance holds at a time.
 pub const HELD: usize = 8_192;
 /// Those of them for one flag, and for the first answer.
-pub const HELD_OF_FLAG: usize = 4_096;
+pub const HELD_OF_FLAG: u64 = 4_096;
 /// Bytes of a body that a held request may have: Envoy keeps them.
 pub const HELD_BODY: u64 = 65_536;
 /// Bytes of the bodies of all requests that one VM instance holds.

@@ -4,7 +4,7 @@
 mod observed;
 mod owners;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 pub use observed::{Observed, ROUTE_STAYS_MS};
@@ -117,6 +117,11 @@ impl Flag {
         }
     }
 
+    /// The counter of the version that a fence has drain, if the record names it.
+    pub fn old(&self) -> Option<&Rc<Counter>> {
+        self.version(&self.observed.gate.old()?)
+    }
+
     /// What is shown of its fence.
     pub fn fenced(&self, now_ms: u64) -> Option<Fenced> {
         self.observed.gate.shown(&self.record, now_ms)
@@ -178,7 +183,8 @@ pub enum Channel {
 /// All flags of one VM instance.
 #[derive(Debug, Default)]
 pub struct Table {
-    flags: BTreeMap<String, Rc<Flag>>,
+    /// By uid, in its order. A list: a map of a type of its own is some kilobytes of the filter.
+    flags: Vec<Rc<Flag>>,
     owners: Owners,
 }
 
@@ -209,12 +215,12 @@ impl Table {
 
     /// The flag of this uid.
     pub fn get(&self, uid: &str) -> Option<&Rc<Flag>> {
-        self.flags.get(uid)
+        self.place(uid).ok().and_then(|place| self.flags.get(place))
     }
 
     /// The flag whose group a workload belongs to.
     pub fn of_workload(&self, workload: &Workload) -> Option<&Rc<Flag>> {
-        let members = self.flags.values().filter(|flag| flag.has_member(&workload.service));
+        let members = self.flags.iter().filter(|flag| flag.has_member(&workload.service));
         members.reduce(|one, other| if other.outranks(one) { other } else { one })
     }
 
@@ -231,7 +237,7 @@ impl Table {
 
     /// Has the routes of some flags proven, and the answers of some measured; others pay nothing for it.
     pub fn ask(&self, prove_routes: &[String], measure: &[String]) {
-        for (uid, flag) in &self.flags {
+        for (uid, flag) in self.flags() {
             flag.observed.proves_routes.set(prove_routes.contains(uid));
             flag.observed.measured.set(measure.contains(uid));
         }
@@ -239,7 +245,7 @@ impl Table {
 
     /// Says of each flag which requests are no traffic.
     pub fn ask_health(&self, health: &[HealthChecks]) {
-        for (uid, flag) in &self.flags {
+        for (uid, flag) in self.flags() {
             let asked = health.iter().find(|one| one.flag == *uid).cloned().unwrap_or_default();
             *flag.observed.health.borrow_mut() = asked;
         }
@@ -247,14 +253,28 @@ impl Table {
 
     /// Puts the fences of all flags into effect, or takes them away.
     pub fn ask_fences(&self, fences: &[Fence], now_ms: u64) {
-        for (uid, flag) in &self.flags {
+        for (uid, flag) in self.flags() {
             flag.observed.gate.take(fences.iter().find(|fence| fence.flag == *uid), now_ms);
         }
     }
 
     /// Every flag, by uid.
     pub fn flags(&self) -> impl Iterator<Item = (&String, &Rc<Flag>)> {
-        self.flags.iter()
+        self.flags.iter().map(|flag| (&flag.record.uid, flag))
+    }
+
+    /// Where the flag of this uid is, or would be.
+    fn place(&self, uid: &str) -> Result<usize, usize> {
+        self.flags.binary_search_by(|flag| flag.record.uid.as_str().cmp(uid))
+    }
+
+    /// Puts a flag in its place.
+    fn put(&mut self, flag: Flag) {
+        let flag = Rc::new(flag);
+        match self.place(&flag.record.uid) {
+            Ok(place) => self.flags.get_mut(place).into_iter().for_each(|known| *known = Rc::clone(&flag)),
+            Err(place) => self.flags.insert(place, flag),
+        }
     }
 
     /// Takes in the complete list of one channel. A flag that the flag service no longer lists
@@ -280,7 +300,7 @@ impl Table {
     }
 
     fn apply_one(&mut self, channel: Channel, record: &Record, node: Node<'_>) -> bool {
-        let current = self.flags.get(&record.uid);
+        let current = self.get(&record.uid);
         let verdict = judge(current.map(|flag| &flag.record), record);
         let observed = current.map(|flag| Rc::clone(&flag.observed)).unwrap_or_default();
         if verdict == MergeOutcome::Conflict {
@@ -303,7 +323,7 @@ impl Table {
             (_, Some(_)) if config_epoch == known => return verdict == MergeOutcome::Conflict,
             (_, Some(flag)) => flag.record.clone(),
         };
-        self.flags.insert(record.uid.clone(), Rc::new(Flag::compile(in_effect, observed, config_epoch, node)));
+        self.put(Flag::compile(in_effect, observed, config_epoch, node));
         true
     }
 
@@ -312,18 +332,13 @@ impl Table {
     fn forget_over(&mut self, records: &[Record]) -> bool {
         let before = self.flags.len();
         while self.flags.len() > limits::FLAGS {
-            let over = |(uid, flag): &(&String, &Rc<Flag>)| {
-                let listed = flag.config_epoch.is_some() || records.iter().any(|record| record.uid == **uid);
+            let over = |flag: &&Rc<Flag>| {
+                let listed = flag.config_epoch.is_some() || records.iter().any(|one| one.uid == flag.record.uid);
                 !listed && flag.observed.idle()
             };
-            let oldest = self.flags.iter().filter(over).min_by_key(|(_, flag)| flag.record.epoch);
-            let Some(gone) = oldest.map(|(uid, _)| uid.clone()) else { break };
-            // Removing from a map is code that nothing else needs.
-            let mut kept = BTreeMap::new();
-            for (uid, flag) in self.flags.iter().filter(|(uid, _)| **uid != gone) {
-                kept.insert(uid.clone(), Rc::clone(flag));
-            }
-            self.flags = kept;
+            let oldest = self.flags.iter().filter(over).min_by_key(|flag| flag.record.epoch).cloned();
+            let Some(gone) = oldest else { break };
+            self.flags.retain(|flag| !Rc::ptr_eq(flag, &gone));
         }
         self.flags.len() < before
     }
@@ -331,10 +346,10 @@ impl Table {
     /// Flags that the configuration no longer lists would be unknown after a restart.
     fn forget_config(&mut self, records: &[Record], node: Node<'_>) -> bool {
         let mut changed = false;
-        for (uid, flag) in &mut self.flags {
-            if flag.config_epoch.is_some() && !records.iter().any(|record| record.uid == *uid) {
-                let observed = Rc::clone(&flag.observed);
-                *flag = Rc::new(Flag::compile(flag.record.clone(), observed, None, node));
+        for flag in &mut self.flags {
+            if flag.config_epoch.is_some() && !records.iter().any(|record| record.uid == flag.record.uid) {
+                let (record, observed) = (flag.record.clone(), Rc::clone(&flag.observed));
+                *flag = Rc::new(Flag::compile(record, observed, None, node));
                 changed = true;
             }
         }
@@ -343,9 +358,9 @@ impl Table {
 
     /// Notes which flags the flag service lists. True: others than before.
     fn list(&self, records: &[Record]) -> bool {
-        let before: Vec<bool> = self.flags.values().map(|flag| flag.observed.listed.take()).collect();
-        records.iter().filter_map(|one| self.flags.get(&one.uid)).for_each(|flag| flag.observed.listed.set(true));
-        !self.flags.values().map(|flag| flag.observed.listed.get()).eq(before)
+        let before: Vec<bool> = self.flags.iter().map(|flag| flag.observed.listed.take()).collect();
+        records.iter().filter_map(|one| self.get(&one.uid)).for_each(|flag| flag.observed.listed.set(true));
+        !self.flags.iter().map(|flag| flag.observed.listed.get()).eq(before)
     }
 
     /// Finds out who has what. Whoever gets it from another flag gets the requests that are open there, too; if that one
@@ -361,9 +376,9 @@ impl Table {
                 old.observed.sent.forget_taken();
                 old.observed.arrived.forget_taken();
             }
-            if let Some(flag) = self.flags.get_mut(&old.record.uid) {
+            if let Some(flag) = self.get(&old.record.uid) {
                 let (record, observed) = (flag.record.clone(), Rc::clone(&flag.observed));
-                *flag = Rc::new(Flag::compile(record, observed, flag.config_epoch, node));
+                self.put(Flag::compile(record, observed, flag.config_epoch, node));
             }
         }
         if !lost.is_empty() {

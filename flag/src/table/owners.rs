@@ -1,7 +1,6 @@
 //! Which flag has a host, a cluster, or the workload beside the proxy, where several claim it. A flag that was deleted
 //! and made again is another one, and a proxy that lives through that knows both. Pure.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
@@ -40,21 +39,21 @@ impl Flag {
 }
 
 impl Owners {
-    pub(super) fn of(flags: &BTreeMap<String, Rc<Flag>>) -> Owners {
+    pub(super) fn of(flags: &[Rc<Flag>]) -> Owners {
         let mut owners = Owners::default();
-        for flag in flags.values() {
+        for flag in flags {
             flag.observed.owns_hosts.set(true);
             flag.observed.rival_epoch.set(0);
         }
-        for flag in flags.values() {
+        for flag in flags {
             owners.add(flag);
         }
         let over = |flag: &Rc<Flag>| owners.has_replaced(flag);
-        if !flags.values().any(over) {
+        if !flags.iter().any(over) {
             return owners;
         }
         let mut current = Owners::default();
-        for flag in flags.values().filter(|flag| !over(flag)) {
+        for flag in flags.iter().filter(|flag| !over(flag)) {
             current.add(flag);
         }
         current

@@ -1,7 +1,7 @@
 //! One VM instance of the shipped filter, and the calls of proxy-wasm ABI 0.2.1 that it makes, as
 //! Envoy answers them. The shared part of a proxy is [`Shared`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail};
@@ -125,6 +125,10 @@ pub(crate) struct Scope {
     /// Milliseconds between two ticks of a plugin.
     pub(crate) ticks: BTreeMap<i32, u64>,
     pub(crate) resumed: Vec<i32>,
+    /// Those that Envoy was told to stop.
+    pub(crate) stopped: BTreeSet<i32>,
+    /// Why requests were answered in place of a version, by context.
+    pub(crate) refused: BTreeMap<i32, String>,
     /// What was called, where that is asked for.
     pub(crate) calls: Option<Calls>,
 }
@@ -148,6 +152,8 @@ impl Vm {
             answer: Default::default(),
             ticks: BTreeMap::new(),
             resumed: vec![],
+            stopped: BTreeSet::new(),
+            refused: BTreeMap::new(),
             calls: None,
         };
         let mut store = Store::new(engine, scope);
@@ -374,6 +380,12 @@ fn hostcall(caller: &mut Caller<'_, Scope>, name: &str, a: &[i32]) -> Result<Sta
         ("proxy_define_metric", [_, _, _, to]) => put(caller, *to, &1_i32.to_le_bytes())?,
         ("proxy_increment_metric", _) => {}
         ("proxy_set_effective_context", [context]) => caller.data_mut().context = *context,
+        ("proxy_send_local_response", [status, _, _, _, _, headers, headers_size, _]) => {
+            let headers = text(caller, *headers, *headers_size)?;
+            let mut parts = headers.split('\0').skip_while(|part| !part.ends_with("x-versionflag-refused")).skip(1);
+            let why = format!("{status} {}", parts.next().unwrap_or_default());
+            caller.data_mut().refused.insert(context, why);
+        }
         ("proxy_continue_stream", [0]) => caller.data_mut().resumed.push(context),
         _ => {
             lock(&shared).log.push(format!("{name} is not played by this test's host"));

@@ -2,6 +2,7 @@
 //! be made to show: whatever the host does, no instance traps and none loses its flag.
 
 mod builds;
+mod fence;
 mod host;
 mod istio;
 mod open;

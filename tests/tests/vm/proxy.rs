@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use flag::fence::Fence;
 use flag::probe::Probe;
 use flag::record::{Gate, Member, Record};
 use flag::report::Report;
@@ -17,7 +18,7 @@ use wasmi::{Engine, Module};
 
 use super::host::{Common, Vm, lock};
 use super::order::Order;
-pub(crate) use requests::CLAIMED;
+pub(crate) use requests::{CLAIMED, Fate};
 
 /// The first moment of every proxy, in Unix milliseconds.
 const BEGIN_MS: u64 = 1_700_000_000_000;
@@ -132,6 +133,8 @@ pub(crate) struct Proxy {
     /// What has to be reached, for those that can be asked; and with what status the version answers.
     pub(crate) probe: Option<Probe>,
     pub(crate) reached: &'static str,
+    /// What is held back and refused, for those that can be told.
+    pub(crate) fence: Option<Fence>,
     /// The flags whose routes are proved, and those whose answers are measured.
     pub(crate) prove_routes: Vec<String>,
     pub(crate) measure: Vec<String>,
@@ -190,6 +193,7 @@ impl Proxy {
             record,
             probe: None,
             reached: "200",
+            fence: None,
             prove_routes: vec![],
             measure: vec![],
             seq: 0,

@@ -11,6 +11,16 @@ const CONTINUE: i32 = 0;
 /// What every client says that the version is.
 pub(crate) const CLAIMED: &str = "v9";
 
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It was sent, marked like this.
+    Sent(String),
+    Waits,
+    /// It was answered in place of a version: with this status, for this reason.
+    Refused(String),
+}
+
 impl Proxy {
     /// The version that a whole request at this worker is sent to; `None`: it is held, and its
     /// client goes away.
@@ -74,13 +84,43 @@ impl Proxy {
 
     /// A new request, and what the filter has Envoy do with it.
     fn arrives(&mut self, worker: usize, headers: &[(&str, &str)]) -> Result<(i32, Option<i32>)> {
+        self.arrives_with(worker, headers, true)
+    }
+
+    /// The same; `ends`: it has no body.
+    fn arrives_with(&mut self, worker: usize, headers: &[(&str, &str)], ends: bool) -> Result<(i32, Option<i32>)> {
         let context = self.next_context();
         let Worker { vm, plugin, .. } = &mut self.workers[worker];
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         vm.store.data_mut().headers.insert(context, headers.collect());
         vm.call("proxy_on_context_create", context, &[context, *plugin])?;
-        let action = vm.call("proxy_on_request_headers", context, &[context, 1, 1])?;
+        let action = vm.call("proxy_on_request_headers", context, &[context, 1, ends.into()])?;
+        if action != Some(CONTINUE) {
+            vm.store.data_mut().stopped.insert(context);
+        }
         Ok((context, action))
+    }
+
+    /// Begins a request, and says what becomes of it at once.
+    pub(crate) fn meets(&mut self, worker: usize, headers: &[(&str, &str)], ends: bool) -> Result<(i32, Fate)> {
+        let (request, _) = self.arrives_with(worker, headers, ends)?;
+        Ok((request, self.fate(worker, request)?))
+    }
+
+    /// What has become of a request.
+    pub(crate) fn fate(&self, worker: usize, request: i32) -> Result<Fate> {
+        let scope = self.workers[worker].vm.store.data();
+        if let Some(why) = scope.refused.get(&request) {
+            return Ok(Fate::Refused(why.clone()));
+        }
+        let chosen = scope.headers[&request].get("x-versionflag").cloned().unwrap_or_default();
+        let stopped = scope.stopped.contains(&request) && !scope.resumed.contains(&request);
+        Ok(if stopped { Fate::Waits } else { Fate::Sent(chosen) })
+    }
+
+    /// Those that have waited and go on, in this order.
+    pub(crate) fn resumed(&self, worker: usize) -> &[i32] {
+        &self.workers[worker].vm.store.data().resumed
     }
 
     /// Its headers as they are now.

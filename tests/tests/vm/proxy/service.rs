@@ -83,13 +83,17 @@ impl Proxy {
         };
         if second {
             snapshot.revision += &format!("-{}", self.probe.as_ref().map_or("", |probe| &probe.id));
+            if let Some(fence) = &self.fence {
+                snapshot.revision += &format!("-{}-{}-{}", fence.since, fence.marked.concat(), fence.closed.concat());
+            }
             let (revision, probes) = (snapshot.revision.clone(), self.probe.iter().cloned().collect());
             let health = HealthChecks {
                 flag: self.record.uid.clone(),
                 user_agents: vec!["Prometheus/".to_owned()],
                 paths: vec!["/healthz".to_owned()],
             };
-            snapshot.asks = Some(Asks { revision, probes, health: vec![health], fences: vec![] });
+            let fences = self.fence.iter().cloned().collect();
+            snapshot.asks = Some(Asks { revision, probes, health: vec![health], fences });
         }
         snapshot
     }
