@@ -65,6 +65,7 @@ pub mod local;
 pub mod mesh;
 #[cfg(feature = "kube")]
 pub mod netns;
+pub mod overlap;
 pub mod points;
 pub mod process;
 pub mod releases;

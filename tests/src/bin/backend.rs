@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use clap::Parser;
 use harness::Call;
 use harness::backend::BackendStats;
 use harness::dir::PID_ENV;
+use harness::overlap::{Span, steady_us};
 use harness::talk;
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, UPGRADE};
@@ -48,6 +50,9 @@ struct Options {
     /// Gets its counts, as JSON, when it ends
     #[arg(long)]
     log: Option<PathBuf>,
+    /// Gets the begin and the end of every request when it ends, in microseconds of the machine's steady clock
+    #[arg(long)]
+    spans: Option<PathBuf>,
     /// For so long /healthz is 503
     #[arg(long, default_value_t = 0)]
     ready_after_ms: u64,
@@ -64,6 +69,7 @@ struct Options {
 
 struct Server {
     options: Options,
+    spans: Option<File>,
     started: Instant,
     served: AtomicU64,
     open: AtomicU64,
@@ -102,8 +108,10 @@ async fn main() -> Result<()> {
     println!("{} listens on {addr}", options.version);
     tokio::spawn(end_with_the_test());
 
+    let spans = options.spans.as_ref().map(|path| File::options().create(true).append(true).open(path)).transpose()?;
     let server = Arc::new(Server {
         options,
+        spans,
         started: Instant::now(),
         served: AtomicU64::new(0),
         open: AtomicU64::new(0),
@@ -141,8 +149,7 @@ async fn main() -> Result<()> {
     let counts = serde_json::to_string(&server.stats())?;
     println!("{} ends: {counts}", server.options.version);
     if let Some(log) = &server.options.log {
-        use std::io::Write;
-        writeln!(std::fs::File::options().create(true).append(true).open(log)?, "{counts}")?;
+        writeln!(File::options().create(true).append(true).open(log)?, "{counts}")?;
     }
     std::process::exit(0);
 }
@@ -290,21 +297,29 @@ impl Server {
 }
 
 /// Counts a request as open until its answer is sent or given up.
-struct Open(Arc<Server>);
+struct Open {
+    server: Arc<Server>,
+    begin_us: u64,
+}
 
 impl Open {
     fn new(server: Arc<Server>) -> Open {
         server.served.fetch_add(1, Relaxed);
         server.open.fetch_add(1, Relaxed);
         server.touch();
-        Open(server)
+        Open { server, begin_us: steady_us() }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
-        self.0.touch();
+        self.server.open.fetch_sub(1, Relaxed);
+        self.server.touch();
+        if let Some(spans) = &self.server.spans {
+            let span = Span { begin_us: self.begin_us, end_us: steady_us() };
+            // One write: lines of two requests never mix.
+            let _ = (&mut &*spans).write_all(span.line().as_bytes());
+        }
     }
 }
 
