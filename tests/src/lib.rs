@@ -35,7 +35,9 @@
 //! | [`backend`] | one version of a service |
 //! | [`checks`] | what checks ask: a webhook, a real Prometheus |
 //! | [`fake`] | a flag service that answers as the test says |
+//! | [`fences`] | fenced flips under load |
 //! | [`flips`] | many flips under load |
+//! | [`overlap`] | for how long requests were open on two versions |
 //! | [`releases`] | release after release through one Envoy, and its memory |
 //! | [`soak`] | many switches, with damage by chance |
 //! | [`local`] | the whole system on this machine |
@@ -56,6 +58,7 @@ pub mod config;
 pub mod dir;
 pub mod envoy;
 pub mod fake;
+pub mod fences;
 pub mod flips;
 #[cfg(feature = "kube")]
 pub mod kube;

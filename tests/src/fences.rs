@@ -1,0 +1,195 @@
+//! Fenced flips under load, measured at the backends: for how long both versions had requests open, and for how long
+//! requests waited. I/O: through the harness.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::load::{Load, Results};
+use crate::local::Local;
+use crate::overlap::{self, Span, steady_us};
+use crate::talk::{Kind as TalkKind, Talk};
+use crate::wait::wait_for;
+use crate::{Envoy, Kind, LoadPlan, TestDir, clock};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// Streams of the load that take longer than all others.
+pub const SLOW: Duration = Duration::from_millis(200);
+const PROXIES: [&str; 2] = ["edge-a", "edge-b"];
+
+/// Two versions that note every request, and two Envoys in front of them.
+pub struct Fences<'a> {
+    dir: &'a TestDir,
+    /// The controller, and its file.
+    pub local: Local<'a>,
+    /// Four workers each.
+    pub envoys: Vec<Envoy>,
+}
+
+/// One flip.
+#[derive(Debug, Clone, Serialize)]
+pub struct Flip {
+    /// `Fenced` or `Immediate`.
+    pub mode: &'static str,
+    /// The version that was left.
+    pub from: String,
+    /// How often requests were held for it and given back.
+    pub aborted: u64,
+    /// For how long requests were held, by the controller's clock, in milliseconds.
+    pub held_ms: Option<u64>,
+    /// For how long both versions had requests open, in milliseconds.
+    pub overlap_ms: f64,
+    /// How long fast requests waited that came while some were held, in milliseconds.
+    pub waits_ms: Vec<f64>,
+    /// The steady clock when it was asked for, and when it was over.
+    #[serde(skip)]
+    span: Span,
+    /// When requests were held, in [`clock::now_us`].
+    #[serde(skip)]
+    hold: Option<Span>,
+}
+
+impl<'a> Fences<'a> {
+    /// At v1, both versions kept for good.
+    pub async fn start(dir: &'a TestDir) -> Result<Fences<'a>> {
+        let mut local = Local::new(dir)?;
+        local.file()["spec"]["cleanup"]["retainFor"] = "24h".into();
+        local.file()["spec"]["settle"]["quietPeriod"] = "0s".into();
+        local.file()["spec"]["coexistence"]["minReady"] = "0s".into();
+        local.file()["local"]["proxies"] = PROXIES.map(|id| json!({ "id": id })).into_iter().collect();
+        for version in ["v1", "v2"] {
+            let command = local.file()["local"]["versions"][version]["command"].as_array_mut();
+            let spans = spans_of(dir, version).display().to_string();
+            command.context("a command")?.extend(["--spans".into(), Value::from(spans)]);
+        }
+        local.start().await?;
+        let mut envoys = vec![];
+        for id in PROXIES {
+            envoys.push(local.envoy(id, 4).await?);
+        }
+        local.reaches("Stable", "v1").await?;
+        Ok(Fences { dir, local, envoys })
+    }
+
+    /// Load on both Envoys, one in a hundred requests of which is slow.
+    pub fn load(&self, rate_per_s: u32) -> Vec<Load> {
+        let plan = LoadPlan {
+            rate_per_s: rate_per_s / 2,
+            slow_per_s: rate_per_s / 200,
+            slow: SLOW,
+            h1_connections: 32,
+            ..LoadPlan::default()
+        };
+        self.envoys.iter().map(|envoy| Load::start(envoy.listener("ingress"), plan.clone())).collect()
+    }
+
+    /// Short streams of gRPC and WebSockets, one after the other, at both Envoys.
+    pub fn talks(&self) -> Vec<Talks> {
+        let kinds = [TalkKind::Grpc, TalkKind::WebSocket];
+        self.envoys.iter().zip(kinds).map(|(envoy, kind)| Talks::start(kind, envoy.listener("ingress"))).collect()
+    }
+
+    /// Flips to the version that is not active, and waits until all proxies have acked.
+    pub async fn flip(&mut self, mode: &'static str) -> Result<Flip> {
+        let (_, from) = self.local.phase().await?;
+        let to = if from == "v1" { "v2" } else { "v1" };
+        self.local.file()["spec"]["switch"]["mode"] = mode.into();
+        let begin_us = steady_us();
+        self.local.ask(to);
+        let switch = wait_for(&format!("all acks for {to}"), LIMIT, async || {
+            let view = self.local.view().await?;
+            let switch = &view["status"]["switch"];
+            ensure!(switch["to"] == to && switch["ackedAt"].is_u64(), "{}; {switch}", view["waiting"]);
+            Ok(switch.clone())
+        })
+        .await?;
+        let fence = &switch["fence"];
+        let held_ms = fence["heldMs"].as_u64();
+        let hold = fence["heldAt"].as_u64().zip(held_ms).map(|(at, ms)| {
+            let begin_us = clock::from_unix_ms(at);
+            Span { begin_us, end_us: begin_us + 1_000 * ms }
+        });
+        Ok(Flip {
+            mode,
+            from,
+            aborted: fence["attempts"].as_u64().unwrap_or(1).saturating_sub(1),
+            held_ms,
+            overlap_ms: 0.0,
+            waits_ms: vec![],
+            span: Span { begin_us, end_us: steady_us() },
+            hold,
+        })
+    }
+
+    /// Puts down what the backends and the clients have seen of each flip. Every request has to be over.
+    pub fn measure(&self, flips: &mut [Flip], results: &Results) -> Result<()> {
+        let both = overlap::both(&self.spans("v1")?, &self.spans("v2")?);
+        for place in 0..flips.len() {
+            let until_us = flips.get(place + 1).map_or(u64::MAX, |next| next.span.begin_us);
+            let flip = &mut flips[place];
+            let its = both.iter().filter(|one| (flip.span.begin_us..until_us).contains(&one.begin_us));
+            flip.overlap_ms = its.map(|one| (one.end_us - one.begin_us) as f64 / 1_000.0).sum();
+            let Some(hold) = flip.hold else { continue };
+            let due = |us: u64| (hold.begin_us..hold.end_us).contains(&us);
+            let held = results.requests().iter().filter(|one| one.kind == Kind::Fast && due(one.due_us));
+            flip.waits_ms = held.map(|one| one.head_us.saturating_sub(one.due_us) as f64 / 1_000.0).collect();
+        }
+        Ok(())
+    }
+
+    /// What was open at a version, and when.
+    pub fn spans(&self, version: &str) -> Result<Vec<Span>> {
+        overlap::read(&spans_of(self.dir, version))
+    }
+}
+
+fn spans_of(dir: &TestDir, version: &str) -> std::path::PathBuf {
+    dir.file(&format!("{version}.spans"))
+}
+
+/// Short streams, one after the other, until it is stopped.
+pub struct Talks {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Talks {
+    fn start(kind: TalkKind, to: SocketAddr) -> Talks {
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, ended) = (stop.clone(), count.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                while !stopped.load(Ordering::Relaxed) {
+                    Talk::open(kind, to, "reviews").await?.end().await?;
+                    ended.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            })
+        });
+        Talks { stop, count, thread }
+    }
+
+    /// How many streams there were; an error if one was cut.
+    pub fn stop(self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic while it talks")?;
+        Ok(self.count.load(Ordering::Relaxed))
+    }
+}
+
+/// All requests of all loads.
+pub async fn stop(loads: Vec<Load>) -> Result<Results> {
+    let mut results = Results::default();
+    for load in loads {
+        results = results.and(load.stop().await?);
+    }
+    Ok(results)
+}

@@ -1,0 +1,53 @@
+//! `switch.mode: Fenced` on real Envoys: two versions never have a request open at the same time. Every request of the
+//! load is checked, and the backends say when each was open.
+
+use anyhow::ensure;
+use harness::fences::{Fences, stop};
+use harness::{story, wait_for};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[test]
+fn two_versions_never_have_a_request_open_at_once() {
+    story("fence", async |dir| {
+        let mut fences = Fences::start(dir).await?;
+        let (loads, talks) = (fences.load(600), fences.talks());
+        let mut flips = vec![];
+        for _ in 0..6 {
+            let before = loads[0].live().done;
+            wait_for("more answers", LIMIT, async || loads[0].live().done >= before + 200).await?;
+            flips.push(fences.flip("Fenced").await?);
+        }
+        let results = stop(loads).await?;
+        results.assert_no_failures();
+        for talk in talks {
+            ensure!(talk.stop()? > 0, "no stream");
+        }
+        fences.measure(&mut flips, &results)?;
+        for flip in &flips {
+            println!("{flip:?}");
+            ensure!(flip.overlap_ms == 0.0 && flip.aborted == 0, "{flip:?}");
+            ensure!(flip.held_ms.is_some() && !flip.waits_ms.is_empty(), "nothing was held: {flip:?}");
+        }
+        ensure!(fences.spans("v1")?.len() > 500 && fences.spans("v2")?.len() > 500, "too few requests");
+        Ok(())
+    });
+}
+
+/// What the test measures by would show an overlap: without a fence there is one.
+#[test]
+fn without_a_fence_both_have_requests_open() {
+    story("no-fence", async |dir| {
+        let mut fences = Fences::start(dir).await?;
+        let loads = fences.load(600);
+        let before = loads[0].live().done;
+        wait_for("more answers", LIMIT, async || loads[0].live().done >= before + 200).await?;
+        let mut flips = [fences.flip("Immediate").await?];
+        let results = stop(loads).await?;
+        results.assert_no_failures();
+        fences.measure(&mut flips, &results)?;
+        ensure!(flips[0].overlap_ms > 0.0 && flips[0].held_ms.is_none(), "{:?}", flips[0]);
+        Ok(())
+    });
+}
