@@ -46,7 +46,7 @@ UNIT := versionflag-flag versionflag-machine versionflag-service versionflag-loc
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
 .PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy test-old-envoy \
-	test-kube test-mesh image demo bench bench-hot-path bench-flip bench-first-second bench-releases bench-kube bench-mesh plot-flip soak clean
+	test-kube test-mesh image demo bench bench-hot-path bench-fence bench-flip bench-first-second bench-releases bench-kube bench-mesh plot-flip soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -139,8 +139,8 @@ test-mesh: programs image ## Run the tests with a real Istio mesh; needs root
 		envoy=$$(tools/envoy.sh $(OLD_MESH_ENVOY)) && export VERSIONFLAG_ENVOY="$$envoy" && \
 		cargo test $(TESTS) --test mesh -- --exact switch::a_switch_there_and_back_loses_no_request
 
-demo: programs ## Watch a version switch; ROLLBACK=1 shows one that is taken back
-	@$(TEST_ENV) cargo run $(TESTS) --bin demo -- $(if $(ROLLBACK),--rollback)
+demo: programs ## Watch a version switch; ROLLBACK=1 shows one that is taken back, FENCED=1 one in which requests wait
+	@$(TEST_ENV) cargo run $(TESTS) --bin demo -- $(if $(ROLLBACK),--rollback) $(if $(FENCED),--fenced)
 
 # A benchmark has the name of the program that it runs.
 bench: bench-hot-path bench-flip bench-first-second ## Measure with a plain Envoy: all of these, one after the other
@@ -153,6 +153,9 @@ bench-flip: programs ## Measure flips of a plain Envoy with four workers
 
 bench-first-second: programs ## Measure the first second on the new version, with the probe and without it
 	@$(TEST_ENV) $(RUN) $@
+
+bench-fence: programs ## Measure fenced flips beside immediate ones, of two Envoys with four workers each
+	@$(TEST_ENV) $(RUN) $@ -- --flips $(or $(FLIPS),200)
 
 bench-releases: programs ## Measure memory over FLIPS=1000 releases through ten versions and one Envoy (about half an hour)
 	@$(TEST_ENV) $(RUN) $@ -- --flips $(or $(FLIPS),1000)

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::load::{Load, Results};
 use crate::local::Local;
@@ -25,7 +25,6 @@ const PROXIES: [&str; 2] = ["edge-a", "edge-b"];
 
 /// Two versions that note every request, and two Envoys in front of them.
 pub struct Fences<'a> {
-    dir: &'a TestDir,
     /// The controller, and its file.
     pub local: Local<'a>,
     /// Four workers each.
@@ -47,12 +46,30 @@ pub struct Flip {
     pub overlap_ms: f64,
     /// How long fast requests waited that came while some were held, in milliseconds.
     pub waits_ms: Vec<f64>,
+    /// When it was asked for, in [`clock::now_us`].
+    #[serde(skip)]
+    asked_us: u64,
     /// The steady clock when it was asked for, and when it was over.
     #[serde(skip)]
     span: Span,
     /// When requests were held, in [`clock::now_us`].
     #[serde(skip)]
     hold: Option<Span>,
+}
+
+impl Flip {
+    /// Requests that failed in the time of these flips: from when each was asked for until the next one of all.
+    pub fn failures_of(these: &[&Flip], all: &[Flip], results: &Results) -> usize {
+        let mut failed = 0;
+        for (place, flip) in all.iter().enumerate() {
+            if these.iter().any(|one| std::ptr::eq(*one, flip)) {
+                let until = all.get(place + 1).map_or(u64::MAX, |next| next.asked_us);
+                let its = |us: u64| (flip.asked_us..until).contains(&us);
+                failed += results.requests().iter().filter(|one| one.failed() && its(one.due_us)).count();
+            }
+        }
+        failed
+    }
 }
 
 impl<'a> Fences<'a> {
@@ -63,18 +80,14 @@ impl<'a> Fences<'a> {
         local.file()["spec"]["settle"]["quietPeriod"] = "0s".into();
         local.file()["spec"]["coexistence"]["minReady"] = "0s".into();
         local.file()["local"]["proxies"] = PROXIES.map(|id| json!({ "id": id })).into_iter().collect();
-        for version in ["v1", "v2"] {
-            let command = local.file()["local"]["versions"][version]["command"].as_array_mut();
-            let spans = spans_of(dir, version).display().to_string();
-            command.context("a command")?.extend(["--spans".into(), Value::from(spans)]);
-        }
+        local.note_requests();
         local.start().await?;
         let mut envoys = vec![];
         for id in PROXIES {
             envoys.push(local.envoy(id, 4).await?);
         }
         local.reaches("Stable", "v1").await?;
-        Ok(Fences { dir, local, envoys })
+        Ok(Fences { local, envoys })
     }
 
     /// Load on both Envoys, one in a hundred requests of which is slow.
@@ -100,7 +113,7 @@ impl<'a> Fences<'a> {
         let (_, from) = self.local.phase().await?;
         let to = if from == "v1" { "v2" } else { "v1" };
         self.local.file()["spec"]["switch"]["mode"] = mode.into();
-        let begin_us = steady_us();
+        let (asked_us, begin_us) = (clock::now_us(), steady_us());
         self.local.ask(to);
         let switch = wait_for(&format!("all acks for {to}"), LIMIT, async || {
             let view = self.local.view().await?;
@@ -122,6 +135,7 @@ impl<'a> Fences<'a> {
             held_ms,
             overlap_ms: 0.0,
             waits_ms: vec![],
+            asked_us,
             span: Span { begin_us, end_us: steady_us() },
             hold,
         })
@@ -129,7 +143,7 @@ impl<'a> Fences<'a> {
 
     /// Puts down what the backends and the clients have seen of each flip. Every request has to be over.
     pub fn measure(&self, flips: &mut [Flip], results: &Results) -> Result<()> {
-        let both = overlap::both(&self.spans("v1")?, &self.spans("v2")?);
+        let both = overlap::both(&self.local.spans("v1")?, &self.local.spans("v2")?);
         for place in 0..flips.len() {
             let until_us = flips.get(place + 1).map_or(u64::MAX, |next| next.span.begin_us);
             let flip = &mut flips[place];
@@ -142,15 +156,6 @@ impl<'a> Fences<'a> {
         }
         Ok(())
     }
-
-    /// What was open at a version, and when.
-    pub fn spans(&self, version: &str) -> Result<Vec<Span>> {
-        overlap::read(&spans_of(self.dir, version))
-    }
-}
-
-fn spans_of(dir: &TestDir, version: &str) -> std::path::PathBuf {
-    dir.file(&format!("{version}.spans"))
 }
 
 /// Short streams, one after the other, until it is stopped.

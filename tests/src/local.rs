@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::Call;
 use crate::dir::TestDir;
+use crate::overlap::{self, Span};
 use crate::process::{Process, program};
 use crate::wait::wait_for;
 use crate::{Envoy, EnvoyOptions, config};
@@ -90,6 +91,22 @@ impl<'a> Local<'a> {
             "ready": { "path": "/healthz", "interval": "50ms" },
         });
         Ok(())
+    }
+
+    /// Has the versions note every request: see [`Local::spans`].
+    pub fn note_requests(&mut self) {
+        let versions = self.file["local"]["versions"].as_object_mut();
+        for (version, declared) in versions.expect("versions of the file") {
+            let spans = self.dir.file(&format!("{version}.spans"));
+            let command = declared["command"].as_array_mut().expect("a command");
+            command.extend([Value::from("--spans"), spans.display().to_string().into()]);
+        }
+    }
+
+    /// When requests were open at a version, those that are over; none if it never had one.
+    pub fn spans(&self, version: &str) -> Result<Vec<Span>> {
+        let path = self.dir.file(&format!("{version}.spans"));
+        if path.exists() { overlap::read(&path) } else { Ok(vec![]) }
     }
 
     /// Takes a version out of the file.

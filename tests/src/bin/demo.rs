@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use harness::local::Local;
-use harness::{Kind, Load, LoadPlan, Results, TestDir, clock};
+use harness::{Kind, Load, LoadPlan, Results, TestDir, clock, overlap};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,6 +18,9 @@ struct Options {
     /// Take the switch back in the middle
     #[arg(long)]
     rollback: bool,
+    /// Have requests wait while v1 drains: both versions never have one open at once
+    #[arg(long, conflicts_with = "rollback")]
+    fenced: bool,
 }
 
 const RATE: u32 = 2_000;
@@ -25,6 +28,8 @@ const AT_LEAST: u64 = 30_000;
 const LIMIT: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(20);
 const LINE_EVERY_MS: u64 = 500;
+/// The same while requests wait.
+const HOLD_LINE_EVERY_MS: u64 = 20;
 
 /// What is written to the result file; times in milliseconds after the flip was written.
 #[derive(Debug, Serialize)]
@@ -35,6 +40,12 @@ struct Outcome {
     flip_ms: Option<u64>,
     last_worker_ms: Option<f64>,
     overlap_ms: Option<f64>,
+    /// With a fence: for how long, by the backends' own account, both versions had a request open.
+    open_on_both_ms: Option<f64>,
+    /// For how long requests were held.
+    held_ms: Option<u64>,
+    /// Those of them that waited longest.
+    longest_wait_ms: Option<f64>,
     v1_last_response_ms: Option<f64>,
     v1_removed_ms: Option<u64>,
     requests_to_removed_version: usize,
@@ -77,7 +88,9 @@ impl Timeline {
             );
             self.phases.push(Step { phase, active, at_ms });
         }
-        if now_ms - self.last_line_ms >= LINE_EVERY_MS {
+        let holds = self.phases.last().is_some_and(|last| matches!(last.phase.as_str(), "Holding" | "Committing"));
+        let every_ms = if holds { HOLD_LINE_EVERY_MS } else { LINE_EVERY_MS };
+        if now_ms - self.last_line_ms >= every_ms {
             self.line(view, load, now_ms);
         }
     }
@@ -101,8 +114,12 @@ impl Timeline {
         // As many whole words as fit.
         let fits = waiting.char_indices().rfind(|(at, one)| *one == ' ' && *at <= 60);
         let waiting = if waiting.len() <= 60 { waiting } else { fits.map_or("", |(at, _)| &waiting[..at]) };
+        let held = fleet["fence"]["waiting"].as_u64().map_or(String::new(), |held| {
+            let bar = "█".repeat(held.div_ceil(20) as usize);
+            format!("waiting {} {held:>4}  ", self.paint("35", &format!("{bar:<20}")))
+        });
         println!(
-            "         │ {}  in flight {:>3}  acked {}/{}  failed {}  {waiting}",
+            "         │ {}  {held}in flight {:>3}  acked {}/{}  failed {}  {waiting}",
             rates.join("  "),
             live.in_flight(),
             fleet["acked"],
@@ -133,6 +150,7 @@ async fn main() -> Result<()> {
     let expected = if options.rollback { "v1" } else { "v2" };
     ensure!(outcome.failed == 0, "{} of {} requests failed", outcome.failed, outcome.requests);
     ensure!(outcome.requests_to_removed_version == 0, "requests reached a version that was removed");
+    ensure!(outcome.open_on_both_ms.unwrap_or_default() == 0.0, "both versions had requests open at once");
     ensure!(outcome.final_version == expected, "{} serves in the end", outcome.final_version);
     Ok(())
 }
@@ -143,13 +161,22 @@ async fn run(dir: &TestDir, options: &Options) -> Result<Outcome> {
     if options.rollback {
         local.file()["spec"]["cleanup"]["retainFor"] = "1h".into();
     }
+    if options.fenced {
+        local.file()["spec"]["switch"] = serde_json::json!({ "mode": "Fenced" });
+        local.note_requests();
+    }
     println!("starting the controller, reviews v1, and an Envoy with two workers");
     local.start().await?;
     let envoy = local.envoy("edge", 2).await?;
     local.reaches("Stable", "v1").await?;
-    let plan =
-        LoadPlan { rate_per_s: RATE, slow_per_s: 5, stream: Some(Duration::from_secs(5)), ..LoadPlan::default() };
-    println!("load: {RATE} requests a second over HTTP/1.1 and HTTP/2, 5 slow ones of 2 s a second, one stream of 5 s");
+    let plan = if options.fenced {
+        println!("load: {RATE} requests a second over HTTP/1.1 and HTTP/2, 20 slow ones of 0.2 s a second");
+        let slow = Duration::from_millis(200);
+        LoadPlan { rate_per_s: RATE, slow_per_s: 20, slow, h1_connections: 64, ..LoadPlan::default() }
+    } else {
+        println!("load: {RATE} requests a second over HTTP/1.1 and HTTP/2, 5 slow ones of 2 s, one stream of 5 s");
+        LoadPlan { rate_per_s: RATE, slow_per_s: 5, stream: Some(Duration::from_secs(5)), ..LoadPlan::default() }
+    };
     let load = Load::start(envoy.listener("ingress"), plan);
     let now_ms = clock::unix_ms(clock::now_us());
     let mut timeline = Timeline {
@@ -178,7 +205,12 @@ async fn run(dir: &TestDir, options: &Options) -> Result<Outcome> {
     until(&local, &load, &mut timeline, |_, load| load.live().done > AT_LEAST).await?;
     let results = load.stop().await?;
     let (_, final_version) = local.phase().await?;
-    Ok(outcome(&results, &timeline, final_version, removed_us))
+    let mut outcome = outcome(&results, &timeline, final_version, removed_us);
+    if options.fenced {
+        let both = overlap::both(&local.spans("v1")?, &local.spans("v2")?);
+        outcome.open_on_both_ms = Some(both.iter().map(|one| (one.end_us - one.begin_us) as f64 / 1_000.0).sum());
+    }
+    Ok(outcome)
 }
 
 /// Looks until it is so.
@@ -216,12 +248,23 @@ fn outcome(results: &Results, timeline: &Timeline, final_version: String, remove
         last_worker_ms: fast.last_started(&from).and_then(|request| after_flip(request.start_us)),
         // After a rollback both versions have served twice: there is no single overlap.
         overlap_ms: removed_us.map(|_| fast.overlap(&from, &to).as_secs_f64() * 1000.0),
+        open_on_both_ms: None,
+        held_ms: timeline.switch["fence"]["heldMs"].as_u64(),
+        longest_wait_ms: longest_wait(&fast, timeline),
         v1_last_response_ms: removed_us.and(results.last("v1")).and_then(|request| after_flip(request.end_us)),
         v1_removed_ms: removed_us.and(since_flip(timeline.at("removedAt").or(timeline.at("removalIntentAt")))),
         requests_to_removed_version: removed_us.map_or(0, |us| results.after(us).only(|r| r.version() != "v2").len()),
         final_version,
         phases: timeline.phases.clone(),
     }
+}
+
+/// Of the requests that came while some were held.
+fn longest_wait(fast: &Results, timeline: &Timeline) -> Option<f64> {
+    let fence = &timeline.switch["fence"];
+    let (at, ms) = (clock::from_unix_ms(fence["heldAt"].as_u64()?), fence["heldMs"].as_u64()?);
+    let held = fast.requests().iter().filter(|one| (at..at + 1_000 * ms).contains(&one.due_us));
+    held.map(|one| one.head_us.saturating_sub(one.due_us) as f64 / 1_000.0).max_by(f64::total_cmp)
 }
 
 fn report(outcome: &Outcome) {
@@ -239,6 +282,11 @@ fn report(outcome: &Outcome) {
             ms(outcome.v1_last_response_ms)
         );
         println!("  v1 removed          {} after the flip", ms(Some(removed_ms as f64)));
+    }
+    if let Some(both_ms) = outcome.open_on_both_ms {
+        println!("  requests were held  for {}", ms(outcome.held_ms.map(|value| value as f64)));
+        println!("  the longest wait    {}", ms(outcome.longest_wait_ms));
+        println!("  open on both at once, by the versions' own account  {}", ms(Some(both_ms)));
     }
     println!("  requests to a removed version  {}", outcome.requests_to_removed_version);
     println!("  the numbers are in target/demo/result.json");
