@@ -146,6 +146,9 @@ fn check_findings(found: &Findings) -> Result<(), String> {
     if found.rival_epoch > limits::EPOCH_MAX {
         return Err(format!("epoch {} was never written", found.rival_epoch));
     }
+    if let Some(fenced) = found.fenced.as_ref().filter(|fenced| fenced.epoch > limits::EPOCH_MAX) {
+        return Err(format!("epoch {} was never written", fenced.epoch));
+    }
     let probed = found.probed.iter().flat_map(|probed| &probed.clusters);
     let probed = probed.flat_map(|one| [&one.cluster, &one.outcome]);
     let strays = found.strays.iter().flat_map(|one| [&one.place, &one.route, &one.cluster, &one.version]);

@@ -3,7 +3,9 @@
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+use super::fence::fence;
 use super::record;
+use crate::fence::{Fence, Held};
 use crate::health::HealthChecks;
 use crate::instance::{Findings, InstanceFindings, combine_findings};
 use crate::json;
@@ -29,7 +31,8 @@ fn snapshot(asks: Option<Asks>) -> Snapshot {
 }
 
 fn asks() -> Asks {
-    Asks { revision: "r-7".into(), probes: vec![probe()], ..Asks::default() }
+    let fences = vec![Fence { marked: vec!["v2".into()], closed: vec!["v1".into()], ..fence(5, 4) }];
+    Asks { revision: "r-7".into(), probes: vec![probe()], fences, ..Asks::default() }
 }
 
 fn probed(id: &str, outcomes: &[(&str, &str)]) -> Probed {
@@ -45,6 +48,8 @@ fn golden_parts_are_what_both_sides_write() {
     let report = Report::parse(&joined(REPORT.into(), FINDINGS.as_bytes())).expect("valid");
     let found = report.found("u-1").expect("something of it");
     assert_eq!(found.probed.as_ref().and_then(|probed| probed.lacks(&probe())), None);
+    let fenced = found.fenced.as_ref().map(|fenced| (fenced.epoch, fenced.held, fenced.waiting));
+    assert_eq!(fenced, Some((1_795_000_000_013, Held::Holding, 12)));
     assert_eq!(serde_json::to_string_pretty(&report.findings).expect("serializable"), FINDINGS.trim_end());
 }
 
@@ -93,7 +98,7 @@ fn a_probe_that_no_request_may_have_keeps_no_flag_back() {
     for place in wrong {
         let asks = Asks { probes: vec![Probe { clusters: vec![place], ..probe() }], ..asks() };
         let read = Snapshot::parse(&snapshot(Some(asks)).to_bytes().unwrap()).unwrap();
-        assert_eq!(read, snapshot(Some(Asks { revision: "r-7".into(), ..Asks::default() })));
+        assert_eq!(read, snapshot(Some(Asks { probes: vec![], ..asks() })));
     }
     let garbage = joined(snapshot(None).to_bytes().unwrap(), b"\xff{");
     assert_eq!(Snapshot::parse(&garbage).unwrap(), snapshot(None));

@@ -4,6 +4,7 @@
 mod answers;
 mod contract;
 mod decisions;
+mod fence;
 mod json;
 mod levels;
 mod mesh;
