@@ -242,41 +242,47 @@ fn arrive(vm: &Vm, context: u32, settings: &Settings) -> Step {
     let configured = settings.workload.as_ref().and_then(|own| Some((table.of_workload(own)?, own)));
     if let Some((flag, workload)) = configured.or_else(|| table.beside(|| header(":authority"))) {
         let late = flag.observed.proves_routes.get() && workload.version != flag.record.active;
-        if (late || flag.observed.gate.is_set()) && !meet(flag, &workload.version, settings, late) {
-            return Step::Go;
-        }
-        if !flag.observed.gate.admits(&workload.version, is_marked(&workload.version, settings)) {
-            return Step::Refuse(Some(Rc::clone(flag)), "closed");
+        if late || flag.observed.gate.is_set() {
+            match meet(flag, &workload.version, settings, late) {
+                Met::Counts => {}
+                Met::Check => return Step::Go,
+                Met::Closed => return Step::Refuse(Some(Rc::clone(flag)), "closed"),
+            }
         }
         count(vm, context, Sent::new(flag.observed.arrived.of(&workload.version)));
     }
     Step::Go
 }
 
-/// Whether a filter has sent the request in context to this version.
-fn is_marked(version: &str, settings: &Settings) -> bool {
-    let mut headers = [&settings.header].into_iter().chain(&settings.other_headers);
-    headers.any(|name| {
-        hostcalls::with_header(MapType::HttpRequestHeaders, name, |value| value == version.as_bytes()) == Some(true)
-    })
+/// What arrives at a workload.
+enum Met {
+    Counts,
+    /// It is a health check, and no traffic.
+    Check,
+    /// The gate does not let it in.
+    Closed,
 }
 
-/// Notes who sent a request to a version that nobody ought to go to any more, unless a filter did, which
-/// says so in the header. False: it is a health check, and no traffic.
+/// Whether a request may arrive at a version; `late`: nobody ought to go there any more. Who sent it then is noted, unless
+/// a filter did, which says so in the header.
 #[inline(never)]
-fn meet(flag: &Flag, version: &str, settings: &Settings, late: bool) -> bool {
-    if !is_marked(version, settings) {
-        if flag.observed.is_check(header) {
-            return false;
-        }
-        if !late {
-            return true;
-        }
+fn meet(flag: &Flag, version: &str, settings: &Settings, late: bool) -> Met {
+    let mut headers = [&settings.header].into_iter().chain(&settings.other_headers);
+    let marked = headers.any(|name| {
+        hostcalls::with_header(MapType::HttpRequestHeaders, name, |value| value == version.as_bytes()) == Some(true)
+    });
+    if !marked && flag.observed.is_check(header) {
+        return Met::Check;
+    }
+    if !flag.observed.gate.admits(version, marked) {
+        return Met::Closed;
+    }
+    if late && !marked {
         let address = property("source\0address").unwrap_or_default();
         // Without its port.
         flag.observed.stranger(address.rsplit_once(':').map_or("", |(address, _)| address));
     }
-    true
+    Met::Counts
 }
 
 /// Removes what a client sent, if it did.
