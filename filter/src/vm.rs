@@ -322,7 +322,7 @@ impl Vm {
         }
         correct_open(self, self.running.get(), round);
         let table = self.table.borrow();
-        let flags = flag::insert_all(table.flags().map(|(uid, flag)| (uid.clone(), flag.state(self.seen_ms.get()))));
+        let flags = table.flags().map(|(uid, flag)| (uid.clone(), flag.state(self.seen_ms.get()))).collect();
         let instance = Instance { id: me.id, round, flags };
         self.round.set(round);
         let findings = self.tells_findings.get().then(|| self.findings(me, round));

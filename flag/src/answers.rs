@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::count::Totals;
+use crate::named::Named;
 
 /// Buckets of latencies: the first holds less than 1 ms, each next one less than twice as much, the
 /// last whatever took longer.
@@ -80,7 +81,7 @@ pub struct Answers {
 
 impl Answers {
     /// Adds what one proxy reported to the sums by version.
-    pub fn add(sums: &mut BTreeMap<String, Answers>, reported: &BTreeMap<String, Totals>) {
+    pub fn add(sums: &mut BTreeMap<String, Answers>, reported: &Named<Totals>) {
         for (key, totals) in reported {
             let Some((version, bucket)) = split(key) else { continue };
             let sum = sums.entry(version.to_owned()).or_default();

@@ -4,12 +4,13 @@
 //! happened between them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use serde::Serialize;
 
 use crate::answers::{BUCKETS, bucket};
+use crate::named::Named;
 use crate::read_fields;
 
 /// Totals of one version.
@@ -158,23 +159,23 @@ impl Counters {
     }
 
     /// The totals of all versions.
-    pub fn totals(&self) -> BTreeMap<String, Totals> {
-        let mut totals = BTreeMap::<String, Totals>::new();
+    pub fn totals(&self) -> Named<Totals> {
+        let mut totals = Named::<Totals>::new();
         for counter in self.0.borrow().iter() {
-            let sum = totals.entry(counter.version().to_owned()).or_default();
-            *sum = sum.plus(counter.totals.get());
+            let sum = totals.get(counter.version()).copied().unwrap_or_default();
+            totals.insert(counter.version().to_owned(), sum.plus(counter.totals.get()));
         }
         totals
     }
 
     /// Answers by version and latency: see [`crate::answers`].
-    pub fn answers(&self) -> BTreeMap<String, Totals> {
-        let mut answers = Vec::new();
+    pub fn answers(&self) -> Named<Totals> {
+        let mut answers = Named::new();
         for counter in self.0.borrow().iter().filter(|counter| !counter.closed.get()) {
             let some = counter.answers.iter().enumerate().filter(|(_, totals)| totals.get().started > 0);
             answers.extend(some.map(|(bucket, totals)| (format!("{}/{bucket}", counter.version()), totals.get())));
         }
-        crate::insert_all(answers.into_iter())
+        answers
     }
 
     /// What was answered earlier says nothing about the record that is in effect now.

@@ -1,11 +1,12 @@
 //! One VM instance's part of a report, and the sum of all parts. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use crate::count::Totals;
 use crate::fence::Fenced;
+use crate::named::Named;
 use crate::probe::Probed;
 use crate::read_fields;
 use crate::record::Gate;
@@ -25,20 +26,20 @@ pub struct FlagState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_epoch: Option<u64>,
     /// Requests by the version they were sent to.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub sent: BTreeMap<String, Totals>,
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    pub sent: Named<Totals>,
     /// Requests by the version they arrived at.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub arrived: BTreeMap<String, Totals>,
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    pub arrived: Named<Totals>,
     /// Requests that arrived at a version that is not active and that no filter sent there, by the address
     /// that they came from, since the record is in effect and while a switch is under way. Under the
     /// empty address are those for which there was no room. When they ended is not counted.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub strangers: BTreeMap<String, Totals>,
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    pub strangers: Named<Totals>,
     /// How the versions answered since the record is in effect, while that is asked for: see
     /// [`crate::answers`].
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub answers: BTreeMap<String, Totals>,
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    pub answers: Named<Totals>,
     /// Responses from another version than the intended one.
     pub unroutable: u64,
     /// Records refused because their epoch was used for other content.
@@ -58,7 +59,7 @@ pub struct Instance {
     /// The round that this answers.
     pub round: u64,
     /// By uid.
-    pub flags: BTreeMap<String, FlagState>,
+    pub flags: Named<FlagState>,
 }
 
 read_fields! { FlagState {
@@ -66,10 +67,10 @@ read_fields! { FlagState {
     hash: "hash",
     gate: "gate",
     config_epoch: "configEpoch" or None,
-    sent: "sent" or BTreeMap::new(),
-    arrived: "arrived" or BTreeMap::new(),
-    strangers: "strangers" or BTreeMap::new(),
-    answers: "answers" or BTreeMap::new(),
+    sent: "sent" or Named::new(),
+    arrived: "arrived" or Named::new(),
+    strangers: "strangers" or Named::new(),
+    answers: "answers" or Named::new(),
     unroutable: "unroutable" or 0,
     conflicts: "conflicts" or 0,
     routes: "routes" or BTreeSet::new(),
@@ -175,8 +176,8 @@ read_fields! { Instance { id: "id", round: "round", flags: "flags" } }
 
 /// The sum over all live instances: the lowest record in effect, and all totals added up. `None`
 /// while an instance has not answered the round: its share is unknown, not zero.
-pub fn combine(live: &[u32], round: u64, instances: &[Instance]) -> Option<BTreeMap<String, FlagState>> {
-    let mut sums: BTreeMap<String, FlagState> = BTreeMap::new();
+pub fn combine(live: &[u32], round: u64, instances: &[Instance]) -> Option<Named<FlagState>> {
+    let mut sums: Named<FlagState> = Named::new();
     let answered = || instances.iter().filter(|instance| instance.round >= round && live.contains(&instance.id));
     if live.is_empty() || answered().count() != live.len() {
         return None;
@@ -187,7 +188,7 @@ pub fn combine(live: &[u32], round: u64, instances: &[Instance]) -> Option<BTree
             None => drop(sums.insert(uid.clone(), state.clone())),
         }
     }
-    for (uid, sum) in &mut sums {
+    for (uid, sum) in sums.iter_mut() {
         // An instance that does not know a flag has no record of it in effect.
         if answered().any(|instance| !instance.flags.contains_key(uid)) {
             *sum = add(std::mem::take(sum), &FlagState::default());
@@ -222,10 +223,10 @@ fn add(sum: FlagState, state: &FlagState) -> FlagState {
     }
 }
 
-fn add_totals(mut sum: BTreeMap<String, Totals>, part: &BTreeMap<String, Totals>) -> BTreeMap<String, Totals> {
+fn add_totals(mut sum: Named<Totals>, part: &Named<Totals>) -> Named<Totals> {
     for (version, totals) in part {
-        let entry = sum.entry(version.clone()).or_default();
-        *entry = entry.plus(*totals);
+        let so_far = sum.get(version).copied().unwrap_or_default();
+        sum.insert(version.clone(), so_far.plus(*totals));
     }
     sum
 }

@@ -28,6 +28,14 @@ pub enum Json {
     Object(Vec<(String, Json)>),
 }
 
+impl Json {
+    /// Those of an object.
+    pub(crate) fn fields(self) -> Result<Vec<(String, Json)>, JsonError> {
+        let Json::Object(fields) = self else { return Err(JsonError::expected("an object")) };
+        Ok(fields)
+    }
+}
+
 struct Any;
 
 impl<'de> Visitor<'de> for Any {
@@ -110,7 +118,7 @@ impl JsonError {
     }
 
     /// It came to light inside of this.
-    fn inside(mut self, place: &dyn Display) -> JsonError {
+    pub(crate) fn inside(mut self, place: &dyn Display) -> JsonError {
         if let JsonError::Shape { path, .. } = &mut self {
             let dot = if path.is_empty() || path.starts_with('[') { "" } else { "." };
             *path = format!("{place}{dot}{path}");
@@ -291,9 +299,8 @@ impl Read for BTreeSet<String> {
 
 impl<T: Read> Read for BTreeMap<String, T> {
     fn read(json: Json) -> Result<BTreeMap<String, T>, JsonError> {
-        let Json::Object(fields) = json else { return Err(JsonError::expected("an object")) };
         let mut values = BTreeMap::new();
-        for (name, json) in fields {
+        for (name, json) in json.fields()? {
             let value = T::read(json).map_err(|error| error.inside(&crate::shortened(&name)))?;
             values.insert(name, value);
         }

@@ -20,6 +20,7 @@
 //! | [`level`] | how what crosses the wire grows, and what builds of different age read of it |
 //! | [`probe`] | whether every worker of a proxy reaches a version |
 //! | [`stray`] | which requests went to a version past the flag |
+//! | [`named`] | values by name |
 //! | [`proxy`] | how a proxy is called, and whether it is a gateway |
 //! | [`digest`] | what tells contents and long names apart: SHA-256 as hex digits |
 //! | [`json`] | how JSON of the other side is read |
@@ -42,6 +43,7 @@ pub mod lease;
 pub mod level;
 pub mod limits;
 pub mod merge;
+pub mod named;
 pub mod probe;
 pub mod proxy;
 pub mod record;
@@ -64,14 +66,6 @@ pub fn shortened(text: &str) -> String {
 pub fn quoted(text: &str) -> String {
     let shown = |letter| if matches!(letter, ' ' | '!' | '#'..='~') { letter } else { '?' };
     format!("\"{}\"", text.chars().map(shown).collect::<String>())
-}
-
-/// A map made one by one. Collecting would sort first, which for every type is a sort of its own
-/// in the filter's binary.
-pub fn insert_all<K: Ord, V>(entries: impl Iterator<Item = (K, V)>) -> std::collections::BTreeMap<K, V> {
-    let mut map = std::collections::BTreeMap::new();
-    map.extend(entries);
-    map
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! What a proxy reports. Pure.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::count::Totals;
 use crate::instance::{Findings, FlagState};
 use crate::json::{self, JsonError};
+use crate::named::Named;
 use crate::record::check_name;
 use crate::{PROTOCOL, answers, level, limits, stray};
 
@@ -31,7 +30,7 @@ pub struct Report {
     pub complete: bool,
     /// By uid.
     #[serde(default)]
-    pub flags: BTreeMap<String, FlagState>,
+    pub flags: Named<FlagState>,
     /// What level 2 adds, of the flags of which there is something.
     #[serde(skip)]
     pub findings: Vec<Findings>,
@@ -163,14 +162,14 @@ fn check_findings(found: &Findings) -> Result<(), String> {
     }
 }
 
-fn check_answers(answers: &BTreeMap<String, Totals>) -> Result<(), String> {
+fn check_answers(answers: &Named<Totals>) -> Result<(), String> {
     match answers.keys().find(|key| answers::split(key).is_none()) {
         Some(key) => Err(format!("answers of {key:?}")),
         None => check_totals(answers, limits::VERSIONS * 4 * answers::BUCKETS),
     }
 }
 
-fn check_strangers(strangers: &BTreeMap<String, Totals>) -> Result<(), String> {
+fn check_strangers(strangers: &Named<Totals>) -> Result<(), String> {
     let long = strangers.keys().find(|address| address.len() > limits::NAME_BYTES);
     match long {
         Some(address) => Err(format!("{} bytes of an address", address.len())),
@@ -178,7 +177,7 @@ fn check_strangers(strangers: &BTreeMap<String, Totals>) -> Result<(), String> {
     }
 }
 
-fn check_totals(totals: &BTreeMap<String, Totals>, max: usize) -> Result<(), String> {
+fn check_totals(totals: &Named<Totals>, max: usize) -> Result<(), String> {
     if totals.len() > max {
         return Err(format!("{} versions", totals.len()));
     }

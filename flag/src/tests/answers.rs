@@ -8,6 +8,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::{nowhere, record};
 use crate::answers::{Answers, Outcome, bucket, split};
 use crate::count::{Counters, Totals};
+use crate::named::Named;
 use crate::table::{Channel, Table};
 
 fn sums(parts: &[&[(u64, bool)]]) -> Answers {
@@ -105,5 +106,5 @@ fn a_new_record_starts_from_nothing() {
     assert_eq!(count(&table), 1);
     let totals = |finished| Totals { started: 1, finished };
     let state = table.find("reviews").expect("a flag").state(0);
-    assert_eq!(state.answers, BTreeMap::from([("v1/1".to_owned(), totals(1))]));
+    assert_eq!(state.answers, Named::from([("v1/1".to_owned(), totals(1))]));
 }

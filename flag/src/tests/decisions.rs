@@ -159,7 +159,8 @@ fn counts_outlive_the_record() {
     let old = table.find("reviews").expect("has a flag").choose(None, |_| None).clone();
     old.start();
     table.apply(Channel::Service, &[record(6, "v2")], &nowhere);
-    let open = |table: &Table| table.find("reviews").expect("has a flag").state(0).sent["v1"].open();
+    let open =
+        |table: &Table| table.find("reviews").expect("has a flag").state(0).sent.get("v1").expect("counted").open();
     assert_eq!(open(&table), Some(1));
     old.finish();
     assert_eq!(open(&table), Some(0));

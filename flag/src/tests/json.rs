@@ -3,7 +3,7 @@
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use serde::Serialize;
@@ -14,6 +14,7 @@ use crate::count::Totals;
 use crate::instance::{FlagState, Instance};
 use crate::json::{self, Read};
 use crate::lease::Lease;
+use crate::named::Named;
 use crate::record::{Gate, Preview, Record};
 use crate::snapshot::Snapshot;
 
@@ -31,7 +32,7 @@ fn comes_back<T: Read + Serialize + PartialEq + Debug + for<'de> serde::Deserial
 
 #[test]
 fn what_is_written_is_read() {
-    let totals = |started| BTreeMap::from([("v1".to_owned(), Totals { started, finished: 2 })]);
+    let totals = |started| Named::from([("v1".to_owned(), Totals { started, finished: 2 })]);
     let state = FlagState {
         epoch: 7,
         hash: "h".into(),
@@ -46,7 +47,7 @@ fn what_is_written_is_read() {
         routes: BTreeSet::from(["versionflag:reviews:v1".to_owned()]),
     };
     comes_back(FlagState::default());
-    comes_back(Instance { id: 1, round: u64::MAX, flags: BTreeMap::from([("u-1".to_owned(), state)]) });
+    comes_back(Instance { id: 1, round: u64::MAX, flags: Named::from([("u-1".to_owned(), state)]) });
     comes_back(Lease { holder: 3, until_ms: 4 });
     comes_back(Snapshot {
         protocol: 1,

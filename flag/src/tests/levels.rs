@@ -98,7 +98,7 @@ fn a_probe_that_no_request_may_have_keeps_no_flag_back() {
     for place in wrong {
         let asks = Asks { probes: vec![Probe { clusters: vec![place], ..probe() }], ..asks() };
         let read = Snapshot::parse(&snapshot(Some(asks)).to_bytes().unwrap()).unwrap();
-        assert_eq!(read, snapshot(Some(Asks { probes: vec![], ..asks() })));
+        assert_eq!(read, snapshot(Some(Asks { probes: vec![], ..self::asks() })));
     }
     let garbage = joined(snapshot(None).to_bytes().unwrap(), b"\xff{");
     assert_eq!(Snapshot::parse(&garbage).unwrap(), snapshot(None));

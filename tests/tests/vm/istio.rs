@@ -57,12 +57,15 @@ fn an_inbound_side_counts_at_the_version_of_its_pod() -> Result<()> {
         proxy.run(200)?;
         let report = proxy.reports.last().context("a report")?;
         ensure!(report.proxy == "reviews-0.shop", "{}", report.proxy);
-        let arrived = &report.flags["uid"].arrived;
+        let arrived = &report.flags.get("uid").expect("the flag").arrived;
         let totals = |count| Totals { started: count, finished: count };
         let expected: BTreeMap<String, Totals> =
             expected.into_iter().map(|(version, count)| (version.to_owned(), totals(count))).collect();
         ensure!(*arrived == expected, "{labels:?}: {arrived:?}");
-        ensure!(report.flags["uid"].sent.values().all(|totals| totals.started == 0), "{report:?}");
+        ensure!(
+            report.flags.get("uid").expect("the flag").sent.values().all(|totals| totals.started == 0),
+            "{report:?}"
+        );
     }
     Ok(())
 }

@@ -42,7 +42,16 @@ fn a_flip_comes_to_every_instance() -> Result<()> {
         proxy.settles(1_000)?;
         proxy.record = record(11, "v1");
         proxy.settles(200)?;
-        let totals = &proxy.reports.last().context("a report")?.flags["uid"].sent["v2"];
+        let totals = &proxy
+            .reports
+            .last()
+            .context("a report")?
+            .flags
+            .get("uid")
+            .expect("the flag")
+            .sent
+            .get("v2")
+            .expect("counted");
         ensure!(totals.open() == Some(0) && totals.started == workers as u64, "{totals:?}");
     }
     Ok(())

@@ -16,7 +16,7 @@ fn found(proxy: &Proxy) -> Result<Findings> {
 }
 
 fn open_at(proxy: &Proxy, version: &str) -> Option<u64> {
-    proxy.reports.last()?.flags["uid"].sent.get(version).copied().and_then(Totals::open)
+    proxy.reports.last()?.flags.get("uid").expect("the flag").sent.get(version).copied().and_then(Totals::open)
 }
 
 /// L3: a request that an older route leads to v1 is unknown until it has left, and v1's as soon as it has, although

@@ -141,7 +141,7 @@ fn a_health_check_of_the_old_version_is_no_traffic() -> Result<()> {
         proxy.calls_of(&case.headers, case.cluster, case.served)?;
         proxy.run(600)?;
         let report = proxy.reports.last().context("no report")?;
-        let arrived = report.flags["uid"].arrived.get("v1").map_or(0, |totals| totals.started);
+        let arrived = report.flags.get("uid").expect("the flag").arrived.get("v1").map_or(0, |totals| totals.started);
         let checked = report.found("uid").map_or(0, |found| found.checked);
         ensure!((arrived, checked) == (traffic, 1 - traffic), "{headers:?}: {report:?}");
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use flag::instance::FlagState;
+use flag::named::Named;
 
 /// A rate is taken over at least half of this, and at most twice this.
 const WINDOW_MS: u64 = 2_000;
@@ -119,8 +120,7 @@ impl Tracks {
 }
 
 fn begun(at_ms: u64, state: &FlagState, version: &str) -> Begun {
-    let started =
-        |totals: &BTreeMap<String, flag::count::Totals>| totals.get(version).map_or(0, |totals| totals.started);
+    let started = |totals: &Named<flag::count::Totals>| totals.get(version).map_or(0, |totals| totals.started);
     Begun { at_ms, sent: started(&state.sent), arrived: started(&state.arrived) }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use flag::count::Totals;
 use flag::instance::FlagState;
+use flag::named::Named;
 
 /// How long somebody who came is spoken of, in milliseconds.
 const STAYS_MS: u64 = 10_000;
@@ -41,12 +42,7 @@ pub(crate) struct Flows(BTreeMap<(String, String), Arrivals>);
 
 impl Flows {
     /// Takes in this part of a report.
-    pub(crate) fn take(
-        &mut self,
-        now_ms: u64,
-        flags: &BTreeMap<String, FlagState>,
-        part: fn(&FlagState) -> &BTreeMap<String, Totals>,
-    ) {
+    pub(crate) fn take(&mut self, now_ms: u64, flags: &Named<FlagState>, part: fn(&FlagState) -> &Named<Totals>) {
         let before = std::mem::take(&mut self.0);
         for (uid, state) in flags {
             for (name, totals) in part(state) {

@@ -259,7 +259,7 @@ fn the_sum_is_of_all_instances_or_of_none() {
     let one = instance(1, 4, state(&record, 7, 5));
     let two = instance(2, 4, state(&record, 3, 3));
     let sum = combine(&live, 4, &[one.clone(), two.clone()]).expect("complete");
-    assert_eq!(sum["u-1"].sent["v1"], Totals { started: 10, finished: 8 });
+    assert_eq!(*sum.get("u-1").expect("known").sent.get("v1").expect("counted"), Totals { started: 10, finished: 8 });
     assert_eq!((sum["u-1"].epoch, sum["u-1"].config_epoch), (9, Some(9)));
     assert_eq!(combine(&live, 4, std::slice::from_ref(&one)), None, "one is missing");
     assert_eq!(combine(&live, 5, &[one.clone(), two.clone()]), None, "the answers are to an older round");
