@@ -123,8 +123,8 @@ fn snapshot_of<'a>(publications: impl Iterator<Item = &'a Publication> + Clone, 
         asks: (level >= LEVEL).then(|| Asks {
             revision: String::new(),
             probes: publications.clone().filter_map(|one| one.probe.clone()).collect(),
-            health: publications.filter_map(|one| one.health.clone()).collect(),
-            fences: vec![],
+            health: publications.clone().filter_map(|one| one.health.clone()).collect(),
+            fences: publications.filter_map(|one| one.fence.clone()).collect(),
         }),
     };
     let bytes = snapshot.to_bytes().unwrap_or_default();
