@@ -100,6 +100,19 @@ pub fn keep_late(late: &mut Vec<LateFilter>, since: Option<UnixMs>, spec: &Spec,
     });
 }
 
+/// The pods of each version without a sidecar that has to ack. Elsewhere than in a mesh nobody knows whether a proxy
+/// sees what arrives.
+pub fn uncovered(
+    spec: &Spec,
+    workloads: &Workloads,
+    expected: &BTreeSet<String>,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let versions = workloads.versions().into_iter().filter(|_| spec.routing.in_mesh());
+    let covered = |pod: &Pod| pods::has_sidecar(pod) && name(pod).is_some_and(|name| expected.contains(&name));
+    let bare = |version: &str| workloads.pods(version).filter(|pod| !covered(pod)).map(ResourceExt::name_any).collect();
+    versions.map(|version| (version.to_owned(), bare(version))).collect()
+}
+
 /// Says of each of the first laggards by which rule it is waited for, and until when.
 pub fn explain(laggards: &mut [Laggard], namespace: &str, spec: &Spec, workloads: &Workloads, objects: &Objects) {
     let gateways = spec.all_callers();

@@ -77,7 +77,7 @@ impl World for Machine {
         let (name, status) = (&self.file.metadata.name, &self.store.state.status);
         let services = self.services();
         let probe = reach::probe(&spec, status, &services);
-        let asked = status.asked();
+        let asked = status.asked(&spec);
         let members = self.file.local.beside(&asked.old);
         let asked = FleetQuestion {
             probe: probe.clone(),
@@ -106,6 +106,9 @@ impl World for Machine {
             services,
             probe,
             keeper: Keeper::Controller,
+            leads_since: self.hub.leads_since(),
+            other_fence: self.hub.fences.other(&status.uid, &expected),
+            uncovered: self.uncovered(&expected),
             ..Observation::unknown()
         };
         Seen { now, spec, expected, observation }
@@ -125,6 +128,11 @@ impl World for Machine {
 
     /// No other controller writes: the state file is locked.
     async fn persist(&mut self, seen: &Seen, plan: &Plan) -> Result<bool, StoreError> {
+        let status = &self.store.state.status;
+        let begins = plan.status.phase.holds() && !status.phase.holds();
+        if begins && !self.hub.fences.claim(&status.uid, &self.file.metadata.name, &seen.expected) {
+            return Ok(false);
+        }
         if !plan.status.same_but_wording(&self.written) {
             let before = std::mem::replace(&mut self.store.state.status, plan.status.clone());
             if let Err(error) = self.store.save() {
@@ -323,6 +331,16 @@ impl Machine {
         let proxies = self.file.local.proxies.iter();
         let expected = proxies.filter(|proxy| proxy.sidecar.as_ref().is_none_or(|sidecar| runs(&sidecar.version)));
         expected.map(|proxy| proxy.id.clone()).collect()
+    }
+
+    /// What of each version has no proxy beside it that has to ack: a version is one process.
+    fn uncovered(&self, expected: &BTreeSet<String>) -> BTreeMap<String, BTreeSet<String>> {
+        let local = &self.file.local;
+        let of = |version: &String| {
+            let covered = !local.beside(version).is_disjoint(expected);
+            (version.clone(), if covered { BTreeSet::new() } else { BTreeSet::from([version.clone()]) })
+        };
+        local.versions.keys().map(of).collect()
     }
 
     /// Tells people what is new in the status that was written now.

@@ -35,6 +35,12 @@ pub enum Happening {
     CheckFailed,
     /// A switch was given up before the flip.
     GivenUp,
+    /// New requests wait, while the old version drains.
+    Held,
+    /// Nothing was open on the old version: what waits goes to the new one.
+    Committed,
+    /// A hold was given up: what waited went to the old version.
+    Aborted,
     /// The record with the new version was written.
     Flipped,
     /// Back to the version before.
@@ -81,6 +87,7 @@ impl Happening {
                 | Happening::WithoutProof
                 | Happening::WithoutAcks
                 | Happening::GivenUp
+                | Happening::Aborted
                 | Happening::Unsettled
                 | Happening::TargetLost
                 | Happening::VersionEnded

@@ -230,6 +230,12 @@ pub struct Observation {
     pub spec_unknown: bool,
     /// Who keeps a version that serves running, where nothing is switched.
     pub keeper: Keeper,
+    /// Since when this controller leads. Another time is another controller.
+    pub leads_since: UnixMs,
+    /// Another flag that holds requests of callers of this one, by name.
+    pub other_fence: Option<String>,
+    /// What of a version has no proxy beside it that has to ack, by name; one that is not here is not known.
+    pub uncovered: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Observation {
@@ -254,6 +260,9 @@ impl Observation {
             routes: None,
             spec_unknown: false,
             keeper: Keeper::Controller,
+            leads_since: UnixMs(0),
+            other_fence: None,
+            uncovered: BTreeMap::new(),
         }
     }
 

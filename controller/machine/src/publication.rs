@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use flag::fence::{Expiry, Fence};
 use flag::health::HealthChecks;
 use flag::probe::Probe;
 use flag::record::Record;
@@ -9,9 +10,11 @@ use flag::record::Record;
 use crate::checks::Questions;
 use crate::duration::Millis;
 use crate::observation::Observation;
-use crate::spec::Spec;
+use crate::spec::{FenceSpec, OnExpiry, Spec};
 use crate::status::{Phase, Status};
 
+/// Between two reports of a proxy while requests wait for them.
+const AT_ONCE: Millis = Millis(20);
 /// Between two reports of a proxy while every one of them may move a flag.
 const QUICK: Millis = Millis(100);
 /// The same otherwise.
@@ -32,6 +35,8 @@ pub struct Publication {
     pub probe: Option<Probe>,
     /// Which requests to the version that is left are no traffic, while a switch is under way.
     pub health: Option<HealthChecks>,
+    /// What is held back and refused, in mode Fenced.
+    pub fence: Option<Fence>,
     /// The proxies that are sent it; `None`: every proxy that asks.
     pub audience: Option<BTreeSet<String>>,
 }
@@ -41,19 +46,55 @@ impl Publication {
     pub(crate) fn of(spec: &Spec, status: &Status, seen: &Observation, record: &Record) -> Publication {
         Publication {
             record: record.clone(),
-            report_every: if status.phase.awaits_reports() { QUICK } else { STEADY },
+            report_every: match status.phase {
+                phase if phase.holds() => AT_ONCE,
+                phase if phase.awaits_reports() => QUICK,
+                _ => STEADY,
+            },
             prove_routes: status.proves_routes(),
             measure: Questions::of(spec, status).is_some_and(|asked| asked.measures()),
             probe: seen.probe.clone(),
             health: status.proves_routes().then(|| spec.settle.health_checks.of_flag(&record.uid)),
+            fence: fence(spec, status, record),
             audience: seen.audience.clone(),
         }
     }
 }
 
+/// What proxies hold back and refuse: the table of docs/guarantees.md.
+fn fence(spec: &Spec, status: &Status, record: &Record) -> Option<Fence> {
+    let switch = status.switch.as_ref().filter(|switch| !switch.removal)?;
+    let (from, to) = (switch.from.clone(), switch.to.clone());
+    let (marked, closed) = match status.phase {
+        Phase::AwaitingPromotion | Phase::ProvingRoutes if spec.switch.is_fenced() => (vec![to], vec![]),
+        Phase::Holding => (vec![from, to], vec![]),
+        Phase::Committing => (vec![to], vec![from]),
+        // What was flipped without a fence may still be on its way to the old version.
+        Phase::Switching | Phase::Settling | Phase::Retaining | Phase::Removing if switch.opened() => {
+            (vec![], vec![from])
+        }
+        _ => return None,
+    };
+    let held = switch.fence.as_ref().filter(|_| status.phase.holds());
+    let expiry = match spec.switch.fence.on_expiry {
+        OnExpiry::Open => Expiry::Open,
+        OnExpiry::Reject => Expiry::Reject,
+    };
+    Some(Fence {
+        flag: record.uid.clone(),
+        epoch: record.epoch,
+        since: held.map_or(0, |held| held.since),
+        old: switch.from.clone(),
+        max_hold_ms: FenceSpec::max_hold_ms(held.map_or(spec.switch.fence.max_hold, |held| held.max_hold)),
+        expiry,
+        marked,
+        closed,
+    })
+}
+
 impl Phase {
     /// Whether every report may move a flag in this phase.
     pub fn awaits_reports(self) -> bool {
-        matches!(self, Phase::ProvingRoutes | Phase::Switching | Phase::Settling | Phase::Removing)
+        self.holds() || matches!(self, Phase::ProvingRoutes | Phase::Switching | Phase::Settling | Phase::Removing)
     }
 }

@@ -24,7 +24,7 @@ impl Phase {
     /// has not to wait for them.
     fn probes(self) -> bool {
         use Phase::{AwaitingPromotion, ProvingRoutes, Removing, Retaining, Settling, Switching};
-        matches!(self, AwaitingPromotion | ProvingRoutes | Switching | Settling | Retaining | Removing)
+        self.holds() || matches!(self, AwaitingPromotion | ProvingRoutes | Switching | Settling | Retaining | Removing)
     }
 }
 

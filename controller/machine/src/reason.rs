@@ -95,6 +95,16 @@ reasons! {
             "The proxies get the routes; the message names them.";
         NotReached: "At least one worker of a proxy has not reached the new version, or does not any more.",
             "Each named proxy reaches it, or is no caller (`spec.callers`); or `coexistence.probe` asks for what the version answers, or has mode None.";
+        FenceUnable: "In mode Fenced: at least one proxy does not show yet that it can hold requests, or for how long streams are open.",
+            "Each named proxy gets the filter of this release, or is no caller (`spec.callers`); or `switch.mode: Immediate`.";
+        NoInbound: "`switch.fence.inbound: Required`: a workload of one of both versions has no proxy beside it that has to ack.",
+            "The named workloads get one; or `switch.fence.inbound: Optional`.";
+        LongStreams: "In mode Fenced: a stream has been open on the old version for longer than requests are held at most.",
+            "It ends; or `switch.fence.maxHold` is longer, or `switch.mode: Immediate` lets it end beside the new version.";
+        FenceTurn: "Another flag holds requests of the same callers: fences that share callers go one after the other.",
+            "It passes by itself, when that one is over.";
+        FenceAborted: "Requests were held as often as `switch.fence.attempts` says, and given back each time.",
+            "What the message names is put right, and `retry` or `promote` tries again; or `abort`.";
         Laggards: "At least one proxy that has to ack the record has not, or none is known that has to.",
             "Each named proxy acks, or is gone or no longer listed; after `switch.ackTimeout` `switch.laggards` decides.";
         ConfigLaggards: "At least one proxy would start anew with a configuration from before the flip.",
@@ -187,6 +197,8 @@ reasons! {
         Stable: "One version serves, and nothing else is asked for.", "";
         Coexisting: "The new version is started beside the active one.", "";
         ProvingRoutes: "Proxies show that their routes lead to the new version.", "";
+        Holding: "New requests wait, and the old version drains.", "";
+        Committing: "Nothing is open on the old version, and requests wait until nothing can arrive there.", "";
         Switching: "The flag is flipped, and not every proxy has acked.", "";
         Settling: "All proxies acked, and the old version gets quiet.", "";
         Retaining: "The old version stays for a rollback, for `cleanup.retainFor`.", "";

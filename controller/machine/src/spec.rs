@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod check;
 mod choice;
+pub(crate) mod fence;
 pub(crate) mod health;
 pub(crate) mod probe;
 mod target_failure;
@@ -18,9 +19,10 @@ use crate::schema::{rule, text_rule};
 pub use attach::Attachment;
 pub use check::{Builtin, Check, Percent, Prometheus, Webhook, number};
 pub use choice::{
-    CleanupPolicy, Headroom, Laggards, Management, OnFail, OnHoldTimeout, OnTimeout, ProbeMode, PromotionMode,
-    Provider, Replicas, SwitchMode, TargetFailureAction, When,
+    CleanupPolicy, Headroom, InboundProxies, Laggards, Management, OnExpiry, OnFail, OnTimeout, ProbeMode,
+    PromotionMode, Provider, Replicas, SwitchMode, TargetFailureAction, When,
 };
+pub use fence::{FenceSpec, SwitchSpec};
 pub use health::HealthCheckSpec;
 pub use probe::ProbeSpec;
 pub use target_failure::OnTargetFailure;
@@ -28,6 +30,7 @@ pub use target_failure::OnTargetFailure;
 /// The spec. Everything but `version` and `services` has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rule(fence::PREVIEW, fence::NO_PREVIEW)))]
 pub struct Spec {
     /// The version that is wanted: changing it asks for the switch.
     #[schemars(length(max = 63), extend("x-kubernetes-validations" = text_rule(LABEL, NO_LABEL)))]
@@ -92,7 +95,6 @@ const HOST: &str = "self.all(host, host.matches('^([A-Za-z0-9._-]+|\\\\[[0-9A-Fa
 const NO_LABEL: &str =
     "has to be a label value: letters, digits, '-', '_' and '.', starting and ending with a letter or digit";
 const FIXED: &str = "cannot be changed: delete this VersionFlag and make another one";
-pub(crate) const NO_FENCE: &str = "is not supported yet: use Immediate";
 pub(crate) const NO_HEADER: &str = "is not a lower-case HTTP header name";
 /// Whatever the header is, proxies overwrite it.
 pub(crate) const NO_ROUTING_HEADER: &str =
@@ -254,35 +256,6 @@ pub struct PreviewSpec {
     /// The value that it has to have. Whoever knows it can choose: make it hard to guess.
     #[schemars(length(min = 1, max = 253))]
     pub value: String,
-}
-
-/// The flip.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub struct SwitchSpec {
-    /// How it is done.
-    #[schemars(extend("x-kubernetes-validations" = text_rule("self != 'Fenced'", NO_FENCE)))]
-    pub mode: SwitchMode,
-    /// How long callers wait in mode Fenced.
-    pub max_hold: Millis,
-    /// What becomes of them then.
-    pub on_hold_timeout: OnHoldTimeout,
-    /// What becomes of proxies that do not ack.
-    pub laggards: Laggards,
-    /// When they are named.
-    pub ack_timeout: Millis,
-}
-
-impl Default for SwitchSpec {
-    fn default() -> Self {
-        SwitchSpec {
-            mode: SwitchMode::Immediate,
-            max_hold: Millis(1_000),
-            on_hold_timeout: OnHoldTimeout::Open,
-            laggards: Laggards::Wait,
-            ack_timeout: Millis(300_000),
-        }
-    }
 }
 
 /// Waiting for traffic to have moved.

@@ -1,5 +1,7 @@
 //! Everything that is remembered of one flag, timestamps included. Pure.
 
+mod switch;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use flag::record::Record;
@@ -8,11 +10,15 @@ use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::action::Action;
+use crate::fleet::fence::FenceQuestion;
 use crate::fleet::ledger::{Fleet, FleetQuestion, Laggard};
 use crate::history::{Entry, Happening};
 use crate::order::AnsweredOrder;
 use crate::reason::{Reason, SENTENCE, shortened};
+use crate::spec::Spec;
 use crate::time::UnixMs;
+
+pub use switch::{FenceStatus, Switch};
 
 /// Entries of the history that are kept.
 const HISTORY: usize = 10;
@@ -46,6 +52,10 @@ pub enum Phase {
     AwaitingPromotion,
     /// Proxies show that their routes resolve the new version.
     ProvingRoutes,
+    /// New requests wait, the old version drains.
+    Holding,
+    /// New requests wait for the new version, proxies beside the old one refuse all.
+    Committing,
     /// The flag is flipped, not every proxy has acked.
     Switching,
     /// All proxies acked, the old version gets quiet.
@@ -62,7 +72,12 @@ impl Phase {
 
     /// Whether a switch is under way that has not been flipped yet.
     pub fn before_flip(self) -> bool {
-        matches!(self, Phase::Coexisting | Phase::AwaitingPromotion | Phase::ProvingRoutes)
+        matches!(self, Phase::Coexisting | Phase::AwaitingPromotion | Phase::ProvingRoutes | Phase::Holding)
+    }
+
+    /// Whether proxies hold new requests.
+    pub fn holds(self) -> bool {
+        matches!(self, Phase::Holding | Phase::Committing)
     }
 
     /// The proxies that hold it up, each once: those that have not acked, then those whose routes or
@@ -72,8 +87,9 @@ impl Phase {
         let configs = fleet.config_laggards.iter().filter(|_| proves);
         let routes = fleet.route_laggards.iter().filter(|_| proves || self == Phase::ProvingRoutes);
         let reaches = fleet.reach_laggards.iter().filter(|_| proves || self == Phase::ProvingRoutes);
+        let fence = fleet.fence.iter().flat_map(|fence| fence.in_the_way()).filter(|_| self.holds());
         let mut named = BTreeSet::new();
-        let all = fleet.laggards.iter().chain(configs).chain(routes).chain(reaches);
+        let all = fleet.laggards.iter().chain(configs).chain(routes).chain(reaches).chain(fence);
         all.filter(|one| named.insert(one.proxy.as_str())).cloned().collect()
     }
 
@@ -91,6 +107,8 @@ impl From<Phase> for Reason {
             Phase::Coexisting => Reason::Coexisting,
             Phase::AwaitingPromotion => Reason::AwaitingPromotion,
             Phase::ProvingRoutes => Reason::ProvingRoutes,
+            Phase::Holding => Reason::Holding,
+            Phase::Committing => Reason::Committing,
             Phase::Switching => Reason::Switching,
             Phase::Settling => Reason::Settling,
             Phase::Retaining => Reason::Retaining,
@@ -123,76 +141,6 @@ pub struct Override {
     pub reason: String,
     /// When that was.
     pub at: UnixMs,
-}
-
-/// One switch, or the removal of a version that serves no more.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Switch {
-    /// The version that is left.
-    pub from: String,
-    /// The version that is gone to.
-    pub to: String,
-    /// What `from` consisted of when requests were taken from it, by kind, name and uid: only that is removed.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub workloads: BTreeSet<String>,
-    /// The controller started `to`, and stops it again if the switch is given up.
-    #[serde(default)]
-    pub ours: bool,
-    /// It takes back another switch.
-    #[serde(default)]
-    pub rollback: bool,
-    /// Nothing is switched: `from` is only removed.
-    #[serde(default)]
-    pub removal: bool,
-    /// The switch began.
-    pub started_at: UnixMs,
-    /// There was room for `to`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub headroom_at: Option<UnixMs>,
-    /// `to` had been ready for long enough.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ready_at: Option<UnixMs>,
-    /// `to` was let in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub promoted_at: Option<UnixMs>,
-    /// The record with `to` was written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flipped_at: Option<UnixMs>,
-    /// All proxies had acked it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub acked_at: Option<UnixMs>,
-    /// The epoch that they had then. What was written at this epoch or later never leads to `from`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub acked_epoch: Option<u64>,
-    /// Traffic had moved.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled_at: Option<UnixMs>,
-    /// For how long both versions got new requests, if that was seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overlap_ms: Option<u64>,
-    /// Until when `from` stays.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retain_until: Option<UnixMs>,
-    /// The switch settled without the whole proof, as the spec asks.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub waived: bool,
-    /// After the flip: since when `to` has not been ready, if it is not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_lost_at: Option<UnixMs>,
-    /// The decision to remove `from`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub removal_intent_at: Option<UnixMs>,
-    /// `from` was gone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub removed_at: Option<UnixMs>,
-}
-
-impl Switch {
-    /// It goes forward: there is something to go back to.
-    pub(crate) fn may_roll_back(&self) -> bool {
-        !self.removal && !self.rollback
-    }
 }
 
 /// The last request that was answered.
@@ -328,8 +276,10 @@ impl Status {
     }
 
     /// What the proxies' reports are asked for.
-    pub fn asked(&self) -> FleetQuestion {
-        let switch = self.switch.as_ref().filter(|_| !self.phase.before_flip());
+    pub fn asked(&self, spec: &Spec) -> FleetQuestion {
+        // What is left may still be called by itself while it drains.
+        let leaves = !self.phase.before_flip() || self.phase.holds();
+        let switch = self.switch.as_ref().filter(|_| leaves);
         FleetQuestion {
             old: switch.map(|switch| switch.from.clone()).unwrap_or_default(),
             wanted: self.target_version.clone().unwrap_or_else(|| self.active_version.clone()),
@@ -337,7 +287,17 @@ impl Status {
             members: BTreeSet::new(),
             drain_ms: 0,
             config_epoch: switch.and_then(|switch| switch.acked_epoch).unwrap_or_else(|| self.epoch()),
+            fence: self.asked_of_fence(spec),
         }
+    }
+
+    fn asked_of_fence(&self, spec: &Spec) -> Option<FenceQuestion> {
+        let switch = self.switch.as_ref().filter(|switch| !switch.removal)?;
+        let held = switch.fence.as_ref().filter(|_| self.phase.holds());
+        let waits = matches!(self.phase, Phase::AwaitingPromotion | Phase::ProvingRoutes) && spec.switch.is_fenced();
+        let max_hold = held.map(|held| held.max_hold).or(waits.then_some(spec.switch.fence.max_hold))?;
+        let since = held.map_or(0, |held| held.since);
+        Some(FenceQuestion { old: switch.from.clone(), since, max_hold_ms: max_hold.0 })
     }
 
     /// The version that is left, once requests were taken from it.

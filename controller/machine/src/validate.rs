@@ -7,7 +7,7 @@ use flag::record::{RecordError, check_name, check_version};
 
 use crate::observation::Observation;
 use crate::record::Draft;
-use crate::spec::{NO_FENCE, NO_HEADER, NO_HOST, NO_ROUTING_HEADER, Spec, SwitchMode, attach, check};
+use crate::spec::{NO_HEADER, NO_HOST, NO_ROUTING_HEADER, Spec, attach, check, fence};
 
 impl Spec {
     /// Everything that is wrong with it, in sentences. Empty: it is valid.
@@ -26,9 +26,7 @@ impl Spec {
         if self.callers.gateways.iter().any(|gateway| gateway.match_labels.is_empty()) {
             wrong.push("spec.callers.gateways: matchLabels is empty: name at least one label".to_owned());
         }
-        if self.switch.mode == SwitchMode::Fenced {
-            wrong.push(format!("spec.switch.mode Fenced {NO_FENCE}"));
-        }
+        wrong.extend(fence::validate(self));
         wrong.extend(self.coexistence.validate());
         wrong.extend(self.coexistence.probe.validate());
         wrong.extend(self.settle.health_checks.validate());

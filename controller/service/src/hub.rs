@@ -2,15 +2,19 @@
 //! touches several parts of it at once. I/O: reads the clock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use flag::record::Gate;
 use flag::report::{Report, ReportError};
 use machine::action::Asked;
 use machine::order::Order;
 use machine::publication::Publication;
+use machine::time::UnixMs;
 use tokio::sync::Notify;
 
 use crate::authenticator::Authenticator;
 use crate::clock::now;
+use crate::fences::Fences;
 use crate::metrics::{ApiRequests, ServiceMetrics};
 use crate::publications::Publications;
 use crate::readiness::Readiness;
@@ -32,6 +36,10 @@ pub struct Hub {
     pub orders: Option<RequestQueue<Order>>,
     /// Whether this controller can serve proxies.
     pub readiness: Readiness,
+    /// Which flags hold requests of which proxies.
+    pub fences: Fences,
+    /// Since when this controller leads, in Unix milliseconds.
+    led_since: AtomicU64,
     pub(crate) publications: Publications,
     pub(crate) views: Views,
     refused: RefusedProxies,
@@ -48,6 +56,8 @@ impl Hub {
             requests: RequestQueue::default(),
             orders: None,
             readiness: Readiness::default(),
+            fences: Fences::default(),
+            led_since: AtomicU64::new(now().0),
             publications: Publications::default(),
             views: Views::default(),
             refused: RefusedProxies::default(),
@@ -79,7 +89,14 @@ impl Hub {
     /// Whether this controller is the one that leads. Proxies that ask one that does not are sent away, those that wait
     /// for a change included: on a connection that stays open they would never find the one that does.
     pub fn set_leads(&self, leads: bool) {
-        self.publications.withhold(!leads);
+        if self.publications.withhold(!leads) && leads {
+            self.led_since.store(now().0, Ordering::SeqCst);
+        }
+    }
+
+    /// Since when this controller leads without a break: another time is another controller, or it was away.
+    pub fn leads_since(&self) -> UnixMs {
+        UnixMs(self.led_since.load(Ordering::SeqCst))
     }
 
     /// Whether some flags are not published yet, while this controller begins: polls of proxies wait for all of them.
@@ -89,6 +106,9 @@ impl Hub {
 
     /// Publishes a record to its proxies; polls that wait are answered at once. Whether anything changed.
     pub fn publish(&self, publication: Publication) -> bool {
+        if publication.record.gate == Gate::Open {
+            self.fences.release(&publication.record.uid);
+        }
         // The ledger knows of a flip before the first proxy can.
         self.publications.replace(publication, |uid, from, to| self.reports.note_flip(uid, from, to))
     }
@@ -105,6 +125,7 @@ impl Hub {
         self.metrics.remove_flag(name);
         if let Some(record) = self.publications.withdraw(name) {
             self.reports.forget_flag(&record.uid);
+            self.fences.release(&record.uid);
         }
     }
 

@@ -36,6 +36,7 @@ pub mod check_runner;
 pub mod clock;
 mod endpoints;
 pub mod failpoint;
+mod fences;
 pub mod http;
 mod hub;
 pub mod id;
@@ -55,6 +56,7 @@ mod views;
 
 pub use authenticator::{AddressCheck, Authenticator, TokenReviewer};
 pub use endpoints::{OrderBody, RequestAccepted, RequestBody, router, routes};
+pub use fences::Fences;
 pub use hub::Hub;
 pub use metrics::ApiRequests;
 pub use readiness::Readiness;

@@ -67,11 +67,14 @@ impl Publications {
         Some(withdrawn.record)
     }
 
-    /// Whether proxies get nothing from here, because another controller leads. Polls that wait see it at once.
-    pub(crate) fn withhold(&self, withheld: bool) {
-        if self.withheld.swap(withheld, Ordering::SeqCst) != withheld {
+    /// Whether proxies get nothing from here, because another controller leads. Polls that wait see it at once. Whether
+    /// that is new.
+    pub(crate) fn withhold(&self, withheld: bool) -> bool {
+        let changes = self.withheld.swap(withheld, Ordering::SeqCst) != withheld;
+        if changes {
             self.changes.send_modify(|_| ());
         }
+        changes
     }
 
     /// Whether some flags are not published yet: a proxy would take a list without them for the whole one, so that polls
@@ -120,7 +123,8 @@ fn snapshot_of<'a>(publications: impl Iterator<Item = &'a Publication> + Clone, 
         asks: (level >= LEVEL).then(|| Asks {
             revision: String::new(),
             probes: publications.clone().filter_map(|one| one.probe.clone()).collect(),
-            health: publications.filter_map(|one| one.health.clone()).collect(),
+            health: publications.clone().filter_map(|one| one.health.clone()).collect(),
+            fences: publications.filter_map(|one| one.fence.clone()).collect(),
         }),
     };
     let bytes = snapshot.to_bytes().unwrap_or_default();

@@ -125,7 +125,16 @@ fn publication(name: &str, report_every: u64) -> Publication {
     let draft = Draft { uid: name, name, epoch: 1, active: "v1", versions: &versions, preview: None, before: None };
     let record = draft.record(&spec, &Observation::unknown()).seal().unwrap();
     let report_every = Millis(report_every);
-    Publication { record, report_every, prove_routes: false, measure: false, probe: None, health: None, audience: None }
+    Publication {
+        record,
+        report_every,
+        prove_routes: false,
+        measure: false,
+        probe: None,
+        health: None,
+        fence: None,
+        audience: None,
+    }
 }
 
 fn report(proxy: &str) -> Vec<u8> {

@@ -42,7 +42,7 @@ pub(super) struct Look {
 impl Look {
     /// What the proxies' reports are asked for, of a status.
     pub(super) fn question(&self, status: &Status, probe: Option<Probe>) -> FleetQuestion {
-        let asked = status.asked();
+        let asked = status.asked(&self.spec);
         let members = self.workloads.pods(&asked.old).filter_map(proxies::name).collect();
         FleetQuestion { probe, members, drain_ms: self.spec.drain_time().0, ..asked }
     }
@@ -101,6 +101,9 @@ impl Reconciler {
             problem,
             routes: by.routes(&subject, context),
             keeper: Keeper::Platform,
+            leads_since: context.hub.leads_since(),
+            other_fence: context.hub.fences.other(&self.status.uid, &expected),
+            uncovered: proxies::uncovered(&look.spec, &look.workloads, &expected),
             versions,
         };
         Seen { look, expected, observation }

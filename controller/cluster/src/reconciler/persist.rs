@@ -57,6 +57,10 @@ impl Reconciler {
     /// Writes the status of a plan, if it has to be. False: somebody else has written meanwhile, and everything has
     /// to be looked at again.
     pub(super) async fn persist(&mut self, seen: &Seen, plan: &Plan, context: &Context<'_>) -> Result<bool, TurnError> {
+        let begins = plan.status.phase.holds() && !self.status.phase.holds();
+        if begins && !context.hub.fences.claim(&self.status.uid, &self.name, &seen.expected) {
+            return Ok(false);
+        }
         let before = self.resource.status.clone();
         // Nobody has acked a record that is about to be written.
         let new = plan.status.record.as_ref().filter(|record| record.epoch != self.status.epoch());

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::fence::{FenceQuestion, FleetFence};
 use crate::fleet::proxy::Proxy;
 use crate::fleet::quiet::{Runs, quiet};
 use crate::fleet::traffic::{Move, Overlap, Sum, Traffic};
@@ -50,6 +51,8 @@ pub struct FleetQuestion {
     /// How long ago a filter has to have come for nothing to be left of what was there before: see
     /// [`Fleet::late_filters`].
     pub drain_ms: u64,
+    /// What has to be held; `None`: nothing has.
+    pub fence: Option<FenceQuestion>,
 }
 
 /// A proxy to which the filter came not long ago.
@@ -121,6 +124,9 @@ pub struct Fleet {
     /// For how long both versions of the last flip got new requests; absent: that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<Overlap>,
+    /// What they show of the fence of the switch under way; absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<FleetFence>,
 }
 
 impl Fleet {
@@ -158,6 +164,7 @@ impl Fleet {
             sent: BTreeMap::new(),
             answers: BTreeMap::new(),
             overlap: None,
+            fence: None,
         }
     }
 }
@@ -318,6 +325,10 @@ impl Ledger {
             }
         }
         fleet.overlap = self.moves.get(&record.uid).and_then(Move::overlap);
+        fleet.fence = asked.fence.as_ref().map(|fence| {
+            let all = expected.iter().map(|name| (name.as_str(), self.current(now_ms, name)));
+            FleetFence::of(all, record, fence, &asked.members, |name| self.proxies.get(name))
+        });
         let proxies: Option<Vec<&Runs>> =
             expected.iter().map(|name| self.current(now_ms, name).ok().map(|proxy| &proxy.runs)).collect();
         let acked_ms = fleet.all_acked().then_some(last_ack_ms);

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use flag::fence::Held;
+use flag::instance::Findings;
 use flag::record::Record;
 use flag::report::Report;
 
@@ -38,6 +40,8 @@ pub(super) struct Proxy {
     pub(super) unmanaged: Flows,
     pub(super) sent: Flows,
     pub(super) tracks: Tracks,
+    /// By uid: the highest epoch under which a hold has run out here.
+    pub(super) expired: BTreeMap<String, u64>,
 }
 
 impl Proxy {
@@ -55,6 +59,7 @@ impl Proxy {
             unmanaged: Flows::default(),
             sent: Flows::default(),
             tracks: Tracks::default(),
+            expired: BTreeMap::new(),
         }
     }
 
@@ -67,6 +72,7 @@ impl Proxy {
         fresh.old_boots.retain(|(boot, _)| *boot != report.boot);
         fresh.old_boots.push_back((self.report.boot, self.report.seq));
         fresh.rival_ms = self.rival_ms;
+        fresh.expired = std::mem::take(&mut self.expired);
         keep_last(&mut fresh.old_boots, OLD_BOOTS);
         fresh
     }
@@ -110,6 +116,8 @@ impl Proxy {
     }
 
     pub(super) fn take(&mut self, now_ms: u64, gap: bool, report: Report) {
+        // Whatever else is missing in the report.
+        expire(&mut self.expired, &report);
         let others = report.instances != self.report.instances;
         // What a round has missed the next one shows, if the same instances have the same totals then: these only grow.
         if gap || others {
@@ -145,5 +153,16 @@ impl Proxy {
         }
         self.report = report;
         self.received_ms = now_ms;
+    }
+}
+
+/// A hold that has run out stays so, whatever is shown later.
+fn expire(expired: &mut BTreeMap<String, u64>, report: &Report) {
+    expired.retain(|uid, _| !report.complete || report.flags.contains_key(uid));
+    let shows = |found: &&Findings| found.fenced.as_ref().is_some_and(|fenced| fenced.held == Held::Expired);
+    for found in report.findings.iter().filter(shows) {
+        let epoch = report.flags.get(&found.flag).map_or(0, |state| state.epoch);
+        let highest = expired.entry(found.flag.clone()).or_default();
+        *highest = epoch.max(*highest);
     }
 }

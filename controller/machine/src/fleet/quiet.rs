@@ -87,6 +87,16 @@ impl Runs {
         }
     }
 
+    /// From when to when at least a version has had nothing open without a break, in milliseconds, by the latest reports.
+    /// `None`: something is open or not known, or one report alone says so.
+    pub(super) fn idle(&self, uid: &str, version: &str) -> Option<(u64, u64)> {
+        let Some(Use::Idle(run)) = self.of(uid, version) else { return None };
+        // A round begins after the answer to the report before it, and ends before its own report.
+        let until = *run.recent.iter().rev().nth(1)?;
+        let since = if run.doubtful { *run.recent.front()? } else { run.since_ms };
+        Some((since, until))
+    }
+
     /// The use of a version of a flag; `None`: the proxy does not know the flag.
     fn of(&self, uid: &str, version: &str) -> Option<&Use> {
         let versions = self.all.get(uid)?;

@@ -2,7 +2,7 @@
 
 use super::settled::{ACKED_WITHIN, behind, missing_acks, names, not_reached};
 use super::wait::{Wait, blocked};
-use super::{Pass, transitions, verdicts};
+use super::{Pass, fence, transitions, verdicts};
 use crate::duration::Millis;
 use crate::fleet::ledger::Laggard;
 use crate::history::Happening;
@@ -52,7 +52,7 @@ pub(super) fn coexisting(pass: Pass<'_>, status: &mut Status, mut switch: Switch
 }
 
 /// What is wrong outside, where it holds this switch. What goes back is held by nothing.
-fn held(pass: Pass<'_>, switch: &Switch) -> Option<Problem> {
+pub(super) fn held(pass: Pass<'_>, switch: &Switch) -> Option<Problem> {
     let problem = || pass.holding().cloned().or_else(|| changed_in_place(pass, switch));
     (!switch.rollback).then(problem).flatten()
 }
@@ -93,7 +93,7 @@ fn weak(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Problem> {
 }
 
 /// Why the target is no longer what it was when it was ready, if it is not.
-fn lost(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<String> {
+pub(super) fn lost(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<String> {
     if goes_back_to(pass, switch) {
         return None;
     }
@@ -164,13 +164,19 @@ pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch
     if let Some(problem) = held(pass, &switch) {
         return Wait::blocked(problem);
     }
+    // What waits here for a fence need not any more.
+    if pass.spec.switch.is_fenced() && fence::leaves_ruins(pass, &switch) {
+        transitions::flip(pass, status, switch);
+        return Wait::moved();
+    }
     if let Some(why) = lost(pass, status, &switch) {
         transitions::wait_for_target(pass.now, status, switch, why);
         return Wait::moved();
     }
-    let fleet = &pass.seen.fleet;
+    let (fleet, fenced) = (&pass.seen.fleet, fence::applies(pass, &switch));
     let overdue = pass.now >= status.phase_since.plus(pass.spec.switch.ack_timeout);
-    let without = overdue && pass.spec.switch.laggards == Laggards::Proceed;
+    // Whoever does not ack holds nothing back.
+    let without = overdue && pass.spec.switch.laggards == Laggards::Proceed && !fenced;
     let named = status.phase_since.plus(ACKED_WITHIN);
     if !fleet.all_acked() && !without {
         return Wait::named_from(pass.now, named, behind(Reason::Laggards, missing_acks(fleet), &fleet.laggards));
@@ -191,6 +197,9 @@ pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch
     let target = pass.seen.workload(&switch.to);
     if pass.seen.keeper == Keeper::Platform && target.kept_at != Some(status.epoch()) {
         return Wait::on(format!("{} has to be marked to be kept", switch.to));
+    }
+    if fenced {
+        return fence::begin(pass, status, switch);
     }
     if !fleet.all_acked() {
         status.note(pass.now, Happening::WithoutAcks, missing_acks(fleet));

@@ -1,7 +1,7 @@
 //! What a status asks for, again and again until the world is like it: the effects, in the order in which they
 //! are executed. Pure.
 
-use flag::record::Record;
+use flag::record::{Gate, Record};
 
 use super::{Effect, Pass, RouteOrder, orders, settled, suspended};
 use crate::duration::Millis;
@@ -31,9 +31,15 @@ pub(super) fn effects(pass: Pass<'_>, status: &Status) -> (Vec<Effect>, Option<U
     }
     effects.extend(cluster(pass, record));
     effects.push(Effect::Publish(Box::new(Publication::of(pass.spec, status, pass.seen, record))));
-    let (order, more) = RouteOrder::of(pass, status, record).unzip();
-    effects.extend(order.map(|order| Effect::Route(Box::new(order))));
-    effects.extend(configure(pass, status, record));
+    // A hold is over in a moment: what proxies read is as it was before it, until it is known where requests go.
+    let more = if record.gate == Gate::Hold {
+        None
+    } else {
+        let (order, more) = RouteOrder::of(pass, status, record).unzip();
+        effects.extend(order.map(|order| Effect::Route(Box::new(order))));
+        effects.extend(configure(pass, status, record));
+        more
+    };
     let removal = switch.and_then(|switch| remove(pass, status, switch));
     effects.extend(orders::stops(pass, status).filter(|stop| removal.as_ref() != Some(stop)));
     effects.extend(removal);
@@ -77,10 +83,9 @@ fn start_active(pass: Pass<'_>, status: &Status) -> Option<Effect> {
 /// The version that is gone to; and what was just left, which must be there to be gone back to.
 fn start_other(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Effect> {
     let version = match status.phase {
-        Phase::Coexisting | Phase::AwaitingPromotion | Phase::ProvingRoutes if switch.headroom_at.is_some() => {
-            &switch.to
-        }
-        // What was rolled back need not be there.
+        phase if phase.before_flip() && switch.headroom_at.is_some() => &switch.to,
+        // What was rolled back need not be there, but while what waits may still be let go there.
+        Phase::Committing => &switch.from,
         Phase::Switching | Phase::Settling | Phase::Retaining if switch.may_roll_back() => &switch.from,
         _ => return None,
     };

@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | `phases` | which phase comes next: the table of phases |
 //! | `before_flip`, `after_flip` | what each phase waits for |
+//! | `fence` | when requests are held, let go, or given back: mode Fenced |
 //! | `transitions` | what a switch becomes when it begins, is flipped, taken back or given up |
 //! | `settled` | whether the old version may be removed: the proof |
 //! | `requests` | whether a request by hand is granted |
@@ -22,6 +23,7 @@
 mod after_flip;
 mod before_flip;
 mod effects;
+mod fence;
 mod orders;
 mod phases;
 mod refresh;
@@ -35,7 +37,7 @@ mod wait;
 
 use std::collections::BTreeSet;
 
-use flag::record::Record;
+use flag::record::{Gate, Record};
 use strum::VariantNames;
 
 use self::wait::{Wait, blocked};
@@ -147,7 +149,9 @@ fn step(pass: Pass<'_>, status: &Status) -> Plan {
     let mut next = status.clone();
     take_in(&pass.seen.occurred, &mut next);
     let mut wait = phases::advance(pass, &mut next);
-    if !suspended(pass.spec, &next)
+    // What was held is let go, whatever else may not move.
+    let holds = next.record.as_ref().is_some_and(|record| record.gate == Gate::Hold);
+    if (holds || !suspended(pass.spec, &next))
         && let Err(error) = refresh::refresh(pass, &mut next)
     {
         next = status.clone();
@@ -194,7 +198,7 @@ pub fn stand_still(pass: Pass<'_>, stored: &Status) -> Vec<Effect> {
 
 /// Whether nothing may move. A way back is held by nothing, until requests have moved.
 fn suspended(spec: &Spec, status: &Status) -> bool {
-    let moves = status.phase.before_flip() || status.phase == Phase::Switching;
+    let moves = status.phase.before_flip() || matches!(status.phase, Phase::Committing | Phase::Switching);
     (spec.suspend || status.suspended) && !(moves && goes_back(status))
 }
 

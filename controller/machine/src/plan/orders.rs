@@ -76,7 +76,7 @@ fn stand(status: &Status, version: &str) -> Stand {
         _ if status.ending.contains(version) || status.leftovers.contains(version) => Stand::Goes,
         Phase::Adopting | Phase::Stable => Stand::Apart,
         phase if phase.before_flip() && to == Some(version) => Stand::Waits,
-        Phase::Switching | Phase::Settling if from == Some(version) => Stand::Left,
+        Phase::Committing | Phase::Switching | Phase::Settling if from == Some(version) => Stand::Left,
         Phase::Retaining if from == Some(version) => Stand::Retained,
         Phase::Removing if from == Some(version) => Stand::Goes,
         _ => Stand::Apart,

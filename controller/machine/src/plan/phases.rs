@@ -1,7 +1,7 @@
 //! Which phase comes next: the table of phases. Pure.
 
 use super::wait::{Wait, blocked};
-use super::{Pass, after_flip, before_flip, orders, requests, suspended, transitions, verdicts, wanted};
+use super::{Pass, after_flip, before_flip, fence, orders, requests, suspended, transitions, verdicts, wanted};
 use crate::history::Happening;
 use crate::observation::{Keeper, Observation};
 use crate::reason::Reason;
@@ -24,12 +24,17 @@ pub(super) fn advance(pass: Pass<'_>, status: &mut Status) -> Wait {
     if orders::complete(pass, status) {
         return Wait::moved();
     }
-    if suspended(pass.spec, status) {
+    // A hold ends by itself: it is given up first, by whatever does not let it go on.
+    let holds = status.phase.holds();
+    if !holds && suspended(pass.spec, status) {
         return blocked(Reason::Suspended, "it is suspended: nothing moves until it is resumed");
     }
     // Before a record is published no request goes by the flag: another version is simply adopted.
     let begins = status.phase == Phase::Adopting && status.record.is_none();
-    if !begins && let Some(wait) = retarget(pass, status) {
+    if !begins
+        && !holds
+        && let Some(wait) = retarget(pass, status)
+    {
         return wait;
     }
     if forget_ended(pass, status) {
@@ -49,6 +54,8 @@ pub(super) fn advance(pass: Pass<'_>, status: &mut Status) -> Wait {
         Phase::Coexisting => before_flip::coexisting(pass, status, switch),
         Phase::AwaitingPromotion => before_flip::awaiting_promotion(pass, status, switch),
         Phase::ProvingRoutes => before_flip::proving_routes(pass, status, switch),
+        Phase::Holding => fence::holding(pass, status, switch),
+        Phase::Committing => fence::committing(pass, status, switch),
         Phase::Switching => after_flip::switching(pass, status, switch),
         Phase::Settling => after_flip::settling(pass, status, switch),
         Phase::Retaining => after_flip::retaining(pass, status, switch),

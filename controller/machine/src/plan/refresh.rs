@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use flag::epoch::EpochError;
-use flag::record::RecordError;
+use flag::record::{Gate, Record, RecordError};
 
 use super::Pass;
 use crate::reason::Reason;
@@ -56,7 +56,11 @@ pub(super) fn refresh(pass: Pass<'_>, status: &mut Status) -> Result<(), Error> 
     let preview = status.target_version.as_deref().filter(|_| waits);
     let (uid, name, versions) = (status.uid.as_str(), status.name.as_str(), &versions(status));
     let before = status.record.as_ref();
-    let seal = |epoch| Draft { uid, name, epoch, active, versions, preview, before }.record(pass.spec, seen).seal();
+    let gate = if status.phase.holds() { Gate::Hold } else { Gate::Open };
+    let seal = |epoch| {
+        let drafted = Draft { uid, name, epoch, active, versions, preview, before }.record(pass.spec, seen);
+        Record { gate, ..drafted }.seal()
+    };
     let written = status.epoch();
     let same = match &status.record {
         Some(record) => seal(written)?.hash == record.hash,
@@ -70,5 +74,10 @@ pub(super) fn refresh(pass: Pass<'_>, status: &mut Status) -> Result<(), Error> 
         next => next?,
     };
     status.record = Some(seal(epoch)?);
+    // All records of a hold belong to the first one.
+    let fence = status.switch.as_mut().and_then(|switch| switch.fence.as_mut());
+    if let Some(fence) = fence.filter(|fence| gate == Gate::Hold && fence.since == 0) {
+        fence.since = epoch;
+    }
     Ok(())
 }

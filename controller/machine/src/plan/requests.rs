@@ -1,6 +1,7 @@
 //! Whether what people ask for by hand is granted. Pure.
 
 use super::Pass;
+use super::fence::{interrupt, try_again};
 use super::transitions::{begin, give_up, hold, roll_back};
 use crate::action::{Action, Request};
 use crate::history::Happening;
@@ -42,6 +43,10 @@ fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String
     match action {
         Action::Promote => promote(pass.now, status),
         Action::Rollback => rollback(pass, status),
+        Action::Abort if status.phase.holds() => {
+            let_go(pass, status, "aborted by request");
+            Ok(())
+        }
         Action::Abort => {
             if !status.phase.before_flip() {
                 return Err(match status.phase {
@@ -74,8 +79,19 @@ fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String
     }
 }
 
+/// Gives up a hold. The switch itself is given up once requests go on.
+fn let_go(pass: Pass<'_>, status: &mut Status, why: &str) {
+    if let Some(from) = status.switch.as_ref().map(|switch| switch.from.clone()) {
+        hold(pass, status, &from, why);
+    }
+    interrupt(pass, status, why);
+}
+
 fn promote(now: UnixMs, status: &mut Status) -> Result<(), String> {
     let phase = status.phase;
+    if try_again(status) {
+        return Ok(());
+    }
     match &mut status.switch {
         Some(switch) if phase == Phase::AwaitingPromotion => {
             switch.promoted_at = Some(now);
@@ -90,6 +106,10 @@ fn rollback(pass: Pass<'_>, status: &mut Status) -> Result<(), String> {
     if let Some(back) = status.switch.as_ref().filter(|switch| switch.rollback) {
         let (to, from) = (&back.to, &back.from);
         return Err(format!("it is rolled back from {from} to {to} already: `retry` goes forward again"));
+    }
+    if status.phase.holds() {
+        let_go(pass, status, "rolled back by request");
+        return Ok(());
     }
     if status.phase.before_flip() {
         return Err("nothing has been switched yet: use abort".to_owned());
@@ -119,7 +139,7 @@ fn can_be_started(pass: Pass<'_>, version: &str) -> Result<(), String> {
 /// Who waits for its next start is started at once by whoever starts it.
 fn retry(pass: Pass<'_>, status: &mut Status) -> Result<(), String> {
     let (now, waits) = (pass.now, pass.seen.versions.values().any(|one| one.next_start.is_some()));
-    if status.r#override.take().is_some() {
+    if status.r#override.take().is_some() || try_again(status) {
         return Ok(());
     }
     match &mut status.switch {

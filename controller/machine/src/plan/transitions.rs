@@ -1,6 +1,6 @@
 //! What a switch becomes when it begins, is flipped, taken back or given up. Pure.
 
-use super::Pass;
+use super::{Pass, fence};
 use crate::history::Happening;
 use crate::observation::{Strength, VersionState};
 use crate::spec::CleanupPolicy;
@@ -65,9 +65,17 @@ pub(super) fn roll_back(pass: Pass<'_>, status: &mut Status, why: &str) {
         promoted_at: at,
         ..Switch::default()
     };
-    flip(pass, status, back);
+    let fenced = fence::applies(pass, &back);
+    if fenced {
+        status.target_version = Some(back.to.clone());
+        status.switch = Some(back);
+        status.enter(pass.now, Phase::ProvingRoutes);
+    } else {
+        flip(pass, status, back);
+    }
     let part = if left.ready { String::new() } else { format!(", which is {}", strength(&left)) };
-    status.note(pass.now, Happening::RolledBack, format!("from {} to {}{part}: {why}", old.to, old.from));
+    let when = if fenced { ", once nothing is open on the former" } else { "" };
+    status.note(pass.now, Happening::RolledBack, format!("from {} to {}{part}{when}: {why}", old.to, old.from));
 }
 
 /// How strong a version is that is not at full strength, in words.

@@ -35,6 +35,10 @@ pub fn upcoming(spec: &Spec, status: &Status) -> Option<Upcoming> {
             let after = after.map(|ready| ready.plus(spec.promotion.after));
             next(format!("requests go to {to}"), after.filter(|_| status.phase == Phase::AwaitingPromotion))
         }
+        Phase::Holding if switch.fence.as_ref().is_some_and(|fence| fence.going_back_at.is_some()) => {
+            next(format!("requests go to {from} again"), None)
+        }
+        Phase::Holding | Phase::Committing => next(format!("requests go to {to}"), None),
         Phase::Switching | Phase::Settling | Phase::Retaining if stays => next(format!("{from} stays"), None),
         Phase::Switching | Phase::Settling => {
             let since = switch.acked_at.or(switch.flipped_at).unwrap_or(switch.started_at);

@@ -212,7 +212,7 @@ impl Simulated {
 
     fn observation(&mut self) -> Observation {
         let (now, spec, status) = (self.now, &self.spec, &self.status);
-        self.proxies.leave(&status.asked().old, self.pace.quiet);
+        self.proxies.leave(&status.asked(&self.spec).old, self.pace.quiet);
         let in_mesh = spec.routing.in_mesh();
         let by_default = if in_mesh { Keeper::Platform } else { Keeper::Controller };
         let named = status.record.iter().flat_map(|record| record.versions.clone());

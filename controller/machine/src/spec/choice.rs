@@ -54,17 +54,26 @@ choice! {
     SwitchMode {
         /// At once.
         Immediate,
-        /// Callers wait while the old version drains.
+        /// Requests wait while the old version drains: no two versions have open streams at once.
         Fenced,
     }
 }
 choice! {
-    /// What becomes of callers that wait when the old version does not drain in time.
-    OnHoldTimeout {
+    /// What becomes of requests whose hold has run out in a proxy.
+    OnExpiry {
         /// They go to the old version.
         Open,
-        /// They are refused.
+        /// They are refused until the proxy hears of another record.
         Reject,
+    }
+}
+choice! {
+    /// Whether a fence needs proxies beside the workloads of both versions.
+    InboundProxies {
+        /// Those that are there take part.
+        Optional,
+        /// Every workload has one, or nothing is held.
+        Required,
     }
 }
 choice! {

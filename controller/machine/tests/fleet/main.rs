@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
 
 mod doubt;
+mod fence;
 mod ledger;
 mod properties;
 mod reach;

@@ -10,7 +10,7 @@ use rstest::rstest;
 use crate::fixtures::*;
 
 /// Nothing moves by itself before a person says so, so that every phase rests and acts.
-const MANUAL: &str = "promotion: {mode: Manual}";
+const MANUAL: &str = "promotion: {mode: Manual}, switch: {mode: Fenced}";
 
 /// What a phase waits for, so that the status stays as it is.
 pub(crate) fn waiting_in(phase: Phase) -> (Status, Seen) {
@@ -20,7 +20,7 @@ pub(crate) fn waiting_in(phase: Phase) -> (Status, Seen) {
         Phase::Stable | Phase::AwaitingPromotion | Phase::Removing => (status, seen()),
         Phase::Coexisting => (status, seen().not_ready("v2")),
         Phase::ProvingRoutes => (status, seen().route_lags("edge", "no route yet")),
-        Phase::Switching => (status, seen().acked(0)),
+        Phase::Holding | Phase::Committing | Phase::Switching => (status, seen().acked(0)),
         Phase::Settling => (status, seen().busy(1)),
         Phase::Retaining => (with_switch(status, |switch| switch.retain_until = Some(UnixMs(NOW + 1))), seen()),
     }
@@ -44,6 +44,8 @@ pub(crate) fn acts(more: &str, (status, seen): (Status, Seen)) -> String {
 #[case(Phase::Coexisting, "start v1, start v2 like v1, publish, route, configure")]
 #[case(Phase::AwaitingPromotion, "protect v2 at 999999, start v1, start v2 like v1, publish, route, configure")]
 #[case(Phase::ProvingRoutes, "protect v2 at 999999, start v1, start v2 like v1, publish, route, configure")]
+#[case(Phase::Holding, "start v1, start v2 like v1, publish")]
+#[case(Phase::Committing, "start v2, start v1 like v2, publish")]
 #[case(Phase::Switching, "start v2, start v1 like v2, publish, route, configure")]
 #[case(Phase::Settling, "start v2, start v1 like v2, publish, route, configure")]
 #[case(Phase::Retaining, "start v2, start v1 like v2, publish, route, configure")]
@@ -98,6 +100,8 @@ fn a_rollback_is_protected_by_the_epoch_of_its_record_even_while_nothing_may_mov
 #[case(Phase::Coexisting, true)]
 #[case(Phase::AwaitingPromotion, true)]
 #[case(Phase::ProvingRoutes, true)]
+#[case(Phase::Holding, true)]
+#[case(Phase::Committing, true)]
 #[case(Phase::Switching, true)]
 #[case(Phase::Settling, true)]
 #[case(Phase::Retaining, true)]

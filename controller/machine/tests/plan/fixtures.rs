@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 use std::ops::Deref;
 
+use flag::record::{Gate, Record};
 use machine::action::{Action, Request};
 use machine::checks::{CheckAnswer, Verdict};
+use machine::duration::Millis;
+use machine::fleet::fence::FleetFence;
 use machine::fleet::ledger::{Laggard, LateFilter, Quiet};
 use machine::fleet::unmanaged::UnmanagedCaller;
 use machine::history::Happening;
@@ -17,7 +20,7 @@ use machine::plan::{Effect, Pass, Plan, plan};
 use machine::reason::{Problem, Reason};
 use machine::record::Draft;
 use machine::spec::Spec;
-use machine::status::{Phase, Status, Switch};
+use machine::status::{FenceStatus, Phase, Status, Switch};
 use machine::time::UnixMs;
 
 /// When every test of a single pass takes place, in Unix milliseconds.
@@ -284,6 +287,33 @@ impl Seen {
         self.with(|seen| seen.spec_unknown = true)
     }
 
+    /// What the proxies show of the fence.
+    pub(crate) fn fence(self, change: impl FnOnce(&mut FleetFence)) -> Seen {
+        self.with(|seen| change(seen.fleet.fence.get_or_insert_default()))
+    }
+
+    /// All of them hold, and nothing is open on the old version.
+    pub(crate) fn drained(self, waiting: u64) -> Seen {
+        self.fence(|fence| (fence.drained, fence.waiting) = (true, waiting))
+    }
+
+    /// Another flag holds requests of the same callers.
+    pub(crate) fn other_fence(self, name: &str) -> Seen {
+        self.with(|seen| seen.other_fence = Some(name.to_owned()))
+    }
+
+    /// This of a version has no proxy beside it.
+    pub(crate) fn beside(self, version: &str, uncovered: &[&str]) -> Seen {
+        self.with(|seen| {
+            seen.uncovered.insert(version.to_owned(), names(uncovered));
+        })
+    }
+
+    /// The controller has led since then only.
+    pub(crate) fn led_since(self, since: u64) -> Seen {
+        self.with(|seen| seen.leads_since = UnixMs(since))
+    }
+
     /// The platform keeps what serves running.
     pub(crate) fn kept_by(self, keeper: Keeper) -> Seen {
         self.with(|seen| seen.keeper = keeper)
@@ -350,7 +380,7 @@ impl Seen {
     }
 }
 
-fn laggard(proxy: &str, why: &str) -> Laggard {
+pub(crate) fn laggard(proxy: &str, why: &str) -> Laggard {
     Laggard { proxy: proxy.to_owned(), why: why.to_owned() }
 }
 
@@ -362,7 +392,7 @@ pub(crate) fn switching(phase: Phase) -> Status {
     status.phase = phase;
     status.active_version = if flipped { "v2" } else { "v1" }.to_owned();
     status.target_version = (!matches!(phase, Phase::Adopting | Phase::Stable)).then(|| "v2".to_owned());
-    let at = flipped.then_some(UnixMs(LONG_AGO));
+    let at = (flipped && !phase.holds()).then_some(UnixMs(LONG_AGO));
     let switch = Switch {
         from: "v1".to_owned(),
         to: "v2".to_owned(),
@@ -372,6 +402,7 @@ pub(crate) fn switching(phase: Phase) -> Status {
         acked_at: at,
         settled_at: matches!(phase, Phase::Retaining | Phase::Removing).then_some(UnixMs(NOW - 1_000)),
         retain_until: Some(UnixMs(NOW)),
+        fence: phase.holds().then(|| holds(phase)),
         ..Switch::default()
     };
     status.switch = (phase != Phase::Adopting).then_some(switch);
@@ -382,11 +413,25 @@ pub(crate) fn switching(phase: Phase) -> Status {
     recorded(status, NOW - 1, all)
 }
 
+/// A hold of two seconds that began a tenth of one ago.
+fn holds(phase: Phase) -> FenceStatus {
+    FenceStatus {
+        attempts: 1,
+        held_at: Some(UnixMs(NOW - 100)),
+        led_since: Some(UnixMs(0)),
+        max_hold: Millis(2_000),
+        since: NOW - 2,
+        committed_at: (phase == Phase::Committing).then_some(UnixMs(NOW - 50)),
+        ..FenceStatus::default()
+    }
+}
+
 /// With a record of these versions, written at an epoch.
 pub(crate) fn recorded(status: Status, epoch: u64, versions: &[&str]) -> Status {
     let (active, versions) = (status.active_version.as_str(), &names(versions));
     let draft = Draft { uid: &status.uid, name: &status.name, epoch, active, versions, preview: None, before: None };
-    let record = draft.record(&spec(""), &Observation::unknown()).seal().unwrap();
+    let gate = if status.phase.holds() { Gate::Hold } else { Gate::Open };
+    let record = Record { gate, ..draft.record(&spec(""), &Observation::unknown()) }.seal().unwrap();
     Status { record: Some(record), ..status }
 }
 

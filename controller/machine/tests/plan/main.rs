@@ -5,6 +5,7 @@
 mod checks;
 mod effects;
 mod evidence;
+mod fence;
 mod fixtures;
 mod golden;
 mod house;

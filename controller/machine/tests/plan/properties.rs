@@ -32,6 +32,10 @@ enum Op {
     CutOff(usize, Option<&'static str>),
     /// A proxy says nothing until it takes over something.
     Silence(usize),
+    /// Requests are open on the version that is left, as far as they do not wait.
+    Serve(usize, bool),
+    /// Another flag holds requests of the same callers.
+    OtherFence(bool),
     /// Requests to the old version: unknown, busy, quiet.
     Quiet(u8),
     Die(&'static str),
@@ -85,6 +89,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_usize..2).prop_map(Op::Silence),
         1 => (0_usize..2, prop::option::of(version.clone())).prop_map(|(which, version)| Op::CutOff(which, version)),
         3 => (0_u8..3).prop_map(Op::Quiet),
+        2 => (0_usize..2, any::<bool>()).prop_map(|(which, busy)| Op::Serve(which, busy)),
     ];
     let cluster = prop_oneof![
         2 => version.clone().prop_map(Op::Die),
@@ -94,6 +99,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_u8..3).prop_map(Op::Room),
         1 => prop::option::of(reason).prop_map(Op::Problem),
         1 => any::<bool>().prop_map(Op::Conflict),
+        1 => any::<bool>().prop_map(Op::OtherFence),
         1 => (0_u64..1_500).prop_map(Op::Lag),
     ];
     let controller = prop_oneof![3 => fuse().prop_map(Op::Crash), 1 => Just(Op::Clash), 1 => Just(Op::Again)];
@@ -109,8 +115,17 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// Where the first switch stands when things begin to happen. A house that begins anew seldom comes so far.
-const BEGIN: [Phase; 5] = [Phase::Coexisting, Phase::Switching, Phase::Settling, Phase::Retaining, Phase::Removing];
+const BEGIN: [Phase; 7] = [
+    Phase::Coexisting,
+    Phase::Holding,
+    Phase::Committing,
+    Phase::Switching,
+    Phase::Settling,
+    Phase::Retaining,
+    Phase::Removing,
+];
 
+const FENCED: &str = ", switch: {mode: Fenced, fence: {attempts: 100}}";
 const EXTERNAL: &str = "routing: {provider: External}";
 const MESH: &str = "routing: {provider: Istio}";
 
@@ -134,8 +149,10 @@ fn plot() -> impl Strategy<Value = Plot> {
     let checks = prop::sample::select(&["", ", checks: [{name: a, webhook: {url: 'http://a'}}]"][..]);
     let failure = prop::sample::select(&["", ", onTargetFailure: Rollback"][..]);
     let provider = prop::sample::select(&[EXTERNAL, MESH][..]);
-    (keeper, policy, checks, failure, provider).prop_map(|(keeper, policy, checks, failure, provider)| {
-        let mut spec = spec(&format!("{provider}{checks}{failure}"));
+    let switch = prop::sample::select(&["", FENCED][..]);
+    let all = (keeper, policy, checks, failure, provider, switch);
+    all.prop_map(|(keeper, policy, checks, failure, provider, switch)| {
+        let mut spec = spec(&format!("{provider}{checks}{failure}{switch}"));
         spec.cleanup.policy = policy;
         Plot { spec, keeper }
     })
@@ -155,6 +172,8 @@ impl House {
             Op::Restart(which) => self.proxies.restart(*which),
             Op::CutOff(which, version) => self.proxies.all[*which].cut_off = version.map(str::to_owned),
             Op::Silence(which) => self.proxies.all[*which].speaks = false,
+            Op::Serve(which, busy) => self.serve(*which, *busy),
+            Op::OtherFence(other) => self.other_fence = other.then(|| "other".to_owned()),
             Op::Quiet(0) => self.proxies.old = Quiet::Unknown,
             Op::Quiet(1) => self.proxies.old = Quiet::Busy { open: 1 },
             Op::Quiet(_) => self.proxies.old = Quiet::Since(self.now),
@@ -200,7 +219,7 @@ proptest! {
         if let Some(phase) = begin {
             house.until(Phase::Stable);
             house.want("v2");
-            house.until(phase);
+            house.until(if phase.holds() && !house.spec.switch.is_fenced() { Phase::Switching } else { phase });
         }
         for op in &ops {
             house.apply(op);
@@ -255,8 +274,10 @@ proptest! {
         }
         house.fuse = None;
         house.turn();
-        prop_assert_eq!(&house.memory.active_version, "v1");
-        prop_assert!(house.memory.epoch() > epoch);
+        if !house.spec.switch.is_fenced() {
+            prop_assert_eq!(&house.memory.active_version, "v1");
+            prop_assert!(house.memory.epoch() > epoch);
+        }
         house.end();
         prop_assert_eq!(&house.memory.active_version, "v1", "it sticks");
         prop_assert!(!house.stops.contains(&"v1".to_owned()), "v1 was stopped on the way");

@@ -78,8 +78,55 @@ fn before_the_flip() -> Vec<Case> {
             switching(Phase::ProvingRoutes),
             seen().unreached("edge", "cluster c: no healthy host", false),
         ),
+        ("a filter that cannot hold", FENCED, switching(Phase::ProvingRoutes), cannot_hold()),
+        (
+            "no proxy beside it",
+            "switch: {mode: Fenced, fence: {inbound: Required}}",
+            switching(Phase::ProvingRoutes),
+            seen().fence(|_| ()).beside("v1", &["reviews-v1-a"]),
+        ),
+        ("a long stream", FENCED, switching(Phase::ProvingRoutes), streams()),
+        ("it has not looked for long", FENCED, just_now(Phase::ProvingRoutes), looked()),
+        ("another fence", FENCED, long_ago(Phase::ProvingRoutes), seen().fence(|_| ()).other_fence("shop/ratings")),
+        ("a hold was given up", FENCED, given_up(1), seen().fence(|_| ())),
+        ("holds were given up", FENCED, given_up(5), seen().fence(|_| ())),
+        ("an ack of a hold", FENCED, switching(Phase::Holding), seen().proxies(2).lags("edge", "epoch 8")),
+        ("it drains", FENCED, switching(Phase::Holding), drains()),
+        ("no common moment", FENCED, switching(Phase::Holding), seen().fence(|_| ())),
+        ("it closes", FENCED, switching(Phase::Committing), seen().proxies(2).lags("v1", "epoch 8")),
         ("clocks differ", "", switching(Phase::ProvingRoutes), seen().reported(NOW + 172_800_000)),
     ]
+}
+
+const FENCED: &str = "switch: {mode: Fenced}";
+
+fn cannot_hold() -> Seen {
+    let why = "it shows nothing of the fence: its filter is older than this controller, or has not heard of it";
+    seen().fence(|fence| fence.unable.push(laggard("edge", why)))
+}
+
+fn streams() -> Seen {
+    seen().fence(|fence| fence.long.push(laggard("web.shop", "a stream has been open on v1 for 12.3 s")))
+}
+
+fn looked() -> Seen {
+    seen().fence(|fence| fence.unwatched.push(laggard("web.shop", "it has looked for 800 ms")))
+}
+
+fn drains() -> Seen {
+    seen().fence(|fence| fence.open.push(laggard("web.shop", "3 requests sent to v1 are open")))
+}
+
+fn given_up(attempts: u32) -> Status {
+    with_switch(switching(Phase::ProvingRoutes), |switch| {
+        let fence = switch.fence.get_or_insert_default();
+        (fence.attempts, fence.retry_at) = (attempts, Some(UnixMs(NOW + 1_000)));
+        fence.aborted = Some("after 1s: v1 has to drain: requests are open on it at web.shop (1 request)".to_owned());
+    })
+}
+
+fn long_ago(phase: Phase) -> Status {
+    Status { phase_since: UnixMs(LONG_AGO), ..switching(phase) }
 }
 
 /// v1 serves, and v2 is asked for.

@@ -5,7 +5,10 @@ use rstest::rstest;
 use crate::fixtures::spec;
 
 #[rstest]
-#[case("switch: {mode: Fenced}", "Fenced is not supported yet")]
+#[case("switch: {mode: Fenced}, preview: {header: x-me, value: a}", "spec.preview sends requests to both versions")]
+#[case("switch: {fence: {maxHold: 99ms}}", "spec.switch.fence.maxHold is 99ms: it may be 100ms to 60s")]
+#[case("switch: {fence: {maxHold: 61s}}", "spec.switch.fence.maxHold is 1m1s: it may be 100ms to 60s")]
+#[case("switch: {fence: {attempts: 0}}", "spec.switch.fence.attempts is 0: it may be 1 to 100")]
 #[case("routing: {header: X-Version}", "spec.routing.header \"X-Version\" has to begin with x-")]
 // C13, F25: proxies overwrite it.
 #[case("routing: {header: authorization}", "has to begin with x- and to contain the word version")]
@@ -50,6 +53,15 @@ use crate::fixtures::spec;
 fn what_is_not_supported_is_refused(#[case] extra: &str, #[case] why: &str) {
     let wrong = spec(extra).validate();
     assert!(wrong.iter().any(|one| one.contains(why)), "{wrong:?}");
+}
+
+#[test]
+fn a_fence_needs_its_mode_only() {
+    let fence = spec("switch: {mode: Fenced}");
+    assert_eq!(fence.validate(), Vec::<String>::new());
+    assert_eq!((fence.switch.fence.max_hold.0, fence.switch.fence.attempts), (2_000, 5));
+    let all = "switch: {mode: Fenced, fence: {maxHold: 500ms, onExpiry: Reject, inbound: Required, attempts: 1}}";
+    assert_eq!(spec(all).validate(), Vec::<String>::new());
 }
 
 /// T5, F16.

@@ -20,10 +20,23 @@ fn a_whole_switch_goes_through_every_phase() {
     house.want("v2");
     house.until(Phase::Coexisting);
     house.until(Phase::Stable);
-    let trail = [&Phase::ALL[1..], &[Phase::Stable]].concat();
-    assert_eq!(house.trail, trail);
+    let all = Phase::ALL[1..].iter().filter(|phase| !phase.holds()).copied();
+    assert_eq!(house.trail, all.chain([Phase::Stable]).collect::<Vec<_>>());
     assert_eq!(house.stops, ["v1"]);
     assert_eq!(house.memory.record.as_ref().map(|record| record.versions.len()), Some(1));
+}
+
+#[test]
+fn a_fenced_switch_goes_through_every_phase() {
+    let mut house = house("switch: {mode: Fenced}");
+    house.until(Phase::Stable);
+    house.want("v2");
+    house.until(Phase::Coexisting);
+    house.until(Phase::Stable);
+    assert_eq!(house.trail, [&Phase::ALL[1..], &[Phase::Stable]].concat());
+    let fence = house.memory.switch.as_ref().and_then(|switch| switch.fence.clone()).unwrap();
+    assert_eq!((fence.attempts, &fence.aborted, fence.held_ms), (1, &None, Some(200)));
+    assert!(fence.held_at < fence.committed_at && fence.committed_at < fence.opened_at, "{fence:?}");
 }
 
 #[test]

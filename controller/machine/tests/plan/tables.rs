@@ -45,7 +45,7 @@ fn no_plan_has_its_effects_in_another_order_than_the_table() {
     let waiting = Phase::ALL.iter().map(|phase| waiting_in(*phase));
     let mut met = BTreeSet::new();
     for case in waiting.chain([deletes, back, clusters]) {
-        let effects = acts("promotion: {mode: Manual}, cleanup: {policy: Delete}", case);
+        let effects = acts("promotion: {mode: Manual}, switch: {mode: Fenced}, cleanup: {policy: Delete}", case);
         let name = |effect: &str| effect.split(' ').next().unwrap_or_default().to_owned();
         let place = |effect: &str| documented.iter().position(|row| *row == name(effect)).unwrap();
         let places: Vec<usize> = effects.split(", ").map(place).collect();

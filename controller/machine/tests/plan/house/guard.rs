@@ -1,5 +1,6 @@
 //! What must never happen, whatever the house does.
 
+use flag::record::Gate;
 use machine::checks::Verdict;
 use machine::fleet::ledger::Quiet;
 use machine::observation::Keeper;
@@ -25,7 +26,9 @@ impl House {
         check_transition(&self.memory, next);
         assert!(next.record == self.memory.record || *next == self.disk, "a record is adopted before it is written");
         let forward = next.switch.as_ref().is_some_and(|switch| !switch.removal && !switch.rollback);
-        let flips = next.phase == Phase::Switching && next.active_version != self.memory.active_version;
+        self.guard_fence(next);
+        let goes = matches!(next.phase, Phase::Switching | Phase::Committing);
+        let flips = goes && next.active_version != self.memory.active_version;
         assert!(!flips || self.is_ready(&next.active_version), "flipped to what does not serve");
         if flips && forward {
             // C08, F09.
@@ -34,11 +37,13 @@ impl House {
             // C03: what a leader that was deposed may still stop has changed since that one saw it.
             let kept = self.protected.get(&next.active_version);
             let platform = self.keeper == Keeper::Platform;
-            assert!(!platform || kept == Some(&self.memory.epoch()), "flipped to what is not protected");
+            let before_hold = next.phase == Phase::Committing && kept.is_some_and(|kept| *kept < self.memory.epoch());
+            let kept = before_hold || kept == Some(&self.memory.epoch());
+            assert!(!platform || kept, "flipped to what is not protected");
             // F18, T3.
             let cut_off = self.proxies.all.iter().filter(|one| one.cut_off.as_ref() == Some(&next.active_version));
             assert_eq!(cut_off.count(), 0, "flipped to what a proxy does not reach");
-            let acked = self.proxies.fleet(&self.memory, None).acked;
+            let acked = self.proxies.fleet(self.now, &self.spec, &self.memory, None).acked;
             assert_eq!(acked, self.proxies.all.len(), "flipped although a proxy may not know the new version");
         }
         if next.phase == Phase::Removing && next.phase != self.memory.phase && forward {
@@ -71,6 +76,7 @@ impl House {
                 }
             }
             Effect::Publish(publication) => self.guard_publication(publication),
+            Effect::Configure(record) if record.gate == Gate::Hold => panic!("a configuration that holds"),
             Effect::Route(order) => {
                 assert_eq!(&order.record, record);
                 if let Some(mesh) = &self.mesh {
@@ -168,16 +174,19 @@ fn check_transition(before: &Status, after: &Status) {
         Stable => &[Coexisting, Settling],
         Coexisting => &[AwaitingPromotion, Stable],
         AwaitingPromotion => &[ProvingRoutes, Coexisting, Stable],
-        ProvingRoutes => &[Switching, Coexisting, Stable],
-        Switching => &[Settling, Coexisting, Switching],
-        Settling => &[Retaining, Removing, Coexisting, Switching],
-        Retaining => &[Removing, Settling, Coexisting, Switching, Stable],
+        ProvingRoutes => &[Switching, Holding, Coexisting, Stable],
+        Holding => &[Committing, ProvingRoutes],
+        Committing => &[Switching, Holding],
+        Switching => &[Settling, Coexisting, Switching, ProvingRoutes],
+        Settling => &[Retaining, Removing, Coexisting, Switching, ProvingRoutes],
+        Retaining => &[Removing, Settling, Coexisting, Switching, ProvingRoutes, Stable],
         Removing => &[Stable, Settling, Coexisting],
     };
     assert!(from == to || next.contains(&to), "{from:?} to {to:?} skips a phase");
     // C01: once a record is published, nothing becomes active without a switch.
     if before.active_version != after.active_version && before.record.is_some() {
-        assert_eq!(to, Switching, "the active version changes without a switch");
+        let fenced = matches!((from, to), (Holding, Committing) | (Committing, Holding));
+        assert!(to == Switching || fenced, "the active version changes without a switch");
     }
     if to == Removing && from == Settling {
         assert!(after.switch.as_ref().is_some_and(|switch| switch.removal), "retaining was skipped");

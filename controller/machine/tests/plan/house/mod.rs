@@ -1,6 +1,7 @@
 //! A small world for the real loop: workloads, two proxies, routes, and a controller that may die at any write or
 //! act and then remembers only what is on disk. `guard` has what must never happen.
 
+mod fence;
 mod guard;
 mod mesh;
 mod proxies;
@@ -112,6 +113,10 @@ pub(crate) struct House {
     asked: Vec<Effect>,
     /// The phases that were gone through.
     pub(crate) trail: Vec<Phase>,
+    /// How many controllers there were.
+    controllers: u64,
+    /// Another flag holds requests of the same callers.
+    pub(crate) other_fence: Option<String>,
 }
 
 impl House {
@@ -150,6 +155,8 @@ impl House {
             stops: vec![],
             asked: vec![],
             trail: vec![],
+            controllers: 1,
+            other_fence: None,
         };
         house.by_hand();
         house
@@ -166,6 +173,7 @@ impl House {
     /// Another process: it has only what is on disk.
     fn restart(&mut self) {
         self.memory = self.disk.clone();
+        self.controllers += 1;
         self.published = None;
         self.wrote = (false, false);
         self.ready_since.clear();
@@ -256,6 +264,7 @@ impl House {
     /// Time passes: what gets ready is seen by somebody who never ends.
     pub(crate) fn pass_time(&mut self, ms: u64) {
         self.now += ms;
+        self.proxies.run_out(self.now);
         for version in VERSIONS {
             match self.running.get(version).map(|since| since + STARTS_IN_MS).filter(|at| *at <= self.now) {
                 Some(at) => _ = self.steady.entry(version.to_owned()).or_insert(at),
@@ -308,7 +317,12 @@ impl House {
 
     /// A proxy takes over the record that is published.
     pub(crate) fn hear(&mut self, which: usize) {
-        self.proxies.hear(which, self.published.as_ref());
+        self.proxies.hear(which, self.now, self.published.as_ref());
+    }
+
+    /// New requests go to the version that is left, if they do not wait; or those that are open end.
+    pub(crate) fn serve(&mut self, which: usize, busy: bool) {
+        self.proxies.all[which].serve(self.now, busy);
     }
 
     /// A proxy takes over its configuration and its routes.
@@ -320,7 +334,8 @@ impl House {
     pub(crate) fn go_well(&mut self, ms: u64) {
         self.pass_time(ms);
         self.by_hand();
-        self.proxies.take_over(self.published.as_ref(), self.mesh.as_ref());
+        self.proxies.take_over(self.now, self.published.as_ref(), self.mesh.as_ref());
+        (0..2).for_each(|which| self.serve(which, false));
         if !matches!(self.proxies.old, Quiet::Since(_)) {
             self.proxies.old = Quiet::Since(self.now);
         }
@@ -331,6 +346,7 @@ impl House {
     pub(crate) fn end(&mut self) {
         (self.fuse, self.request, self.problem) = (None, None, None);
         (self.conflict, self.again, self.spec_unknown, self.spec_error) = (false, false, false, false);
+        self.other_fence = None;
         self.room = Headroom::Fits;
         self.scaled.clear();
         self.proxies.all.iter_mut().for_each(|proxy| proxy.cut_off = None);

@@ -7,8 +7,10 @@ use flag::record::Record;
 use flag::route;
 use machine::fleet::ledger::{Fleet, Laggard, Quiet};
 use machine::publication::Publication;
+use machine::spec::Spec;
 use machine::status::Status;
 
+use super::fence::Held;
 use super::mesh::Mesh;
 
 /// One proxy.
@@ -24,6 +26,7 @@ pub(crate) struct Proxy {
     pub(crate) speaks: bool,
     /// It does not reach this version.
     pub(crate) cut_off: Option<String>,
+    pub(crate) held: Held,
 }
 
 /// Every proxy that has to ack.
@@ -55,10 +58,11 @@ impl Default for Proxies {
 
 impl Proxies {
     /// A proxy takes over the record that is published; the higher epoch wins.
-    pub(crate) fn hear(&mut self, which: usize, published: Option<&Publication>) {
+    pub(crate) fn hear(&mut self, which: usize, now: u64, published: Option<&Publication>) {
         let proxy = &mut self.all[which];
         let offered = [proxy.record.take(), proxy.config.clone(), published.map(|published| published.record.clone())];
         proxy.record = offered.into_iter().flatten().max_by_key(|record| record.epoch);
+        proxy.hear_fence(now, published);
         proxy.speaks = true;
     }
 
@@ -71,12 +75,12 @@ impl Proxies {
     }
 
     /// All of them take over all.
-    pub(crate) fn take_over(&mut self, published: Option<&Publication>, mesh: Option<&Mesh>) {
+    pub(crate) fn take_over(&mut self, now: u64, published: Option<&Publication>, mesh: Option<&Mesh>) {
         for which in 0..self.all.len() {
             if !self.files_lag {
                 self.read(which, mesh);
             }
-            self.hear(which, published);
+            self.hear(which, now, published);
         }
     }
 
@@ -84,6 +88,7 @@ impl Proxies {
     pub(crate) fn restart(&mut self, which: usize) {
         let proxy = &mut self.all[which];
         proxy.record.clone_from(&proxy.config);
+        proxy.held = Held::default();
     }
 
     pub(crate) fn file_of_routes(&mut self, record: &Record) {
@@ -98,11 +103,12 @@ impl Proxies {
     }
 
     /// What they say of the record of a status, and of a probe.
-    pub(crate) fn fleet(&self, status: &Status, probe: Option<&Probe>) -> Fleet {
+    pub(crate) fn fleet(&self, now: u64, spec: &Spec, status: &Status, probe: Option<&Probe>) -> Fleet {
         let mut fleet = Fleet::unknown(self.all.len());
         let Some(record) = &status.record else { return fleet };
-        let asked = status.asked();
+        let asked = status.asked(spec);
         fleet.old = self.old;
+        fleet.fence = self.fence(now, spec, status);
         for (number, proxy) in self.all.iter().enumerate() {
             let laggard = |why: String| Laggard { proxy: format!("proxy-{number}"), why };
             let same = proxy.record.as_ref().is_some_and(|one| (one.epoch, &one.hash) == (record.epoch, &record.hash));

@@ -29,13 +29,15 @@ impl World for House {
         let mut seen = Observation {
             versions,
             headroom: self.room.clone(),
-            fleet: self.proxies.fleet(&self.memory, probe.as_ref()),
+            fleet: self.proxies.fleet(self.now, &self.spec, &self.memory, probe.as_ref()),
             request: self.request.clone(),
             spec_error: self.spec_error.then(|| "an edit".to_owned()),
             checks: self.answers(),
             problem: self.problem.clone(),
             spec_unknown: self.spec_unknown,
             keeper: self.keeper,
+            leads_since: UnixMs(self.controllers),
+            other_fence: self.other_fence.clone(),
             services,
             probe,
             ..Observation::unknown()
