@@ -12,6 +12,7 @@ use std::time::Duration;
 use flag::count::Totals;
 use flag::instance::{FlagState, Instance, combine};
 use flag::merge::{MergeOutcome, judge};
+use flag::named::Named;
 use flag::record::{Gate, Record};
 use flag::report::Report;
 use machine::fleet::ledger::{FleetQuestion, Ledger, Quiet};
@@ -150,10 +151,10 @@ impl Protocol {
                 epoch: vm.epoch.into(),
                 hash: self.record(vm.epoch).hash.clone(),
                 config_epoch: Some(vm.config.into()),
-                sent: BTreeMap::from([("v1".to_owned(), sent_to)]),
+                sent: Named::from([("v1".to_owned(), sent_to)]),
                 ..FlagState::default()
             };
-            let flags = BTreeMap::from([("uid".to_owned(), state)]);
+            let flags = Named::from([("uid".to_owned(), state)]);
             Some(Instance { id: id as u32, round: sent.round.into(), flags })
         });
         let answered: Vec<Instance> = answered.collect();

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
+use flag::named::Named;
 use flag::report::Report;
 use flag::snapshot::Snapshot;
 use machine::duration::Millis;
@@ -146,7 +147,7 @@ fn report(proxy: &str) -> Vec<u8> {
         revision: String::new(),
         instances: vec![1],
         complete: true,
-        flags: BTreeMap::new(),
+        flags: Named::new(),
         findings: Default::default(),
     };
     serde_json::to_vec(&report).unwrap()

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use flag::named::Named;
 use flag::report::Report;
 use harness::client::Answer;
 use harness::mesh::mtls::TTL;
@@ -139,7 +140,7 @@ async fn report(mesh: &Mesh<'_>, from: &Pod, port: u16, of: &Pod) -> Result<Answ
         revision: String::new(),
         instances: vec![1],
         complete: true,
-        flags: BTreeMap::new(),
+        flags: Named::new(),
         findings: Default::default(),
     };
     let to = SocketAddr::new(mesh.flag_service().await?, port);

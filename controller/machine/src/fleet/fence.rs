@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use flag::fence::{Fenced, Held};
+use flag::named::Named;
 use flag::record::Record;
 use serde::{Deserialize, Serialize};
 
@@ -152,9 +153,8 @@ fn open(proxy: &Proxy, record: &Record, old: &str) -> Option<String> {
     let Some(state) = report.flags.get(&record.uid) else {
         return Some("it does not know the flag".to_owned());
     };
-    let of = |all: &std::collections::BTreeMap<String, flag::count::Totals>| {
-        all.get(old).map_or(Some(0), |totals| totals.open()).unwrap_or(u64::MAX)
-    };
+    let of =
+        |all: &Named<flag::count::Totals>| all.get(old).map_or(Some(0), |totals| totals.open()).unwrap_or(u64::MAX);
     let unplaced = report.found(&record.uid).map_or(0, |found| found.unplaced);
     let parts = [
         (of(&state.sent), format!("sent to {old}")),

@@ -1,9 +1,10 @@
 //! What keeps the quiet of the old version unknown for a while, and what does not break it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use flag::count::Totals;
 use flag::instance::{Findings, FlagState};
+use flag::named::Named;
 use flag::record::Record;
 use flag::report::Report;
 use flag::table::{Channel, Table};
@@ -15,7 +16,7 @@ use super::ledger::{Story, report, state};
 use super::{nowhere, record};
 
 fn late(seq: u64) -> Report {
-    Report { complete: false, flags: BTreeMap::new(), ..report("b", seq, FlagState::default()) }
+    Report { complete: false, flags: Named::new(), ..report("b", seq, FlagState::default()) }
 }
 
 /// P11: counters only grow, so that equal ones before and after a round that one worker missed say what was between.

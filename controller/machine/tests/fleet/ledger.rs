@@ -1,10 +1,11 @@
 //! Who acked, who lags, when the old version is quiet; and that unknown is never zero.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::record;
 use flag::count::Totals;
 use flag::instance::{FlagState, Instance, combine};
+use flag::named::Named;
 use flag::record::Record;
 use flag::report::Report;
 use machine::fleet::ledger::{Fleet, FleetQuestion, Ledger, Quiet};
@@ -14,7 +15,7 @@ pub(super) fn state(record: &Record, started: u64, finished: u64) -> FlagState {
         epoch: record.epoch,
         hash: record.hash.clone(),
         config_epoch: Some(record.epoch),
-        sent: BTreeMap::from([("v1".to_owned(), Totals { started, finished })]),
+        sent: Named::from([("v1".to_owned(), Totals { started, finished })]),
         ..FlagState::default()
     }
 }
@@ -28,7 +29,7 @@ pub(super) fn report(proxy: &str, seq: u64, state: FlagState) -> Report {
         revision: "r".to_owned(),
         instances: vec![1, 2],
         complete: true,
-        flags: BTreeMap::from([("u-1".to_owned(), state)]),
+        flags: Named::from([("u-1".to_owned(), state)]),
         findings: Default::default(),
     }
 }
@@ -146,7 +147,7 @@ fn silence_makes_everything_unknown() {
 fn a_worker_that_does_not_answer_makes_it_unknown() {
     let mut story = Story::new();
     story.quiet(1);
-    let report = Report { complete: false, flags: BTreeMap::new(), ..report("b", 4, FlagState::default()) };
+    let report = Report { complete: false, flags: Named::new(), ..report("b", 4, FlagState::default()) };
     story.ledger.accept(story.now_ms, report).expect("believed");
     let fleet = story.view();
     assert_eq!((fleet.acked, fleet.old), (1, Quiet::Unknown));
@@ -254,23 +255,35 @@ fn who_joins_and_never_sent_one_is_unknown_first_and_breaks_nothing() {
 #[test]
 fn the_sum_is_of_all_instances_or_of_none() {
     let record = record(9, "v2");
-    let instance = |id, round, state| Instance { id, round, flags: BTreeMap::from([("u-1".to_owned(), state)]) };
+    let instance = |id, round, state| Instance { id, round, flags: Named::from([("u-1".to_owned(), state)]) };
     let live = [1, 2];
     let one = instance(1, 4, state(&record, 7, 5));
     let two = instance(2, 4, state(&record, 3, 3));
     let sum = combine(&live, 4, &[one.clone(), two.clone()]).expect("complete");
     assert_eq!(*sum.get("u-1").expect("known").sent.get("v1").expect("counted"), Totals { started: 10, finished: 8 });
-    assert_eq!((sum["u-1"].epoch, sum["u-1"].config_epoch), (9, Some(9)));
+    assert_eq!((sum.get("u-1").expect("known").epoch, sum.get("u-1").expect("known").config_epoch), (9, Some(9)));
     assert_eq!(combine(&live, 4, std::slice::from_ref(&one)), None, "one is missing");
     assert_eq!(combine(&live, 5, &[one.clone(), two.clone()]), None, "the answers are to an older round");
     assert_eq!(combine(&[], 0, &[]), None, "nobody lives");
     let behind = instance(2, 4, FlagState { epoch: 8, config_epoch: None, ..state(&record, 3, 3) });
     let sum = combine(&live, 4, &[one.clone(), behind]).expect("complete");
-    assert_eq!((sum["u-1"].epoch, sum["u-1"].config_epoch), (8, None), "the lowest counts");
+    assert_eq!(
+        (sum.get("u-1").expect("known").epoch, sum.get("u-1").expect("known").config_epoch),
+        (8, None),
+        "the lowest counts"
+    );
     let differs = instance(2, 4, FlagState { hash: "other".into(), ..state(&record, 3, 3) });
-    assert_eq!(combine(&live, 4, &[one.clone(), differs]).expect("complete")["u-1"].epoch, 0, "no agreement");
-    let ignorant = Instance { id: 2, round: 4, flags: BTreeMap::new() };
-    assert_eq!(combine(&live, 4, &[one, ignorant]).expect("complete")["u-1"].epoch, 0, "one does not know the flag");
+    assert_eq!(
+        combine(&live, 4, &[one.clone(), differs]).expect("complete").get("u-1").expect("known").epoch,
+        0,
+        "no agreement"
+    );
+    let ignorant = Instance { id: 2, round: 4, flags: Named::new() };
+    assert_eq!(
+        combine(&live, 4, &[one, ignorant]).expect("complete").get("u-1").expect("known").epoch,
+        0,
+        "one does not know the flag"
+    );
 }
 
 /// C11: whoever is not waited for, or has not been heard of lately, cannot hold a flag up.

@@ -26,8 +26,7 @@ proptest! {
             if behind {
                 state.epoch = 8;
             }
-            state.sent.entry("v1".to_owned()).or_default().started = 50 + open;
-            state.sent.entry("v1".to_owned()).or_default().finished = 50;
+            state.sent.insert("v1".to_owned(), Totals { started: 50 + open, finished: 50 });
             let report = Report {
                 protocol: flag::PROTOCOL,
                 proxy: format!("p{proxy}"),

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flag::count::Totals;
 use flag::instance::FlagState;
+use flag::named::Named;
 use flag::report::Report;
 use machine::fleet::ledger::Ledger;
 use machine::fleet::traffic::{Flow, Overlap, Traffic};
 
-fn totals(started: &[(&str, u64)], open: u64) -> BTreeMap<String, Totals> {
+fn totals(started: &[(&str, u64)], open: u64) -> Named<Totals> {
     let of = |(version, started): &(&str, u64)| {
         ((*version).to_owned(), Totals { started: *started, finished: started.saturating_sub(open) })
     };
@@ -39,7 +40,7 @@ impl Story {
             revision: "r".to_owned(),
             instances: vec![1],
             complete: true,
-            flags: BTreeMap::from([("u-1".to_owned(), state)]),
+            flags: Named::from([("u-1".to_owned(), state)]),
             findings: Default::default(),
         };
         self.ledger.accept(now_ms, report).expect("believed");

@@ -1,11 +1,12 @@
 //! Callers without a filter: who is counted, who is named, and for how long.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{nowhere, record};
 use flag::count::Totals;
 use flag::instance::FlagState;
 use flag::limits;
+use flag::named::Named;
 use flag::report::Report;
 use flag::table::{Channel, Table};
 use machine::fleet::ledger::{FleetQuestion, Ledger};
@@ -15,7 +16,7 @@ use machine::fleet::unmanaged::UnmanagedCaller;
 fn report(boot: &str, seq: u64, strangers: &[(&str, u64)]) -> Report {
     let totals = |started| Totals { started, finished: 0 };
     let state = FlagState {
-        arrived: BTreeMap::from([("v1".to_owned(), Totals { started: 900, finished: 900 })]),
+        arrived: Named::from([("v1".to_owned(), Totals { started: 900, finished: 900 })]),
         strangers: strangers.iter().map(|(from, started)| ((*from).to_owned(), totals(*started))).collect(),
         ..FlagState::default()
     };
@@ -27,7 +28,7 @@ fn report(boot: &str, seq: u64, strangers: &[(&str, u64)]) -> Report {
         revision: String::new(),
         instances: vec![1],
         complete: true,
-        flags: BTreeMap::from([("u-1".to_owned(), state)]),
+        flags: Named::from([("u-1".to_owned(), state)]),
         findings: Default::default(),
     }
 }
@@ -89,7 +90,7 @@ fn who_sends_to_the_old_version_is_named_and_members_of_it_apart() {
     let sends = |proxy: &str, seq, started, finished| {
         let mut report = report("b1", seq, &[]);
         report.proxy = proxy.to_owned();
-        let sent = BTreeMap::from([("v1".to_owned(), Totals { started, finished })]);
+        let sent = Named::from([("v1".to_owned(), Totals { started, finished })]);
         report.flags.get_mut("u-1").expect("the flag").sent = sent;
         report
     };
