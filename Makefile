@@ -13,7 +13,7 @@ endif
 endif
 
 # The filter must stay small: every worker of every proxy compiles it.
-FILTER_MAX_BYTES := 212992
+FILTER_MAX_BYTES := 196608
 
 # What Envoy calls without which a filter cannot work at all, ...
 LIFECYCLE := _initialize,proxy_abi_version_0_2_1,malloc

@@ -95,8 +95,8 @@ impl<'de> Deserialize<'de> for Json {
 /// Why something is not what it has to be, and where.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// Not JSON.
-    #[error(transparent)]
+    /// Not JSON. What serde says of it is kilobytes of the filter.
+    #[error("no JSON from line {}, column {} on", .0.line(), .0.column())]
     Syntax(#[from] serde_json::Error),
     /// Not JSON of this shape.
     #[error("{what}{}{path}", if path.is_empty() { "" } else { " in " })]

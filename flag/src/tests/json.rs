@@ -101,8 +101,8 @@ fn what_is_wrong_is_told_with_its_place() {
         ("1}},\"routes\":[\"\",{}]}", "expected a string in routes[1]"),
         ("1}},\"routes\":{}}", "expected a list in routes"),
         ("1}},\"arrived\":[]}", "expected an object in arrived"),
-        ("1}}}}", "trailing characters"),
-        ("1", "EOF while parsing an object"),
+        ("1}}}}", "no JSON from line 1, column 77 on"),
+        ("1", "no JSON from line 1, column 73 on"),
     ];
     for (end, message) in ends {
         let text = format!("{TOTALS}{end}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use flag::count::Totals;
 use flag::instance::FlagState;
 use flag::report::Report;
 use machine::fleet::ledger::{FleetQuestion, Ledger, Quiet};
