@@ -81,7 +81,7 @@ impl Pod {
 
     fn start_app(&self, dir: &TestDir) -> Result<Process> {
         let mut command = self.network.command(program("backend")?);
-        command.args(&self.command);
+        command.args(&self.command).arg("--spans").arg(dir.file(&format!("{}.spans", self.name)));
         Process::start(dir, &format!("{}.app", self.name), command)
     }
 

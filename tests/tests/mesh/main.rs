@@ -2,6 +2,7 @@
 
 mod bookinfo;
 mod callers;
+mod fence;
 mod gateway;
 mod gateway_api;
 mod lab;
