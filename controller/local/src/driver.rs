@@ -14,6 +14,7 @@ use service::audit::Audit;
 use service::check_runner::CheckRunner;
 use service::clock::now;
 use service::id::unique;
+use service::lock::lock;
 use service::{Authenticator, Hub};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -21,6 +22,7 @@ use super::edits::{Running, edits};
 use super::file::{File, FileError};
 use super::files::Stamp;
 use super::logs::Logs;
+use super::missing::{Missing, Refused};
 use super::shared_files::SharedFiles;
 use super::sources::{self, Declared, stamps};
 use super::store::{Store, StoreError, beside, write_atomically};
@@ -32,6 +34,8 @@ use super::world::{Around, Machine};
 const TICK: Millis = Millis(200);
 /// For how long a flag that begins waits for what runs of it to answer.
 const FIRST_ANSWERS: Millis = Millis(1_200);
+/// Between two looks at files that have not changed, while a flag is missing: its state may have been put right.
+const AGAIN: Millis = Millis(1_000);
 /// For how long no file has had a flag that is let go: whoever saves a file may take it away for a moment.
 const GONE: Millis = Millis(2_000);
 
@@ -74,7 +78,10 @@ struct Driver {
     sources: Vec<PathBuf>,
     /// What the files were when they were read last; `None`: they are to be read again.
     stamps: Option<Vec<(PathBuf, Stamp)>>,
+    /// When that was.
+    read_at: UnixMs,
     flags: BTreeMap<String, Flag>,
+    missing: Missing,
     around: Around,
     /// Where the flag service listens.
     address: std::net::SocketAddr,
@@ -91,11 +98,7 @@ pub async fn run(
     // Without the first signal the next tick sees the end of a version.
     let (mut children, mut hangup) = (signal(SignalKind::child()).ok(), signal(SignalKind::hangup()).ok());
     let stamps = stamps(sources);
-    let found = sources::read(sources).valid()?;
-    let mut opened = vec![];
-    for one in found {
-        opened.push((open(&one)?, one));
-    }
+    let (opened, refused) = first(sources)?;
     let hub = Arc::new(Hub::new(Authenticator::listed()).with_orders());
     let address = opened.first().map(|(_, one)| one.file.local.listen).ok_or_else(|| no_flags(sources))?;
     let listen = |error| DriverError::Listen { address, error };
@@ -104,11 +107,14 @@ pub async fn run(
     let checks = CheckRunner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
     let around = Around { hub: Arc::clone(&hub), files: Arc::new(Mutex::new(SharedFiles::default())), audit, checks };
     let flags = BTreeMap::new();
-    let mut driver = Driver { sources: sources.to_vec(), stamps: Some(stamps), flags, around, address };
+    let (missing, read_at) = (Missing::new(), now());
+    let mut driver =
+        Driver { sources: sources.to_vec(), stamps: Some(stamps), read_at, flags, missing, around, address };
     hub.set_incomplete(true);
+    lock(&driver.around.files).hold(true);
     // All of them have their parts in the files of proxies before the first one has a turn.
     opened.into_iter().for_each(|(store, one)| driver.begin(store, one));
-    driver.list_proxies();
+    driver.take_in(refused);
     bound(address);
     let server = tokio::spawn(service::serve(listener, Arc::clone(&hub), std::future::pending()));
     tokio::pin!(stop);
@@ -124,6 +130,35 @@ pub async fn run(
     }
     server.abort();
     Ok(())
+}
+
+/// The flags that can begin, and what is wrong with the others. Where none can, or another controller has one of them,
+/// there is nothing to do here.
+fn first(sources: &[PathBuf]) -> Result<(Vec<(Store, Declared)>, Vec<Refused>), DriverError> {
+    let edits = edits(&BTreeMap::new(), sources::read(sources));
+    if edits.begun.is_empty() {
+        let wrong = sources::read(sources).valid().err();
+        return Err(wrong.unwrap_or_else(|| no_flags(sources)).into());
+    }
+    let (mut opened, mut refused, mut failed) = (vec![], edits.refused, None);
+    for one in edits.begun {
+        match open(&one) {
+            Ok(store) => opened.push((store, one)),
+            Err(error @ DriverError::Store(StoreError::Locked { .. })) => return Err(error),
+            Err(error) => {
+                refused.push(unopened(&one, &error));
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) if opened.is_empty() => Err(error),
+        _ => Ok((opened, refused)),
+    }
+}
+
+fn unopened(one: &Declared, error: &DriverError) -> Refused {
+    Refused { path: one.path.clone(), flag: Some(one.file.metadata.name.clone()), why: error.to_string() }
 }
 
 fn no_flags(sources: &[PathBuf]) -> FileError {
@@ -184,8 +219,9 @@ impl Driver {
         for flag in self.flags.values_mut() {
             wait = wait.min(flag.turn().await);
         }
+        self.missing.show(&self.around.hub);
         // Nobody is told of some flags as if they were all.
-        if self.flags.values().all(|flag| flag.machine.is_shown) {
+        if self.missing.holds().is_none() && self.flags.values().all(|flag| flag.machine.is_shown) {
             self.around.hub.set_incomplete(false);
             self.around.hub.readiness.mark_flags_observed();
         }
@@ -195,10 +231,11 @@ impl Driver {
     fn reload(&mut self) {
         let found = stamps(&self.sources);
         let is_due = |flag: &Flag| flag.gone_since.is_some_and(|since| now().since(since) >= GONE);
-        if self.stamps.as_ref() == Some(&found) && !self.flags.values().any(is_due) {
+        let is_awaited = self.missing.is_awaited() && now().since(self.read_at) >= AGAIN;
+        if self.stamps.as_ref() == Some(&found) && !self.flags.values().any(is_due) && !is_awaited {
             return;
         }
-        self.stamps = Some(found);
+        (self.stamps, self.read_at) = (Some(found), now());
         let running = self.flags.iter().map(|(name, flag)| (name.clone(), flag.running())).collect();
         let edits = edits(&running, sources::read(&self.sources));
         for (name, flag) in &mut self.flags {
@@ -215,20 +252,33 @@ impl Driver {
                 flag.take_edit(one);
             }
         }
-        for error in edits.refused {
-            tracing::error!(error, "a flag is not valid, and is not begun");
-        }
         self.let_go();
+        let mut refused = edits.refused;
         for one in edits.begun {
             match open(&one) {
                 Ok(store) => {
                     tracing::info!(flag = one.file.metadata.name, path = %one.path.display(), "a flag begins");
                     self.begin(store, one);
                 }
-                Err(error) => tracing::error!(%error, flag = one.file.metadata.name, "the flag cannot begin"),
+                Err(error) => refused.push(unopened(&one, &error)),
             }
         }
+        self.take_in(refused);
+    }
+
+    /// What was read is in force, but for this: what flags share waits for what is missing since this controller began.
+    fn take_in(&mut self, refused: Vec<Refused>) {
         self.list_proxies();
+        let flags: Vec<_> = self.flags.iter().map(|(name, flag)| (name.as_str(), flag.path.as_path())).collect();
+        self.missing.take(&self.around.hub, refused, &flags, |since| now().since(since) >= GONE);
+        let held = self.missing.holds();
+        lock(&self.around.files).hold(held.is_some());
+        for flag in self.flags.values_mut() {
+            if flag.machine.held.is_some() && held.is_none() {
+                tracing::info!(flag = flag.machine.file.metadata.name, "every flag has begun: it goes on");
+            }
+            flag.machine.held.clone_from(&held);
+        }
     }
 
     fn let_go(&mut self) {

@@ -113,9 +113,16 @@ pub(crate) struct SharedFiles {
     files: BTreeMap<PathBuf, SharedFile>,
     /// The files of the filter, by path.
     filters: BTreeMap<PathBuf, WasmFile>,
+    /// Nothing is written: a flag is missing, which would disappear.
+    held: bool,
 }
 
 impl SharedFiles {
+    /// Whether all files stay as they are for now, whatever flags have in them.
+    pub(crate) fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
     /// Looks at a file of the filter: what tells it from what was there before, and what is wrong with it.
     pub(crate) fn look(&mut self, wasm: &Path) -> (String, Option<Problem>) {
         let filter = self.filters.entry(wasm.to_owned()).or_default();
@@ -155,7 +162,7 @@ impl SharedFiles {
         u64::from(!self.write(path, None))
     }
 
-    /// What a flag has in a file from now on, which is written. Whether the file is like that now.
+    /// What a flag has in a file from now on, which is written, unless all files are held. False: that has failed.
     pub(crate) fn offer(&mut self, flag: &str, epoch: u64, path: &Path, shape: &Shape, part: Part) -> bool {
         let file = self.file(path.to_owned(), shape);
         let part = Some(part);
@@ -188,8 +195,11 @@ impl SharedFiles {
         })
     }
 
-    /// Whether the file has what it has to have now.
+    /// False: the file does not have what it has to have now.
     fn write(&mut self, path: &Path, epoch: Option<u64>) -> bool {
+        if self.held {
+            return true;
+        }
         let Some(file) = self.files.get_mut(path) else { return true };
         if !file.changed && self.writer.is_kept(path) {
             return true;

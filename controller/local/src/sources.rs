@@ -18,6 +18,8 @@ pub struct Declared {
     pub path: PathBuf,
     /// What stands there, which is valid by itself.
     pub file: File,
+    /// It has a state: it has begun before.
+    pub(crate) has_state: bool,
     document: Document,
 }
 
@@ -149,7 +151,10 @@ impl Reading {
         let alone = documents.len() == 1;
         for document in documents {
             match File::of(&document, path, alone) {
-                Ok(file) => self.flags.push(Declared { path: path.to_owned(), file, document }),
+                Ok(file) => {
+                    let has_state = file.local.state_file.exists();
+                    self.flags.push(Declared { path: path.to_owned(), file, has_state, document });
+                }
                 Err(wrong) => {
                     let flag = text(&document.value(), "/metadata/name");
                     let error = FileError::Wrong { path: path.to_owned(), wrong };
@@ -215,24 +220,33 @@ pub struct Found {
     pub version: Option<String>,
 }
 
-/// The flags of some sources, as far as they can be read; a file that is not YAML now may have one.
+/// The flags of some sources, as far as they can be read; a file that is not YAML now may have one, and one that cannot
+/// be read hides no other.
 pub fn find(sources: &[PathBuf]) -> Result<Vec<Found>, FileError> {
-    let mut all = vec![];
+    let (mut all, mut read, mut unread) = (vec![], false, None);
     for path in list(sources)? {
-        let values: Vec<Value> =
-            documents(&flags_text(&path)?).unwrap_or_default().iter().map(Document::value).collect();
+        let text = flags_text(&path);
+        read |= text.is_ok();
+        let text = text.unwrap_or_else(|error| {
+            unread.get_or_insert(error);
+            String::new()
+        });
+        let values: Vec<Value> = documents(&text).unwrap_or_default().iter().map(Document::value).collect();
         let alone = values.len() < 2;
         let values = if values.is_empty() { vec![Value::Null] } else { values };
         all.extend(values.iter().map(|value| {
-            let flag = text(value, "/metadata/name");
-            let configured = text(value, "/local/stateFile").unwrap_or_default();
+            let flag = self::text(value, "/metadata/name");
+            let configured = self::text(value, "/local/stateFile").unwrap_or_default();
             let name = flag.as_deref().filter(|_| !alone);
             let state = directory_of(&path).join(state_file(&path, name, Path::new(&configured)));
-            let logs = text(value, "/local/logs/directory").map(|logs| directory_of(&path).join(logs));
-            Found { flag, state, logs, version: text(value, "/spec/version") }
+            let logs = self::text(value, "/local/logs/directory").map(|logs| directory_of(&path).join(logs));
+            Found { flag, state, logs, version: self::text(value, "/spec/version") }
         }));
     }
-    Ok(all)
+    match unread {
+        Some(error) if !read => Err(error),
+        _ => Ok(all),
+    }
 }
 
 fn text(value: &Value, path: &str) -> Option<String> {

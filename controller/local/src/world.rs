@@ -12,7 +12,7 @@ use machine::history::Happening;
 use machine::observation::{Headroom, Keeper, Observation, ServiceFacts, VersionState};
 use machine::plan::{Effect, Pass, Plan, upcoming};
 use machine::reach::{self, Reach};
-use machine::reason::Reason;
+use machine::reason::{Problem, Reason};
 use machine::reconcile::World;
 use machine::spec::{Service, Spec};
 use machine::status::{Blocked, LastRequest, Phase, Status};
@@ -44,6 +44,8 @@ pub(crate) struct Machine {
     pub(crate) file: File,
     /// What is wrong with the file as it is now.
     pub(crate) spec_error: Option<String>,
+    /// Why what it shares with other flags is left as it is.
+    pub(crate) held: Option<String>,
     pub(crate) store: Store,
     /// The status as it is on disk.
     written: Status,
@@ -98,7 +100,7 @@ impl World for Machine {
             open,
             order,
             occurred: self.supervisor.occurred(|one| status.history.iter().any(|entry| one.is(entry))),
-            routes: self.files.problem(&self.file.local),
+            routes: self.held().or_else(|| self.files.problem(&self.file.local)),
             clusters: self.files.clusters(&self.file.local, &self.store.state),
             spec_error: self.spec_error.clone(),
             checks: self.checks.run_due_checks(now, name, Questions::of(&spec, status), &fleet),
@@ -212,8 +214,8 @@ impl Machine {
         let mut files = ProxyFiles::new(&file.metadata.name, Arc::clone(&around.files));
         files.join(&around.hub, &file, &store.state);
         let (hub, audit, checks) = (Arc::clone(&around.hub), around.audit.clone(), Arc::clone(&around.checks));
-        let (spec_error, counted, is_shown) = (None, 0, false);
-        Machine { file, spec_error, store, written, supervisor, hub, files, audit, checks, counted, is_shown }
+        let (spec_error, held, counted, is_shown) = (None, None, 0, false);
+        Machine { file, spec_error, held, store, written, supervisor, hub, files, audit, checks, counted, is_shown }
     }
 
     /// The flag is not this controller's any more: its versions go on running, its state stays, and proxies read
@@ -272,6 +274,11 @@ impl Machine {
         self.files.join(&self.hub, &self.file, &self.store.state);
     }
 
+    /// The problem that another flag is missing.
+    fn held(&self) -> Option<Problem> {
+        self.held.as_ref().map(|why| Problem::new(Reason::OtherFlagUnread, why))
+    }
+
     /// Shows in the metrics what could not be written.
     pub(crate) fn show_store(&mut self) {
         let failures = self.store.failures();
@@ -285,7 +292,8 @@ impl Machine {
         let workload = |version: &str| self.supervisor.workload(now.0, &self.store, version, versions.get(version));
         let mut found: BTreeMap<_, _> = known.into_iter().map(|version| (version.clone(), workload(version))).collect();
         if let Some(active) = found.get_mut(&state.status.active_version) {
-            active.notes.extend(self.files.filter_problem().map(|problem| problem.message));
+            let problems = self.held().into_iter().chain(self.files.filter_problem());
+            active.notes.extend(problems.map(|problem| problem.message));
         }
         found
     }

@@ -68,7 +68,7 @@ fn what_cannot_be_read_is_said(#[case] written: &[(&str, String)], #[case] expec
     }
 }
 
-/// T15: what can be read is there beside what cannot.
+/// T15, T27: what can be read is there beside what cannot.
 #[test]
 fn one_file_that_cannot_be_read_hides_no_other() {
     let dir = folder(&[("a.yaml", flag("a", 1)), ("b.yaml", "a: {".to_owned())]);
@@ -76,6 +76,10 @@ fn one_file_that_cannot_be_read_hides_no_other() {
     assert_eq!(reading.flags.iter().map(|one| one.file.metadata.name.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(reading.unread.iter().map(|one| one.path.file_name().unwrap()).collect::<Vec<_>>(), ["b.yaml"]);
     assert_eq!(find(&[dir.path().to_owned()]).unwrap().len(), 2, "its controller can be asked");
+    std::fs::remove_file(dir.path().join("b.yaml")).unwrap();
+    std::fs::create_dir(dir.path().join("b.yaml")).unwrap();
+    assert_eq!(find(&[dir.path().to_owned()]).unwrap().len(), 2, "what is no file hides no other either");
+    assert!(find(&[dir.path().join("c.yaml")]).unwrap_err().to_string().contains("No such file"));
 }
 
 /// T26: what serves counts, and not what is asked for: before a flip, and after a rollback.
