@@ -19,6 +19,7 @@ use super::sockets::{Owner, owner};
 use super::store::{Store, StoreError};
 use machine::history::Happening;
 use machine::observation::{Occurrence, VersionState};
+use machine::status::Phase;
 use machine::time::UnixMs;
 use service::Hub;
 use service::failpoint;
@@ -122,6 +123,7 @@ impl Supervisor {
     pub(crate) fn poll(&mut self, now_ms: u64, store: &mut Store, versions: &Versions) {
         self.look(now_ms, store);
         let all: Vec<String> = store.state.processes.keys().cloned().collect();
+        let switches = !matches!(store.state.status.phase, Phase::Adopting | Phase::Stable);
         let (mut gone, mut changed) = (vec![], false);
         for version in all {
             let Some(process) = store.state.processes.get_mut(&version) else { continue };
@@ -150,6 +152,8 @@ impl Supervisor {
                 }
             } else if let Some(how) = declared {
                 self.watch(now_ms, &version, &before, how);
+                let probe = self.live.get(&version).and_then(|live| live.probe.as_ref());
+                probe.iter().for_each(|probe| probe.hurry(switches));
             }
         }
         gone.iter().for_each(|version| self.forget(version, store));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use flag::record::{check_name, check_version};
+use machine::duration::Millis;
 use machine::spec::{CleanupPolicy, Management, Provider, Replicas};
 
 use super::file::{File, FilterConfig, VersionCommand};
@@ -142,8 +143,10 @@ impl VersionCommand {
         if self.ready.path.as_ref().is_some_and(|path| !path.starts_with('/') || !path.chars().all(in_url)) {
             wrong.push("ready.path has to start with / and have visible ASCII only, without # < > `".to_owned());
         }
-        let spans = [("interval", self.ready.interval), ("timeout", self.ready.timeout)];
-        wrong.extend(spans.iter().filter(|(_, span)| span.0 == 0).map(|(what, _)| format!("ready.{what} is 0s")));
+        let spans = [("interval", self.ready.interval), ("timeout", Some(self.ready.timeout))];
+        wrong.extend(
+            spans.iter().filter(|(_, span)| *span == Some(Millis(0))).map(|(what, _)| format!("ready.{what} is 0s")),
+        );
         let ways = [self.ready.path.is_some(), self.ready.grpc.is_some(), self.ready.command.is_some()];
         if ways.iter().filter(|asked| **asked).count() > 1 {
             wrong.push("ready has more than one of path, grpc and command".to_owned());
