@@ -182,7 +182,7 @@ fn open(one: &Declared) -> Result<Store, DriverError> {
         return Err(error.into());
     }
     let fresh = || Status::new(&unique(), &file.metadata.name, now());
-    let mut store = Store::open(&file.local.state_file, fresh)?;
+    let mut store = Store::open(&file.local.state_file, fresh)?.belongs_to(&file.metadata.name)?;
     // Whoever serves already is kept running, whatever became of the file: then it is a problem of the status.
     if let Some(filter) = file.local.filter_config.as_ref().filter(|_| store.state.status.record.is_none()) {
         wasm::check(&filter.wasm, &wasm::read(&filter.wasm)?)?;

@@ -196,7 +196,8 @@ pub fn files(sources: &[PathBuf]) -> Result<Vec<File>, FileError> {
 pub fn serving(sources: &[PathBuf]) -> Result<Vec<File>, FileError> {
     let mut all = files(sources)?;
     for file in &mut all {
-        let active = StateFile::peek(&file.local.state_file).map(|state| state.status.active_version);
+        let state = StateFile::peek(&file.local.state_file).filter(|state| state.status.name == file.metadata.name);
+        let active = state.map(|state| state.status.active_version);
         let has_clusters =
             |version: &String| file.spec.services.iter().all(|service| file.clusters(service).contains_key(version));
         if let Some(active) = active.filter(has_clusters) {

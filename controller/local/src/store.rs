@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::clusters::Endpoint;
+use super::group::state_mark;
 use super::process::Process;
 use machine::status::Status;
 use machine::time::UnixMs;
@@ -63,6 +64,35 @@ pub enum StoreError {
         verb: &'static str,
         /// Why it failed.
         error: std::io::Error,
+    },
+    /// It is that of another flag.
+    #[error(
+        "{path} has the state of the flag {other:?}, and not of {flag:?}: give {flag} another local.stateFile, or put its own \
+         state there. Where {other} has a new name, take the old one back; or move the file away while spec.version is \
+         what serves: what runs is then found again"
+    )]
+    Foreign {
+        /// The state file.
+        path: PathBuf,
+        /// The flag whose state it is.
+        other: String,
+        /// The flag that it was opened for.
+        flag: String,
+    },
+    /// It is a copy of another one.
+    #[error(
+        "{path} is a copy of {other}, by which {version} was started (process {pid}): give this flag another \
+         local.stateFile, or take one of both files away"
+    )]
+    Copied {
+        /// The state file.
+        path: PathBuf,
+        /// The one that it was copied from.
+        other: String,
+        /// A version that runs.
+        version: String,
+        /// Its process.
+        pid: i32,
     },
     /// What is in it is not a state.
     #[error(
@@ -128,6 +158,23 @@ impl Store {
             clock::agree(written.shows_at(&clock::moment()));
         }
         Ok(Store { path: path.to_owned(), state, unwritten: None, failures: 0, _lock: lock })
+    }
+
+    /// Refuses the state of another flag: what runs of that one would be taken for this one's, and stopped.
+    pub(crate) fn belongs_to(self, flag: &str) -> Result<Store, StoreError> {
+        let (path, status) = (self.path.clone(), &self.state.status);
+        if status.name != flag {
+            return Err(StoreError::Foreign { path, other: status.name.clone(), flag: flag.to_owned() });
+        }
+        let running = self.state.processes.iter().filter(|(_, process)| !process.adopted && process.alive());
+        let mut started =
+            running.filter_map(|(version, process)| Some((version, process.pid?, state_mark(process.pid?))));
+        // Whose folder was moved has what it started by the old name, which is there no more.
+        let copied = |(_, _, state): &(&String, i32, String)| Path::new(state) != path && Path::new(state).exists();
+        if let Some((version, pid, other)) = started.find(copied) {
+            return Err(StoreError::Copied { path, other, version: version.clone(), pid });
+        }
+        Ok(self)
     }
 
     /// Where the state is.

@@ -468,3 +468,39 @@ async fn a_flag_that_cannot_begin_is_shown() {
     world.until_all("both", |all| stable(all, &["ratings", "reviews"])).await;
     world.end().await;
 }
+
+/// T29: what runs of another flag is left alone by whoever has its state.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_of_another_flag_is_refused() {
+    let mut world = World::start().await;
+    let kept = world.processes();
+    let state = |name: &str| world.dir.path().join(name);
+    std::fs::copy(state("reviews.state.json"), state("b.state.json")).unwrap();
+    std::fs::create_dir(state("other")).unwrap();
+    std::fs::copy(state("reviews.state.json"), state("other/reviews.state.json")).unwrap();
+    world.write_flag("b.yaml", "ratings", free_address(), &[]);
+    world.write_flag("other/reviews.yaml", "reviews", world.v1, &[]);
+    let refused = async |file: &str| {
+        let ended = run(&[state(file)], Audit::default(), |_| {}, std::future::pending()).await;
+        ended.unwrap_err().to_string()
+    };
+    let why = refused("b.yaml").await;
+    assert!(
+        why.contains("has the state of the flag \"reviews\", and not of \"ratings\": give ratings another"),
+        "{why}"
+    );
+    let why = refused("other/reviews.yaml").await;
+    assert!(why.contains("/reviews.state.json, by which v1 was started (process"), "{why}");
+    assert_eq!(world.processes(), kept);
+
+    // Whose folder was moved goes on with what it has.
+    world.end().await;
+    for name in ["reviews.state.json", "b.state.json"] {
+        std::fs::remove_file(world.dir.path().join(name)).unwrap();
+    }
+    world.source = world.dir.path().canonicalize().unwrap().join("other/reviews.yaml");
+    world.run(Audit::default()).await;
+    world.until("v1 is found again", |view| view["versions"]["v1"]["ready"] == true).await;
+    assert_eq!(world.processes(), kept);
+    world.end().await;
+}
