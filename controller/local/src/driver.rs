@@ -98,14 +98,15 @@ pub async fn run(
     // Without the first signal the next tick sees the end of a version.
     let (mut children, mut hangup) = (signal(SignalKind::child()).ok(), signal(SignalKind::hangup()).ok());
     let stamps = stamps(sources);
-    let (opened, refused) = first(sources)?;
+    let mut files = SharedFiles::default();
+    let (opened, refused) = first(sources, &mut files)?;
     let hub = Arc::new(Hub::new(Authenticator::listed()).with_orders());
     let address = opened.first().map(|(_, one)| one.file.local.listen).ok_or_else(|| no_flags(sources))?;
     let listen = |error| DriverError::Listen { address, error };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let checks = CheckRunner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
-    let around = Around { hub: Arc::clone(&hub), files: Arc::new(Mutex::new(SharedFiles::default())), audit, checks };
+    let around = Around { hub: Arc::clone(&hub), files: Arc::new(Mutex::new(files)), audit, checks };
     let flags = BTreeMap::new();
     let (missing, read_at) = (Missing::new(), now());
     let mut driver =
@@ -133,8 +134,8 @@ pub async fn run(
 }
 
 /// The flags that can begin, and what is wrong with the others. Where none can, or another controller has one of them,
-/// there is nothing to do here.
-fn first(sources: &[PathBuf]) -> Result<(Vec<(Store, Declared)>, Vec<Refused>), DriverError> {
+/// or the files of its proxies, there is nothing to do here.
+fn first(sources: &[PathBuf], files: &mut SharedFiles) -> Result<(Vec<(Store, Declared)>, Vec<Refused>), DriverError> {
     let edits = edits(&BTreeMap::new(), sources::read(sources));
     if edits.begun.is_empty() {
         let wrong = sources::read(sources).valid().err();
@@ -142,6 +143,7 @@ fn first(sources: &[PathBuf]) -> Result<(Vec<(Store, Declared)>, Vec<Refused>), 
     }
     let (mut opened, mut refused, mut failed) = (vec![], edits.refused, None);
     for one in edits.begun {
+        files.claim(one.file.local.written())?;
         match open(&one) {
             Ok(store) => opened.push((store, one)),
             Err(error @ DriverError::Store(StoreError::Locked { .. })) => return Err(error),

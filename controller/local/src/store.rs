@@ -48,11 +48,11 @@ impl StateFile {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another controller has it.
-    #[error("{path} is in use by another controller, process {pid}: stop that one first")]
+    #[error("{path} is in use by another controller{}: stop that one first, or give this one another file", named(pid))]
     Locked {
-        /// The state file.
+        /// The state file, or a file of proxies.
         path: PathBuf,
-        /// Who has it.
+        /// Who has it; empty: nobody knows.
         pid: String,
     },
     /// Reading or writing failed.
@@ -229,7 +229,13 @@ impl Store {
     }
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+/// A process by its pid, if that is known, in an error.
+fn named(pid: &str) -> String {
+    if pid.is_empty() { String::new() } else { format!(", process {pid}") }
+}
+
+/// Has a file for this controller alone, until what is returned is dropped.
+pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
     let path_of_lock = beside(path, ".lock");
     let mut file = OpenOptions::new()
         .read(true)
