@@ -125,6 +125,12 @@ pub fn read(sources: &[PathBuf]) -> Reading {
     reading
 }
 
+/// The texts of the files of some sources. What was named itself may be a pipe, as of a shell's `<(…)`.
+pub fn texts(sources: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, FileError> {
+    let text = |path: &PathBuf| if sources.contains(path) { read_text(path) } else { flags_text(path) };
+    list(sources)?.into_iter().map(|path| Ok((path.clone(), text(&path)?))).collect()
+}
+
 /// The text of a file of flags. What is no file may never end, or never begin.
 fn flags_text(path: &Path) -> Result<String, FileError> {
     let failed = |error| FileError::Read { path: path.to_owned(), error };

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use local::sources::{files, find, read, serving};
+use local::sources::{files, find, read, serving, texts};
 use rstest::rstest;
 use tempfile::TempDir;
 
@@ -111,4 +111,13 @@ fn what_is_no_file_is_said() {
     let expected = ["it is no file", "it is no file", "No such file", "it is no file"];
     assert!(said.len() == 4 && said.iter().zip(expected).all(|(one, what)| one.contains(what)), "{said:?}");
     assert_eq!(reading.flags.len(), 1);
+    // As lint reads them: a pipe in a folder is never waited for, one that was named is.
+    assert!(texts(&[dir.path().to_owned()]).unwrap_err().to_string().contains("it is no file"));
+    let pipe = dir.path().join("e.yaml");
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::write(pipe, "a: b\n").unwrap()
+    });
+    assert_eq!(texts(&[pipe.clone()]).unwrap(), [(pipe, "a: b\n".to_owned())]);
+    writer.join().unwrap();
 }
