@@ -360,7 +360,8 @@ impl Supervisor {
         how: Option<&VersionCommand>,
     ) -> VersionState {
         let none = LiveProcess::default();
-        self.live.get(version).unwrap_or(&none).state(now_ms, version, store.state.processes.get(version), how)
+        let (flag, process) = (store.state.status.name.as_str(), store.state.processes.get(version));
+        self.live.get(version).unwrap_or(&none).state(now_ms, (flag, version), process, how)
     }
 }
 

@@ -25,6 +25,7 @@ use service::{FlagView, Hub};
 
 use super::file::{File, VersionCommand};
 use super::headroom;
+use super::process::restart;
 use super::proxy_files::ProxyFiles;
 use super::shared_files::SharedFiles;
 use super::store::{Store, StoreError};
@@ -259,13 +260,17 @@ impl Machine {
             what.push("spec".to_owned());
         }
         what.extend(edited.iter().map(|version| format!("local.versions.{version}")));
+        let name = &self.file.metadata.name;
         let outdated = |version: &&&str| {
             let started = self.store.state.processes.get(**version).and_then(|process| process.started_as.as_ref());
-            started.zip(new.get(**version)).is_some_and(|(started, how)| started.outdated(version, how).is_some())
+            started.zip(new.get(**version)).is_some_and(|(started, how)| started.outdated(name, version, how).is_some())
         };
-        what.extend(edited.iter().filter(outdated).map(|version| {
-            format!("{version} goes on as it was started until `versionflag restart --version {version}`")
-        }));
+        what.extend(
+            edited
+                .iter()
+                .filter(outdated)
+                .map(|version| format!("{version} goes on as it was started until {}", restart(name, version))),
+        );
         if !what.is_empty() {
             self.supervisor.note(now.0, Happening::Edited, format!("the file was edited: {}", what.join(", ")));
         }

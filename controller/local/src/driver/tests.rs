@@ -243,8 +243,9 @@ async fn versions_are_started_anew_and_stopped_by_request() {
     let (v1, first) = (world.started("v1"), world.started("v2"));
 
     world.edit(|file| file["local"]["versions"]["v2"]["env"] = json!({ "LEVEL": "2" }));
-    let outdated =
-        |view: &Value| view["versions"]["v2"]["notes"].to_string().contains("versionflag restart --version v2");
+    let outdated = |view: &Value| {
+        view["versions"]["v2"]["notes"].to_string().contains("versionflag restart reviews -f FILE --version v2")
+    };
     let view = world.until("a note", outdated).await;
     assert!(view["status"]["history"].to_string().contains("v2 goes on as it was started"), "{view}");
     assert_eq!(world.started("v2"), first);
