@@ -219,7 +219,7 @@ async fn a_hangup_has_the_file_read_again() {
     world.end().await;
 }
 
-/// T19: what waits is started anew at once, what serves only by force; each order is done once, whoever dies in
+/// T19, T32: what waits is started anew at once, what serves only by force; each order is done once, whoever dies in
 /// between; what was stopped stays so.
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_are_started_anew_and_stopped_by_request() {
