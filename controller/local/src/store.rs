@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,9 @@ use service::clock::{self, Moment};
 use service::failpoint;
 
 const FORMAT: u32 = 1;
+/// How often, and in which distance, a lock is tried that somebody has.
+const LOCK_TRIES: u32 = 15;
+const LOCK_PACE: Duration = Duration::from_millis(20);
 
 /// What the state file has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,7 +148,7 @@ impl Store {
             }
             None => path.to_owned(),
         };
-        let lock = lock(path)?;
+        let lock = wait_for_lock(path)?;
         let state = match std::fs::read(path) {
             Ok(bytes) => parse(path, &bytes)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -232,6 +236,17 @@ impl Store {
 /// A process by its pid, if that is known, in an error.
 fn named(pid: &str) -> String {
     if pid.is_empty() { String::new() } else { format!(", process {pid}") }
+}
+
+/// What the controller before has forked has its locks until it is another program: that takes a moment.
+fn wait_for_lock(path: &Path) -> Result<File, StoreError> {
+    for _ in 0..LOCK_TRIES {
+        match lock(path) {
+            Err(StoreError::Locked { .. }) => std::thread::sleep(LOCK_PACE),
+            locked => return locked,
+        }
+    }
+    lock(path)
 }
 
 /// Has a file for this controller alone, until what is returned is dropped.
