@@ -32,6 +32,8 @@ use super::world::{Around, Machine};
 
 /// The longest time between two turns.
 const TICK: Millis = Millis(200);
+/// The same of a flag of which nothing moves and nobody has told anything.
+const REST: Millis = Millis(1_000);
 /// For how long a flag that begins waits for what runs of it to answer.
 const FIRST_ANSWERS: Millis = Millis(1_200);
 /// Between two looks at files that have not changed, while a flag is missing: its state may have been put right.
@@ -72,6 +74,8 @@ struct Flag {
     waits_until: Option<UnixMs>,
     /// Since when no file has it.
     gone_since: Option<UnixMs>,
+    /// Until when nothing is to be done unless something happens.
+    rests_until: Option<UnixMs>,
 }
 
 struct Driver {
@@ -119,13 +123,15 @@ pub async fn run(
     bound(address);
     let server = tokio::spawn(service::serve(listener, Arc::clone(&hub), std::future::pending()));
     tokio::pin!(stop);
+    let mut woken = true;
     loop {
-        let wait = driver.turn().await;
+        let wait = driver.turn(woken).await;
+        woken = true;
         tokio::select! {
             () = hub.driver_woken() => {}
             () = told(&mut children) => {}
             () = told(&mut hangup) => driver.stamps = None,
-            () = tokio::time::sleep(Duration::from_millis(wait.0)) => {}
+            () = tokio::time::sleep(Duration::from_millis(wait.0)) => woken = false,
             () = &mut stop => break,
         }
     }
@@ -205,7 +211,7 @@ impl Driver {
         let name = file.metadata.name.clone();
         let machine = Machine::new(file, store, supervisor, &self.around);
         let waits_until = Some(now().plus(FIRST_ANSWERS));
-        self.flags.insert(name, Flag { path, machine, waits_until, gone_since: None });
+        self.flags.insert(name, Flag { path, machine, waits_until, gone_since: None, rests_until: None });
     }
 
     /// Believes the proxies of all flags.
@@ -214,11 +220,11 @@ impl Driver {
         self.around.hub.authenticator.set_proxies(proxies.map(|one| (one.id.clone(), one.token.clone())).collect());
     }
 
-    /// Everything that can be done now. How long to wait for the next turn.
-    async fn turn(&mut self) -> Millis {
-        self.reload();
+    /// Everything that can be done now, where something has happened for all flags. How long to wait for the next turn.
+    async fn turn(&mut self, woken: bool) -> Millis {
+        let edited = self.reload();
         let mut wait = TICK;
-        for flag in self.flags.values_mut() {
+        for flag in self.flags.values_mut().filter(|flag| woken || edited || flag.is_due()) {
             wait = wait.min(flag.turn().await);
         }
         self.missing.show(&self.around.hub);
@@ -230,12 +236,13 @@ impl Driver {
         wait.clamp(Millis(1), TICK)
     }
 
-    fn reload(&mut self) {
+    /// Whether the files were read again.
+    fn reload(&mut self) -> bool {
         let found = stamps(&self.sources);
         let is_due = |flag: &Flag| flag.gone_since.is_some_and(|since| now().since(since) >= GONE);
         let is_awaited = self.missing.is_awaited() && now().since(self.read_at) >= AGAIN;
         if self.stamps.as_ref() == Some(&found) && !self.flags.values().any(is_due) && !is_awaited {
-            return;
+            return false;
         }
         (self.stamps, self.read_at) = (Some(found), now());
         let running = self.flags.iter().map(|(name, flag)| (name.clone(), flag.running())).collect();
@@ -266,6 +273,7 @@ impl Driver {
             }
         }
         self.take_in(refused);
+        true
     }
 
     /// What was read is in force, but for this: what flags share waits for what is missing since this controller began.
@@ -328,7 +336,15 @@ impl Flag {
         }
         let wait = reconcile(machine).await;
         machine.show_store();
-        wait.ok().flatten().unwrap_or(TICK)
+        let wait = wait.ok().flatten();
+        self.rests_until = machine.rests().then(|| now().plus(wait.map_or(REST, |wait| wait.min(REST))));
+        wait.unwrap_or(TICK)
+    }
+
+    /// Whether it has to be looked at though nobody has told anything: who is no child of this process ends silently.
+    fn is_due(&self) -> bool {
+        let rests = self.rests_until.is_some_and(|until| now() < until);
+        !rests || !self.machine.store.state.processes.values().all(|process| process.alive())
     }
 }
 

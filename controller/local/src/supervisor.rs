@@ -19,7 +19,7 @@ use super::sockets::{Owner, owner};
 use super::store::{Store, StoreError};
 use machine::history::Happening;
 use machine::observation::{Occurrence, VersionState};
-use machine::status::Phase;
+use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 use service::Hub;
 use service::failpoint;
@@ -34,6 +34,11 @@ const OCCURRENCES: usize = 5;
 
 /// How versions are declared, by version.
 pub(crate) type Versions = BTreeMap<String, VersionCommand>;
+
+/// Whether no switch is under way.
+pub(crate) fn rests(status: &Status) -> bool {
+    matches!(status.phase, Phase::Adopting | Phase::Stable)
+}
 
 /// All processes of one flag.
 #[derive(Debug)]
@@ -123,7 +128,7 @@ impl Supervisor {
     pub(crate) fn poll(&mut self, now_ms: u64, store: &mut Store, versions: &Versions) {
         self.look(now_ms, store);
         let all: Vec<String> = store.state.processes.keys().cloned().collect();
-        let switches = !matches!(store.state.status.phase, Phase::Adopting | Phase::Stable);
+        let switches = !rests(&store.state.status);
         let (mut gone, mut changed) = (vec![], false);
         for version in all {
             let Some(process) = store.state.processes.get_mut(&version) else { continue };

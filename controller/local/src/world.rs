@@ -29,7 +29,7 @@ use super::process::restart;
 use super::proxy_files::ProxyFiles;
 use super::shared_files::SharedFiles;
 use super::store::{Store, StoreError};
-use super::supervisor::Supervisor;
+use super::supervisor::{Supervisor, rests};
 
 /// What all flags of this machine have in common.
 pub(crate) struct Around {
@@ -277,6 +277,15 @@ impl Machine {
         self.file = file;
         self.spec_error = None;
         self.files.join(&self.hub, &self.file, &self.store.state);
+    }
+
+    /// Whether nothing of it moves, and all that runs is meant to.
+    pub(crate) fn rests(&self) -> bool {
+        let (state, status) = (&self.store.state, &self.store.state.status);
+        let settled = rests(status) && status.blocked.is_none() && status.restarts.is_empty();
+        let serve = state.processes.contains_key(&status.active_version)
+            && state.processes.values().all(|process| process.serves());
+        settled && serve && self.store.unwritten().is_none() && self.files.problem(&self.file.local).is_none()
     }
 
     /// The problem that another flag is missing.

@@ -524,3 +524,43 @@ async fn a_second_controller_does_not_write_the_same_files() {
     assert!(!world.dir.path().join("b.state.json").exists(), "it has not begun");
     world.end().await;
 }
+
+/// T28: while nothing moves a flag is looked at once a second, and at once when what runs of it has ended, though it is
+/// nobody's child here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flag_of_which_nothing_moves_rests() {
+    let mut world = World::start().await;
+    world.end().await;
+    let sources = [world.source.clone()];
+    let mut files = SharedFiles::default();
+    let (opened, _) = first(&sources, &mut files).unwrap();
+    let hub = Arc::new(Hub::new(Authenticator::listed()).with_orders());
+    let checks = CheckRunner::new(Arc::clone(&hub)).unwrap();
+    let around = Around { hub, files: Arc::new(Mutex::new(files)), audit: Audit::default(), checks };
+    let (flags, missing, read_at, address) = (BTreeMap::new(), Missing::new(), now(), world.service);
+    let stamps = Some(stamps(&sources));
+    let mut driver = Driver { sources: sources.to_vec(), stamps, read_at, flags, missing, around, address };
+    opened.into_iter().for_each(|(store, one)| driver.begin(store, one));
+    driver.take_in(vec![]);
+    let rests = |driver: &Driver| driver.flags["reviews"].rests_until;
+    wait_for("rest", async || {
+        driver.turn(true).await;
+        rests(&driver).map(|_| ()).ok_or_else(|| "it does not rest".to_owned())
+    })
+    .await;
+    let before = rests(&driver);
+    driver.turn(false).await;
+    assert_eq!(rests(&driver), before, "nobody has told anything");
+    tokio::time::sleep(Duration::from_millis(REST.0)).await;
+    driver.turn(false).await;
+    assert!(rests(&driver) > before, "its time is over");
+    driver.turn(true).await;
+    let before = rests(&driver);
+    world.kill();
+    wait_for("the end", async || {
+        driver.turn(false).await;
+        if rests(&driver) == before { Err("it rests".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    assert!(now() < before.unwrap(), "it was not waited for");
+}
