@@ -139,9 +139,12 @@ pub async fn run(
     Ok(())
 }
 
+/// A flag that can begin, with its state.
+type Opened = (Store, Declared);
+
 /// The flags that can begin, and what is wrong with the others. Where none can, or another controller has one of them,
 /// or the files of its proxies, there is nothing to do here.
-fn first(sources: &[PathBuf], files: &mut SharedFiles) -> Result<(Vec<(Store, Declared)>, Vec<Refused>), DriverError> {
+fn first(sources: &[PathBuf], files: &mut SharedFiles) -> Result<(Vec<Opened>, Vec<Refused>), DriverError> {
     let edits = edits(&BTreeMap::new(), sources::read(sources));
     if edits.begun.is_empty() {
         let wrong = sources::read(sources).valid().err();

@@ -130,10 +130,9 @@ impl SharedFiles {
     /// Takes files for this controller, as far as they can be: an error is that another one has one of them.
     pub(crate) fn claim<'a>(&mut self, paths: impl Iterator<Item = &'a PathBuf>) -> Result<(), StoreError> {
         for path in paths {
-            match self.lock(path) {
-                Err(error @ StoreError::Locked { .. }) => return Err(error),
-                // Whatever else is wrong is said when it is written.
-                Ok(()) | Err(_) => {}
+            // Whatever else is wrong is said when it is written.
+            if let Err(error @ StoreError::Locked { .. }) = self.lock(path) {
+                return Err(error);
             }
         }
         Ok(())

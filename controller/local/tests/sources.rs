@@ -118,6 +118,6 @@ fn what_is_no_file_is_said() {
         let pipe = pipe.clone();
         move || std::fs::write(pipe, "a: b\n").unwrap()
     });
-    assert_eq!(texts(&[pipe.clone()]).unwrap(), [(pipe, "a: b\n".to_owned())]);
+    assert_eq!(texts(std::slice::from_ref(&pipe)).unwrap(), [(pipe, "a: b\n".to_owned())]);
     writer.join().unwrap();
 }

@@ -11,10 +11,15 @@ fn refused(path: &str, flag: Option<&str>) -> Refused {
 const A: (&str, &str) = ("a", "/d/a.yaml");
 const B: (&str, &str) = ("b", "/d/b.yaml");
 
+/// What is refused, by path and name.
+type Wrong<'a> = &'a [(&'a str, Option<&'a str>)];
+/// One reading.
+type Read<'a> = (Wrong<'a>, &'a [(&'a str, &'a str)], bool);
+
 /// Whether it is held after each of these readings: what is refused, which flags there are, and whether it has been long.
-fn held(readings: &[(&[(&str, Option<&str>)], &[(&str, &str)], bool)]) -> Vec<bool> {
+fn held(readings: &[Read<'_>]) -> Vec<bool> {
     let (hub, mut missing) = (Hub::new(Authenticator::listed()), Missing::new());
-    let mut after = |(wrong, flags, long): &(&[(&str, Option<&str>)], &[(&str, &str)], bool)| {
+    let mut after = |(wrong, flags, long): &Read<'_>| {
         let flags: Vec<_> = flags.iter().map(|(name, path)| (*name, Path::new(*path))).collect();
         missing.take(&hub, wrong.iter().map(|(path, flag)| refused(path, *flag)).collect(), &flags, |_| *long);
         missing.holds().is_some()
