@@ -14,6 +14,7 @@ use service::audit::Audit;
 use service::check_runner::CheckRunner;
 use service::clock::now;
 use service::id::unique;
+use service::lock::lock;
 use service::{Authenticator, Hub};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -21,6 +22,7 @@ use super::edits::{Running, edits};
 use super::file::{File, FileError};
 use super::files::Stamp;
 use super::logs::Logs;
+use super::missing::{Missing, Refused};
 use super::shared_files::SharedFiles;
 use super::sources::{self, Declared, stamps};
 use super::store::{Store, StoreError, beside, write_atomically};
@@ -30,8 +32,12 @@ use super::world::{Around, Machine};
 
 /// The longest time between two turns.
 const TICK: Millis = Millis(200);
+/// The same of a flag of which nothing moves and nobody has told anything.
+const REST: Millis = Millis(1_000);
 /// For how long a flag that begins waits for what runs of it to answer.
 const FIRST_ANSWERS: Millis = Millis(1_200);
+/// Between two looks at files that have not changed, while a flag is missing: its state may have been put right.
+const AGAIN: Millis = Millis(1_000);
 /// For how long no file has had a flag that is let go: whoever saves a file may take it away for a moment.
 const GONE: Millis = Millis(2_000);
 
@@ -68,13 +74,18 @@ struct Flag {
     waits_until: Option<UnixMs>,
     /// Since when no file has it.
     gone_since: Option<UnixMs>,
+    /// Until when nothing is to be done unless something happens.
+    rests_until: Option<UnixMs>,
 }
 
 struct Driver {
     sources: Vec<PathBuf>,
     /// What the files were when they were read last; `None`: they are to be read again.
     stamps: Option<Vec<(PathBuf, Stamp)>>,
+    /// When that was.
+    read_at: UnixMs,
     flags: BTreeMap<String, Flag>,
+    missing: Missing,
     around: Around,
     /// Where the flag service listens.
     address: std::net::SocketAddr,
@@ -91,39 +102,74 @@ pub async fn run(
     // Without the first signal the next tick sees the end of a version.
     let (mut children, mut hangup) = (signal(SignalKind::child()).ok(), signal(SignalKind::hangup()).ok());
     let stamps = stamps(sources);
-    let found = sources::read(sources).valid()?;
-    let mut opened = vec![];
-    for one in found {
-        opened.push((open(&one)?, one));
-    }
+    let mut files = SharedFiles::default();
+    let (opened, refused) = first(sources, &mut files)?;
     let hub = Arc::new(Hub::new(Authenticator::listed()).with_orders());
     let address = opened.first().map(|(_, one)| one.file.local.listen).ok_or_else(|| no_flags(sources))?;
     let listen = |error| DriverError::Listen { address, error };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let checks = CheckRunner::new(Arc::clone(&hub)).map_err(DriverError::Certificates)?;
-    let around = Around { hub: Arc::clone(&hub), files: Arc::new(Mutex::new(SharedFiles::default())), audit, checks };
+    let around = Around { hub: Arc::clone(&hub), files: Arc::new(Mutex::new(files)), audit, checks };
     let flags = BTreeMap::new();
-    let mut driver = Driver { sources: sources.to_vec(), stamps: Some(stamps), flags, around, address };
+    let (missing, read_at) = (Missing::new(), now());
+    let mut driver =
+        Driver { sources: sources.to_vec(), stamps: Some(stamps), read_at, flags, missing, around, address };
     hub.set_incomplete(true);
+    lock(&driver.around.files).hold(true);
     // All of them have their parts in the files of proxies before the first one has a turn.
     opened.into_iter().for_each(|(store, one)| driver.begin(store, one));
-    driver.list_proxies();
+    driver.take_in(refused);
     bound(address);
     let server = tokio::spawn(service::serve(listener, Arc::clone(&hub), std::future::pending()));
     tokio::pin!(stop);
+    let mut woken = true;
     loop {
-        let wait = driver.turn().await;
+        let wait = driver.turn(woken).await;
+        woken = true;
         tokio::select! {
             () = hub.driver_woken() => {}
             () = told(&mut children) => {}
             () = told(&mut hangup) => driver.stamps = None,
-            () = tokio::time::sleep(Duration::from_millis(wait.0)) => {}
+            () = tokio::time::sleep(Duration::from_millis(wait.0)) => woken = false,
             () = &mut stop => break,
         }
     }
     server.abort();
     Ok(())
+}
+
+/// A flag that can begin, with its state.
+type Opened = (Store, Declared);
+
+/// The flags that can begin, and what is wrong with the others. Where none can, or another controller has one of them,
+/// or the files of its proxies, there is nothing to do here.
+fn first(sources: &[PathBuf], files: &mut SharedFiles) -> Result<(Vec<Opened>, Vec<Refused>), DriverError> {
+    let edits = edits(&BTreeMap::new(), sources::read(sources));
+    if edits.begun.is_empty() {
+        let wrong = sources::read(sources).valid().err();
+        return Err(wrong.unwrap_or_else(|| no_flags(sources)).into());
+    }
+    let (mut opened, mut refused, mut failed) = (vec![], edits.refused, None);
+    for one in edits.begun {
+        files.claim(one.file.local.written())?;
+        match open(&one) {
+            Ok(store) => opened.push((store, one)),
+            Err(error @ DriverError::Store(StoreError::Locked { .. })) => return Err(error),
+            Err(error) => {
+                refused.push(unopened(&one, &error));
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) if opened.is_empty() => Err(error),
+        _ => Ok((opened, refused)),
+    }
+}
+
+fn unopened(one: &Declared, error: &DriverError) -> Refused {
+    Refused { path: one.path.clone(), flag: Some(one.file.metadata.name.clone()), why: error.to_string() }
 }
 
 fn no_flags(sources: &[PathBuf]) -> FileError {
@@ -147,7 +193,7 @@ fn open(one: &Declared) -> Result<Store, DriverError> {
         return Err(error.into());
     }
     let fresh = || Status::new(&unique(), &file.metadata.name, now());
-    let mut store = Store::open(&file.local.state_file, fresh)?;
+    let mut store = Store::open(&file.local.state_file, fresh)?.belongs_to(&file.metadata.name)?;
     // Whoever serves already is kept running, whatever became of the file: then it is a problem of the status.
     if let Some(filter) = file.local.filter_config.as_ref().filter(|_| store.state.status.record.is_none()) {
         wasm::check(&filter.wasm, &wasm::read(&filter.wasm)?)?;
@@ -168,7 +214,7 @@ impl Driver {
         let name = file.metadata.name.clone();
         let machine = Machine::new(file, store, supervisor, &self.around);
         let waits_until = Some(now().plus(FIRST_ANSWERS));
-        self.flags.insert(name, Flag { path, machine, waits_until, gone_since: None });
+        self.flags.insert(name, Flag { path, machine, waits_until, gone_since: None, rests_until: None });
     }
 
     /// Believes the proxies of all flags.
@@ -177,28 +223,31 @@ impl Driver {
         self.around.hub.authenticator.set_proxies(proxies.map(|one| (one.id.clone(), one.token.clone())).collect());
     }
 
-    /// Everything that can be done now. How long to wait for the next turn.
-    async fn turn(&mut self) -> Millis {
-        self.reload();
+    /// Everything that can be done now, where something has happened for all flags. How long to wait for the next turn.
+    async fn turn(&mut self, woken: bool) -> Millis {
+        let edited = self.reload();
         let mut wait = TICK;
-        for flag in self.flags.values_mut() {
+        for flag in self.flags.values_mut().filter(|flag| woken || edited || flag.is_due()) {
             wait = wait.min(flag.turn().await);
         }
+        self.missing.show(&self.around.hub);
         // Nobody is told of some flags as if they were all.
-        if self.flags.values().all(|flag| flag.machine.is_shown) {
+        if self.missing.holds().is_none() && self.flags.values().all(|flag| flag.machine.is_shown) {
             self.around.hub.set_incomplete(false);
             self.around.hub.readiness.mark_flags_observed();
         }
         wait.clamp(Millis(1), TICK)
     }
 
-    fn reload(&mut self) {
+    /// Whether the files were read again.
+    fn reload(&mut self) -> bool {
         let found = stamps(&self.sources);
         let is_due = |flag: &Flag| flag.gone_since.is_some_and(|since| now().since(since) >= GONE);
-        if self.stamps.as_ref() == Some(&found) && !self.flags.values().any(is_due) {
-            return;
+        let is_awaited = self.missing.is_awaited() && now().since(self.read_at) >= AGAIN;
+        if self.stamps.as_ref() == Some(&found) && !self.flags.values().any(is_due) && !is_awaited {
+            return false;
         }
-        self.stamps = Some(found);
+        (self.stamps, self.read_at) = (Some(found), now());
         let running = self.flags.iter().map(|(name, flag)| (name.clone(), flag.running())).collect();
         let edits = edits(&running, sources::read(&self.sources));
         for (name, flag) in &mut self.flags {
@@ -215,20 +264,34 @@ impl Driver {
                 flag.take_edit(one);
             }
         }
-        for error in edits.refused {
-            tracing::error!(error, "a flag is not valid, and is not begun");
-        }
         self.let_go();
+        let mut refused = edits.refused;
         for one in edits.begun {
             match open(&one) {
                 Ok(store) => {
                     tracing::info!(flag = one.file.metadata.name, path = %one.path.display(), "a flag begins");
                     self.begin(store, one);
                 }
-                Err(error) => tracing::error!(%error, flag = one.file.metadata.name, "the flag cannot begin"),
+                Err(error) => refused.push(unopened(&one, &error)),
             }
         }
+        self.take_in(refused);
+        true
+    }
+
+    /// What was read is in force, but for this: what flags share waits for what is missing since this controller began.
+    fn take_in(&mut self, refused: Vec<Refused>) {
         self.list_proxies();
+        let flags: Vec<_> = self.flags.iter().map(|(name, flag)| (name.as_str(), flag.path.as_path())).collect();
+        self.missing.take(&self.around.hub, refused, &flags, |since| now().since(since) >= GONE);
+        let held = self.missing.holds();
+        lock(&self.around.files).hold(held.is_some());
+        for flag in self.flags.values_mut() {
+            if flag.machine.held.is_some() && held.is_none() {
+                tracing::info!(flag = flag.machine.file.metadata.name, "every flag has begun: it goes on");
+            }
+            flag.machine.held.clone_from(&held);
+        }
     }
 
     fn let_go(&mut self) {
@@ -276,7 +339,15 @@ impl Flag {
         }
         let wait = reconcile(machine).await;
         machine.show_store();
-        wait.ok().flatten().unwrap_or(TICK)
+        let wait = wait.ok().flatten();
+        self.rests_until = machine.rests().then(|| now().plus(wait.map_or(REST, |wait| wait.min(REST))));
+        wait.unwrap_or(TICK)
+    }
+
+    /// Whether it has to be looked at though nobody has told anything: who is no child of this process ends silently.
+    fn is_due(&self) -> bool {
+        let rests = self.rests_until.is_some_and(|until| now() < until);
+        !rests || !self.machine.store.state.processes.values().all(|process| process.alive())
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::clashes::between;
 use super::file::File;
+use super::missing::Refused;
 use super::sources::{Declared, Reading, Unread};
 
 /// A flag that this controller has.
@@ -29,7 +30,7 @@ pub(crate) struct Edits {
     /// Flags that no file has any more.
     pub(crate) absent: BTreeSet<String>,
     /// What is wrong with flags that this controller does not have.
-    pub(crate) refused: Vec<String>,
+    pub(crate) refused: Vec<Refused>,
 }
 
 /// What a reading means for the flags that run.
@@ -42,14 +43,14 @@ pub(crate) fn edits(running: &BTreeMap<String, Running<'_>>, reading: Reading) -
             Some(other) => {
                 let wrong =
                     between(&one.file, &other.file, &other.path).into_iter().map(|sentence| one.refused(sentence));
-                twice.extend(wrong.map(|error| (one.file.metadata.name.clone(), error.to_string())));
+                twice.extend(wrong.map(|error| (one.file.metadata.name.clone(), one.path.clone(), error.to_string())));
             }
             None => _ = wanted.insert(one.file.metadata.name.clone(), one),
         }
     }
-    for (name, error) in twice {
+    for (name, path, error) in twice {
         wanted.remove(&name);
-        edits.refuse(running, &name, error);
+        edits.refuse(running, &name, &path, error);
     }
     for unread in reading.unread {
         edits.keep_unread(running, &wanted, &unread);
@@ -71,11 +72,11 @@ pub(crate) fn edits(running: &BTreeMap<String, Running<'_>>, reading: Reading) -
 
 impl Edits {
     /// A flag does not get what its file says.
-    fn refuse(&mut self, running: &BTreeMap<String, Running<'_>>, name: &str, error: String) {
+    fn refuse(&mut self, running: &BTreeMap<String, Running<'_>>, name: &str, path: &Path, error: String) {
         if running.contains_key(name) {
             self.kept.entry(name.to_owned()).or_insert(error);
         } else {
-            self.refused.push(error);
+            self.refused.push(Refused { path: path.to_owned(), flag: Some(name.to_owned()), why: error });
         }
     }
 
@@ -96,11 +97,13 @@ impl Edits {
                 self.kept.insert(flag.clone(), error.clone());
                 kept.retain(|name| name != flag);
             }
-            _ if kept.is_empty() => self.refused.push(error.clone()),
+            flag if kept.is_empty() => {
+                self.refused.push(Refused { path: path.clone(), flag: flag.clone(), why: error.clone() });
+            }
             _ => {}
         }
         for name in kept {
-            self.refuse(running, &name, error.clone());
+            self.refuse(running, &name, path, error.clone());
         }
     }
 
@@ -117,7 +120,7 @@ impl Edits {
                 && !wanted.contains_key(*old)
             {
                 wanted.remove(new);
-                self.refuse(running, old, fixed("metadata.name"));
+                self.refuse(running, old, path, fixed("metadata.name"));
             }
         }
     }
@@ -140,19 +143,19 @@ impl Edits {
                 ),
                 _ => fixed(field),
             };
-            Some((name.clone(), why))
+            Some((name.clone(), new.path.clone(), why))
         };
-        for (name, why) in wanted.iter().filter_map(moved).collect::<Vec<_>>() {
+        for (name, path, why) in wanted.iter().filter_map(moved).collect::<Vec<_>>() {
             wanted.remove(&name);
-            self.refuse(running, &name, why);
+            self.refuse(running, &name, &path, why);
         }
     }
 
     /// One edit of two that clash is refused, until none is left: what is in force never clashes.
     fn refuse_clashing(&mut self, running: &BTreeMap<String, Running<'_>>, wanted: &mut BTreeMap<String, Declared>) {
         while let Some((name, error)) = clash(running, wanted) {
-            wanted.remove(&name);
-            self.refuse(running, &name, error);
+            let path = wanted.remove(&name).map(|one| one.path).unwrap_or_default();
+            self.refuse(running, &name, &path, error);
         }
     }
 }
@@ -161,7 +164,8 @@ fn fixed(field: &str) -> String {
     format!("{field} changes only with a restart of the controller")
 }
 
-/// The first flag whose edit clashes with another flag, as that would be; new flags first.
+/// The first flag whose edit clashes with another flag, as that would be; new flags first, and of those the ones that
+/// have never begun.
 fn clash(running: &BTreeMap<String, Running<'_>>, wanted: &BTreeMap<String, Declared>) -> Option<(String, String)> {
     let in_force = running.iter().filter(|(name, _)| !wanted.contains_key(*name));
     let others: Vec<(&String, &Path, &File)> = in_force
@@ -171,7 +175,8 @@ fn clash(running: &BTreeMap<String, Running<'_>>, wanted: &BTreeMap<String, Decl
     let is_edited = |name: &String, one: &Declared| running.get(name).is_none_or(|old| *old.file != one.file);
     let (new, old): (Vec<_>, Vec<_>) =
         wanted.iter().filter(|(name, one)| is_edited(name, one)).partition(|(name, _)| !running.contains_key(*name));
-    for (name, one) in new.into_iter().rev().chain(old.into_iter().rev()) {
+    let (begun, fresh): (Vec<_>, Vec<_>) = new.into_iter().partition(|(_, one)| one.has_state);
+    for (name, one) in [fresh, begun, old].into_iter().flat_map(|all| all.into_iter().rev()) {
         for (_, path, file) in others.iter().filter(|(other, ..)| *other != name) {
             if let Some(sentence) = between(&one.file, file, path).into_iter().next() {
                 return Some((name.clone(), one.refused(sentence).to_string()));

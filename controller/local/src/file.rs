@@ -17,6 +17,10 @@ use super::files::plain;
 use super::schema;
 use super::yaml::{Document, Wrong, only_document};
 
+mod ready;
+
+pub use ready::{ListenerOf, Ready};
+
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The whole file.
@@ -193,44 +197,6 @@ pub enum Adopt {
     /// Its pid is in this file, and it, or a child of it, listens on the address of the version.
     #[serde(rename = "pidFile")]
     PidFile(PathBuf),
-}
-
-/// Whose listener shows that a version is ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum ListenerOf {
-    /// One of the version's own processes.
-    #[default]
-    Own,
-    /// Whoever listens: a container runtime does so for what it runs.
-    Any,
-}
-
-/// When a version is ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub struct Ready {
-    /// A GET of this has to be answered with 2xx.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// This service of gRPC has to be SERVING by `grpc.health.v1`; empty: the server as a whole.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub grpc: Option<String>,
-    /// This program has to end with 0, and the version to take connections.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub command: Option<Vec<String>>,
-    /// How often it is asked.
-    pub interval: Millis,
-    /// How long an answer may take.
-    pub timeout: Millis,
-    /// Whose the listener has to be.
-    pub listener: ListenerOf,
-}
-
-impl Default for Ready {
-    fn default() -> Self {
-        let (interval, timeout) = (Millis(200), Millis(1_000));
-        Ready { path: None, grpc: None, command: None, interval, timeout, listener: ListenerOf::Own }
-    }
 }
 
 /// How a version is stopped.

@@ -61,6 +61,11 @@ pub(crate) fn start_ticks(pid: i32) -> Option<u64> {
     Stat::read(pid).filter(|stat| !stat.ended).map(|stat| stat.ticks)
 }
 
+/// The state file in the environment of a process that runs; empty: it has none, or it cannot be read.
+pub(crate) fn state_mark(pid: i32) -> String {
+    Marks::read(pid).state
+}
+
 /// What a process was started as, by its environment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Marks {

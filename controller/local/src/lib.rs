@@ -9,6 +9,7 @@
 //! | [`sources`] | the files and directories that have the flags of one controller |
 //! | `clashes` | what two flags may not share |
 //! | `edits` | what an edit of the files means for the flags |
+//! | `missing` | flags that have not begun, and what waits for them |
 //! | `validate` | what of the file is not valid |
 //! | [`yaml`] | its text, and where in it something stands |
 //! | [`store`] | the state file and its lock |
@@ -41,6 +42,7 @@ pub mod headroom;
 mod live;
 pub mod log_reader;
 mod logs;
+mod missing;
 pub mod probe;
 pub mod process;
 mod proxy_files;

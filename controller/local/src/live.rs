@@ -52,7 +52,7 @@ impl LiveProcess {
     pub(crate) fn state(
         &self,
         now_ms: u64,
-        version: &str,
+        (flag, version): (&str, &str),
         process: Option<&Process>,
         how: Option<&VersionCommand>,
     ) -> VersionState {
@@ -72,7 +72,7 @@ impl LiveProcess {
             next_start: self.restarts.next(now_ms).map(UnixMs).filter(|_| how.is_some() && !stopped),
             stopped,
             ending: if stopped { named.collect() } else { vec![] },
-            notes: process.map(|process| self.notes(process, listener, version, how)).unwrap_or_default(),
+            notes: process.map(|process| self.notes(process, listener, (flag, version), how)).unwrap_or_default(),
             ..VersionState::default()
         }
     }
@@ -95,11 +95,11 @@ impl LiveProcess {
         &self,
         process: &Process,
         listener: ListenerOf,
-        version: &str,
+        (flag, version): (&str, &str),
         how: Option<&VersionCommand>,
     ) -> Vec<String> {
         let mut notes: Vec<String> = self.log_error.iter().cloned().collect();
-        notes.extend(how.and_then(|how| process.started_as.as_ref()?.outdated(version, how)));
+        notes.extend(how.and_then(|how| process.started_as.as_ref()?.outdated(flag, version, how)));
         if let Some((_, Owner::Unknown(why))) = &self.owner
             && listener == ListenerOf::Own
         {

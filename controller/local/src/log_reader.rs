@@ -145,6 +145,11 @@ impl LogReader {
         out.flush()
     }
 
+    /// Another file is being kept: what comes after it is written by a later [`LogReader::write_new`].
+    pub fn waits(&self) -> bool {
+        self.looks > 0
+    }
+
     /// Sees whether the file was kept as another one and begun anew, or is another one.
     fn look(&mut self) -> io::Result<()> {
         let (data, newest) = (self.current.metadata()?, identity(&kept(&self.path, 1)));

@@ -69,17 +69,24 @@ impl Logs {
         if length <= self.max_bytes {
             return Ok(false);
         }
-        let kept = |number: u32| kept(&path, number);
-        for number in (1..self.keep).rev() {
-            rename(&kept(number), &kept(number + 1))?;
-        }
-        let copied = if self.keep == 0 { Ok(0) } else { std::fs::copy(&path, kept(1)) };
+        let kept = if self.keep == 0 { Ok(()) } else { self.keep_copy(&path) };
         // A full disk is what the bound is for: the file is cut, kept or not.
-        if copied.is_err() {
-            let _ = std::fs::remove_file(kept(1));
-        }
         OpenOptions::new().write(true).open(&path)?.set_len(0)?;
-        copied.map(|_| true)
+        kept.map(|()| true)
+    }
+
+    /// Who reads meanwhile finds all files as they were, for as long as it takes to copy one.
+    fn keep_copy(&self, path: &Path) -> io::Result<()> {
+        let copy = beside(path, ".tmp");
+        let copied = std::fs::copy(path, &copy);
+        if let Err(error) = copied {
+            let _ = std::fs::remove_file(&copy);
+            return Err(error);
+        }
+        for number in (1..self.keep).rev() {
+            rename(&kept(path, number), &kept(path, number + 1))?;
+        }
+        std::fs::rename(&copy, kept(path, 1))
     }
 }
 
@@ -114,6 +121,12 @@ mod tests {
             write!(file, "{round} of many").unwrap();
             assert!(logs.rotate("v1").unwrap());
         }
+        // T20: while a file is copied those of before are where they were.
+        let copy = beside(&logs.path("v1"), ".tmp");
+        std::fs::create_dir(&copy).unwrap();
+        write!(file, "which cannot be copied").unwrap();
+        assert!(logs.rotate("v1").is_err());
+        std::fs::remove_dir(&copy).unwrap();
         write!(file, "last").unwrap();
         assert!(!logs.rotate("v1").unwrap());
         let read = |suffix: &str| std::fs::read_to_string(beside(&logs.path("v1"), suffix)).unwrap();

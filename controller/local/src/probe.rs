@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::file::VersionCommand;
+use super::file::{Ready, VersionCommand};
 use service::Hub;
 use service::clock::now;
 use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest, header};
@@ -48,24 +48,37 @@ pub struct Probe {
     task: tokio::task::JoinHandle<()>,
     question: Question,
     found: Arc<watch::Sender<Readiness>>,
+    /// A switch is under way, which rests on the answers.
+    hurried: Arc<watch::Sender<bool>>,
 }
 
 impl Probe {
     /// Starts asking at an address. Wakes the driver when the answer changes.
     pub(crate) fn start(how: &VersionCommand, address: SocketAddr, hub: Arc<Hub>) -> Probe {
-        Probe::ask(how, address, hub, Arc::default())
+        Probe::ask(how, address, hub, Arc::default(), Arc::default())
     }
 
     /// Asks in another way from now on, if there is one. What was found until now counts.
     pub(crate) fn follow(&mut self, how: &VersionCommand, address: SocketAddr, hub: &Arc<Hub>) {
         if self.question != Question::of(how, address) {
-            *self = Probe::ask(how, address, Arc::clone(hub), Arc::clone(&self.found));
+            *self = Probe::ask(how, address, Arc::clone(hub), Arc::clone(&self.found), Arc::clone(&self.hurried));
         }
     }
 
-    fn ask(how: &VersionCommand, address: SocketAddr, hub: Arc<Hub>, found: Arc<watch::Sender<Readiness>>) -> Probe {
+    /// Whether a switch is under way: one that begins has it asked at once.
+    pub(crate) fn hurry(&self, hurried: bool) {
+        self.hurried.send_if_modified(|known| std::mem::replace(known, hurried) != hurried);
+    }
+
+    fn ask(
+        how: &VersionCommand,
+        address: SocketAddr,
+        hub: Arc<Hub>,
+        found: Arc<watch::Sender<Readiness>>,
+        hurried: Arc<watch::Sender<bool>>,
+    ) -> Probe {
         let question = Question::of(how, address);
-        let (asked, tell) = (question.clone(), Arc::clone(&found));
+        let (asked, tell, mut hurry) = (question.clone(), Arc::clone(&found), hurried.subscribe());
         let task = tokio::spawn(async move {
             let mut failures = 0_u32;
             let http = asked.client();
@@ -78,10 +91,10 @@ impl Probe {
                 if tell.send_if_modified(|known| known.take(answer, failures)) {
                     hub.wake_driver();
                 }
-                tokio::time::sleep(Duration::from_millis(asked.how.ready.interval.0)).await;
+                pause(&asked.how.ready, failures == 0, &mut hurry).await;
             }
         });
-        Probe { task, question, found }
+        Probe { task, question, found, hurried }
     }
 
     /// What is known now.
@@ -92,6 +105,20 @@ impl Probe {
     /// Told when the first answer is there.
     pub(crate) fn first_answer(&self) -> watch::Receiver<Readiness> {
         self.found.subscribe()
+    }
+}
+
+/// Waits for the next question.
+async fn pause(ready: &Ready, passed: bool, hurry: &mut watch::Receiver<bool>) {
+    let hurried = *hurry.borrow_and_update();
+    let pause = |calm| tokio::time::sleep(Duration::from_millis(ready.pause(calm).0));
+    if hurried || !passed {
+        return pause(false).await;
+    }
+    tokio::select! {
+        () = pause(true) => {}
+        // Whoever has named an interval means it.
+        Ok(_) = hurry.wait_for(|hurried| *hurried), if ready.interval.is_none() => {}
     }
 }
 

@@ -63,7 +63,7 @@ impl StartedAs {
     }
 
     /// What the file says otherwise by now, in words.
-    pub(crate) fn outdated(&self, version: &str, how: &VersionCommand) -> Option<String> {
+    pub(crate) fn outdated(&self, flag: &str, version: &str, how: &VersionCommand) -> Option<String> {
         let changed = [
             ("command", self.command != how.command),
             ("directory", self.directory != how.directory),
@@ -75,10 +75,16 @@ impl StartedAs {
         (!what.is_empty()).then(|| {
             format!(
                 "{version} goes on as it was started: its {what} in the file changed, which counts from its next start \
-                 (`versionflag restart --version {version}`)"
+                 ({})",
+                restart(flag, version)
             )
         })
     }
+}
+
+/// The command that starts a version of a flag anew, for people.
+pub(crate) fn restart(flag: &str, version: &str) -> String {
+    format!("`versionflag restart {flag} -f FILE --version {version}`")
 }
 
 fn environment(how: &VersionCommand) -> String {

@@ -5,6 +5,7 @@
 //! flag disappears from a file because another one is heard first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use flag::config::{Role, Workload};
@@ -15,6 +16,7 @@ use service::failpoint;
 
 use super::clusters::Endpoint;
 use super::files::{self, FileWriter};
+use super::store::{self, StoreError};
 use super::wasm::WasmFile;
 
 /// What a file has besides the parts of flags.
@@ -113,9 +115,38 @@ pub(crate) struct SharedFiles {
     files: BTreeMap<PathBuf, SharedFile>,
     /// The files of the filter, by path.
     filters: BTreeMap<PathBuf, WasmFile>,
+    /// Nothing is written: a flag is missing, which would disappear.
+    held: bool,
+    /// The files that no other controller writes, for as long as this one has them.
+    locks: BTreeMap<PathBuf, File>,
 }
 
 impl SharedFiles {
+    /// Whether all files stay as they are for now, whatever flags have in them.
+    pub(crate) fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Takes files for this controller, as far as they can be: an error is that another one has one of them.
+    pub(crate) fn claim<'a>(&mut self, paths: impl Iterator<Item = &'a PathBuf>) -> Result<(), StoreError> {
+        for path in paths {
+            // Whatever else is wrong is said when it is written.
+            if let Err(error @ StoreError::Locked { .. }) = self.lock(path) {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&mut self, path: &Path) -> Result<(), StoreError> {
+        if !self.locks.contains_key(path) {
+            // Where there is no folder, nobody can have it: that is what the lock says then.
+            let _ = path.parent().map(std::fs::create_dir_all);
+            self.locks.insert(path.to_owned(), store::lock(path)?);
+        }
+        Ok(())
+    }
+
     /// Looks at a file of the filter: what tells it from what was there before, and what is wrong with it.
     pub(crate) fn look(&mut self, wasm: &Path) -> (String, Option<Problem>) {
         let filter = self.filters.entry(wasm.to_owned()).or_default();
@@ -149,13 +180,14 @@ impl SharedFiles {
         file.named.remove(flag);
         if file.parts.is_empty() {
             self.files.remove(path);
+            self.locks.remove(path);
             return 0;
         }
         file.changed = true;
         u64::from(!self.write(path, None))
     }
 
-    /// What a flag has in a file from now on, which is written. Whether the file is like that now.
+    /// What a flag has in a file from now on, which is written, unless all files are held. False: that has failed.
     pub(crate) fn offer(&mut self, flag: &str, epoch: u64, path: &Path, shape: &Shape, part: Part) -> bool {
         let file = self.file(path.to_owned(), shape);
         let part = Some(part);
@@ -188,10 +220,14 @@ impl SharedFiles {
         })
     }
 
-    /// Whether the file has what it has to have now.
+    /// False: the file does not have what it has to have now.
     fn write(&mut self, path: &Path, epoch: Option<u64>) -> bool {
+        if self.held {
+            return true;
+        }
+        let locked = self.lock(path).map_err(|error| error.to_string());
         let Some(file) = self.files.get_mut(path) else { return true };
-        if !file.changed && self.writer.is_kept(path) {
+        if locked.is_ok() && !file.changed && self.writer.is_kept(path) {
             return true;
         }
         let text = match file.text() {
@@ -202,7 +238,7 @@ impl SharedFiles {
             }
             None => return true,
         };
-        match self.writer.write(path, text) {
+        match locked.and_then(|()| self.writer.write(path, text).map_err(|error| error.to_string())) {
             Ok(written) => {
                 (file.unwritten, file.changed, file.named) = (None, false, file.named());
                 if written {
@@ -211,8 +247,7 @@ impl SharedFiles {
                 }
                 true
             }
-            Err(error) => {
-                let why = error.to_string();
+            Err(why) => {
                 if file.unwritten.as_ref() != Some(&why) {
                     tracing::error!(why, path = %path.display(), "cannot be written");
                 }

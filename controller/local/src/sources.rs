@@ -18,6 +18,8 @@ pub struct Declared {
     pub path: PathBuf,
     /// What stands there, which is valid by itself.
     pub file: File,
+    /// It has a state: it has begun before.
+    pub(crate) has_state: bool,
     document: Document,
 }
 
@@ -123,6 +125,12 @@ pub fn read(sources: &[PathBuf]) -> Reading {
     reading
 }
 
+/// The texts of the files of some sources. What was named itself may be a pipe, as of a shell's `<(…)`.
+pub fn texts(sources: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, FileError> {
+    let text = |path: &PathBuf| if sources.contains(path) { read_text(path) } else { flags_text(path) };
+    list(sources)?.into_iter().map(|path| Ok((path.clone(), text(&path)?))).collect()
+}
+
 /// The text of a file of flags. What is no file may never end, or never begin.
 fn flags_text(path: &Path) -> Result<String, FileError> {
     let failed = |error| FileError::Read { path: path.to_owned(), error };
@@ -149,7 +157,10 @@ impl Reading {
         let alone = documents.len() == 1;
         for document in documents {
             match File::of(&document, path, alone) {
-                Ok(file) => self.flags.push(Declared { path: path.to_owned(), file, document }),
+                Ok(file) => {
+                    let has_state = file.local.state_file.exists();
+                    self.flags.push(Declared { path: path.to_owned(), file, has_state, document });
+                }
                 Err(wrong) => {
                     let flag = text(&document.value(), "/metadata/name");
                     let error = FileError::Wrong { path: path.to_owned(), wrong };
@@ -191,7 +202,8 @@ pub fn files(sources: &[PathBuf]) -> Result<Vec<File>, FileError> {
 pub fn serving(sources: &[PathBuf]) -> Result<Vec<File>, FileError> {
     let mut all = files(sources)?;
     for file in &mut all {
-        let active = StateFile::peek(&file.local.state_file).map(|state| state.status.active_version);
+        let state = StateFile::peek(&file.local.state_file).filter(|state| state.status.name == file.metadata.name);
+        let active = state.map(|state| state.status.active_version);
         let has_clusters =
             |version: &String| file.spec.services.iter().all(|service| file.clusters(service).contains_key(version));
         if let Some(active) = active.filter(has_clusters) {
@@ -215,24 +227,33 @@ pub struct Found {
     pub version: Option<String>,
 }
 
-/// The flags of some sources, as far as they can be read; a file that is not YAML now may have one.
+/// The flags of some sources, as far as they can be read; a file that is not YAML now may have one, and one that cannot
+/// be read hides no other.
 pub fn find(sources: &[PathBuf]) -> Result<Vec<Found>, FileError> {
-    let mut all = vec![];
+    let (mut all, mut read, mut unread) = (vec![], false, None);
     for path in list(sources)? {
-        let values: Vec<Value> =
-            documents(&flags_text(&path)?).unwrap_or_default().iter().map(Document::value).collect();
+        let text = flags_text(&path);
+        read |= text.is_ok();
+        let text = text.unwrap_or_else(|error| {
+            unread.get_or_insert(error);
+            String::new()
+        });
+        let values: Vec<Value> = documents(&text).unwrap_or_default().iter().map(Document::value).collect();
         let alone = values.len() < 2;
         let values = if values.is_empty() { vec![Value::Null] } else { values };
         all.extend(values.iter().map(|value| {
-            let flag = text(value, "/metadata/name");
-            let configured = text(value, "/local/stateFile").unwrap_or_default();
+            let flag = self::text(value, "/metadata/name");
+            let configured = self::text(value, "/local/stateFile").unwrap_or_default();
             let name = flag.as_deref().filter(|_| !alone);
             let state = directory_of(&path).join(state_file(&path, name, Path::new(&configured)));
-            let logs = text(value, "/local/logs/directory").map(|logs| directory_of(&path).join(logs));
-            Found { flag, state, logs, version: text(value, "/spec/version") }
+            let logs = self::text(value, "/local/logs/directory").map(|logs| directory_of(&path).join(logs));
+            Found { flag, state, logs, version: self::text(value, "/spec/version") }
         }));
     }
-    Ok(all)
+    match unread {
+        Some(error) if !read => Err(error),
+        _ => Ok(all),
+    }
 }
 
 fn text(value: &Value, path: &str) -> Option<String> {

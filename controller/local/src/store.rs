@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::clusters::Endpoint;
+use super::group::state_mark;
 use super::process::Process;
 use machine::status::Status;
 use machine::time::UnixMs;
@@ -16,6 +18,9 @@ use service::clock::{self, Moment};
 use service::failpoint;
 
 const FORMAT: u32 = 1;
+/// How often, and in which distance, a lock is tried that somebody has.
+const LOCK_TRIES: u32 = 15;
+const LOCK_PACE: Duration = Duration::from_millis(20);
 
 /// What the state file has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,11 +52,11 @@ impl StateFile {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another controller has it.
-    #[error("{path} is in use by another controller, process {pid}: stop that one first")]
+    #[error("{path} is in use by another controller{}: stop that one first, or give this one another file", named(pid))]
     Locked {
-        /// The state file.
+        /// The state file, or a file of proxies.
         path: PathBuf,
-        /// Who has it.
+        /// Who has it; empty: nobody knows.
         pid: String,
     },
     /// Reading or writing failed.
@@ -63,6 +68,35 @@ pub enum StoreError {
         verb: &'static str,
         /// Why it failed.
         error: std::io::Error,
+    },
+    /// It is that of another flag.
+    #[error(
+        "{path} has the state of the flag {other:?}, and not of {flag:?}: give {flag} another local.stateFile, or put its own \
+         state there. Where {other} has a new name, take the old one back; or move the file away while spec.version is \
+         what serves: what runs is then found again"
+    )]
+    Foreign {
+        /// The state file.
+        path: PathBuf,
+        /// The flag whose state it is.
+        other: String,
+        /// The flag that it was opened for.
+        flag: String,
+    },
+    /// It is a copy of another one.
+    #[error(
+        "{path} is a copy of {other}, by which {version} was started (process {pid}): give this flag another \
+         local.stateFile, or take one of both files away"
+    )]
+    Copied {
+        /// The state file.
+        path: PathBuf,
+        /// The one that it was copied from.
+        other: String,
+        /// A version that runs.
+        version: String,
+        /// Its process.
+        pid: i32,
     },
     /// What is in it is not a state.
     #[error(
@@ -114,7 +148,7 @@ impl Store {
             }
             None => path.to_owned(),
         };
-        let lock = lock(path)?;
+        let lock = wait_for_lock(path)?;
         let state = match std::fs::read(path) {
             Ok(bytes) => parse(path, &bytes)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -128,6 +162,23 @@ impl Store {
             clock::agree(written.shows_at(&clock::moment()));
         }
         Ok(Store { path: path.to_owned(), state, unwritten: None, failures: 0, _lock: lock })
+    }
+
+    /// Refuses the state of another flag: what runs of that one would be taken for this one's, and stopped.
+    pub(crate) fn belongs_to(self, flag: &str) -> Result<Store, StoreError> {
+        let (path, status) = (self.path.clone(), &self.state.status);
+        if status.name != flag {
+            return Err(StoreError::Foreign { path, other: status.name.clone(), flag: flag.to_owned() });
+        }
+        let running = self.state.processes.iter().filter(|(_, process)| !process.adopted && process.alive());
+        let mut started =
+            running.filter_map(|(version, process)| Some((version, process.pid?, state_mark(process.pid?))));
+        // Whose folder was moved has what it started by the old name, which is there no more.
+        let copied = |(_, _, state): &(&String, i32, String)| Path::new(state) != path && Path::new(state).exists();
+        if let Some((version, pid, other)) = started.find(copied) {
+            return Err(StoreError::Copied { path, other, version: version.clone(), pid });
+        }
+        Ok(self)
     }
 
     /// Where the state is.
@@ -182,7 +233,24 @@ impl Store {
     }
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+/// A process by its pid, if that is known, in an error.
+fn named(pid: &str) -> String {
+    if pid.is_empty() { String::new() } else { format!(", process {pid}") }
+}
+
+/// What the controller before has forked has its locks until it is another program: that takes a moment.
+fn wait_for_lock(path: &Path) -> Result<File, StoreError> {
+    for _ in 0..LOCK_TRIES {
+        match lock(path) {
+            Err(StoreError::Locked { .. }) => std::thread::sleep(LOCK_PACE),
+            locked => return locked,
+        }
+    }
+    lock(path)
+}
+
+/// Has a file for this controller alone, until what is returned is dropped.
+pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
     let path_of_lock = beside(path, ".lock");
     let mut file = OpenOptions::new()
         .read(true)

@@ -19,6 +19,7 @@ use super::sockets::{Owner, owner};
 use super::store::{Store, StoreError};
 use machine::history::Happening;
 use machine::observation::{Occurrence, VersionState};
+use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 use service::Hub;
 use service::failpoint;
@@ -33,6 +34,11 @@ const OCCURRENCES: usize = 5;
 
 /// How versions are declared, by version.
 pub(crate) type Versions = BTreeMap<String, VersionCommand>;
+
+/// Whether no switch is under way.
+pub(crate) fn rests(status: &Status) -> bool {
+    matches!(status.phase, Phase::Adopting | Phase::Stable)
+}
 
 /// All processes of one flag.
 #[derive(Debug)]
@@ -122,6 +128,7 @@ impl Supervisor {
     pub(crate) fn poll(&mut self, now_ms: u64, store: &mut Store, versions: &Versions) {
         self.look(now_ms, store);
         let all: Vec<String> = store.state.processes.keys().cloned().collect();
+        let switches = !rests(&store.state.status);
         let (mut gone, mut changed) = (vec![], false);
         for version in all {
             let Some(process) = store.state.processes.get_mut(&version) else { continue };
@@ -150,6 +157,8 @@ impl Supervisor {
                 }
             } else if let Some(how) = declared {
                 self.watch(now_ms, &version, &before, how);
+                let probe = self.live.get(&version).and_then(|live| live.probe.as_ref());
+                probe.iter().for_each(|probe| probe.hurry(switches));
             }
         }
         gone.iter().for_each(|version| self.forget(version, store));
@@ -356,7 +365,8 @@ impl Supervisor {
         how: Option<&VersionCommand>,
     ) -> VersionState {
         let none = LiveProcess::default();
-        self.live.get(version).unwrap_or(&none).state(now_ms, version, store.state.processes.get(version), how)
+        let (flag, process) = (store.state.status.name.as_str(), store.state.processes.get(version));
+        self.live.get(version).unwrap_or(&none).state(now_ms, (flag, version), process, how)
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use flag::record::{check_name, check_version};
+use machine::duration::Millis;
 use machine::spec::{CleanupPolicy, Management, Provider, Replicas};
+use nix::sys::signal::Signal;
 
 use super::file::{File, FilterConfig, VersionCommand};
 
@@ -58,6 +60,15 @@ impl File {
                 wrong.push(format!("local.filterConfig.{field} is the same file as its {others}"));
             }
         }
+        let named = filter.iter().flat_map(|filter| {
+            let (path, wasm) = (("path", Some(&filter.path)), ("wasm", Some(&filter.wasm)));
+            [path, ("routes", filter.routes.as_ref()), ("clusters", filter.clusters.as_ref()), wasm]
+        });
+        let empty = named.filter(|(_, file)| file.is_some_and(|file| file.as_os_str().is_empty()));
+        wrong.extend(empty.map(|(field, _)| format!("local.filterConfig.{field} is empty: name a file")));
+        if filter.is_some_and(|filter| filter.cluster.is_empty()) {
+            wrong.push("local.filterConfig.cluster is empty: name Envoy's cluster of the flag service".to_owned());
+        }
         for service in &self.spec.services {
             let all = self.clusters(service);
             let own = |filter: &&FilterConfig| all.values().flatten().any(|name| *name == filter.cluster);
@@ -75,6 +86,15 @@ impl File {
             }
             if !self.local.versions.contains_key(&sidecar.version) {
                 wrong.push(format!("local.proxies.sidecar.version {:?} is not in local.versions", sidecar.version));
+            }
+            if sidecar.filter.as_os_str().is_empty() {
+                wrong.push("local.proxies.sidecar.filter is empty: name a file".to_owned());
+            }
+            if sidecar.listen.port() == 0 {
+                wrong.push(format!(
+                    "local.proxies.sidecar.listen {} has no port: callers have to know it",
+                    sidecar.listen
+                ));
             }
             if !files.insert(&sidecar.filter) {
                 wrong.push(format!("{} would be written twice: each sidecar needs its own", sidecar.filter.display()));
@@ -128,22 +148,45 @@ impl File {
     }
 }
 
+/// What is wrong with a variable of an environment, if anything is.
+fn unfit(name: &str, value: &str) -> Option<String> {
+    let wrong = match () {
+        () if name.is_empty() => "has an empty name",
+        () if name.contains('=') => "has a = in its name",
+        () if name.contains('\0') || value.contains('\0') => "has a NUL, which ends every text there",
+        () if name.starts_with("VERSIONFLAG_") => "is the controller's, which finds its versions by such names",
+        () => return None,
+    };
+    Some(format!("{name:?} {wrong}"))
+}
+
 impl VersionCommand {
     fn validate(&self) -> Vec<String> {
         let mut wrong = vec![];
         if self.command.first().is_none_or(String::is_empty) {
             wrong.push("command is empty".to_owned());
         }
-        if self.stop.signal.parse::<nix::sys::signal::Signal>().is_err() {
-            wrong.push(format!("stop.signal {:?} is no signal, such as SIGTERM", self.stop.signal));
+        match self.stop.signal.parse::<Signal>() {
+            Err(_) => wrong.push(format!("stop.signal {:?} is no signal, such as SIGTERM", self.stop.signal)),
+            Ok(Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU) => {
+                let signal = &self.stop.signal;
+                wrong.push(format!("stop.signal {signal} only halts it: name one that ends it, such as SIGTERM"));
+            }
+            Ok(_) => {}
         }
+        if self.address.port() == 0 {
+            wrong.push(format!("address {} has no port: proxies have to know it", self.address));
+        }
+        wrong.extend(self.env.iter().filter_map(|(name, value)| Some(format!("env {}", unfit(name, value)?))));
         // What else is visible cannot be in a URL.
         let in_url = |letter: char| letter.is_ascii_graphic() && !matches!(letter, '#' | '<' | '>' | '`');
         if self.ready.path.as_ref().is_some_and(|path| !path.starts_with('/') || !path.chars().all(in_url)) {
             wrong.push("ready.path has to start with / and have visible ASCII only, without # < > `".to_owned());
         }
-        let spans = [("interval", self.ready.interval), ("timeout", self.ready.timeout)];
-        wrong.extend(spans.iter().filter(|(_, span)| span.0 == 0).map(|(what, _)| format!("ready.{what} is 0s")));
+        let spans = [("interval", self.ready.interval), ("timeout", Some(self.ready.timeout))];
+        wrong.extend(
+            spans.iter().filter(|(_, span)| *span == Some(Millis(0))).map(|(what, _)| format!("ready.{what} is 0s")),
+        );
         let ways = [self.ready.path.is_some(), self.ready.grpc.is_some(), self.ready.command.is_some()];
         if ways.iter().filter(|asked| **asked).count() > 1 {
             wrong.push("ready has more than one of path, grpc and command".to_owned());

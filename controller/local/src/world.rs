@@ -12,7 +12,7 @@ use machine::history::Happening;
 use machine::observation::{Headroom, Keeper, Observation, ServiceFacts, VersionState};
 use machine::plan::{Effect, Pass, Plan, upcoming};
 use machine::reach::{self, Reach};
-use machine::reason::Reason;
+use machine::reason::{Problem, Reason};
 use machine::reconcile::World;
 use machine::spec::{Service, Spec};
 use machine::status::{Blocked, LastRequest, Phase, Status};
@@ -25,10 +25,11 @@ use service::{FlagView, Hub};
 
 use super::file::{File, VersionCommand};
 use super::headroom;
+use super::process::restart;
 use super::proxy_files::ProxyFiles;
 use super::shared_files::SharedFiles;
 use super::store::{Store, StoreError};
-use super::supervisor::Supervisor;
+use super::supervisor::{Supervisor, rests};
 
 /// What all flags of this machine have in common.
 pub(crate) struct Around {
@@ -44,6 +45,8 @@ pub(crate) struct Machine {
     pub(crate) file: File,
     /// What is wrong with the file as it is now.
     pub(crate) spec_error: Option<String>,
+    /// Why what it shares with other flags is left as it is.
+    pub(crate) held: Option<String>,
     pub(crate) store: Store,
     /// The status as it is on disk.
     written: Status,
@@ -98,7 +101,7 @@ impl World for Machine {
             open,
             order,
             occurred: self.supervisor.occurred(|one| status.history.iter().any(|entry| one.is(entry))),
-            routes: self.files.problem(&self.file.local),
+            routes: self.held().or_else(|| self.files.problem(&self.file.local)),
             clusters: self.files.clusters(&self.file.local, &self.store.state),
             spec_error: self.spec_error.clone(),
             checks: self.checks.run_due_checks(now, name, Questions::of(&spec, status), &fleet),
@@ -220,8 +223,8 @@ impl Machine {
         let mut files = ProxyFiles::new(&file.metadata.name, Arc::clone(&around.files));
         files.join(&around.hub, &file, &store.state);
         let (hub, audit, checks) = (Arc::clone(&around.hub), around.audit.clone(), Arc::clone(&around.checks));
-        let (spec_error, counted, is_shown) = (None, 0, false);
-        Machine { file, spec_error, store, written, supervisor, hub, files, audit, checks, counted, is_shown }
+        let (spec_error, held, counted, is_shown) = (None, None, 0, false);
+        Machine { file, spec_error, held, store, written, supervisor, hub, files, audit, checks, counted, is_shown }
     }
 
     /// The flag is not this controller's any more: its versions go on running, its state stays, and proxies read
@@ -265,19 +268,37 @@ impl Machine {
             what.push("spec".to_owned());
         }
         what.extend(edited.iter().map(|version| format!("local.versions.{version}")));
+        let name = &self.file.metadata.name;
         let outdated = |version: &&&str| {
             let started = self.store.state.processes.get(**version).and_then(|process| process.started_as.as_ref());
-            started.zip(new.get(**version)).is_some_and(|(started, how)| started.outdated(version, how).is_some())
+            started.zip(new.get(**version)).is_some_and(|(started, how)| started.outdated(name, version, how).is_some())
         };
-        what.extend(edited.iter().filter(outdated).map(|version| {
-            format!("{version} goes on as it was started until `versionflag restart --version {version}`")
-        }));
+        what.extend(
+            edited
+                .iter()
+                .filter(outdated)
+                .map(|version| format!("{version} goes on as it was started until {}", restart(name, version))),
+        );
         if !what.is_empty() {
             self.supervisor.note(now.0, Happening::Edited, format!("the file was edited: {}", what.join(", ")));
         }
         self.file = file;
         self.spec_error = None;
         self.files.join(&self.hub, &self.file, &self.store.state);
+    }
+
+    /// Whether nothing of it moves, and all that runs is meant to.
+    pub(crate) fn rests(&self) -> bool {
+        let (state, status) = (&self.store.state, &self.store.state.status);
+        let settled = rests(status) && status.blocked.is_none() && status.restarts.is_empty();
+        let serve = state.processes.contains_key(&status.active_version)
+            && state.processes.values().all(|process| process.serves());
+        settled && serve && self.store.unwritten().is_none() && self.files.problem(&self.file.local).is_none()
+    }
+
+    /// The problem that another flag is missing.
+    fn held(&self) -> Option<Problem> {
+        self.held.as_ref().map(|why| Problem::new(Reason::OtherFlagUnread, why))
     }
 
     /// Shows in the metrics what could not be written.
@@ -293,7 +314,8 @@ impl Machine {
         let workload = |version: &str| self.supervisor.workload(now.0, &self.store, version, versions.get(version));
         let mut found: BTreeMap<_, _> = known.into_iter().map(|version| (version.clone(), workload(version))).collect();
         if let Some(active) = found.get_mut(&state.status.active_version) {
-            active.notes.extend(self.files.filter_problem().map(|problem| problem.message));
+            let problems = self.held().into_iter().chain(self.files.filter_problem());
+            active.notes.extend(problems.map(|problem| problem.message));
         }
         found
     }

@@ -18,7 +18,7 @@ fn file(spec: &str, local: &str) -> Result<File, String> {
 
 const EDGE: &str = "  proxies: [{id: edge}]\n";
 
-/// T24 is among them.
+/// T24 and T31 are among them.
 #[rstest]
 #[case(", checks: [{name: errors}]", EDGE, "exactly one of builtin, prometheus and webhook")]
 #[case(", callers: {namespaces: [a]}", EDGE, "spec.callers is not supported")]
@@ -47,6 +47,33 @@ const EDGE: &str = "  proxies: [{id: edge}]\n";
 )]
 #[case("", "  proxies: [{id: edge}]\n  logs: {maxSize: many, keep: 1000}\n", "maxSize \"many\" is not understood")]
 #[case("", "  proxies: [{id: edge}]\n  logs: {keep: 1000}\n", "at most 100 files")]
+#[case(
+    "",
+    "  proxies: [{id: edge}]\n  filterConfig: {path: '', wasm: w}\n",
+    "local.filterConfig.path is empty: name a file"
+)]
+#[case("", "  proxies: [{id: edge}]\n  filterConfig: {path: f, wasm: ''}\n", "local.filterConfig.wasm is empty")]
+#[case(
+    "",
+    "  proxies: [{id: edge}]\n  filterConfig: {path: f, wasm: w, routes: ''}\n",
+    "local.filterConfig.routes is empty"
+)]
+#[case(
+    "",
+    "  proxies: [{id: edge}]\n  filterConfig: {path: f, wasm: w, cluster: ''}\n",
+    "local.filterConfig.cluster is empty"
+)]
+#[case(
+    "",
+    "    v3: {command: [a], address: '127.0.0.1:0'}\n  proxies: [{id: edge}]\n",
+    "local.versions.v3.address 127.0.0.1:0 has no port"
+)]
+#[case(
+    "",
+    "  proxies: [{id: s, sidecar: {service: reviews, version: v1, filter: '', listen: '127.0.0.1:0'}}]\n  \
+     filterConfig: {path: f.json, wasm: w}\n",
+    "sidecar.filter is empty: name a file; line 8, column 74: local.proxies.sidecar.listen 127.0.0.1:0 has no port"
+)]
 fn what_is_wrong_is_said(#[case] spec: &str, #[case] local: &str, #[case] why: &str) {
     let error = file(spec, local).unwrap_err();
     assert!(error.contains(why), "{error}");
@@ -56,6 +83,11 @@ fn what_is_wrong_is_said(#[case] spec: &str, #[case] local: &str, #[case] why: &
 #[case("ready: {path: /a, grpc: b}", "more than one of path, grpc and command")]
 #[case("ready: {command: []}", "ready.command is empty")]
 #[case("ready: {timeout: 0s}", "ready.timeout is 0s")]
+#[case("stop: {signal: SIGSTOP}", "local.versions.v2.stop.signal SIGSTOP only halts it")]
+#[case("env: {'': a}", "local.versions.v2.env \"\" has an empty name")]
+#[case("env: {'A=B': a}", "local.versions.v2.env \"A=B\" has a = in its name")]
+#[case("env: {A: \"a\\0b\"}", "local.versions.v2.env \"A\" has a NUL")]
+#[case("env: {VERSIONFLAG_ID: a}", "local.versions.v2.env \"VERSIONFLAG_ID\" is the controller's")]
 #[case("adopt: Anything", "is not understood: write Listener or pidFile")]
 fn what_is_wrong_with_a_version_is_said(#[case] more: &str, #[case] why: &str) {
     let v2 =

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use local::sources::{files, find, read, serving};
+use local::sources::{files, find, read, serving, texts};
 use rstest::rstest;
 use tempfile::TempDir;
 
@@ -68,7 +68,7 @@ fn what_cannot_be_read_is_said(#[case] written: &[(&str, String)], #[case] expec
     }
 }
 
-/// T15: what can be read is there beside what cannot.
+/// T15, T27: what can be read is there beside what cannot.
 #[test]
 fn one_file_that_cannot_be_read_hides_no_other() {
     let dir = folder(&[("a.yaml", flag("a", 1)), ("b.yaml", "a: {".to_owned())]);
@@ -76,6 +76,10 @@ fn one_file_that_cannot_be_read_hides_no_other() {
     assert_eq!(reading.flags.iter().map(|one| one.file.metadata.name.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(reading.unread.iter().map(|one| one.path.file_name().unwrap()).collect::<Vec<_>>(), ["b.yaml"]);
     assert_eq!(find(&[dir.path().to_owned()]).unwrap().len(), 2, "its controller can be asked");
+    std::fs::remove_file(dir.path().join("b.yaml")).unwrap();
+    std::fs::create_dir(dir.path().join("b.yaml")).unwrap();
+    assert_eq!(find(&[dir.path().to_owned()]).unwrap().len(), 2, "what is no file hides no other either");
+    assert!(find(&[dir.path().join("c.yaml")]).unwrap_err().to_string().contains("No such file"));
 }
 
 /// T26: what serves counts, and not what is asked for: before a flip, and after a rollback.
@@ -107,4 +111,13 @@ fn what_is_no_file_is_said() {
     let expected = ["it is no file", "it is no file", "No such file", "it is no file"];
     assert!(said.len() == 4 && said.iter().zip(expected).all(|(one, what)| one.contains(what)), "{said:?}");
     assert_eq!(reading.flags.len(), 1);
+    // As lint reads them: a pipe in a folder is never waited for, one that was named is.
+    assert!(texts(&[dir.path().to_owned()]).unwrap_err().to_string().contains("it is no file"));
+    let pipe = dir.path().join("e.yaml");
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::write(pipe, "a: b\n").unwrap()
+    });
+    assert_eq!(texts(std::slice::from_ref(&pipe)).unwrap(), [(pipe, "a: b\n".to_owned())]);
+    writer.join().unwrap();
 }

@@ -74,7 +74,7 @@ impl Status {
     }
 
     /// Takes in the answer to an order.
-    pub(crate) fn answer_order(&mut self, answer: AnsweredOrder) {
+    pub fn answer_order(&mut self, answer: AnsweredOrder) {
         self.orders.push(answer);
         self.orders.drain(..self.orders.len().saturating_sub(ANSWERED));
     }

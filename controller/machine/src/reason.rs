@@ -187,6 +187,8 @@ reasons! {
             "What its message says.";
         FilterUnusable: "The file of `filterConfig.wasm` is missing, damaged, or not the filter: proxies that start go on without it, by the default route.",
             "The file is put in its place: it is looked at again when it changes, and proxies read it without a restart.";
+        OtherFlagUnread: "A flag of the same controller of one machine has not begun, because its file, or its state, is not valid: what proxies read of all flags stays as it is, or that one would disappear.",
+            "What the message names is put right, or taken away: then the others go on by themselves.";
         RoutesPending: "There is no route yet that holds requests back from a new version.",
             "It passes by itself, some seconds after what the routes lead to was written.";
         RoutesWarming: "There is no route to the new version yet; the active one has its own.",

@@ -265,7 +265,7 @@ impl Status {
     }
 
     /// Takes in the answer to a request.
-    pub(crate) fn answer(&mut self, answer: LastRequest) {
+    pub fn answer(&mut self, answer: LastRequest) {
         self.answered.extend(self.last_request.replace(answer).map(|last| last.id));
         self.answered.drain(..self.answered.len().saturating_sub(ANSWERED));
     }

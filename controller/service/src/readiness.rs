@@ -31,6 +31,6 @@ impl Readiness {
             return Some(("certificates", problem));
         }
         let observed = self.flags_observed.load(Ordering::Relaxed);
-        (!observed).then(|| ("starting", "no flag has been looked at yet".to_owned()))
+        (!observed).then(|| ("starting", "not every flag has been looked at yet".to_owned()))
     }
 }

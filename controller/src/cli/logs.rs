@@ -38,7 +38,7 @@ pub(super) async fn run(args: &LogsArgs) -> anyhow::Result<()> {
     }
     let flag = found(&at, find(&at.paths())?)?;
     let mut reader = open_log(&flag, args.version.as_deref(), args.lines)?;
-    while write(&mut reader)? && args.follow {
+    while write(&mut reader)? && (args.follow || reader.waits()) {
         tokio::select! {
             () = tokio::time::sleep(PACE) => {}
             stop = tokio::signal::ctrl_c() => return Ok(stop?),

@@ -37,8 +37,8 @@ use args::{Command, Controller, Output, PluginArgs, Render, Rendered};
 use cluster::domain::Domain;
 use cluster::driver::{Mtls, Options};
 use cluster::istio::plugin::Image;
-use local::file::{FileError, read_text};
-use local::sources::{list, serving};
+use local::file::read_text;
+use local::sources::{serving, texts};
 use machine::action::Action;
 use machine::order::Verb;
 use machine::spec::Provider;
@@ -116,9 +116,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn linted(sources: &[PathBuf], output: Output) -> anyhow::Result<ExitCode> {
-    let texts = list(sources)?.into_iter().map(|path| Ok((read_text(&path)?, path)));
-    let texts: Vec<(String, PathBuf)> = texts.collect::<Result<_, FileError>>()?;
-    let files: Vec<(&Path, &str)> = texts.iter().map(|(text, path)| (path.as_path(), text.as_str())).collect();
+    let texts = texts(sources)?;
+    let files: Vec<(&Path, &str)> = texts.iter().map(|(path, text)| (path.as_path(), text.as_str())).collect();
     let wrong = lint::lint(&files, &filter_level).map_err(anyhow::Error::msg)?;
     match output {
         Output::Json => print_json(&wrong)?,

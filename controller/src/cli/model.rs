@@ -118,9 +118,10 @@ impl Model {
             let restarts = status.restarts.contains_key(name);
             notes.extend(restarts.then(|| format!("{name} is being started anew, as was asked for")));
             let halted = status.halted.contains(name);
-            notes.extend(
-                halted.then(|| format!("{name} was stopped by request, until `versionflag restart` or a switch")),
-            );
+            notes.extend(halted.then(|| {
+                let restart = format!("`versionflag restart {at} --version {name}`");
+                format!("{name} was stopped by request, until {restart} or a switch")
+            }));
             Some(VersionRow { name: name.clone(), role, state: strength(workload), requests, next_start, notes })
         });
         let serves = view.versions.get(&view.spec_version).is_some_and(|workload| workload.ready);

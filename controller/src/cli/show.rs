@@ -13,6 +13,8 @@ use machine::time::UnixMs;
 
 /// Laggards that are listed.
 const SHOWN: usize = 5;
+/// What a filter reports that cannot ask a version, because its Envoy has no cluster of that name.
+const NO_CLUSTER: &str = "the proxy has no such cluster";
 
 fn when(at: UnixMs) -> String {
     let time = i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
@@ -194,6 +196,11 @@ pub(super) fn why(model: &Model, program: &str) -> String {
     let proxies = &model.proxies;
     for one in proxies.laggards.iter().take(SHOWN) {
         let _ = writeln!(text, "  {}: {}", one.proxy, one.why);
+    }
+    // In a cluster it comes by itself, and here where the controller writes it.
+    let lacks_cluster = proxies.laggards.iter().any(|one| one.why.contains(NO_CLUSTER));
+    if lacks_cluster && model.namespace.is_none() {
+        let _ = writeln!(text, "  to add it to an Envoy of yours: {program} render envoy FILE --into ENVOYFILE");
     }
     if let Some(old) = model.old.as_ref().filter(|_| status.phase == Phase::Settling) {
         let acked_at = status.switch.as_ref().and_then(|switch| switch.acked_at).unwrap_or_default();

@@ -81,6 +81,27 @@ fn what_a_version_printed_is_shown_over_all_its_files() {
     assert_eq!(follow.code(), Some(0));
 }
 
+/// T20: what is being kept meanwhile hides nothing, without `--follow` too.
+#[test]
+fn a_log_is_shown_while_a_file_is_kept() {
+    let place = Place::new();
+    let log = place.dir.path().join("reviews-v1.log");
+    std::fs::write(&log, "a line\n").unwrap();
+    let (kept, over) = (place.dir.path().join("reviews-v1.log.1"), std::sync::atomic::AtomicBool::new(false));
+    let out = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                std::fs::write(&kept, "before\n").unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let out = logs(&place, &["--version", "v1"]);
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        out
+    });
+    assert!(String::from_utf8(out.stdout).unwrap().contains("a line\n"));
+}
+
 /// T20: Ctrl-C is how people end it.
 #[test]
 fn following_a_log_ends_cleanly_by_an_interrupt() {

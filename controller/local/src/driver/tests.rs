@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest, header};
@@ -219,7 +219,7 @@ async fn a_hangup_has_the_file_read_again() {
     world.end().await;
 }
 
-/// T19: what waits is started anew at once, what serves only by force; each order is done once, whoever dies in
+/// T19, T32: what waits is started anew at once, what serves only by force; each order is done once, whoever dies in
 /// between; what was stopped stays so.
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_are_started_anew_and_stopped_by_request() {
@@ -243,8 +243,9 @@ async fn versions_are_started_anew_and_stopped_by_request() {
     let (v1, first) = (world.started("v1"), world.started("v2"));
 
     world.edit(|file| file["local"]["versions"]["v2"]["env"] = json!({ "LEVEL": "2" }));
-    let outdated =
-        |view: &Value| view["versions"]["v2"]["notes"].to_string().contains("versionflag restart --version v2");
+    let outdated = |view: &Value| {
+        view["versions"]["v2"]["notes"].to_string().contains("versionflag restart reviews -f FILE --version v2")
+    };
     let view = world.until("a note", outdated).await;
     assert!(view["status"]["history"].to_string().contains("v2 goes on as it was started"), "{view}");
     assert_eq!(world.started("v2"), first);
@@ -355,4 +356,211 @@ async fn flags_come_and_go() {
         .lines()
         .filter(|line| line.contains("lets go of it") && line.contains("\"ratings\"") && !line.contains("replayed"));
     assert_eq!(told.count(), 1, "{log}");
+}
+
+/// What the files for Envoy are, and that a filter is there.
+fn files() -> [(&'static str, Value); 1] {
+    let wasm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/filters/level-1/versionflag.wasm");
+    [("filterConfig", json!({ "path": "filter.json", "routes": "routes.json", "wasm": wasm }))]
+}
+
+/// The flag of this name, where it is shown.
+fn flag<'a>(all: &'a Value, name: &str) -> Option<&'a Value> {
+    all.as_array()?.iter().find(|view| view["name"].as_str().is_some_and(|shown| shown.ends_with(name)))
+}
+
+fn is_missing(all: &Value, name: &str) -> bool {
+    flag(all, name).is_some_and(|view| view["status"]["blocked"]["reason"] == "InvalidSpec")
+}
+
+fn is_stable(all: &Value, name: &str) -> bool {
+    let is = |view: &Value| view["status"]["phase"] == "Stable" && view["versions"]["v1"]["ready"] == true;
+    flag(all, name).is_some_and(is)
+}
+
+/// T27: a controller that begins while a file is not valid looks after the other flags, shows that one, and leaves what
+/// they share as it is, until all can be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_begins_beside_a_file_that_is_not_valid() {
+    let mut world = World::start().await;
+    world.end().await;
+    world.kill();
+    std::fs::remove_file(world.dir.path().join("reviews.state.json")).unwrap();
+    world.source = world.dir.path().canonicalize().unwrap();
+    let (filter, b, other) = (world.dir.path().join("filter.json"), world.dir.path().join("b.yaml"), free_address());
+    let snapshot = "/v1/snapshot?proxy=edge&waitMs=50";
+    world.write(&files());
+    std::fs::write(&b, "a: {").unwrap();
+
+    // Nothing is remembered.
+    world.run(Audit::default()).await;
+    let all = world
+        .until_all("one of two", |all| {
+            let told =
+                flag(all, "reviews").is_some_and(|view| view["versions"]["v1"]["notes"].to_string().contains("b.yaml"));
+            is_stable(all, "reviews") && is_missing(all, "/b.yaml") && told
+        })
+        .await;
+    assert_eq!(all.as_array().unwrap().len(), 2, "{all}");
+    assert!(!filter.exists(), "it has not all flags");
+    assert_eq!(world.get(snapshot).await.unwrap(), "");
+    assert!(world.get("/readyz").await.unwrap().contains("not every flag"));
+    world.write_flag("b.yaml", "ratings", other, &files());
+    world.until_all("both", |all| stable(all, &["ratings", "reviews"])).await;
+    let both = |text: &str| text.contains("ratings-v1") && text.contains("reviews-v1");
+    wait_for("the records of both", async || {
+        let text = std::fs::read_to_string(&filter).unwrap_or_default();
+        if both(&text) && both(&world.get(snapshot).await?) { Ok(()) } else { Err(text) }
+    })
+    .await;
+    world.end().await;
+
+    // Both are remembered, and one is asked for another version while the other one cannot be read.
+    let valid = std::fs::read_to_string(&b).unwrap();
+    std::fs::write(&b, valid.replace("\"version\":\"v1\"", "\"version\":\"v9\"")).unwrap();
+    std::fs::remove_file(world.dir.path().join("routes.json")).unwrap();
+    let kept = std::fs::read_to_string(&filter).unwrap();
+    let v2 = free_address();
+    world.edit(|file| {
+        file["spec"]["version"] = json!("v2");
+        file["spec"]["coexistence"] = json!({ "minReady": "0s", "headroom": "Ignore", "probe": { "mode": "None" } });
+        file["local"]["versions"]["v2"] = json!({ "command": server(v2), "address": v2.to_string() });
+    });
+    world.run(Audit::default()).await;
+    let held = |all: &Value| {
+        let waits = flag(all, "reviews").is_some_and(|view| view["status"]["blocked"]["reason"] == "OtherFlagUnread");
+        waits && is_missing(all, "ratings")
+    };
+    let all = world.until_all("what is held", held).await;
+    assert_eq!(flag(&all, "ratings").unwrap()["status"]["activeVersion"], "v1", "it is shown as it is remembered");
+    assert_eq!(flag(&all, "reviews").unwrap()["status"]["activeVersion"], "v1");
+    assert_eq!(world.get(snapshot).await.unwrap(), "");
+    // Away for a moment, as when it is saved.
+    std::fs::remove_file(&b).unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(world.get(snapshot).await.unwrap(), "");
+    assert_eq!(std::fs::read_to_string(&filter).unwrap(), kept);
+    assert!(!world.dir.path().join("routes.json").exists());
+    std::fs::write(&b, &valid).unwrap();
+    let goes_on = |all: &Value| is_stable(all, "ratings") && !held(all);
+    world.until_all("it goes on", goes_on).await;
+    wait_for("a snapshot of both", async || {
+        let text = world.get(snapshot).await?;
+        if both(&text) { Ok(()) } else { Err(text) }
+    })
+    .await;
+    world.end().await;
+}
+
+/// T27: a state that is damaged is no reason to leave the other flags alone, and is looked at again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flag_that_cannot_begin_is_shown() {
+    let mut world = World::start().await;
+    world.end().await;
+    world.source = world.dir.path().canonicalize().unwrap();
+    world.write_flag("b.yaml", "ratings", free_address(), &[]);
+    let state = world.dir.path().join("b.state.json");
+    std::fs::write(&state, "{").unwrap();
+    world.run(Audit::default()).await;
+    let shown = |all: &Value| is_stable(all, "reviews") && is_missing(all, "ratings");
+    let all = world.until_all("one of two", shown).await;
+    assert!(all.to_string().contains("is damaged"), "{all}");
+    std::fs::remove_file(&state).unwrap();
+    world.until_all("both", |all| stable(all, &["ratings", "reviews"])).await;
+    world.end().await;
+}
+
+/// Why a controller of this file ends at once.
+async fn ends(file: &Path) -> String {
+    let sources = [file.to_owned()];
+    let ended = run(&sources, Audit::default(), |_| {}, std::future::pending());
+    tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap().unwrap_err().to_string()
+}
+
+/// T29: what runs of another flag is left alone by whoever has its state.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_of_another_flag_is_refused() {
+    let mut world = World::start().await;
+    let kept = world.processes();
+    let state = |name: &str| world.dir.path().join(name);
+    std::fs::copy(state("reviews.state.json"), state("b.state.json")).unwrap();
+    std::fs::create_dir(state("other")).unwrap();
+    std::fs::copy(state("reviews.state.json"), state("other/reviews.state.json")).unwrap();
+    world.write_flag("b.yaml", "ratings", free_address(), &[]);
+    world.write_flag("other/reviews.yaml", "reviews", world.v1, &[]);
+    let refused = async |file: &str| ends(&state(file)).await;
+    let why = refused("b.yaml").await;
+    assert!(
+        why.contains("has the state of the flag \"reviews\", and not of \"ratings\": give ratings another"),
+        "{why}"
+    );
+    let why = refused("other/reviews.yaml").await;
+    assert!(why.contains("/reviews.state.json, by which v1 was started (process"), "{why}");
+    assert_eq!(world.processes(), kept);
+
+    // Whose folder was moved goes on with what it has.
+    world.end().await;
+    for name in ["reviews.state.json", "b.state.json"] {
+        std::fs::remove_file(world.dir.path().join(name)).unwrap();
+    }
+    world.source = world.dir.path().canonicalize().unwrap().join("other/reviews.yaml");
+    world.run(Audit::default()).await;
+    world.until("v1 is found again", |view| view["versions"]["v1"]["ready"] == true).await;
+    assert_eq!(world.processes(), kept);
+    world.end().await;
+}
+
+/// T30: a second controller with the same files for Envoy, and another state, ends with the pid of the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_controller_does_not_write_the_same_files() {
+    let mut world = World::start().await;
+    world.write(&files());
+    let filter = world.dir.path().join("filter.json");
+    wait_for("the first one writes", async || if filter.exists() { Ok(()) } else { Err(String::new()) }).await;
+    world.write_flag("b.yaml", "ratings", free_address(), &files());
+    let ended = ends(&world.dir.path().join("b.yaml")).await;
+    let who = format!("filter.json is in use by another controller, process {}", std::process::id());
+    assert!(ended.contains(&who), "{ended}");
+    assert!(!world.dir.path().join("b.state.json").exists(), "it has not begun");
+    world.end().await;
+}
+
+/// T28: while nothing moves a flag is looked at once a second, and at once when what runs of it has ended, though it is
+/// nobody's child here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flag_of_which_nothing_moves_rests() {
+    let mut world = World::start().await;
+    world.end().await;
+    let sources = [world.source.clone()];
+    let mut files = SharedFiles::default();
+    let (opened, _) = first(&sources, &mut files).unwrap();
+    let hub = Arc::new(Hub::new(Authenticator::listed()).with_orders());
+    let checks = CheckRunner::new(Arc::clone(&hub)).unwrap();
+    let around = Around { hub, files: Arc::new(Mutex::new(files)), audit: Audit::default(), checks };
+    let (flags, missing, read_at, address) = (BTreeMap::new(), Missing::new(), now(), world.service);
+    let stamps = Some(stamps(&sources));
+    let mut driver = Driver { sources: sources.to_vec(), stamps, read_at, flags, missing, around, address };
+    opened.into_iter().for_each(|(store, one)| driver.begin(store, one));
+    driver.take_in(vec![]);
+    let rests = |driver: &Driver| driver.flags["reviews"].rests_until;
+    wait_for("rest", async || {
+        driver.turn(true).await;
+        rests(&driver).map(|_| ()).ok_or_else(|| "it does not rest".to_owned())
+    })
+    .await;
+    let before = rests(&driver);
+    driver.turn(false).await;
+    assert_eq!(rests(&driver), before, "nobody has told anything");
+    tokio::time::sleep(Duration::from_millis(REST.0)).await;
+    driver.turn(false).await;
+    assert!(rests(&driver) > before, "its time is over");
+    driver.turn(true).await;
+    let before = rests(&driver);
+    world.kill();
+    wait_for("the end", async || {
+        driver.turn(false).await;
+        if rests(&driver) == before { Err("it rests".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    assert!(now() < before.unwrap(), "it was not waited for");
 }

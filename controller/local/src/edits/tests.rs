@@ -42,7 +42,7 @@ fn edited(files: &[(&str, String)], unread: &[(&str, &str)]) -> String {
     let kept = edits.kept.iter().map(|(name, why)| format!("{name} keeps its own: {why}"));
     let begun = edits.begun.iter().map(|one| format!("{} begins", one.file.metadata.name));
     let absent = edits.absent.iter().map(|name| format!("{name} is absent"));
-    let refused = edits.refused.iter().map(|why| format!("refused: {why}"));
+    let refused = edits.refused.iter().map(|why| format!("refused: {}", why.why));
     taken.chain(kept).chain(begun).chain(absent).chain(refused).collect::<Vec<_>>().join("; ")
 }
 
@@ -81,4 +81,16 @@ fn an_edit_is_about_its_own_flag(
     for expected in expected {
         assert!(said.contains(expected), "{said}");
     }
+}
+
+/// T27: of two flags that clash when a controller begins, who has begun before comes first, whatever their names are.
+#[rstest]
+#[case(false, "a begins; refused: /d/b.yaml")]
+#[case(true, "b begins; refused: /d/a.yaml")]
+fn who_has_a_state_comes_first(#[case] b_has_one: bool, #[case] expected: &str) {
+    let mut both = reading(&[("a.yaml", a("v1")), ("b.yaml", flag("b", "v1", 1, ""))]);
+    both.flags[1].has_state = b_has_one;
+    let edits = edits(&BTreeMap::new(), both);
+    let begun = edits.begun.iter().map(|one| one.file.metadata.name.clone()).collect::<Vec<_>>().join(", ");
+    assert_eq!(format!("{begun} begins; refused: {}", edits.refused[0].path.display()), expected);
 }

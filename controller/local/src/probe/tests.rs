@@ -1,7 +1,10 @@
 use std::convert::Infallible;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::service::service_fn;
@@ -136,4 +139,66 @@ async fn a_command_leaves_nothing_behind(#[case] end: &str) {
         assert!(std::time::Instant::now() < deadline, "{pid} still runs");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A server that answers everything until told not to. When it was asked.
+fn counted() -> (SocketAddr, Arc<Mutex<Vec<Instant>>>, Arc<AtomicBool>) {
+    let listener = TcpListener::bind(free_address()).unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Instant>>>::default());
+    let (times, fine) = (Arc::clone(&asked), Arc::new(AtomicBool::new(true)));
+    let answers = Arc::clone(&fine);
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let _ = connection.read(&mut [0; 4_096]);
+            times.lock().unwrap().push(Instant::now());
+            let status = if answers.load(Ordering::SeqCst) { "200 OK" } else { "503 No" };
+            let _ = write!(connection, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    (address, asked, fine)
+}
+
+/// T28: what is ready is asked less often, but for a switch, or where the file says how often.
+#[rstest]
+#[case::calm("{path: /}", false, 2..=5)]
+#[case::hurried("{path: /}", true, 6..=11)]
+#[case::as_the_file_says("{path: /, interval: 100ms}", false, 10..=21)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ready_is_asked_less_often(
+    #[case] ready: &str,
+    #[case] hurried: bool,
+    #[case] expected: std::ops::RangeInclusive<usize>,
+) {
+    let (address, asked, _) = counted();
+    let mut how = version(&["true".to_owned()], address, "");
+    how.ready = serde_saphyr::from_str(ready).unwrap();
+    let probe = Probe::start(&how, address, Arc::new(Hub::new(service::Authenticator::listed())));
+    probe.hurry(hurried);
+    probe.first_answer().wait_for(Readiness::is_known).await.unwrap();
+    asked.lock().unwrap().clear();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let times = asked.lock().unwrap().len();
+    assert!(expected.contains(&times), "{times}");
+}
+
+/// T28: a switch that begins does not wait for the next question, and what fails once is asked often.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_an_answer_gets_it_soon() {
+    let (address, asked, fine) = counted();
+    let mut how = version(&["true".to_owned()], address, "");
+    how.ready = serde_saphyr::from_str("{path: /}").unwrap();
+    let probe = Probe::start(&how, address, Arc::new(Hub::new(service::Authenticator::listed())));
+    probe.first_answer().wait_for(Readiness::is_known).await.unwrap();
+    let (times, begin) = (asked.lock().unwrap().len(), Instant::now());
+    probe.hurry(true);
+    while asked.lock().unwrap().len() == times {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+    probe.hurry(false);
+    fine.store(false, Ordering::SeqCst);
+    let lost = Instant::now();
+    probe.first_answer().wait_for(|known| known.since.is_none()).await.unwrap();
+    assert!(lost.elapsed() < Duration::from_millis(1_500), "{:?}", lost.elapsed());
 }

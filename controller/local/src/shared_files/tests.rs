@@ -184,3 +184,32 @@ fn a_file_of_one_flag_has_the_name_of_its_record() {
         assert_eq!(file["version_info"], "7-h");
     }
 }
+
+/// T30: two controllers never write the same file; who comes second is told by whom, and writes it when that one has gone.
+#[test]
+fn a_file_has_one_controller() {
+    let mut files = Files::new();
+    let path = files.path("sub/filter.json");
+    let mut other = SharedFiles::default();
+    other.claim([&path].into_iter()).unwrap();
+    let why = files.shared.claim([&path].into_iter()).unwrap_err().to_string();
+    let who =
+        format!("filter.json is in use by another controller, process {}: stop that one first", std::process::id());
+    assert!(why.contains(&who), "{why}");
+    files.join("a", &[("sub/filter.json", filter(), None)]);
+    assert!(!files.offer("a", "sub/filter.json", &filter(), part("a", "v1", 1)));
+    assert!(files.shared.unwritten(&path).unwrap().contains(&who) && !path.exists());
+    drop(other);
+    // What another test forks has the lock, too, until it is another program.
+    let begin = std::time::Instant::now();
+    while !files.offer("a", "sub/filter.json", &filter(), part("a", "v1", 1)) {
+        assert!(begin.elapsed() < crate::testing::LIMIT);
+    }
+    assert_eq!(files.read("sub/filter.json"), [("a".to_owned(), "v1".to_owned())]);
+    let mut other = SharedFiles::default();
+    assert!(other.claim([&path].into_iter()).is_err());
+    files.join("a", &[]);
+    while other.claim([&path].into_iter()).is_err() {
+        assert!(begin.elapsed() < crate::testing::LIMIT);
+    }
+}

@@ -167,7 +167,9 @@ fn told(pass: Pass<'_>) -> Result<(), Missing> {
     }
     if let Some(problem) = &pass.seen.routes {
         let blocks = !problem.reason.passes();
-        return Err(Missing { blocks, ..Missing::of(Kind::Unknown, problem.clone()) });
+        // Whoever goes past what is unknown does not mean to act on what others share.
+        let kind = if problem.reason == Reason::OtherFlagUnread { Kind::Held } else { Kind::Unknown };
+        return Err(Missing { blocks, ..Missing::of(kind, problem.clone()) });
     }
     if !fleet.route_laggards.is_empty() {
         let message = format!("routes are not current: {}", names(&fleet.route_laggards));

@@ -329,10 +329,11 @@ fn what_is_not_reached_keeps_the_old_version(#[case] seen: Seen, #[case] then: P
 const BOTH: &str = "settle: {timeout: 1s, onTimeout: Proceed, quietPeriod: 10s}, switch: {laggards: Proceed}";
 const ONE: &str = "settle: {timeout: 1s, onTimeout: Proceed, quietPeriod: 10s}";
 
-/// C07, C36, F18: what nobody may go past, whatever the spec asks for and whatever was gone past already.
+/// C07, C36, F18, T27: what nobody may go past, whatever the spec asks for and whatever was gone past already.
 #[rstest]
 #[case::taken(BOTH, seen().problem(Reason::ServiceTaken))]
 #[case::stale(BOTH, seen().problem(Reason::WatchStale))]
+#[case::another_flag_is_missing(BOTH, seen().routes(Reason::OtherFlagUnread))]
 #[case::not_reached(BOTH, seen().unreached("edge", "cluster c: no healthy host", false))]
 #[case::reached_just_now(BOTH, seen().reached_since(NOW - 1))]
 #[case::not_reached_and_no_ack(BOTH, seen().proxies(2).lags("late", "it never reported").unreached("edge", "no healthy host", false))]

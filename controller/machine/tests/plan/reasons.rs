@@ -71,6 +71,7 @@ fn before_the_flip() -> Vec<Case> {
         ("a check has no answer", check, promoting, seen()),
         ("routes are warming", "", switching(Phase::ProvingRoutes), seen().routes(Reason::RoutesWarming)),
         ("no filter to load", "", switching(Phase::ProvingRoutes), seen().routes(Reason::FilterUnusable)),
+        ("another flag is missing", "", switching(Phase::ProvingRoutes), seen().routes(Reason::OtherFlagUnread)),
         ("no route yet", "", switching(Phase::ProvingRoutes), seen().route_lags("edge", "its route lists v1 only")),
         (
             "not reached",
@@ -150,6 +151,7 @@ fn after_the_flip() -> Vec<Case> {
         ("an ack is gone", "", settling(), behind),
         ("an old configuration", "", settling(), seen().config_lags("edge", "epoch 8, not yet 9")),
         ("routes do not fit", "", settling(), seen().routes(Reason::RouteConflict)),
+        ("another flag is missing after the flip", "", settling(), seen().routes(Reason::OtherFlagUnread)),
         ("an old route", "", settling(), seen().route_lags("edge", "its route still leads to v0")),
         ("a joiner has not tried", "", settling(), seen().unreached("edge", "it has not tried yet", false)),
         ("not reached any more", "", settling(), seen().unreached("edge", "cluster c: status 503", true)),

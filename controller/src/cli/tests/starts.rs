@@ -54,7 +54,7 @@ fn nothing_is_ready_before_all_have_acked() {
     assert!(status.contains("├─ refused cart.shop  no report\n"), "{status}");
 }
 
-/// T19: what was asked for of a version is said until it is done.
+/// T19, T32: what was asked for of a version is said until it is done.
 #[test]
 fn what_was_ordered_is_said() {
     let mut status = settling();
@@ -64,5 +64,25 @@ fn what_was_ordered_is_said() {
     view.versions.insert("v1".to_owned(), VersionState::default());
     let status = show::status(&Model::of_view(&view, "reviews.yaml"), "versionflag");
     assert!(status.contains("│  └─ v2 is being started anew, as was asked for\n"), "{status}");
-    assert!(status.contains("│  └─ v1 was stopped by request, until"), "{status}");
+    assert!(
+        status.contains("│  └─ v1 was stopped by request, until `versionflag restart reviews.yaml --version v1`"),
+        "{status}"
+    );
+}
+
+/// T32: an Envoy of the operator's that lacks the cluster of a version gets it by one command.
+#[test]
+fn a_cluster_that_is_missing_is_added_by_a_command() {
+    let mut status = settling();
+    status.enter(NOW, Phase::ProvingRoutes);
+    let mut view = FlagView { name: "reviews".to_owned(), ..seen(status) };
+    let why = |view: &FlagView| show::why(&Model::of_view(view, "reviews.yaml"), "versionflag");
+    let command = "versionflag render envoy FILE --into ENVOYFILE";
+    let lacks = |what: &str| vec![Laggard { proxy: "edge".to_owned(), why: format!("cluster reviews-v2: {what}") }];
+    view.fleet.reach_laggards = lacks("no healthy host");
+    assert!(!why(&view).contains(command), "{}", why(&view));
+    view.fleet.reach_laggards = lacks("the proxy has no such cluster");
+    assert!(why(&view).contains(command), "{}", why(&view));
+    view.name = "shop/reviews".to_owned();
+    assert!(!why(&view).contains(command), "in a cluster they are not the operator's files");
 }
