@@ -96,7 +96,8 @@ impl<'a> Fences<'a> {
             rate_per_s: rate_per_s / 2,
             slow_per_s: rate_per_s / 200,
             slow: SLOW,
-            h1_connections: 32,
+            // One for each request that waits at once, or they would wait in the client.
+            h1_connections: 512,
             ..LoadPlan::default()
         };
         self.envoys.iter().map(|envoy| Load::start(envoy.listener("ingress"), plan.clone())).collect()
@@ -148,7 +149,7 @@ impl<'a> Fences<'a> {
             let until_us = flips.get(place + 1).map_or(u64::MAX, |next| next.span.begin_us);
             let flip = &mut flips[place];
             let its = both.iter().filter(|one| (flip.span.begin_us..until_us).contains(&one.begin_us));
-            flip.overlap_ms = its.map(|one| (one.end_us - one.begin_us) as f64 / 1_000.0).sum();
+            flip.overlap_ms = overlap::total_ms(its);
             let Some(hold) = flip.hold else { continue };
             let due = |us: u64| (hold.begin_us..hold.end_us).contains(&us);
             let held = results.requests().iter().filter(|one| one.kind == Kind::Fast && due(one.due_us));

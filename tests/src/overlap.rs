@@ -38,6 +38,11 @@ pub fn read(path: &Path) -> Result<Vec<Span>> {
     text.lines().map(|line| span(line).with_context(|| format!("no span: {line}"))).collect()
 }
 
+/// For how long all of these together, in milliseconds.
+pub fn total_ms<'a>(spans: impl IntoIterator<Item = &'a Span>) -> f64 {
+    spans.into_iter().map(|span| span.end_us - span.begin_us).sum::<u64>() as f64 / 1_000.0
+}
+
 /// When requests were open on both, in the order of time.
 pub fn both(one: &[Span], other: &[Span]) -> Vec<Span> {
     let edges = |spans: &[Span], place: usize| {

@@ -172,7 +172,7 @@ async fn run(dir: &TestDir, options: &Options) -> Result<Outcome> {
     let plan = if options.fenced {
         println!("load: {RATE} requests a second over HTTP/1.1 and HTTP/2, 20 slow ones of 0.2 s a second");
         let slow = Duration::from_millis(200);
-        LoadPlan { rate_per_s: RATE, slow_per_s: 20, slow, h1_connections: 64, ..LoadPlan::default() }
+        LoadPlan { rate_per_s: RATE, slow_per_s: 20, slow, h1_connections: 512, ..LoadPlan::default() }
     } else {
         println!("load: {RATE} requests a second over HTTP/1.1 and HTTP/2, 5 slow ones of 2 s, one stream of 5 s");
         LoadPlan { rate_per_s: RATE, slow_per_s: 5, stream: Some(Duration::from_secs(5)), ..LoadPlan::default() }
@@ -208,7 +208,7 @@ async fn run(dir: &TestDir, options: &Options) -> Result<Outcome> {
     let mut outcome = outcome(&results, &timeline, final_version, removed_us);
     if options.fenced {
         let both = overlap::both(&local.spans("v1")?, &local.spans("v2")?);
-        outcome.open_on_both_ms = Some(both.iter().map(|one| (one.end_us - one.begin_us) as f64 / 1_000.0).sum());
+        outcome.open_on_both_ms = Some(overlap::total_ms(&both));
     }
     Ok(outcome)
 }
