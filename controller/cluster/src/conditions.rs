@@ -89,7 +89,8 @@ fn ready(seen: &StatusInputs<'_>) -> Word {
         let message = format!("{} is held although the spec asks for {wanted}: {}", held.version, held.reason);
         return no(Reason::Overridden, message);
     }
-    let before = machine.phase == Phase::Adopting || machine.phase == Phase::Switching || machine.phase.before_flip();
+    let before = matches!(machine.phase, Phase::Adopting | Phase::Committing | Phase::Switching);
+    let before = before || machine.phase.before_flip();
     if before || active != wanted {
         return no(machine.phase.into(), format!("{wanted} is asked for and does not serve everywhere yet"));
     }
@@ -233,6 +234,9 @@ fn switched(seen: &StatusInputs<'_>, switch: &Switch) -> Word {
         (_, Some(_)) => {
             yes(Reason::Acked, format!("{acked} of {expected} proxies are known to send new requests to {to}"))
         }
+        _ if seen.machine.phase.holds() => {
+            no(seen.machine.phase.into(), format!("new requests wait, and go to {to} once nothing is open on {from}"))
+        }
         (Some(_), None) => no(Reason::Laggards, format!("{acked} of {expected} proxies acked")),
         (None, None) => no(Reason::NotFlipped, format!("{from} still serves")),
     }
@@ -316,7 +320,7 @@ fn contested(seen: &StatusInputs<'_>) -> Option<Word> {
 
 /// The autoscaler that ends what the switch keeps, and what that is.
 fn taken_away<'a>(seen: &'a StatusInputs<'_>) -> Option<(&'a str, &'a ScaledObject)> {
-    let keeps = matches!(seen.machine.phase, Phase::Switching | Phase::Settling | Phase::Retaining);
+    let keeps = matches!(seen.machine.phase, Phase::Committing | Phase::Switching | Phase::Settling | Phase::Retaining);
     let switch = seen.machine.switch.as_ref().filter(|_| keeps)?;
     let mut ended = seen.workloads.objects(&switch.from).into_iter().filter(|object| object.replicas() == 0);
     ended.find_map(|object| Some((seen.workloads.autoscaler(object)?, object)))

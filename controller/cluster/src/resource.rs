@@ -264,6 +264,9 @@ pub struct SwitchStatus {
     /// first request to `to` to that with the last one to `from`. Absent: it was not seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap_ms: Option<i64>,
+    /// How requests were held, in mode Fenced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<FenceOfSwitch>,
     /// Until when `from` stays for a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
@@ -272,6 +275,38 @@ pub struct SwitchStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
     pub removed_at: Option<Time>,
+}
+
+/// How requests were held: by the hold under way, or else by the last one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FenceOfSwitch {
+    /// How often a hold was begun, since a person asked to try again.
+    pub attempts: i64,
+    /// The hold under way was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_time")]
+    pub held_at: Option<Time>,
+    /// Nothing was open on `from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_time")]
+    pub committed_at: Option<Time>,
+    /// What waited was let go to `to`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_time")]
+    pub opened_at: Option<Time>,
+    /// For how long requests were held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_ms: Option<i64>,
+    /// How many waited at most, as far as reports showed it.
+    pub most_waiting: i64,
+    /// Why the last hold was given up that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aborted: Option<String>,
+    /// Nothing is held again before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_time")]
+    pub retry_at: Option<Time>,
 }
 
 /// The last request by hand that was answered.

@@ -8,8 +8,8 @@ use machine::fleet::ledger::Fleet;
 
 use super::conditions;
 use super::resource::{
-    HeldStatus, HistoryStatus, LaggardStatus, LastRequestStatus, ProxiesStatus, ResourceStatus, SwitchStatus,
-    VersionRole, VersionStatus, time,
+    FenceOfSwitch, HeldStatus, HistoryStatus, LaggardStatus, LastRequestStatus, ProxiesStatus, ResourceStatus,
+    SwitchStatus, VersionRole, VersionStatus, time,
 };
 use super::workloads::Workloads;
 use machine::checks::CheckAnswers;
@@ -198,8 +198,22 @@ fn switch(switch: &machine::status::Switch) -> SwitchStatus {
         acked_at: switch.acked_at.map(time),
         settled_at: switch.settled_at.map(time),
         overlap_ms: switch.overlap_ms.map(int),
+        fence: switch.fence.as_ref().map(fence),
         retain_until: switch.retain_until.map(time),
         removed_at: switch.removed_at.map(time),
+    }
+}
+
+fn fence(fence: &machine::status::FenceStatus) -> FenceOfSwitch {
+    FenceOfSwitch {
+        attempts: fence.attempts.into(),
+        held_at: fence.held_at.map(time),
+        committed_at: fence.committed_at.map(time),
+        opened_at: fence.opened_at.map(time),
+        held_ms: fence.held_ms.map(int),
+        most_waiting: int(fence.most_waiting),
+        aborted: fence.aborted.clone(),
+        retry_at: fence.retry_at.map(time),
     }
 }
 

@@ -383,5 +383,8 @@ impl Machine {
         if let Some(seconds) = status.flipped_since(before) {
             self.hub.observe_flip(seconds);
         }
+        if let Some((committed, seconds)) = status.hold_ended_since(before) {
+            self.hub.observe_hold(committed, seconds);
+        }
     }
 }

@@ -332,6 +332,14 @@ impl Status {
         Some(acked_at.since(flipped_at).0 as f64 / 1_000.0)
     }
 
+    /// Whether requests were let go to the new version by a hold that was under way in `before`, and for how long they
+    /// were held, in seconds; `None`: no hold has ended.
+    pub fn hold_ended_since(&self, before: &Status) -> Option<(bool, f64)> {
+        let fence = self.switch.as_ref().and_then(|switch| switch.fence.as_ref());
+        let fence = fence.filter(|_| before.phase.holds() && !self.phase.holds())?;
+        Some((fence.opened_at.is_some(), fence.held_ms? as f64 / 1_000.0))
+    }
+
     /// Goes on to a phase.
     pub fn enter(&mut self, now: UnixMs, phase: Phase) {
         self.phase = phase;

@@ -134,6 +134,11 @@ impl Hub {
         self.metrics.flip.observe(seconds);
     }
 
+    /// Observes in the metrics that a hold has ended, whether what waited went to the new version, and after how long.
+    pub fn observe_hold(&self, committed: bool, seconds: f64) {
+        self.metrics.observe_hold(committed, seconds);
+    }
+
     /// Whether a report wakes the driver from now on. One that has come since [`Reports::take_reporters`] does.
     pub fn wake_on_reports(&self, wake: bool) {
         if self.reports.set_wakes_driver(wake) {

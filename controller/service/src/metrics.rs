@@ -45,6 +45,10 @@ pub(crate) struct ServiceMetrics {
     versions: Mutex<BTreeMap<String, BTreeSet<String>>>,
     /// Seconds from a flip's record to the last ack.
     pub(crate) flip: Histogram,
+    /// Holds by what became of them.
+    holds: Family<MetricLabels, Counter>,
+    /// Seconds for which requests were held.
+    held: Histogram,
 }
 
 impl ServiceMetrics {
@@ -64,6 +68,8 @@ impl ServiceMetrics {
             versions: Mutex::default(),
             // 1 ms to 65 s.
             flip: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
+            holds: Family::default(),
+            held: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
         };
         registry.register("reports", "Reports by what became of them", metrics.reports.clone());
         registry.register("write_failures", "Files that could not be written", metrics.write_failures.clone());
@@ -74,12 +80,21 @@ impl ServiceMetrics {
         registry.register("phase", "1 for the phase in effect", metrics.phase.clone());
         registry.register("open_requests", "Requests in flight by version", metrics.open.clone());
         registry.register("flip_duration_seconds", "From a flip's record to the last ack", metrics.flip.clone());
+        registry.register("holds", "Holds by what became of them", metrics.holds.clone());
+        registry.register("held_seconds", "For how long requests were held", metrics.held.clone());
         ServiceMetrics { registry, ..metrics }
     }
 
     /// Counts one report: `accepted`, or the word of its refusal.
     pub(crate) fn count_report(&self, result: &str) {
         self.reports.get_or_create(&vec![("result", result.to_owned())]).inc();
+    }
+
+    /// Counts a hold that has ended after so many seconds.
+    pub(crate) fn observe_hold(&self, committed: bool, seconds: f64) {
+        let outcome = if committed { "committed" } else { "aborted" };
+        self.holds.get_or_create(&vec![("outcome", outcome.to_owned())]).inc();
+        self.held.observe(seconds);
     }
 
     /// Counts files that could not be written.

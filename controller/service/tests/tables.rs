@@ -57,6 +57,7 @@ async fn exposed() -> String {
     let hub = Hub::new(Authenticator::listed()).with_api_requests(&requests);
     hub.show_flag(view::view());
     hub.observe_flip(0.1);
+    hub.observe_hold(true, 0.1);
     hub.count_write_failures("state", 1);
     let hub = Arc::new(hub);
     let mut router = router(hub, Duration::from_secs(5));

@@ -208,7 +208,7 @@ impl Model {
         Some(match status.phase {
             _ if status.suspended => "resume",
             Phase::AwaitingPromotion => "promote",
-            Phase::Coexisting | Phase::ProvingRoutes => "abort",
+            Phase::Coexisting | Phase::ProvingRoutes | Phase::Holding | Phase::Committing => "abort",
             // To take a rollback back is to try again what it took back.
             Phase::Switching | Phase::Settling | Phase::Retaining if status.r#override.is_some() => "retry",
             // Nothing was switched: a rollback would go from what serves to the version before it.
@@ -355,7 +355,7 @@ fn waiting(status: &ResourceStatus) -> String {
         }
         Some(Phase::Coexisting) => "TargetReady",
         Some(Phase::ProvingRoutes) => "RoutesReady",
-        Some(Phase::Switching) => "Switched",
+        Some(Phase::Holding | Phase::Committing | Phase::Switching) => "Switched",
         Some(Phase::Settling) => "Settled",
         Some(Phase::Retaining | Phase::Removing) => "CleanedUp",
     };

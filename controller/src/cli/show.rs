@@ -79,6 +79,18 @@ fn way(status: &Status) -> String {
     }
 }
 
+/// For how long requests wait, or did.
+fn fence(now: UnixMs, status: &Status) -> Option<String> {
+    let fence = status.switch.as_ref().filter(|_| status.phase != Phase::Stable)?.fence.as_ref()?;
+    if let Some(at) = fence.held_at.filter(|_| status.phase.holds()) {
+        let (so_far, most, attempts) = (ago(now, at), fence.max_hold, fence.attempts);
+        return Some(format!("requests have waited for {so_far}, {most} at most: attempt {attempts}"));
+    }
+    let held = format!("requests waited for {} ms, {} at most at once", fence.held_ms?, fence.most_waiting);
+    let why = fence.aborted.as_ref().filter(|_| fence.opened_at.is_none());
+    Some(why.map_or(held.clone(), |why| format!("{held}, and in vain, attempt {}: {why}", fence.attempts)))
+}
+
 /// When a version is started again, after what is known of it.
 fn next_start(now: UnixMs, version: &VersionRow) -> String {
     let next = version.next_start.filter(|next| *next > now);
@@ -126,6 +138,9 @@ pub(super) fn status(model: &Model, program: &str) -> String {
         let shown = |ms: u64| if ms < 100 { "<0.1s".to_owned() } else { long(Millis(ms)) };
         let overlap = model.overlap.map(|ms| format!(", overlap {}", shown(ms))).unwrap_or_default();
         let _ = writeln!(text, "├─ flipped {} ago, {acked}{overlap}", ago(now, flipped));
+    }
+    if let Some(line) = fence(now, status) {
+        let _ = writeln!(text, "├─ {line}");
     }
     if let Some(held) = status.r#override.as_ref().filter(|held| held.for_spec_version == model.spec_version) {
         let _ = writeln!(text, "├─ {} is held against {}: {}", held.version, held.for_spec_version, held.reason);

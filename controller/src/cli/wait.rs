@@ -77,7 +77,8 @@ pub(super) fn standing(model: &Model, goal: Goal, edited: Option<&str>) -> Stand
         let (version, why) = (&held.version, &held.reason);
         return Standing::InVain(format!("{version} is held against {wanted}: {why}; `retry` ends that"));
     }
-    let serves = status.active_version == *wanted && !status.phase.before_flip() && status.phase != Phase::Adopting;
+    let serves = status.active_version == *wanted && !status.phase.before_flip();
+    let serves = serves && !matches!(status.phase, Phase::Adopting | Phase::Committing);
     let proxies = &model.proxies;
     let acked = serves && proxies.expected > 0 && proxies.acked == proxies.expected;
     let over = matches!(status.phase, Phase::Retaining | Phase::Removing | Phase::Stable);

@@ -113,8 +113,8 @@ fn a_flag_is_admitted_with_its_defaults_and_shown_in_columns() {
                 },
                 "promotion": { "mode": "Automatic", "after": "0s" },
                 "switch": {
-                    "mode": "Immediate", "maxHold": "1s", "onHoldTimeout": "Open", "laggards": "Wait",
-                    "ackTimeout": "5m",
+                    "mode": "Immediate", "laggards": "Wait", "ackTimeout": "5m",
+                    "fence": { "maxHold": "2s", "onExpiry": "Open", "inbound": "Optional", "attempts": 5 },
                 },
                 "settle": {
                     "quietPeriod": "10s", "bake": "0s", "timeout": "10m", "onTimeout": "Wait",
@@ -208,11 +208,7 @@ fn what_is_wrong_is_refused_with_a_sentence() {
             ("settle", json!({ "quietPeriod": "9999999d" }), "\"9999999d\" has to be a length of time"),
             ("settle", json!({ "onTimeout": "Hope" }), "supported values: \"Wait\", \"Proceed\", \"Rollback\""),
             ("settle", json!({ "quietPriod": "10s" }), "unknown field \"spec.settle.quietPriod\""),
-            (
-                "switch",
-                json!({ "mode": "Fenced" }),
-                "spec.switch.mode: Invalid value: \"string\": \"Fenced\" is not supported yet",
-            ),
+            ("switch", json!({ "fence": { "attempts": 0 } }), "spec.switch.fence.attempts: Invalid value: 0"),
             ("checks", json!([{ "name": "errors" }]), "exactly one of builtin, prometheus and webhook"),
             ("checks", json!([{ "name": "errors", "builtin": {} }]), "set maxErrorRate, maxLatency or both"),
             ("checks", json!([{ "name": "errors", "builtin": { "maxErrorRate": "101%" } }]), "\"101%\" is not a share"),

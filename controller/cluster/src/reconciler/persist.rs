@@ -39,6 +39,9 @@ impl Reconciler {
         if let Some(seconds) = status.flipped_since(&self.status) {
             context.hub.observe_flip(seconds);
         }
+        if let Some((committed, seconds)) = status.hold_ended_since(&self.status) {
+            context.hub.observe_hold(committed, seconds);
+        }
         let before = std::mem::replace(&mut self.status, status.into());
         self.unannounced.get_or_insert(before);
     }

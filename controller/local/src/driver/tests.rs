@@ -1,3 +1,5 @@
+mod fence;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 

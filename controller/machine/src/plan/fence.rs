@@ -5,7 +5,7 @@
 
 use super::before_flip::{held, lost};
 use super::settled::{ACKED_WITHIN, behind, missing_acks, names};
-use super::wait::{Wait, blocked};
+use super::wait::Wait;
 use super::{Pass, suspended, transitions, wanted};
 use crate::duration::Millis;
 use crate::fleet::fence::FleetFence;
@@ -66,8 +66,10 @@ fn not_yet(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Wait> {
     if let Some(fence) = &switch.fence {
         let why = fence.aborted.as_deref().unwrap_or_default();
         if fence.attempts >= asked.attempts {
-            let message =
-                format!("requests were held {} times, and {} did not drain: {why}", fence.attempts, switch.from);
+            let message = format!(
+                "requests were held {} of {} times, and {} did not drain: {why}",
+                fence.attempts, asked.attempts, switch.from
+            );
             return Some(Wait::blocked(Problem::new(Reason::FenceAborted, message).about([switch.from.as_str()])));
         }
         if let Some(at) = fence.retry_at.filter(|at| pass.now < *at) {
@@ -75,7 +77,7 @@ fn not_yet(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Wait> {
         }
     }
     let Some(fence) = &seen.fleet.fence else {
-        return Some(blocked(Reason::FenceUnable, "no proxy has shown yet that it can hold requests"));
+        return named(Reason::FenceUnable, "no proxy has shown yet that it can hold requests".to_owned(), &[]);
     };
     if !fence.unable.is_empty() {
         let message = format!("requests cannot be held everywhere: {}", names(&fence.unable));
@@ -130,7 +132,7 @@ pub(super) fn holding(pass: Pass<'_>, status: &mut Status, switch: Switch) -> Wa
     }
     let until = deadline(&fence, 2, 4);
     let why = in_the_way(pass, status, &switch, &fence).or_else(|| out_of_place(pass));
-    if let Some(why) = why.or_else(|| over(pass, &fence, until)) {
+    if let Some(why) = why.or_else(|| over(pass, &switch.from, &fence, until)) {
         abort(pass, status, switch, why);
         return Wait::moved();
     }
@@ -146,7 +148,7 @@ pub(super) fn holding(pass: Pass<'_>, status: &mut Status, switch: Switch) -> Wa
 pub(super) fn committing(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
     let fence = switch.fence.clone().unwrap_or_default();
     let until = deadline(&fence, 3, 4);
-    if let Some(why) = in_the_way(pass, status, &switch, &fence).or_else(|| over(pass, &fence, until)) {
+    if let Some(why) = in_the_way(pass, status, &switch, &fence).or_else(|| over(pass, &switch.from, &fence, until)) {
         abort(pass, status, switch, why);
         return Wait::moved();
     }
@@ -209,9 +211,9 @@ fn out_of_place(pass: Pass<'_>) -> Option<String> {
     pass.seen.routes.as_ref().map(|problem| problem.message.clone())
 }
 
-fn over(pass: Pass<'_>, fence: &FenceStatus, until: UnixMs) -> Option<String> {
+fn over(pass: Pass<'_>, from: &str, fence: &FenceStatus, until: UnixMs) -> Option<String> {
     let so_far = fence.held_at.map_or(Millis(0), |at| pass.now.since(at));
-    (pass.now >= until).then(|| format!("after {so_far}: {}", missing(pass, "the old version")))
+    (pass.now >= until).then(|| format!("after {so_far}: {}", missing(pass, from)))
 }
 
 /// What a hold waits for, in words.

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use flag::fence::Fence;
+use flag::record::Gate;
+
 use crate::plan::{Effect, RouteOrder};
 use crate::publication::Publication;
 
@@ -32,14 +35,27 @@ fn published(publication: &Publication) -> String {
         .map(|preview| format!("; those with {}: {} go to {}", preview.header, preview.value, preview.version));
     let also = [(publication.prove_routes, "show their routes"), (publication.measure, "measure answers")];
     let also: String = also.iter().filter(|(asked, _)| *asked).map(|(_, what)| format!(", {what}")).collect();
+    let goes = if record.gate == Gate::Hold {
+        "new requests wait, those of before go on; active is"
+    } else {
+        "requests go to"
+    };
+    let refused = publication.fence.as_ref().map(refused).unwrap_or_default();
     format!(
-        "publish epoch {}: requests go to {}{} (versions {}); proxies report every {}{also}",
+        "publish epoch {}: {goes} {}{} (versions {}){refused}; proxies report every {}{also}",
         record.epoch,
         record.active,
         preview.unwrap_or_default(),
         listed(&record.versions),
         publication.report_every,
     )
+}
+
+/// What proxies beside workloads refuse.
+fn refused(fence: &Fence) -> String {
+    let marked = fence.marked.iter().map(|version| format!("; {version} takes only what a filter sent there"));
+    let closed = fence.closed.iter().map(|version| format!("; {version} refuses all"));
+    marked.chain(closed).collect()
 }
 
 fn routes(order: &RouteOrder) -> String {

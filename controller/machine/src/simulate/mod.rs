@@ -7,10 +7,12 @@
 //! | `world` | what the loop looks at and acts on: memory, disk, and the facts |
 //! | `facts` | versions, checks and routes: what is there, and what an effect makes of it |
 //! | `proxies` | who has to ack, and who does |
+//! | `fence` | what they hold, and for how long |
 //! | `report`, `effects` | the text that comes out |
 
 mod effects;
 mod facts;
+mod fence;
 mod proxies;
 mod report;
 mod script;

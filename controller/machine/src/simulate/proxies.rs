@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::fence::Holds;
 use super::sight::{PROXIES, numbered};
 use crate::duration::Millis;
 use crate::fleet::ledger::{Fleet, Laggard, Quiet};
@@ -58,6 +59,7 @@ pub(super) struct Proxies {
     pub(super) route_laggards: BTreeMap<String, String>,
     pub(super) without_filter: Vec<String>,
     pub(super) ahead: Option<Millis>,
+    pub(super) holds: Holds,
 }
 
 impl Proxies {
@@ -73,6 +75,7 @@ impl Proxies {
             route_laggards: BTreeMap::new(),
             without_filter: vec![],
             ahead: None,
+            holds: Holds::default(),
         };
         proxies.expect(&numbered(PROXIES), None);
         proxies
@@ -122,7 +125,7 @@ impl Proxies {
 
     /// When the next of them reports, or the old version gets quiet.
     pub(super) fn due(&self, now: UnixMs) -> Option<UnixMs> {
-        let quiet = self.proved_at().filter(|at| *at > now);
+        let quiet = self.proved_at().filter(|at| *at > now).into_iter().chain(self.holds.due(now));
         self.all.iter().filter_map(|proxy| proxy.due).chain(quiet).min()
     }
 
@@ -140,6 +143,9 @@ impl Proxies {
         let count = self.all.iter().filter(|proxy| self.acks(proxy)).count();
         let all = count == self.all.len() && count > 0;
         self.acked_at = if all { self.acked_at.or(Some(now)) } else { None };
+        if all {
+            self.holds.acked(now);
+        }
         told.then(|| format!("{count} of {} proxies acked epoch {}", self.all.len(), self.published))
     }
 
@@ -172,6 +178,7 @@ impl Proxies {
         let unmanaged = |from: &String| UnmanagedCaller { at: at.clone(), from: from.clone(), per_second: 0 };
         Fleet {
             acked: self.all.len().saturating_sub(laggards.len()),
+            fence: self.fence(now, &laggards),
             old: self.quiet(now, !laggards.is_empty()),
             laggards,
             config_laggards: named(&self.config_laggards),
@@ -180,6 +187,16 @@ impl Proxies {
             highest_epoch: self.all.iter().map(|proxy| proxy.epoch).fold(ahead, u64::max),
             ..Fleet::unknown(self.all.len())
         }
+    }
+
+    /// What the script says of requests to the old version.
+    pub(super) fn said(&self) -> Option<Old> {
+        self.old
+    }
+
+    /// The name of the first of them.
+    pub(super) fn first(&self) -> Option<String> {
+        self.all.first().map(|proxy| proxy.name.clone())
     }
 
     fn quiet(&self, now: UnixMs, late: bool) -> Quiet {
@@ -212,7 +229,7 @@ impl Proxy {
     }
 }
 
-fn named(all: &BTreeMap<String, String>) -> Vec<Laggard> {
+pub(super) fn named(all: &BTreeMap<String, String>) -> Vec<Laggard> {
     let why = |why: &String| if why.is_empty() { "behind".to_owned() } else { why.clone() };
     all.iter().map(|(proxy, said)| Laggard { proxy: proxy.clone(), why: why(said) }).collect()
 }

@@ -13,7 +13,7 @@ use crate::spec::Spec;
 
 /// The words of a step.
 const STEP: [&str; 8] = ["say", "takes", "see", "spec", "ask", "conflict", "crash", "pass"];
-const TAKES: [&str; 5] = ["ready", "ack", "quiet", "check", "stop"];
+const TAKES: [&str; 6] = ["ready", "ack", "quiet", "check", "stop", "drain"];
 const ON_WRITE: &str = "on the next write";
 
 /// Why a script cannot be played.
@@ -108,6 +108,8 @@ pub(super) struct Takes {
     pub(super) check: Option<Option<Millis>>,
     /// Until a version has stopped.
     pub(super) stop: Option<Option<Millis>>,
+    /// From when all hold requests until nothing is open on the old version.
+    pub(super) drain: Option<Option<Millis>>,
 }
 
 impl Script {
@@ -180,7 +182,8 @@ impl Takes {
             map.get(word).map(one).transpose()
         };
         let (ready, ack, quiet) = (read("ready")?, read("ack")?, read("quiet")?);
-        Ok(Takes { ready, ack, quiet, check: read("check")?, stop: read("stop")? })
+        let (check, stop, drain) = (read("check")?, read("stop")?, read("drain")?);
+        Ok(Takes { ready, ack, quiet, check, stop, drain })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::reason::{Group, Problem, Reason};
 
 /// The words of `see` that are no version.
 const WORDS: &str = "proxies, acked, laggards, configLaggards, routeLaggards, old, withoutFilter, ahead, headroom, \
-                     checks, routes, problem, keeper";
+                     checks, routes, problem, keeper, cannotHold, longStreams, otherFence";
 const STATES: &str = "ready, running, stopped, gone, or {exited: WHY}";
 const VERDICTS: &str = "passed, failed, inconclusive, or one of them with its message, as {failed: MESSAGE}";
 /// How many proxies there are when nothing is said of them.
@@ -46,6 +46,12 @@ pub(super) enum Sight {
     Routes(Option<Problem>),
     Problem(Option<Problem>),
     Keeper(Keeper),
+    /// Who cannot hold requests.
+    CannotHold(BTreeMap<String, String>),
+    /// Who has streams open on the old version for long.
+    LongStreams(BTreeMap<String, String>),
+    /// Another flag that holds requests of the same callers.
+    OtherFence(Option<String>),
 }
 
 /// What the proxies are called.
@@ -93,6 +99,9 @@ impl Reader {
             "checks" => return checks(value),
             "routes" => Sight::Routes(none_or(value, |value| problem(&at, value, Group::Routes))?),
             "problem" => Sight::Problem(none_or(value, |value| problem(&at, value, Group::Cluster))?),
+            "cannotHold" => Sight::CannotHold(self.laggards(&at, value)?),
+            "longStreams" => Sight::LongStreams(self.laggards(&at, value)?),
+            "otherFence" => Sight::OtherFence(none_or(value, |value| text(&at, value).map(str::to_owned))?),
             "keeper" => Sight::Keeper(match value.as_str() {
                 Some("controller") => Keeper::Controller,
                 Some("platform") => Keeper::Platform,

@@ -23,6 +23,7 @@ struct Pace {
     quiet: Option<Millis>,
     check: Option<Millis>,
     stop: Option<Millis>,
+    drain: Option<Millis>,
 }
 
 /// A controller in a world that is made up.
@@ -49,6 +50,9 @@ pub(super) struct Simulated {
     routes: Option<Problem>,
     problem: Option<Problem>,
     keeper: Option<Keeper>,
+    other_fence: Option<String>,
+    /// When the controller began.
+    leads_since: UnixMs,
     request: Option<Request>,
     requests: u64,
     /// What was done since the last look changed what is seen.
@@ -90,6 +94,7 @@ impl Simulated {
                 quiet: seconds(1),
                 check: seconds(1),
                 stop: seconds(1),
+                drain: Some(Millis(200)),
             },
             versions: Versions::default(),
             proxies: Proxies::new(),
@@ -99,6 +104,8 @@ impl Simulated {
             routes: None,
             problem: None,
             keeper: None,
+            other_fence: None,
+            leads_since: now,
             request: None,
             requests: 0,
             changed: false,
@@ -115,7 +122,7 @@ impl Simulated {
     }
 
     pub(super) fn takes(&mut self, takes: &Takes) {
-        let Takes { ready, ack, quiet, check, stop } = takes;
+        let Takes { ready, ack, quiet, check, stop, drain } = takes;
         let pace = &mut self.pace;
         let all = [
             (&mut pace.ready, ready),
@@ -123,6 +130,7 @@ impl Simulated {
             (&mut pace.quiet, quiet),
             (&mut pace.check, check),
             (&mut pace.stop, stop),
+            (&mut pace.drain, drain),
         ];
         all.into_iter().for_each(|(pace, said)| *pace = said.unwrap_or(*pace));
     }
@@ -142,6 +150,9 @@ impl Simulated {
             Sight::Check(name, said) => self.checks.see(now, name, said.as_ref()),
             Sight::Routes(problem) => self.routes.clone_from(problem),
             Sight::Problem(problem) => self.problem.clone_from(problem),
+            Sight::CannotHold(names) => self.proxies.holds.cannot.clone_from(names),
+            Sight::LongStreams(names) => self.proxies.holds.long.clone_from(names),
+            Sight::OtherFence(other) => self.other_fence.clone_from(other),
             Sight::Keeper(keeper) => self.keeper = Some(*keeper),
         }
     }
@@ -173,6 +184,7 @@ impl Simulated {
     pub(super) fn restart(&mut self) {
         self.dies = false;
         self.status.clone_from(&self.stored);
+        self.leads_since = self.now;
         self.proxies.forget(self.acks_at());
         self.checks.forget();
         self.mesh.forget(self.now);
@@ -213,6 +225,7 @@ impl Simulated {
     fn observation(&mut self) -> Observation {
         let (now, spec, status) = (self.now, &self.spec, &self.status);
         self.proxies.leave(&status.asked(&self.spec).old, self.pace.quiet);
+        self.proxies.holds.takes(self.pace.drain);
         let in_mesh = spec.routing.in_mesh();
         let by_default = if in_mesh { Keeper::Platform } else { Keeper::Controller };
         let named = status.record.iter().flat_map(|record| record.versions.clone());
@@ -228,6 +241,8 @@ impl Simulated {
             problem: self.problem.clone(),
             routes: self.routes.clone().or_else(|| self.mesh.problem(spec, status)),
             keeper: self.keeper.unwrap_or(by_default),
+            leads_since: self.leads_since,
+            other_fence: self.other_fence.clone(),
             ..Observation::unknown()
         }
     }
@@ -236,7 +251,10 @@ impl Simulated {
         let (now, pace) = (self.now, &self.pace);
         match effect {
             Effect::Start { version, .. } => self.versions.start(now, version, pace.ready),
-            Effect::Publish(publication) => self.proxies.publish(publication.record.epoch, self.acks_at()),
+            Effect::Publish(publication) => {
+                self.proxies.holds.publish(publication.fence.as_ref(), publication.record.gate);
+                self.proxies.publish(publication.record.epoch, self.acks_at())
+            }
             Effect::Route(order) => self.mesh.write(now, order),
             Effect::Stop { version } => self.versions.stop(now, version, pace.stop),
             Effect::Delete { version } => {

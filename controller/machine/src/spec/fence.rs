@@ -75,8 +75,13 @@ pub struct FenceSpec {
     /// Whether every workload of both versions needs a proxy beside it that sees what arrives.
     pub inbound: InboundProxies,
     /// How often it is tried before a person has to say so.
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(schema_with = "attempts")]
     pub attempts: u32,
+}
+
+/// A Kubernetes API server knows no number without a sign.
+fn attempts(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": 100 })
 }
 
 impl Default for FenceSpec {

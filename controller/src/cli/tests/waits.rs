@@ -31,8 +31,9 @@ fn reaches(model: &Model, goal: Goal) -> bool {
 #[case(CleanedUp, &[Phase::Stable])]
 #[case(Stable, &[Phase::Stable])]
 fn a_goal_is_reached_in_its_phases(#[case] goal: Goal, #[case] phases: &[Phase]) {
-    let before = [Phase::Adopting, Phase::Coexisting, Phase::AwaitingPromotion, Phase::ProvingRoutes];
-    let after = [Phase::Switching, Phase::Settling, Phase::Retaining, Phase::Removing, Phase::Stable];
+    let before = [Phase::Adopting, Phase::Coexisting, Phase::AwaitingPromotion, Phase::ProvingRoutes, Phase::Holding];
+    let after =
+        [Phase::Committing, Phase::Switching, Phase::Settling, Phase::Retaining, Phase::Removing, Phase::Stable];
     for phase in before.into_iter().chain(after) {
         let is_before = before.contains(&phase);
         let model = with_status(served(phase), |status| {
