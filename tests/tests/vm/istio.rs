@@ -61,7 +61,7 @@ fn an_inbound_side_counts_at_the_version_of_its_pod() -> Result<()> {
         let totals = |count| Totals { started: count, finished: count };
         let expected: BTreeMap<String, Totals> =
             expected.into_iter().map(|(version, count)| (version.to_owned(), totals(count))).collect();
-        ensure!(*arrived == expected, "{labels:?}: {arrived:?}");
+        ensure!(*arrived == expected.into(), "{labels:?}: {arrived:?}");
         ensure!(
             report.flags.get("uid").expect("the flag").sent.values().all(|totals| totals.started == 0),
             "{report:?}"
