@@ -10,7 +10,7 @@ skipped=()
 
 # tier HEADING TARGET [SCRIPT...]: runs the make target once the scripts have found its tools.
 tier() {
-  local heading=$1 target=$2 check status
+  local heading=$1 target=$2 check status began=$SECONDS
   shift 2
   printf '\n== %s\n' "$heading"
   for check in "$@"; do
@@ -26,6 +26,7 @@ tier() {
     [ "$status" = 0 ] || exit "$status"
   done
   "${MAKE:-make}" --no-print-directory "$target"
+  printf '%s: %d s\n' "$heading" $((SECONDS - began))
 }
 
 tier "unit tests" test-unit
