@@ -34,7 +34,7 @@ pub fn probe(spec: &Spec, status: &Status, services: &BTreeMap<String, ServiceFa
     let asked = &spec.coexistence.probe;
     let switch = status.switch.as_ref().filter(|_| asked.mode == ProbeMode::Require && status.phase.probes())?;
     // What is gone back to was reached before, and nothing may hold that up.
-    if switch.rollback && status.phase.before_flip() {
+    if switch.rollback && (status.phase.before_flip() || status.phase.holds()) {
         return None;
     }
     let record = status.record.as_ref()?;

@@ -89,7 +89,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_usize..2).prop_map(Op::Silence),
         1 => (0_usize..2, prop::option::of(version.clone())).prop_map(|(which, version)| Op::CutOff(which, version)),
         3 => (0_u8..3).prop_map(Op::Quiet),
-        2 => (0_usize..2, any::<bool>()).prop_map(|(which, busy)| Op::Serve(which, busy)),
+        4 => (0_usize..2, any::<bool>()).prop_map(|(which, busy)| Op::Serve(which, busy)),
     ];
     let cluster = prop_oneof![
         2 => version.clone().prop_map(Op::Die),
@@ -111,6 +111,24 @@ fn op() -> impl Strategy<Value = Op> {
         5 => cluster,
         3 => controller,
         8 => Just(Op::Pass),
+    ]
+}
+
+/// What happens within a hold: it is over in two seconds.
+fn op_of_a_hold() -> impl Strategy<Value = Op> {
+    let action = prop::sample::select(&[Action::Rollback, Action::Abort, Action::Suspend, Action::Resume][..]);
+    prop_oneof![
+        4 => (1_u64..400).prop_map(Op::Wait),
+        10 => (0_usize..2).prop_map(Op::Hear),
+        6 => (0_usize..2, any::<bool>()).prop_map(|(which, busy)| Op::Serve(which, busy)),
+        1 => (0_usize..2).prop_map(Op::Restart),
+        1 => (0_usize..2).prop_map(Op::Silence),
+        1 => prop::sample::select(&VERSIONS[..]).prop_map(Op::Die),
+        1 => prop::sample::select(&VERSIONS[..]).prop_map(Op::Ask),
+        1 => action.prop_map(Op::Request),
+        1 => fuse().prop_map(Op::Crash),
+        1 => Just(Op::Clash),
+        4 => Just(Op::Pass),
     ]
 }
 
@@ -229,6 +247,28 @@ proptest! {
         prop_assert_eq!(phase, Phase::Stable, "{:#?}", house.memory);
         prop_assert_eq!(&active, wanted(&house.spec, &house.memory));
         prop_assert_eq!(running, BTreeSet::from([active]));
+    }
+
+    /// Neither committed nor let go without the proof, whatever happens within a hold; and it ends. With the proof of
+    /// either step taken out, this fails.
+    #[test]
+    fn a_hold_is_left_by_the_proof_or_given_up(
+        keeper in prop::sample::select(&[Keeper::Controller, Keeper::Platform][..]),
+        begin in prop::sample::select(&[Phase::Holding, Phase::Committing][..]),
+        busy in any::<bool>(),
+        ops in prop::collection::vec(op_of_a_hold(), 0..40),
+    ) {
+        let mut house = House::new(Plot { spec: spec(&format!("{EXTERNAL}{FENCED}")), keeper });
+        house.until(Phase::Stable);
+        house.want("v2");
+        house.until(begin);
+        house.serve(0, busy);
+        for op in &ops {
+            house.apply(op);
+        }
+        house.end();
+        prop_assert_eq!(house.memory.phase, Phase::Stable, "{:#?}", house.memory);
+        prop_assert_eq!(&house.memory.active_version, wanted(&house.spec, &house.memory));
     }
 
     /// A plan that is lost, and effects that are cut off, change nothing about the end.
