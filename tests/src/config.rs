@@ -24,6 +24,8 @@ pub enum Upstream {
     H1,
     /// HTTP/2 without TLS.
     H2,
+    /// What the client speaks.
+    Same,
 }
 
 /// A whole configuration. [`crate::Envoy`] adds the admin interface.
@@ -159,10 +161,13 @@ pub fn with_metadata(mut route: Value, filter: &str, metadata: Value) -> Value {
 
 /// A cluster of one fixed address, with no limits that load could meet.
 pub fn cluster(name: &str, endpoint: SocketAddr, upstream: Upstream) -> Value {
-    let protocol = match upstream {
-        Upstream::H1 => "http_protocol_options",
-        Upstream::H2 => "http2_protocol_options",
+    let [http1, http2] = ["http_protocol_options", "http2_protocol_options"];
+    let mut protocol = match upstream {
+        Upstream::H1 => json!({ "explicit_http_config": { http1: {} } }),
+        Upstream::H2 => json!({ "explicit_http_config": { http2: {} } }),
+        Upstream::Same => json!({ "use_downstream_protocol_config": { http1: {}, http2: {} } }),
     };
+    protocol["@type"] = json!(format!("type.googleapis.com/{HTTP_OPTIONS}"));
     let unlimited = 1_000_000;
     json!({
         "name": name,
@@ -178,10 +183,7 @@ pub fn cluster(name: &str, endpoint: SocketAddr, upstream: Upstream) -> Value {
             "max_requests": unlimited,
         }]},
         "typed_extension_protocol_options": {
-            HTTP_OPTIONS: {
-                "@type": format!("type.googleapis.com/{HTTP_OPTIONS}"),
-                "explicit_http_config": { protocol: {} },
-            },
+            HTTP_OPTIONS: protocol,
         },
     })
 }

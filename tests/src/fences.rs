@@ -16,7 +16,7 @@ use crate::local::Local;
 use crate::overlap::{self, Span, steady_us};
 use crate::talk::{Kind as TalkKind, Talk};
 use crate::wait::wait_for;
-use crate::{Envoy, Kind, LoadPlan, TestDir, clock};
+use crate::{Envoy, Kind, LoadPlan, TestDir, clock, config};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Streams of the load that take longer than all others.
@@ -81,6 +81,8 @@ impl<'a> Fences<'a> {
         local.file()["spec"]["coexistence"]["minReady"] = "0s".into();
         local.file()["local"]["proxies"] = PROXIES.map(|id| json!({ "id": id })).into_iter().collect();
         local.note_requests();
+        // gRPC ends with trailers.
+        local.upstream = config::Upstream::Same;
         local.start().await?;
         let mut envoys = vec![];
         for id in PROXIES {

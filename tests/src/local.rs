@@ -31,6 +31,8 @@ pub struct Local<'a> {
     ip: Ipv4Addr,
     file: Value,
     runs: Cell<u32>,
+    /// What Envoys speak with the versions.
+    pub upstream: config::Upstream,
     controller: Option<Process>,
 }
 
@@ -74,7 +76,7 @@ impl<'a> Local<'a> {
                 },
             },
         });
-        let mut local = Local { dir, ip, file, runs: Cell::new(0), controller: None };
+        let mut local = Local { dir, ip, file, runs: Cell::new(0), upstream: config::Upstream::H1, controller: None };
         for (version, port) in VERSIONS {
             local.declare(version, port)?;
         }
@@ -320,9 +322,8 @@ impl<'a> Local<'a> {
     }
 
     fn clusters(&self) -> impl Iterator<Item = Value> {
-        let versions = VERSIONS.map(|(version, _)| {
-            config::cluster(&format!("reviews-{version}"), self.address(version), config::Upstream::H1)
-        });
+        let versions = VERSIONS
+            .map(|(version, _)| config::cluster(&format!("reviews-{version}"), self.address(version), self.upstream));
         versions.into_iter().chain([config::cluster("versionflag", self.service(), config::Upstream::H1)])
     }
 
