@@ -391,7 +391,7 @@ impl Vm {
         table.ask(&snapshot.prove_routes, &snapshot.measure);
         table.ask_health(snapshot.asks.as_ref().map_or(&[], |asks| &asks.health));
         if let Some(asks) = &snapshot.asks {
-            table.ask_fences(&asks.fences, self.seen_ms.get());
+            table.ask_fences(&asks.fences, &snapshot.flags, self.seen_ms.get());
         }
         let fenced = table.flags().filter_map(|(_, flag)| {
             let old = flag.draining()?;

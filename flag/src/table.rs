@@ -251,10 +251,14 @@ impl Table {
         }
     }
 
-    /// Puts the fences of all flags into effect, or takes them away.
-    pub fn ask_fences(&self, fences: &[Fence], now_ms: u64) {
+    /// Puts the fences of all flags into effect, or takes them away; `records` came with them. What comes with an older
+    /// record than the one in effect is older, too.
+    pub fn ask_fences(&self, fences: &[Fence], records: &[Record], now_ms: u64) {
         for (uid, flag) in self.flags() {
-            flag.observed.gate.take(fences.iter().find(|fence| fence.flag == *uid), now_ms);
+            let older = |record: &Record| record.uid == *uid && record.epoch < flag.record.epoch;
+            if !records.iter().any(older) {
+                flag.observed.gate.take(fences.iter().find(|fence| fence.flag == *uid), now_ms);
+            }
         }
     }
 

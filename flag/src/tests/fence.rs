@@ -106,7 +106,7 @@ fn a_workload_takes_what_its_gate_lets_in() {
 fn inside_the_group_calls_go_on() {
     let mut table = Table::default();
     table.apply(Channel::Service, &[held(5, "v1")], &nowhere);
-    table.ask_fences(&[fence(5, 5)], 0);
+    table.ask_fences(&[fence(5, 5)], &[held(5, "v1")], 0);
     let flag = table.find("reviews").expect("known");
     let own = |version: &str| Workload { service: "reviews".into(), version: version.into() };
     let cases = [
@@ -120,6 +120,24 @@ fn inside_the_group_calls_go_on() {
     for (caller, passage) in cases {
         assert_eq!(flag.passage(caller.as_ref(), 1, || None), passage, "{caller:?}");
     }
+}
+
+/// A poller that stood still, or a leader that does not know that it is none, may say again what was said before.
+#[test]
+fn an_older_snapshot_changes_no_gate() {
+    let mut table = Table::default();
+    let mut tell = |record: Record, fence: Option<Fence>| {
+        table.apply(Channel::Service, std::slice::from_ref(&record), &nowhere);
+        table.ask_fences(fence.as_slice(), &[record], 0);
+        let flag = table.find("reviews").expect("known");
+        (flag.passage(None, 1, || None), flag.observed.gate.admits("v1", true))
+    };
+    assert_eq!(tell(held(5, "v1"), Some(fence(5, 5))), (Passage::Wait, true));
+    let closed = Fence { closed: vec!["v1".into()], ..fence(6, 5) };
+    assert_eq!(tell(held(6, "v2"), Some(closed)), (Passage::Wait, false));
+    assert_eq!(tell(held(5, "v1"), Some(fence(5, 5))), (Passage::Wait, false), "the hold, again");
+    assert_eq!(tell(record(4, "v1"), None), (Passage::Wait, false), "what was before it");
+    assert_eq!(tell(record(7, "v1"), None), (Passage::Go, true), "it was given up");
 }
 
 #[test]

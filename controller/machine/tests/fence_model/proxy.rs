@@ -140,7 +140,7 @@ impl Live {
                     let begins = one.fence.as_ref().is_some_and(|fence| fence.since > since);
                     since = one.fence.as_ref().map_or(since, |fence| fence.since.max(since));
                     live.now += if begins { LONG_MS } else { 0 };
-                    live.table.ask_fences(one.fence.as_slice(), live.now);
+                    live.table.ask_fences(one.fence.as_slice(), std::slice::from_ref(&one.record), live.now);
                 }
                 Event::Expiry => live.flag().into_iter().for_each(|flag| flag.observed.gate.expire()),
                 Event::Pass => _ = live.flag().map(|flag| live.passage(&flag, true)),

@@ -127,8 +127,7 @@ impl State {
         self.disk.0.status.phase
     }
 
-    /// An instance takes a snapshot over. What came before one that is newer than all of it, and is of no hold of before,
-    /// is of no consequence any more.
+    /// An instance takes a snapshot over. What a newer one of another hold came after has no consequence any more.
     pub(crate) fn hear(&mut self, at: (usize, usize), number: u8) {
         let of = |number: u8| &self.published[usize::from(number)].0;
         let since = |number: u8| of(number).fence.as_ref().map_or(0, |fence| fence.since);
