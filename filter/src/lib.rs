@@ -10,6 +10,9 @@
 //! | [`root`] | the plugin: its configuration, ticks, queue and answers |
 //! | [`plugin`] | whose request it is |
 //! | [`request`] | one request: choose, count, correct |
+//! | [`arrival`] | one that arrives at a workload |
+//! | [`waiting`] | those that wait |
+//! | [`fence`] | what a fence has told at once |
 //! | [`vm`] | state of this VM instance, shared by all its plugins |
 //! | [`store`] | what all VM instances of the proxy share |
 //! | [`call`] | a call to a cluster that is under way |
@@ -19,7 +22,9 @@
 //! | [`metrics`] | Envoy metrics |
 
 mod abi;
+mod arrival;
 mod call;
+mod fence;
 mod hostcalls;
 mod metrics;
 mod plugin;

@@ -14,6 +14,7 @@ use flag::stray;
 use flag::table::{Flag, Table};
 use proxy_wasm::types::{Action, MapType};
 
+use crate::arrival::arrive;
 use crate::hostcalls;
 use crate::plugin::{Settings, is_inbound};
 use crate::vm::{Vm, now_ms};
@@ -34,7 +35,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    fn new(counter: Rc<Counter>) -> Sent {
+    pub(crate) fn new(counter: Rc<Counter>) -> Sent {
         Sent { counter, unproven: None, measured: None, released: false, seen_ms: None }
     }
 }
@@ -235,56 +236,6 @@ fn place(host: &str) -> String {
     stray::place(&of(":method"), host, &of(":path"))
 }
 
-/// Counts what arrives at the workload beside the proxy.
-#[inline(never)]
-fn arrive(vm: &Vm, context: u32, settings: &Settings) -> Step {
-    let table = vm.table.borrow();
-    let configured = settings.workload.as_ref().and_then(|own| Some((table.of_workload(own)?, own)));
-    if let Some((flag, workload)) = configured.or_else(|| table.beside(|| header(":authority"))) {
-        let late = flag.observed.proves_routes.get() && workload.version != flag.record.active;
-        if late || flag.observed.gate.is_set() {
-            match meet(flag, &workload.version, settings, late) {
-                Met::Counts => {}
-                Met::Check => return Step::Go,
-                Met::Closed => return Step::Refuse(Some(Rc::clone(flag)), "closed"),
-            }
-        }
-        count(vm, context, Sent::new(flag.observed.arrived.of(&workload.version)));
-    }
-    Step::Go
-}
-
-/// What arrives at a workload.
-enum Met {
-    Counts,
-    /// It is a health check, and no traffic.
-    Check,
-    /// The gate does not let it in.
-    Closed,
-}
-
-/// Whether a request may arrive at a version; `late`: nobody ought to go there any more. Who sent it then is noted, unless
-/// a filter did, which says so in the header.
-#[inline(never)]
-fn meet(flag: &Flag, version: &str, settings: &Settings, late: bool) -> Met {
-    let mut headers = [&settings.header].into_iter().chain(&settings.other_headers);
-    let marked = headers.any(|name| {
-        hostcalls::with_header(MapType::HttpRequestHeaders, name, |value| value == version.as_bytes()) == Some(true)
-    });
-    if !marked && flag.observed.is_check(header) {
-        return Met::Check;
-    }
-    if !flag.observed.gate.admits(version, marked) {
-        return Met::Closed;
-    }
-    if late && !marked {
-        let address = property("source\0address").unwrap_or_default();
-        // Without its port.
-        flag.observed.stranger(address.rsplit_once(':').map_or("", |(address, _)| address));
-    }
-    Met::Counts
-}
-
 /// Removes what a client sent, if it did.
 #[inline(never)]
 fn take_away(name: &str) {
@@ -293,7 +244,7 @@ fn take_away(name: &str) {
     }
 }
 
-fn count(vm: &Vm, context: u32, sent: Sent) {
+pub(crate) fn count(vm: &Vm, context: u32, sent: Sent) {
     sent.counter.start();
     vm.open.borrow_mut().insert(context, Stream::Sent(sent));
 }

@@ -6,12 +6,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use flag::config::FlagService;
-use flag::count::Counter;
 use flag::instance::{Findings, Instance, InstanceFindings};
 use flag::snapshot::Snapshot;
 use flag::table::{Channel, Flag, Table};
 use rustc_hash::FxHashMap;
 
+use crate::fence::FencedFlag;
 use crate::hostcalls;
 use crate::metrics::Metrics;
 use crate::plugin::{self, Plugin, Settings};
@@ -38,27 +38,6 @@ pub(crate) struct Me {
 impl Me {
     fn live(self) -> Live {
         Live { id: self.id, queue: self.queue }
-    }
-}
-
-/// A flag that has a fence.
-#[derive(Debug)]
-pub(crate) struct FencedFlag {
-    pub(crate) flag: Rc<Flag>,
-    /// Of the version that is left: what is sent to it, and what arrives there.
-    old: [Rc<Counter>; 2],
-    /// It was shown that its hold has run out.
-    expired: Cell<bool>,
-}
-
-impl FencedFlag {
-    /// Whether this counts requests to the version that is left.
-    pub(crate) fn drains(&self, counter: &Rc<Counter>) -> bool {
-        self.old.iter().any(|old| Rc::ptr_eq(old, counter))
-    }
-
-    fn holds(&self) -> bool {
-        self.flag.observed.gate.holds(&self.flag.record)
     }
 }
 
@@ -331,43 +310,6 @@ impl Vm {
         }
     }
 
-    /// The last stream of a version has ended here. Whoever waits for that is told at once.
-    pub(crate) fn drained(&self, counter: &Rc<Counter>) {
-        let awaited = self
-            .fenced
-            .borrow()
-            .iter()
-            .any(|one| one.holds() && one.drains(counter) && one.old.iter().all(|old| old.is_idle()));
-        if awaited {
-            self.hurry();
-        }
-    }
-
-    /// Has the instance that polls report now.
-    #[cold]
-    fn hurry(&self) {
-        let Some(me) = self.me.get() else { return };
-        self.sync(me);
-        if let Some(lease) = store::lease().0 {
-            store::wake_instance(lease.holder, me.id);
-        }
-    }
-
-    /// Whether anything here may change with the time of a moment; what has run out since is told.
-    pub(crate) fn watch_fences(&self) -> bool {
-        let now_ms = self.seen_ms.get();
-        let runs_out =
-            |one: &FencedFlag| one.holds() && one.flag.observed.gate.runs_out(now_ms) && !one.expired.replace(true);
-        let (ran_out, holds) = {
-            let fenced = self.fenced.borrow();
-            (fenced.iter().filter(|one| runs_out(one)).count() > 0, fenced.iter().any(FencedFlag::holds))
-        };
-        if ran_out {
-            self.hurry();
-        }
-        holds || !self.waiting.is_empty()
-    }
-
     /// This instance's part of what level 2 adds to a report.
     fn findings(&self, me: Me, round: u64) -> InstanceFindings {
         let (table, prober, strays) = (self.table.borrow(), self.prober.borrow(), self.strays.borrow());
@@ -393,11 +335,7 @@ impl Vm {
         if let Some(asks) = &snapshot.asks {
             table.ask_fences(&asks.fences, &snapshot.flags, self.seen_ms.get());
         }
-        let fenced = table.flags().filter_map(|(_, flag)| {
-            let old = flag.draining()?;
-            Some(FencedFlag { flag: Rc::clone(flag), old, expired: Cell::default() })
-        });
-        *self.fenced.borrow_mut() = fenced.collect();
+        *self.fenced.borrow_mut() = FencedFlag::all(&table);
         drop(table);
         self.report_every_ms.set(snapshot.report_every_ms);
         self.revision.borrow_mut().clone_from(&snapshot.revision);

@@ -24,6 +24,7 @@
 //! | `network` | namespaces of pods, and the router between them |
 //! | `kubelet`, `pod`, `sidecar` | the processes of a pod as it comes and goes |
 //! | `services` | kube-proxy, for pods without a sidecar |
+//! | `spans` | when requests were open at the apps |
 //! | `objects` | what is written to the API |
 //! | [`mtls`] | the controller with certificates of the mesh |
 //! | `gateway` | ingress gateways, by either API |
@@ -45,6 +46,7 @@ pub mod removals;
 pub mod replica;
 mod services;
 mod sidecar;
+mod spans;
 pub mod switch;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -70,7 +72,6 @@ use crate::envoy;
 use crate::kube::{Cluster, image};
 use crate::load::{Load, LoadPlan};
 use crate::netns::in_namespace;
-use crate::overlap::{self, Span};
 use crate::process::{Process, program};
 use crate::talk::{self, Talk};
 use crate::wait::wait_for;
@@ -273,19 +274,6 @@ impl<'a> Mesh<'a> {
         let call = Call::get(self.service(service).await?, path).host(service);
         let call = headers.iter().fold(call, |call, (name, value)| call.header(name, value));
         self.pod(from)?.call(call).await
-    }
-
-    /// When requests were open at the apps whose names begin like this, those that are over.
-    pub fn spans(&self, prefix: &str) -> Result<Vec<Span>> {
-        let mut all = vec![];
-        for entry in std::fs::read_dir(self.kubelet.dir().path())? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name.starts_with(prefix) && name.ends_with(".spans") {
-                all.extend(overlap::read(&path)?);
-            }
-        }
-        Ok(all)
     }
 
     /// Applies an object, or a `List` of them.
