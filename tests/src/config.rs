@@ -69,6 +69,7 @@ fn listener_without_routes(name: &str, filters: impl IntoIterator<Item = Value>)
         "filter_chains": [{
             "filters": [filter("hcm", json!({
                 "@type": HCM_TYPE,
+                "upgrade_configs": [{ "upgrade_type": "websocket" }],
                 "stat_prefix": name,
                 "codec_type": "AUTO",
                 "http_filters": filters,
