@@ -1,6 +1,5 @@
 //! A fenced switch of the real controller, with a proxy that only says what a proxy says.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,6 +7,7 @@ use flag::count::Totals;
 use flag::fence::Gatekeeper;
 use flag::instance::{Findings, FlagState};
 use flag::level;
+use flag::named::Named;
 use flag::record::Gate;
 use flag::report::Report;
 use flag::snapshot::Snapshot;
@@ -56,7 +56,7 @@ impl Edge {
                 hash: record.hash.clone(),
                 gate: record.gate,
                 config_epoch: Some(record.epoch),
-                sent: BTreeMap::from([("v1".to_owned(), Totals { started: 9, finished: 9 - open })]),
+                sent: Named::from([("v1".to_owned(), Totals { started: 9, finished: 9 - open })]),
                 ..FlagState::default()
             };
             let fenced = keeper.shown(record, now().0);
@@ -69,7 +69,7 @@ impl Edge {
                 revision: revision.clone(),
                 instances: vec![1],
                 complete: true,
-                flags: BTreeMap::from([(record.uid.clone(), state)]),
+                flags: Named::from([(record.uid.clone(), state)]),
                 findings: vec![],
             };
             let (first, second) = (serde_json::to_vec(&report).unwrap(), serde_json::to_vec(&[found]).unwrap());
