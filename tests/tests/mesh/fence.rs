@@ -1,7 +1,7 @@
 //! `switch.mode: Fenced` in a real mesh: sidecars of callers hold, sidecars beside the versions refuse what may not arrive,
 //! and the apps say when each request was open.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use harness::LoadPlan;
 use harness::mesh::story;
 use harness::mesh::switch::{adopt_with, adopted, ask, goes_on, reaches, start};

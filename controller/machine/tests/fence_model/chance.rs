@@ -40,7 +40,7 @@ impl Chooser<Protocol> for Chance {
     type State = Dice;
 
     fn new_state(&self, seed: u64) -> Dice {
-        Dice { state: seed, calm: seed % 3 > 0 }
+        Dice { state: seed, calm: !seed.is_multiple_of(3) }
     }
 
     fn choose_initial_state(&self, dice: &mut Dice, states: &[State]) -> usize {

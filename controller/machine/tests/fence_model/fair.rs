@@ -143,7 +143,7 @@ impl Protocol {
 
     /// Whether all goes on to its end from here, where nothing goes wrong any more. Of some states.
     pub(crate) fn ends(&self, state: &State) -> bool {
-        if hash(state) % self.sample != 0 || state.wrong.is_some() {
+        if !hash(state).is_multiple_of(self.sample) || state.wrong.is_some() {
             return true;
         }
         let (mut state, leader) = (state.clone(), state.controllers.len() - 1);
