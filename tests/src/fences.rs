@@ -44,32 +44,19 @@ pub struct Flip {
     pub held_ms: Option<u64>,
     /// For how long both versions had requests open, in milliseconds.
     pub overlap_ms: f64,
+    /// Requests that failed from when it was asked for until the next one was.
+    pub failed: usize,
     /// How long fast requests waited that came while some were held, in milliseconds.
     pub waits_ms: Vec<f64>,
     /// When it was asked for, in [`clock::now_us`].
     #[serde(skip)]
     asked_us: u64,
-    /// The steady clock when it was asked for, and when it was over.
+    /// The same by the clock of the backends.
     #[serde(skip)]
-    span: Span,
+    began_us: u64,
     /// When requests were held, in [`clock::now_us`].
     #[serde(skip)]
     hold: Option<Span>,
-}
-
-impl Flip {
-    /// Requests that failed in the time of these flips: from when each was asked for until the next one of all.
-    pub fn failures_of(these: &[&Flip], all: &[Flip], results: &Results) -> usize {
-        let mut failed = 0;
-        for (place, flip) in all.iter().enumerate() {
-            if these.iter().any(|one| std::ptr::eq(*one, flip)) {
-                let until = all.get(place + 1).map_or(u64::MAX, |next| next.asked_us);
-                let its = |us: u64| (flip.asked_us..until).contains(&us);
-                failed += results.requests().iter().filter(|one| one.failed() && its(one.due_us)).count();
-            }
-        }
-        failed
-    }
 }
 
 impl<'a> Fences<'a> {
@@ -116,7 +103,7 @@ impl<'a> Fences<'a> {
         let (_, from) = self.local.phase().await?;
         let to = if from == "v1" { "v2" } else { "v1" };
         self.local.file()["spec"]["switch"]["mode"] = mode.into();
-        let (asked_us, begin_us) = (clock::now_us(), steady_us());
+        let (asked_us, began_us) = (clock::now_us(), steady_us());
         self.local.ask(to);
         let switch = wait_for(&format!("all acks for {to}"), LIMIT, async || {
             let view = self.local.view().await?;
@@ -138,8 +125,9 @@ impl<'a> Fences<'a> {
             held_ms,
             overlap_ms: 0.0,
             waits_ms: vec![],
+            failed: 0,
             asked_us,
-            span: Span { begin_us, end_us: steady_us() },
+            began_us,
             hold,
         })
     }
@@ -148,10 +136,12 @@ impl<'a> Fences<'a> {
     pub fn measure(&self, flips: &mut [Flip], results: &Results) -> Result<()> {
         let both = overlap::both(&self.local.spans("v1")?, &self.local.spans("v2")?);
         for place in 0..flips.len() {
-            let until_us = flips.get(place + 1).map_or(u64::MAX, |next| next.span.begin_us);
+            let next = flips.get(place + 1).map_or((u64::MAX, u64::MAX), |next| (next.asked_us, next.began_us));
             let flip = &mut flips[place];
-            let its = both.iter().filter(|one| (flip.span.begin_us..until_us).contains(&one.begin_us));
+            let its = both.iter().filter(|one| (flip.began_us..next.1).contains(&one.begin_us));
             flip.overlap_ms = overlap::total_ms(its);
+            let its = results.requests().iter().filter(|one| (flip.asked_us..next.0).contains(&one.due_us));
+            flip.failed = its.filter(|one| one.failed()).count();
             let Some(hold) = flip.hold else { continue };
             let due = |us: u64| (hold.begin_us..hold.end_us).contains(&us);
             let held = results.requests().iter().filter(|one| one.kind == Kind::Fast && due(one.due_us));
@@ -191,13 +181,4 @@ impl Talks {
         self.thread.join().expect("no panic while it talks")?;
         Ok(self.count.load(Ordering::Relaxed))
     }
-}
-
-/// All requests of all loads.
-pub async fn stop(loads: Vec<Load>) -> Result<Results> {
-    let mut results = Results::default();
-    for load in loads {
-        results = results.and(load.stop().await?);
-    }
-    Ok(results)
 }

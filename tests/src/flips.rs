@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::load::{Load, Results};
 use crate::local::Local;
@@ -69,12 +70,12 @@ pub async fn run(
     let load = Load::start(envoy.listener("ingress"), plan);
     let mut flips = Vec::with_capacity(count);
     for number in 1..=count {
-        more(&load, each).await?;
+        load.goes_on(each, LIMIT).await?;
         let flip = flip(local).await?;
         show(number, &flip, load.live().failed);
         flips.push(flip);
     }
-    more(&load, each).await?;
+    load.goes_on(each, LIMIT).await?;
     let results = load.stop().await?;
     let fast = results.kind(Kind::Fast);
     let mut until_us = u64::MAX;
@@ -89,13 +90,14 @@ pub async fn run(
     Ok((flips, results))
 }
 
-async fn more(load: &Load, answers: u64) -> Result<()> {
-    let before = load.live().done;
-    wait_for("more answers", LIMIT, async || load.live().done >= before + answers).await
-}
-
 /// The value at a quantile from 0 to 1.
 pub fn quantile(mut values: Vec<f64>, quantile: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(((values.len().saturating_sub(1)) as f64 * quantile).round() as usize).copied()
+}
+
+/// The middle, nearly the most, and the most.
+pub fn quantiles(values: Vec<f64>) -> Value {
+    let at = |at| quantile(values.clone(), at);
+    json!({ "p50": at(0.5), "p99": at(0.99), "max": at(1.0) })
 }

@@ -83,6 +83,16 @@ pub fn root() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// Writes what was measured to this file below `target/`, for people and other programs. Where that is.
+pub fn write_results(name: &str, results: &impl serde::Serialize) -> anyhow::Result<std::path::PathBuf> {
+    let file = root().join("target").join(name);
+    if let Some(parent) = file.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::write(&file, serde_json::to_vec_pretty(results)?)?;
+    Ok(file)
+}
+
 pub use backend::{Backend, BackendOptions};
 pub use client::Call;
 pub use dir::TestDir;

@@ -2,9 +2,9 @@
 //! load is checked, and the backends say when each was open.
 
 use anyhow::ensure;
-use harness::fences::{Fences, stop};
+use harness::fences::Fences;
 use harness::talk::{self, Talk};
-use harness::{story, wait_for};
+use harness::{Load, story};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -16,11 +16,10 @@ fn two_versions_never_have_a_request_open_at_once() {
         let (loads, talks) = (fences.load(600), fences.talks());
         let mut flips = vec![];
         for _ in 0..6 {
-            let before = loads[0].live().done;
-            wait_for("more answers", LIMIT, async || loads[0].live().done >= before + 200).await?;
+            loads[0].goes_on(200, LIMIT).await?;
             flips.push(fences.flip("Fenced").await?);
         }
-        let results = stop(loads).await?;
+        let results = Load::stop_all(loads).await?;
         results.assert_no_failures();
         for talk in talks {
             ensure!(talk.stop()? > 0, "no stream");
@@ -48,7 +47,7 @@ fn without_a_fence_both_have_requests_open() {
         let talk = Talk::open(talk::Kind::Grpc, fences.envoys[0].listener("ingress"), "reviews").await?;
         let mut flips = [fences.flip("Immediate").await?];
         talk.end().await?;
-        let results = stop(loads).await?;
+        let results = Load::stop_all(loads).await?;
         results.assert_no_failures();
         fences.measure(&mut flips, &results)?;
         ensure!(flips[0].overlap_ms > 0.0 && flips[0].held_ms.is_none(), "{:?}", flips[0]);

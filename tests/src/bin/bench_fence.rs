@@ -1,10 +1,10 @@
 //! Fenced flips beside immediate ones, of two Envoys with four workers each, under load: for how long both versions had
 //! requests open, as the backends say, and for how long requests waited.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Parser;
-use harness::fences::{Fences, Flip, SLOW, stop};
-use harness::{Results, TestDir, flips, wait_for};
+use harness::fences::{Fences, Flip, SLOW};
+use harness::{Load, TestDir, flips};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -30,9 +30,7 @@ async fn main() -> Result<()> {
     let mut flips = vec![];
     for number in 1..=options.flips {
         for mode in MODES {
-            let before = loads[0].live().done;
-            let more = u64::from(options.rate) / 4;
-            wait_for("more answers", Duration::from_secs(30), async || loads[0].live().done >= before + more).await?;
+            loads[0].goes_on(u64::from(options.rate) / 4, Duration::from_secs(30)).await?;
             flips.push(fences.flip(mode).await?);
         }
         if number.is_multiple_of(10) {
@@ -40,42 +38,36 @@ async fn main() -> Result<()> {
             eprintln!("{number} flips of each mode, {failed} requests failed");
         }
     }
-    let results = stop(loads).await?;
+    let results = Load::stop_all(loads).await?;
     let streams = talks.into_iter().map(|talk| talk.stop()).sum::<Result<u64>>()?;
     fences.measure(&mut flips, &results)?;
-    let [fenced, immediate] = MODES.map(|mode| summary(&flips, mode, &results));
+    let [fenced, immediate] = MODES.map(|mode| summary(&flips, mode));
     show(&fenced, &immediate, results.len(), streams);
     let out = json!({
         "proxies": 2, "workers": 4, "requests": results.len(), "streams": streams, "slowMs": SLOW.as_millis() as u64,
         "fenced": fenced, "immediate": immediate, "flips": flips,
     });
-    let file = harness::root().join("target/bench/fence.json");
-    std::fs::create_dir_all(file.parent().context("a parent")?)?;
-    std::fs::write(&file, serde_json::to_vec_pretty(&out)?)?;
+    harness::write_results("bench/fence.json", &out)?;
     results.assert_no_failures();
     ensure!(fenced["overlap_ms_max"] == 0.0, "requests were open on both versions");
     Ok(())
 }
 
 /// What the flips of a mode have in common. A request failed in the mode of the flip that came before it.
-fn summary(flips: &[Flip], mode: &str, results: &Results) -> Value {
+fn summary(flips: &[Flip], mode: &str) -> Value {
     let of: Vec<&Flip> = flips.iter().filter(|flip| flip.mode == mode).collect();
     let overlap = of.iter().map(|flip| flip.overlap_ms).fold(0.0, f64::max);
     let waits: Vec<f64> = of.iter().flat_map(|flip| flip.waits_ms.iter().copied()).collect();
     let holds: Vec<f64> = of.iter().filter_map(|flip| flip.held_ms).map(|ms| ms as f64).collect();
-    let row = |values: &[f64]| {
-        let at = |quantile| flips::quantile(values.to_vec(), quantile);
-        json!({ "p50": at(0.5), "p99": at(0.99), "max": at(1.0) })
-    };
     json!({
         "flips": of.len(),
         "committed": if mode == "Fenced" { of.iter().filter(|flip| flip.held_ms.is_some()).count() } else { of.len() },
         "aborted": of.iter().map(|flip| flip.aborted).sum::<u64>(),
-        "failed": Flip::failures_of(&of, flips, results),
+        "failed": of.iter().map(|flip| flip.failed).sum::<usize>(),
         "overlap_ms_max": overlap,
-        "held_ms": row(&waits),
-        "hold_ms": row(&holds),
         "held": waits.len(),
+        "held_ms": flips::quantiles(waits),
+        "hold_ms": flips::quantiles(holds),
     })
 }
 

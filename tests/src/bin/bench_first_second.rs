@@ -156,8 +156,6 @@ async fn main() -> Result<()> {
         }));
     }
     ensure!(rounds.iter().all(|round| round.first.requests > 0), "a round without requests");
-    let file = harness::root().join("target/bench/first-second.json");
-    std::fs::create_dir_all(file.parent().context("a parent")?)?;
-    std::fs::write(&file, serde_json::to_vec_pretty(&json!({ "summary": summary, "rounds": rounds }))?)?;
+    harness::write_results("bench/first-second.json", &json!({ "summary": summary, "rounds": rounds }))?;
     Ok(())
 }

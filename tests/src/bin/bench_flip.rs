@@ -1,6 +1,6 @@
 //! How long a flip takes: from the written record to the last worker, four workers, under load.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use harness::{LoadPlan, TestDir, flips};
 use serde_json::json;
@@ -31,13 +31,8 @@ async fn main() -> Result<()> {
     let (flips, results) = flips::run(&mut local, &envoy, plan, options.flips, each, show).await?;
     results.assert_no_failures();
 
-    let acked: Vec<f64> = flips.iter().map(|flip| flip.acked_ms as f64).collect();
-    let last_old: Vec<f64> = flips.iter().filter_map(|flip| flip.last_old_ms).collect();
-    let row = |values: &[f64]| {
-        let at = |quantile| flips::quantile(values.to_vec(), quantile);
-        json!({ "p50": at(0.5), "p99": at(0.99), "max": at(1.0) })
-    };
-    let (acked, last_old) = (row(&acked), row(&last_old));
+    let acked = flips::quantiles(flips.iter().map(|flip| flip.acked_ms as f64).collect());
+    let last_old = flips::quantiles(flips.iter().filter_map(|flip| flip.last_old_ms).collect());
     println!(
         "{} flips, 4 workers, {} requests, none failed; ms after the record was written",
         flips.len(),
@@ -48,9 +43,7 @@ async fn main() -> Result<()> {
         let cell = |key: &str| row[key].as_f64().map_or("-".to_owned(), |value| format!("{value:.1}"));
         println!("{name:<34} {:>8} {:>8} {:>8}", cell("p50"), cell("p99"), cell("max"));
     }
-    let file = harness::root().join("target/bench/flip-local.json");
-    std::fs::create_dir_all(file.parent().context("a parent")?)?;
     let out = json!({ "workers": 4, "requests": results.len(), "failed": 0, "acked_ms": acked, "last_old_ms": last_old, "flips": flips });
-    std::fs::write(&file, serde_json::to_vec_pretty(&out)?)?;
+    harness::write_results("bench/flip-local.json", &out)?;
     Ok(())
 }

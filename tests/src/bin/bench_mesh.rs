@@ -68,9 +68,7 @@ async fn run(mesh: &mut Mesh<'_>, options: &Options) -> Result<()> {
     out["removal"] = removal;
     // What most is compared with: one caller.
     out["variants"] = out["callers"]["1"]["variants"].clone();
-    let file = harness::root().join("target/bench/flip.json");
-    std::fs::create_dir_all(file.parent().context("a parent")?)?;
-    std::fs::write(&file, serde_json::to_vec_pretty(&out)?)?;
+    harness::write_results("bench/flip.json", &out)?;
     Ok(())
 }
 

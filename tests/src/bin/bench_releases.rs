@@ -40,10 +40,8 @@ async fn main() -> Result<()> {
     };
     let report = releases::run(&dir, &plan, show).await?;
     let (controller, envoy) = report.growth().context("nothing was read")?;
-    let file = harness::root().join("target/bench/releases.json");
-    std::fs::create_dir_all(file.parent().context("a parent")?)?;
     let grown = json!({ "controller": controller, "envoy": envoy });
-    std::fs::write(&file, serde_json::to_vec_pretty(&json!({ "report": report, "grown": grown }))?)?;
+    let file = harness::write_results("bench/releases.json", &json!({ "report": report, "grown": grown }))?;
     println!(
         "{} flips through {} versions, {} requests, none failed; after the first fifth the controller grew by {:.1} %, \
          the Envoy by {:.1} %: {}",

@@ -143,9 +143,7 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     let dir = TestDir::new("demo");
     let outcome = tokio::time::timeout(LIMIT, run(&dir, &options)).await.context("the demo took too long")??;
-    let file = harness::root().join("target/demo/result.json");
-    std::fs::create_dir_all(file.parent().context("a parent")?)?;
-    std::fs::write(&file, serde_json::to_vec_pretty(&outcome)?)?;
+    harness::write_results("demo/result.json", &outcome)?;
     report(&outcome);
     let expected = if options.rollback { "v1" } else { "v2" };
     ensure!(outcome.failed == 0, "{} of {} requests failed", outcome.failed, outcome.requests);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::Cluster;
@@ -126,9 +126,7 @@ impl Measured {
             "idle_writes": lines(&self.idle_writes),
             "restart_writes": lines(&self.again_writes),
         });
-        let file = crate::root().join("target/bench/kube.json");
-        std::fs::create_dir_all(file.parent().context("a parent")?)?;
-        std::fs::write(&file, serde_json::to_vec_pretty(&out)?)?;
+        crate::write_results("bench/kube.json", &out)?;
         Ok(())
     }
 }

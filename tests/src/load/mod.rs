@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 
 pub use results::{Kind, Live, Protocol, Request, Results};
 
+use crate::wait::wait_for;
+
 /// What load to make.
 #[derive(Debug, Clone)]
 pub struct LoadPlan {
@@ -137,6 +139,12 @@ impl Load {
     /// Its counters now.
     pub fn live(&self) -> Live {
         self.recorder.live()
+    }
+
+    /// Waits until so many more requests were answered.
+    pub async fn goes_on(&self, more: u64, limit: Duration) -> Result<()> {
+        let before = self.live().done;
+        wait_for("more answers", limit, async || self.live().done >= before + more).await
     }
 
     /// Makes no new requests, waits for the open ones, and gives all of them.

@@ -211,15 +211,9 @@ async fn has_moved(load: &Load, from: &str, to: &str) -> Result<()> {
     .await
 }
 
-/// The middle, nearly the most, and the most.
-pub(super) fn quantiles(values: Vec<f64>) -> Value {
-    let at = |quantile| crate::flips::quantile(values.clone(), quantile);
-    json!({ "p50": at(0.5), "p99": at(0.99), "max": at(1.0) })
-}
-
 /// What the flips of one way took, as in the results.
 pub fn summary(flips: &[Flip]) -> Value {
-    let row = |value: fn(&Flip) -> f64| quantiles(flips.iter().map(value).collect());
+    let row = |value: fn(&Flip) -> f64| crate::flips::quantiles(flips.iter().map(value).collect());
     json!({
         "first_new_ms": row(|flip| flip.first_new_ms),
         "last_old_ms": row(|flip| flip.last_old_ms),

@@ -43,11 +43,6 @@ impl<'a> Kubelet<'a> {
         Kubelet { dir, client, running: RefCell::default() }
     }
 
-    /// Where everything of the test is.
-    pub(super) fn dir(&self) -> &TestDir {
-        self.dir
-    }
-
     /// The pods that have processes now.
     pub(super) fn pods(&self) -> Vec<Rc<Pod>> {
         self.running.borrow().values().cloned().collect()

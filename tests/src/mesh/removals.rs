@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Mesh;
-use super::flips::quantiles;
 use super::switch::{LIMIT, ask, goes_on, reaches};
 use crate::clock::now_us;
+use crate::flips::quantiles;
 use crate::load::{Load, LoadPlan};
 
 /// How long the old version has to be quiet in a flag of [`super::switch::adopt`].

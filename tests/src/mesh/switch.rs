@@ -166,22 +166,14 @@ pub async fn strengths(mesh: &Mesh<'_>, versions: &[&str]) -> Result<Vec<String>
 
 /// Waits until so many more requests were answered.
 pub async fn goes_on(load: &Load, more: u64) -> Result<()> {
-    let before = load.live().done;
-    wait_for("more answers", LIMIT, async || load.live().done >= before + more).await
+    load.goes_on(more, LIMIT).await
 }
 
 /// What the apps of these pods have printed, those included that are gone.
 pub fn logs(mesh: &Mesh<'_>, prefix: &str) -> Result<Vec<String>> {
-    let mut logs = Vec::new();
-    for entry in std::fs::read_dir(mesh.cluster.dir().path())? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with(prefix) && name.ends_with(".app.log") {
-            logs.push(std::fs::read_to_string(path)?);
-        }
-    }
-    ensure!(!logs.is_empty(), "no log of {prefix}");
-    Ok(logs)
+    let files = mesh.files(prefix, ".app.log")?;
+    ensure!(!files.is_empty(), "no log of {prefix}");
+    files.iter().map(|path| Ok(std::fs::read_to_string(path)?)).collect()
 }
 
 /// Waits until the pods of a version are gone, and looks at their last words: no request was open.
