@@ -308,10 +308,9 @@ impl Poller {
             .map_err(|Failure(status)| format!("it cannot be shared: status {status}"))?;
         vm.take(&snapshot);
         self.round = None;
-        self.report.next_ms = 0;
-        if self.report.call.is_some() {
-            // The round for it begins after the answer; the others need not wait for that.
-            self.report_now = true;
+        self.report_soon();
+        if self.report_now {
+            // The others need not wait for that round.
             self.wake_others(me);
         }
         Ok(())

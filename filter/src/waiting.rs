@@ -46,7 +46,7 @@ struct Queue {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     queues: RefCell<Vec<Queue>>,
-    count: Cell<usize>,
+    count: Cell<u64>,
     bytes: Cell<u64>,
     /// No client stops waiting before this.
     next_end_ms: Cell<u64>,
@@ -73,7 +73,7 @@ impl Waiting {
     /// A slot is taken, or given back.
     fn count(&self, slot: &Slot, taken: bool) {
         let moved = |count: u64, by: u64| if taken { count.saturating_add(by) } else { count.saturating_sub(by) };
-        self.count.set(moved(self.count.get() as u64, 1) as usize);
+        self.count.set(moved(self.count.get(), 1));
         self.bytes.set(moved(self.bytes.get(), slot.bytes));
         if let Some(flag) = &slot.gate {
             let waiting = &flag.observed.gate.waiting;
@@ -81,7 +81,7 @@ impl Waiting {
         }
     }
 
-    /// The stream of one that waited has ended.
+    /// One that waited goes, or has ended.
     pub(crate) fn forget(&self, slot: &Slot) {
         self.count(slot, false);
     }
@@ -92,7 +92,7 @@ impl Waiting {
     }
 
     fn has_room(&self, slot: &Slot) -> bool {
-        let of_flag = slot.gate.as_ref().map_or(self.count.get() as u64, |flag| flag.observed.gate.waiting.get());
+        let of_flag = slot.gate.as_ref().map_or(self.count.get(), |flag| flag.observed.gate.waiting.get());
         self.count.get() < limits::HELD
             && of_flag < limits::HELD_OF_FLAG
             && self.bytes.get().saturating_add(slot.bytes) <= limits::HELD_BODIES
@@ -224,29 +224,24 @@ fn release_one(vm: &Vm, request: u32, place: usize) -> bool {
         return false;
     }
     let Some(Stream::Waits(slot)) = vm.open.borrow_mut().remove(&request) else { return true };
+    vm.waiting.forget(&slot);
     if hostcalls::set_effective_context(request).is_err() {
-        vm.waiting.count(&slot, false);
         return true;
     }
     match begin(vm, request, &slot.settings, false) {
-        Step::Hold(gate) if slot.gate.is_some() => {
-            drop(gate);
+        Step::Hold(_) if slot.gate.is_some() => {
+            vm.waiting.count(&slot, true);
             vm.open.borrow_mut().insert(request, Stream::Waits(slot));
             return false;
         }
         // From the first answer to a gate.
         Step::Hold(gate) => {
-            vm.waiting.count(&slot, false);
             if let Err(why) = wait(vm, request, Slot { gate, ..slot }) {
                 refuse(vm, None, why);
             }
         }
-        Step::Refuse(flag, why) => {
-            vm.waiting.count(&slot, false);
-            refuse(vm, flag.as_deref(), why);
-        }
+        Step::Refuse(flag, why) => refuse(vm, flag.as_deref(), why),
         Step::Go => {
-            vm.waiting.count(&slot, false);
             if let Some(Stream::Sent(sent)) = vm.open.borrow_mut().get_mut(&request) {
                 sent.released = true;
                 vm.waiting.released.set(vm.waiting.released.get().saturating_add(1));
@@ -275,7 +270,7 @@ fn end_overdue(vm: &Vm, now_ms: u64) {
     vm.waiting.next_end_ms.set(next);
     for request in overdue {
         let Some(Stream::Waits(slot)) = vm.open.borrow_mut().remove(&request) else { continue };
-        vm.waiting.count(&slot, false);
+        vm.waiting.forget(&slot);
         if hostcalls::set_effective_context(request).is_ok() {
             refuse(vm, slot.gate.as_deref(), "deadline");
         }

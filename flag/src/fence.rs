@@ -254,11 +254,6 @@ impl Gatekeeper {
         self.expired.set(true);
     }
 
-    /// When the hold ends, if one is in effect under this record.
-    pub fn until_ms(&self, record: &Record) -> Option<u64> {
-        (self.holds(record) && !self.expired.get()).then_some(self.until_ms.get())
-    }
-
     /// Whether a request may arrive at a workload of this version; `marked`: a filter has sent it there.
     pub fn admits(&self, version: &str, marked: bool) -> bool {
         let fence = self.fence.borrow();

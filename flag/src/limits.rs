@@ -25,7 +25,7 @@ pub const NAME_BYTES: usize = 253;
 /// VM instances in one proxy: a worker each, with a second one while a new binary takes over.
 pub const INSTANCES: u32 = 512;
 /// Requests that one VM instance holds at a time.
-pub const HELD: usize = 8_192;
+pub const HELD: u64 = 8_192;
 /// Those of them for one flag, and for the first answer.
 pub const HELD_OF_FLAG: u64 = 4_096;
 /// Bytes of a body that a held request may have: Envoy keeps them.

@@ -276,7 +276,11 @@ impl Table {
     fn put(&mut self, flag: Flag) {
         let flag = Rc::new(flag);
         match self.place(&flag.record.uid) {
-            Ok(place) => self.flags.get_mut(place).into_iter().for_each(|known| *known = Rc::clone(&flag)),
+            Ok(place) => {
+                if let Some(known) = self.flags.get_mut(place) {
+                    *known = flag;
+                }
+            }
             Err(place) => self.flags.insert(place, flag),
         }
     }

@@ -72,7 +72,7 @@ fn changed_in_place(pass: Pass<'_>, switch: &Switch) -> Option<Problem> {
 
 /// Whether a rollback goes on with what serves of its target: what requests go to now is not well, and less of the
 /// one before is better than that.
-fn goes_back_to(pass: Pass<'_>, switch: &Switch) -> bool {
+pub(super) fn goes_back_to(pass: Pass<'_>, switch: &Switch) -> bool {
     switch.rollback && !pass.seen.workload(&switch.from).ready && pass.seen.workload(&switch.to).serves()
 }
 
@@ -165,7 +165,7 @@ pub(super) fn proving_routes(pass: Pass<'_>, status: &mut Status, switch: Switch
         return Wait::blocked(problem);
     }
     // What waits here for a fence need not any more.
-    if pass.spec.switch.is_fenced() && fence::leaves_ruins(pass, &switch) {
+    if pass.spec.switch.is_fenced() && goes_back_to(pass, &switch) {
         transitions::flip(pass, status, switch);
         return Wait::moved();
     }

@@ -3,7 +3,7 @@
 //! A hold ends by itself in each proxy. So both of its decisions come well before that, by this controller's clock and
 //! by nobody else's word, or it is given up, by which nothing is lost.
 
-use super::before_flip::{held, lost};
+use super::before_flip::{goes_back_to, held, lost};
 use super::settled::{ACKED_WITHIN, behind, missing_acks, names};
 use super::wait::Wait;
 use super::{Pass, suspended, transitions, wanted};
@@ -23,12 +23,7 @@ const LONGEST_BACKOFF: Millis = Millis(60_000);
 /// Whether requests are held for a switch. What is gone back to because the other one is not ready is not: requests
 /// fail meanwhile, and a hold would only make more of them wait for that.
 pub(super) fn applies(pass: Pass<'_>, switch: &Switch) -> bool {
-    pass.spec.switch.is_fenced() && !switch.removal && !leaves_ruins(pass, switch)
-}
-
-/// Whether it goes back from what is not ready to what serves.
-pub(super) fn leaves_ruins(pass: Pass<'_>, switch: &Switch) -> bool {
-    switch.rollback && !pass.seen.workload(&switch.from).ready && pass.seen.workload(&switch.to).serves()
+    pass.spec.switch.is_fenced() && !switch.removal && !goes_back_to(pass, switch)
 }
 
 /// Everything that a flip needs is there: requests are held, if that may be tried now.
