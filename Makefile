@@ -63,8 +63,8 @@ target/empty-filter.wasm: $(BUILD) $(call sources,tests/filters/empty)
 target/empty-filter-trimmed.wasm: $(BUILD) $(call sources,tests/filters/empty)
 	@tools/wasm-build.sh empty-filter $@ $(EMPTY_TRIM)
 
-target/trap-filter.wasm: $(BUILD) $(call sources,tests/filters/trap)
-	@tools/wasm-build.sh trap-filter $@
+target/trap-filter.wasm: $(BUILD) $(call sources,flag filter)
+	@WASM_HIDE='proxy_on_* malloc' WASM_FEATURES=trap tools/wasm-build.sh versionflag-filter $@ $(FILTER_TRIM)
 
 image: target/versionflag-image/index.json ## Pack the filter as an OCI image that Istio can pull: target/versionflag-image
 	@printf 'target/versionflag-image: '; cat target/versionflag-image.digest

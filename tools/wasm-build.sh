@@ -5,7 +5,7 @@
 #   tools/wasm-build.sh PACKAGE OUT.wasm [wasm-trim options...]
 #   tools/wasm-build.sh --check     only makes sure that the tools for it are there
 #
-# WASM_MAX_BYTES makes a larger result an error.
+# WASM_MAX_BYTES makes a larger result an error; WASM_FEATURES are features of the package.
 set -euo pipefail
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -17,7 +17,7 @@ choose_wasm_rust
 package=$1 out=$2
 shift 2
 
-wasm_cargo build --quiet --profile wasm --package "$package"
+wasm_cargo build --quiet --profile wasm --package "$package" --features "${WASM_FEATURES:-}"
 (cd "$root" && cargo build --quiet --package wasm-trim)
 
 work=$(mktemp -d)

@@ -17,6 +17,11 @@ extern "C" fn versionflag_on_configure(context: u32, size: usize) -> bool {
 
 #[unsafe(no_mangle)]
 extern "C" fn versionflag_on_request_headers(context: u32, _count: usize, ends: bool) -> Action {
+    // What a VM that ends costs is tested with this. Nothing else ends it.
+    #[cfg(feature = "trap")]
+    if request::header("x-trap").is_some() {
+        std::process::abort();
+    }
     Vm::with(|vm| request::on_request_headers(vm, context, ends))
 }
 

@@ -27,6 +27,8 @@ pub struct BackendOptions {
     pub fail_ready: bool,
     /// How long open requests may go on after SIGTERM.
     pub grace: Duration,
+    /// It notes when each request was open, in the file NAME.spans.
+    pub notes: bool,
 }
 
 impl Default for BackendOptions {
@@ -38,6 +40,7 @@ impl Default for BackendOptions {
             ready_after: Duration::ZERO,
             fail_ready: false,
             grace: Duration::from_secs(10),
+            notes: false,
         }
     }
 }
@@ -81,6 +84,9 @@ impl Backend {
             .arg(&addr_file)
             .args(["--ready-after-ms", &options.ready_after.as_millis().to_string()])
             .args(["--grace-ms", &options.grace.as_millis().to_string()]);
+        if options.notes {
+            command.arg("--spans").arg(dir.file(&format!("{name}.spans")));
+        }
         if options.fail_ready {
             command.arg("--fail-ready");
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::load::{Load, Results};
 use crate::local::Local;
@@ -62,21 +62,97 @@ pub struct Flip {
 impl<'a> Fences<'a> {
     /// At v1, both versions kept for good.
     pub async fn start(dir: &'a TestDir) -> Result<Fences<'a>> {
+        Fences::start_with(dir, 4, |_| {}).await
+    }
+
+    /// The same with so many workers, and with more in the file.
+    pub async fn start_with(dir: &'a TestDir, workers: u32, edit: impl FnOnce(&mut Value)) -> Result<Fences<'a>> {
+        let mut fences = Fences::without_proxies(dir, edit).await?;
+        for id in PROXIES {
+            fences.envoys.push(fences.local.envoy(id, workers).await?);
+        }
+        fences.local.reaches("Stable", "v1").await?;
+        Ok(fences)
+    }
+
+    /// The controller alone.
+    pub async fn without_proxies(dir: &'a TestDir, edit: impl FnOnce(&mut Value)) -> Result<Fences<'a>> {
         let mut local = Local::new(dir)?;
         local.file()["spec"]["cleanup"]["retainFor"] = "24h".into();
         local.file()["spec"]["settle"]["quietPeriod"] = "0s".into();
         local.file()["spec"]["coexistence"]["minReady"] = "0s".into();
         local.file()["local"]["proxies"] = PROXIES.map(|id| json!({ "id": id })).into_iter().collect();
+        edit(local.file());
         local.note_requests();
         // gRPC ends with trailers.
         local.upstream = config::Upstream::Same;
         local.start().await?;
-        let mut envoys = vec![];
-        for id in PROXIES {
-            envoys.push(local.envoy(id, 4).await?);
-        }
-        local.reaches("Stable", "v1").await?;
-        Ok(Fences { local, envoys })
+        Ok(Fences { local, envoys: vec![] })
+    }
+
+    /// Asks for a version, fenced, and waits until it may be let in by hand: it is ready, and every proxy has been watched
+    /// for long enough that the age of its streams is known.
+    pub async fn prepare(&mut self, to: &str) -> Result<()> {
+        let spec = &mut self.local.file()["spec"];
+        spec["switch"]["mode"] = "Fenced".into();
+        spec["promotion"]["mode"] = "Manual".into();
+        self.local.ask(to);
+        wait_for("every proxy was watched for long enough", LIMIT, async || {
+            let view = self.local.view().await?;
+            let (phase, fence) = (&view["status"]["phase"], &view["fleet"]["fence"]);
+            let watched = fence.is_object() && fence["unwatched"].is_null() && fence["unable"].is_null();
+            ensure!(phase == "AwaitingPromotion" && watched, "{phase}: {fence}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets it in, and waits until every worker of every proxy holds requests.
+    pub async fn hold(&self) -> Result<()> {
+        self.local.request("promote").await?;
+        self.holds().await
+    }
+
+    /// Waits until every worker of every proxy holds requests.
+    pub async fn holds(&self) -> Result<()> {
+        wait_for("every proxy holds requests", LIMIT, async || {
+            let view = self.local.view().await?;
+            let (phase, fleet) = (&view["status"]["phase"], &view["fleet"]);
+            // Who does not hold is listed, if there is one.
+            let all = fleet["acked"] == fleet["expected"] && fleet["fence"]["notHolding"].is_null();
+            ensure!(phase == "Holding" && all, "{}; {}; {}", view["status"], view["waiting"], fleet);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until at least so many requests are held.
+    pub async fn waiting(&self, count: u64) -> Result<()> {
+        wait_for(&format!("{count} requests that wait"), LIMIT, async || {
+            let view = self.local.view().await?;
+            let waiting = view["fleet"]["fence"]["waiting"].as_u64();
+            ensure!(waiting.is_some_and(|waiting| waiting >= count), "{waiting:?}: {}", view["waiting"]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// How the fence of the switch has come out, once all proxies have acked its flip.
+    pub async fn opened(&self, to: &str) -> Result<Value> {
+        wait_for(&format!("all acks for {to}"), LIMIT, async || {
+            let view = self.local.view().await?;
+            let switch = &view["status"]["switch"];
+            ensure!(switch["to"] == to && switch["ackedAt"].is_u64(), "{}; {switch}", view["waiting"]);
+            Ok(switch["fence"].clone())
+        })
+        .await
+    }
+
+    /// That no request was open on both versions at once, of those that are over.
+    pub fn assert_apart(&self) -> Result<()> {
+        let both = overlap::both(&self.local.spans("v1")?, &self.local.spans("v2")?);
+        ensure!(both.is_empty(), "requests were open on both versions: {both:?}");
+        Ok(())
     }
 
     /// Load on both Envoys, one in a hundred requests of which is slow.
@@ -105,14 +181,7 @@ impl<'a> Fences<'a> {
         self.local.file()["spec"]["switch"]["mode"] = mode.into();
         let (asked_us, began_us) = (clock::now_us(), steady_us());
         self.local.ask(to);
-        let switch = wait_for(&format!("all acks for {to}"), LIMIT, async || {
-            let view = self.local.view().await?;
-            let switch = &view["status"]["switch"];
-            ensure!(switch["to"] == to && switch["ackedAt"].is_u64(), "{}; {switch}", view["waiting"]);
-            Ok(switch.clone())
-        })
-        .await?;
-        let fence = &switch["fence"];
+        let fence = self.opened(to).await?;
         let held_ms = fence["heldMs"].as_u64();
         let hold = fence["heldAt"].as_u64().zip(held_ms).map(|(at, ms)| {
             let begin_us = clock::from_unix_ms(at);

@@ -20,6 +20,7 @@ use crate::{Envoy, EnvoyOptions, config};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const WASM_ENV: &str = "VERSIONFLAG_WASM";
+const TRAP_WASM_ENV: &str = "VERSIONFLAG_TRAP_WASM";
 
 /// Where each version listens.
 const VERSIONS: [(&str, u16); 3] = [("v1", 9001), ("v2", 9002), ("v3", 9003)];
@@ -45,7 +46,16 @@ pub fn own_address() -> Ipv4Addr {
 
 /// The filter under test.
 pub fn wasm() -> Result<PathBuf> {
-    let path = std::env::var_os(WASM_ENV).with_context(|| format!("{WASM_ENV} is not set: run `make test-envoy`"))?;
+    built(WASM_ENV)
+}
+
+/// The same, but a request with the header `x-trap` ends its VM.
+pub fn trapping_wasm() -> Result<PathBuf> {
+    built(TRAP_WASM_ENV)
+}
+
+fn built(variable: &str) -> Result<PathBuf> {
+    let path = std::env::var_os(variable).with_context(|| format!("{variable} is not set: run `make test-envoy`"))?;
     Ok(PathBuf::from(path))
 }
 
@@ -109,6 +119,12 @@ impl<'a> Local<'a> {
     pub fn spans(&self, version: &str) -> Result<Vec<Span>> {
         let path = self.dir.file(&format!("{version}.spans"));
         if path.exists() { overlap::read(&path) } else { Ok(vec![]) }
+    }
+
+    /// The ids of the requests that a version had, those that are over.
+    pub fn request_ids(&self, version: &str) -> Result<Vec<String>> {
+        let all = overlap::read_with_ids(&self.dir.file(&format!("{version}.spans")))?;
+        Ok(all.into_iter().map(|(_, id)| id).collect())
     }
 
     /// Takes a version out of the file.

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 
+use crate::dir::TestDir;
+
 /// Microseconds of the machine's steady clock: the same in every process.
 pub fn steady_us() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a steady clock");
@@ -22,18 +24,33 @@ pub struct Span {
 }
 
 impl Span {
-    /// As a backend writes it.
-    pub fn line(self) -> String {
-        format!("{} {}\n", self.begin_us, self.end_us)
+    /// As a backend writes it, with the id of the request.
+    pub fn line(self, id: &str) -> String {
+        format!("{} {} {id}\n", self.begin_us, self.end_us)
     }
 }
 
 /// Those that a backend has written until now.
 pub fn read(path: &Path) -> Result<Vec<Span>> {
+    Ok(read_with_ids(path)?.into_iter().map(|(span, _)| span).collect())
+}
+
+/// The same of all backends whose names begin like this, those included that are gone.
+pub fn read_all(dir: &TestDir, prefix: &str) -> Result<Vec<Span>> {
+    let mut all = vec![];
+    for path in dir.files(prefix, ".spans")? {
+        all.extend(read(&path)?);
+    }
+    Ok(all)
+}
+
+/// The same with the id that Envoy gave each request.
+pub fn read_with_ids(path: &Path) -> Result<Vec<(Span, String)>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let span = |line: &str| {
-        let (begin, end) = line.split_once(' ')?;
-        Some(Span { begin_us: begin.parse().ok()?, end_us: end.parse().ok()? })
+        let mut words = line.splitn(3, ' ');
+        let (begin, end, id) = (words.next()?, words.next()?, words.next()?);
+        Some((Span { begin_us: begin.parse().ok()?, end_us: end.parse().ok()? }, id.to_owned()))
     };
     text.lines().map(|line| span(line).with_context(|| format!("no span: {line}"))).collect()
 }
@@ -94,7 +111,7 @@ mod tests {
     fn what_is_written_is_read() {
         let dir = crate::TestDir::new("spans");
         let all = spans(&[(1, 5), (2, 1_000_000)]);
-        std::fs::write(dir.file("v1"), all.iter().map(|one| one.line()).collect::<String>()).unwrap();
+        std::fs::write(dir.file("v1"), all.iter().map(|one| one.line("-")).collect::<String>()).unwrap();
         assert_eq!(read(&dir.file("v1")).unwrap(), all);
     }
 }

@@ -18,6 +18,8 @@ struct Several<'a> {
     dir: &'a TestDir,
     ip: Ipv4Addr,
     flags: PathBuf,
+    /// `switch.mode` of all of them.
+    mode: &'static str,
     controller: Option<Process>,
 }
 
@@ -25,7 +27,7 @@ impl<'a> Several<'a> {
     fn new(dir: &'a TestDir) -> Result<Several<'a>> {
         let flags = dir.file("flags");
         std::fs::create_dir(&flags)?;
-        Ok(Several { dir, ip: own_address(), flags, controller: None })
+        Ok(Several { dir, ip: own_address(), flags, mode: "Immediate", controller: None })
     }
 
     /// Saves the file of a flag that asks for the first or second of its versions, `NAME-1` and `NAME-2`. The second
@@ -56,6 +58,7 @@ impl<'a> Several<'a> {
                 "services": [{ "name": name }],
                 "coexistence": { "minReady": "200ms", "probe": { "path": "/healthz" } },
                 "settle": { "quietPeriod": "1s" },
+                "switch": { "mode": self.mode },
                 "cleanup": { "retainFor": "0s" },
             },
             "local": {
@@ -188,6 +191,49 @@ fn flags_of_one_envoy_are_switched_each_for_itself() {
         let [reviews, ratings] = loads;
         reviews.stop_served_by(&["reviews-1", "reviews-2"]).await?;
         ratings.stop_served_by(&["ratings-1", "ratings-2"]).await?;
+        Ok(())
+    });
+}
+
+/// Both are asked for in the same moment: a request that waits for one of them would else wait for the other.
+#[test]
+fn fences_that_share_callers_come_one_after_the_other() {
+    story("several-fences", async |dir| {
+        let mut several = Several { mode: "Fenced", ..Several::new(dir)? };
+        let flags = [("reviews", 9000), ("ratings", 9010)];
+        for (name, port) in flags {
+            several.write(name, port, 1)?;
+            several.may_serve(name)?;
+        }
+        several.start()?;
+        for (name, _) in flags {
+            several.reaches(name, "Stable", 1).await?;
+        }
+        let envoy = several.envoy().await?;
+        let loads = flags.map(|(name, _)| load(&envoy, name));
+        for load in &loads {
+            load.goes_on(50, LIMIT).await?;
+        }
+        for (name, port) in flags {
+            several.write(name, port, 2)?;
+        }
+        let mut holds = vec![];
+        for (name, _) in flags {
+            let status = several.reaches(name, "Stable", 2).await?["status"].take();
+            let at = |event: &str| {
+                let mut all = status["history"].as_array().into_iter().flatten();
+                all.find(|one| one["event"] == event).and_then(|one| one["at"].as_u64())
+            };
+            ensure!(at("Aborted").is_none(), "{}", status["history"]);
+            holds.push(at("Held").zip(at("Flipped")).with_context(|| format!("no fence: {}", status["history"]))?);
+        }
+        holds.sort_unstable();
+        println!("{holds:?}");
+        ensure!(holds[0].1 <= holds[1].0, "both hold requests at once: {holds:?}");
+        for (load, (name, _)) in loads.into_iter().zip(flags) {
+            let versions = [1, 2].map(|number| format!("{name}-{number}"));
+            load.stop_served_by(&versions.each_ref().map(String::as_str)).await?;
+        }
         Ok(())
     });
 }

@@ -1,28 +1,26 @@
-//! What a filter that fails costs: P5. A real Envoy, with a filter that fails when it is asked to.
+//! What a filter that fails costs: P5. A real Envoy, with the filter in a build whose VM ends when a request asks for it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::ensure;
+use harness::bench::ours_config;
 use harness::config::{self, Upstream, Wasm};
+use harness::local::trapping_wasm;
 use harness::{Backend, Call, Envoy, story, wait_for};
-use serde_json::Value;
+use serde_json::json;
 
 const HEADER: &str = "x-versionflag";
 const LIMIT: Duration = Duration::from_secs(10);
-
-fn code() -> Result<PathBuf> {
-    let path = std::env::var_os("VERSIONFLAG_TRAP_WASM").context("VERSIONFLAG_TRAP_WASM: run `make test-envoy`")?;
-    Ok(PathBuf::from(path))
-}
 
 /// P5: an edge that is set up as `render envoy` says.
 #[test]
 fn a_filter_that_fails_ends_no_request_and_lets_no_client_choose() {
     story("trap", async |dir| {
-        let code = code()?;
+        let code = trapping_wasm()?;
+        let mut plugin = ours_config(1, &["v1"]);
+        plugin["role"] = json!("edge");
         let (v1, v2) = (Backend::start(dir, "v1").await?, Backend::start(dir, "v2").await?);
-        let filters = [Wasm::new(&code, Value::from("")).filter()];
+        let filters = [Wasm::new(&code, plugin).filter()];
         let routes = config::routes([config::route_when(HEADER, "v2", "v2"), config::route_to("v1")]);
         let clusters = [config::cluster("v1", v1.addr(), Upstream::H1), config::cluster("v2", v2.addr(), Upstream::H1)];
         let listener = config::without_header(config::listener("edge", filters, routes), HEADER);

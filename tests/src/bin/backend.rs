@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -50,7 +50,8 @@ struct Options {
     /// Gets its counts, as JSON, when it ends
     #[arg(long)]
     log: Option<PathBuf>,
-    /// Gets the begin and the end of every request when it ends, in microseconds of the machine's steady clock
+    /// Gets the begin and the end of every request when it ends, in microseconds of the machine's steady clock, and its
+    /// id
     #[arg(long)]
     spans: Option<PathBuf>,
     /// For so long /healthz is 503
@@ -166,9 +167,12 @@ impl Server {
             }
             "/peer" => self.plain(200, peer.ip().to_string().into()),
             "/crash" => std::process::exit(1),
-            talk::PATH => self.talk(request, Open::new(self.clone())),
+            talk::PATH => {
+                let open = Open::new(self.clone(), &request);
+                self.talk(request, open)
+            }
             _ => {
-                let open = Open::new(self.clone());
+                let open = Open::new(self.clone(), &request);
                 let every = self.options.fail_every;
                 let fails = every > 0 && self.served.load(Relaxed).is_multiple_of(every);
                 let mut status = if fails { 500 } else { 200 };
@@ -229,10 +233,13 @@ impl Server {
         response
     }
 
-    /// Calls the service at `to` as `host`, hands the header `pass` on, and answers as both: the
-    /// callee's status, and its version after its own.
+    /// Calls the service at `to` as `host`, once the file `after` is there, hands the header `pass` on, and answers as
+    /// both: the callee's status, and its version after its own.
     async fn call_on(&self, request: &Request<Incoming>, open: Open) -> Response<Answer> {
         let query = |key: &str| text(request.uri().query(), key);
+        while query("after").is_some_and(|file| !Path::new(file).exists()) {
+            sleep(Duration::from_millis(5)).await;
+        }
         let answer = match (query("to").and_then(|to| to.parse().ok()), query("host")) {
             (Some(to), Some(host)) => {
                 let mut call = Call::get(to, "/").host(host);
@@ -300,14 +307,18 @@ impl Server {
 struct Open {
     server: Arc<Server>,
     begin_us: u64,
+    /// As Envoy calls the request.
+    id: String,
 }
 
 impl Open {
-    fn new(server: Arc<Server>) -> Open {
+    fn new(server: Arc<Server>, request: &Request<Incoming>) -> Open {
         server.served.fetch_add(1, Relaxed);
         server.open.fetch_add(1, Relaxed);
         server.touch();
-        Open { server, begin_us: steady_us() }
+        let noted = server.spans.is_some().then(|| request.headers().get("x-request-id")).flatten();
+        let id = noted.and_then(|id| id.to_str().ok()).unwrap_or("-").to_owned();
+        Open { server, begin_us: steady_us(), id }
     }
 }
 
@@ -318,7 +329,7 @@ impl Drop for Open {
         if let Some(spans) = &self.server.spans {
             let span = Span { begin_us: self.begin_us, end_us: steady_us() };
             // One write: lines of two requests never mix.
-            let _ = (&mut &*spans).write_all(span.line().as_bytes());
+            let _ = (&mut &*spans).write_all(span.line(&self.id).as_bytes());
         }
     }
 }

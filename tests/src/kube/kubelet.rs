@@ -65,6 +65,7 @@ impl<'a> Kubelet<'a> {
                     version: pod.labels().get("version").context("a pod without a version")?.clone(),
                     name: Some(pod.name_any()),
                     listen: SocketAddr::new(ip.parse::<IpAddr>()?, PORT),
+                    notes: true,
                     ..BackendOptions::default()
                 };
                 self.running.insert(pod.name_any(), (Backend::start_with(self.dir, options).await?, true));

@@ -16,6 +16,7 @@ use super::crowd::{Requests, requests};
 use super::{Cluster, Kubelet, image, programs, story_within};
 use crate::clock::now_us;
 use crate::local::wasm;
+use crate::overlap::{self, Span};
 use crate::process::{Process, program};
 use crate::wait::wait_for;
 use crate::{Envoy, EnvoyOptions, config};
@@ -245,6 +246,11 @@ impl Switch<'_, '_> {
     pub async fn replicas(&self, version: &str) -> Result<String> {
         let name = format!("reviews-{version}");
         self.cluster.kubectl(&["get", "deployment", &name, "--output=jsonpath={.spec.replicas}"]).await
+    }
+
+    /// When requests were open at the pods of a version, those that are over.
+    pub fn spans(&self, version: &str) -> Result<Vec<Span>> {
+        overlap::read_all(self.cluster.dir(), &format!("reviews-{version}-"))
     }
 
     /// The versions of all pods that there are.

@@ -5,113 +5,33 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::kube::{Part, Switch, flag, switch_story};
-use harness::points::{CLOCK, STOP};
 use harness::{Envoy, Load, LoadPlan, Process, Signal, wait_for};
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Load, once v1 answers it.
-async fn load(envoy: &Envoy) -> Result<Load> {
+pub(crate) async fn load(envoy: &Envoy) -> Result<Load> {
     let load = Load::start(envoy.listener("outbound"), LoadPlan { rate_per_s: 200, ..LoadPlan::default() });
     wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
     Ok(load)
 }
 
 /// Ends the load once this version has answered some more of it. Not one request may have failed.
-async fn nothing_was_lost(load: Load, version: &str) -> Result<()> {
+pub(crate) async fn nothing_was_lost(load: Load, version: &str) -> Result<()> {
     let before = load.live().answered_by(version);
     wait_for("traffic at the end", LIMIT, async || load.live().answered_by(version) > before + 200).await?;
     load.stop().await?.assert_no_failures();
     Ok(())
 }
 
-async fn says(process: &Process, words: &str) -> Result<()> {
+pub(crate) async fn says(process: &Process, words: &str) -> Result<()> {
     wait_for(&format!("{} to say {words:?}", process.name()), LIMIT, async || {
         let log = std::fs::read_to_string(process.log())?;
         ensure!(log.contains(words), "its last lines: {}", process.log_tail(3));
         Ok(())
     })
     .await
-}
-
-/// The leader stops where it has decided to scale v1 down and has not done it. When it goes on,
-/// another one leads, and the switch has been taken back.
-#[test]
-fn a_leader_that_comes_back_does_not_end_what_is_gone_back_to() {
-    switch_story("kube-deposed", async |switch| {
-        // The next leader must not have proved anything before it is asked to go back.
-        switch.set(json!({ "settle": { "quietPeriod": "4s" } })).await?;
-        let point = "before a workload is scaled down";
-        let first = switch.replica("one", "first", &[(STOP, point)]).await?;
-        says(&first, "this replica acts now").await?;
-        let second = switch.replica("two", "second", &[]).await?;
-        let envoy = switch.envoy().await?;
-        switch.reaches("Stable", "v1").await?;
-        let load = load(&envoy).await?;
-
-        switch.ask("v2").await?;
-        wait_for("the point", LIMIT, async || first.is_stopped().unwrap_or(false)).await?;
-        assert_eq!(switch.resource().await?["status"]["phase"], "Removing");
-        switch.request("back", "rollback").await?;
-        says(&second, "this replica acts now").await?;
-        let taken_back = wait_for("the rollback", LIMIT, async || {
-            let status = switch.resource().await?["status"].take();
-            ensure!(status["activeVersion"] == "v1", "{}: {}", status["phase"], status["blockedBy"]);
-            Ok(status)
-        })
-        .await?;
-        assert_eq!(taken_back["lastRequest"]["id"], "back");
-        assert_eq!(taken_back["lastRequest"]["refused"], Value::Null);
-        // The mark is what makes the write that comes late a conflict.
-        wait_for("the mark", LIMIT, async || {
-            let mark = "--output=jsonpath={.metadata.labels.versionflag\\.io/kept-at}";
-            let kept = switch.cluster.kubectl(&["get", "deployment", "reviews-v1", mark]).await?;
-            ensure!(kept.parse().ok() == taken_back["epoch"].as_u64(), "kept at {kept:?}");
-            Ok(())
-        })
-        .await?;
-        first.signal(Signal::SIGCONT)?;
-        says(&first, "the object has been modified").await?;
-        says(&first, "acts no more").await?;
-        let resource = switch.reaches("Stable", "v1").await?;
-        assert_eq!(replicas(switch).await?, pair("2", "0"));
-        assert_eq!(resource["status"]["proxies"]["summary"], "1/1");
-        nothing_was_lost(load, "v1").await
-    });
-}
-
-/// The clock of the next leader is two hours ahead: a deadline that the one before has set is as far away as it was.
-#[test]
-fn another_leaders_clock_ends_no_wait() {
-    switch_story("kube-clocks", async |switch| {
-        switch.set(json!({ "settle": { "timeout": "1h", "onTimeout": "Rollback" } })).await?;
-        let ahead = switch.cluster.dir().write("ahead", "7200000").to_string_lossy().into_owned();
-        let mut first = switch.replica("one", "first", &[]).await?;
-        says(&first, "this replica acts now").await?;
-        let second = switch.replica("two", "second", &[(CLOCK, &ahead)]).await?;
-        let envoy = switch.envoy().await?;
-        switch.reaches("Stable", "v1").await?;
-        // Open on v1 until this ends.
-        let stream = LoadPlan { rate_per_s: 20, stream: Some(Duration::from_secs(300)), ..LoadPlan::default() };
-        let load = Load::start(envoy.listener("outbound"), stream);
-        wait_for("the stream", LIMIT, async || load.live().answering.get("v1").is_some_and(|open| *open > 0)).await?;
-        switch.ask("v2").await?;
-        let before = switch.reaches("Settling", "v2").await?;
-        first.kill();
-        says(&second, "this machine's clock is wrong").await?;
-        switch.looks().await?;
-        let after = switch.reaches("Settling", "v2").await?;
-        assert_eq!(before["status"]["switch"]["ackedAt"], after["status"]["switch"]["ackedAt"]);
-        // What is over is over, here as well.
-        switch.set(json!({ "settle": { "timeout": "1s" } })).await?;
-        wait_for("the way back", LIMIT, async || {
-            let status = switch.resource().await?["status"].take();
-            ensure!(status["activeVersion"] == "v1", "{}: {}", status["phase"], status["blockedBy"]);
-            Ok(())
-        })
-        .await
-    });
 }
 
 /// etcd is killed while the next version starts, and the API server after the flip.
@@ -169,11 +89,11 @@ fn a_frozen_api_ends_what_the_controller_may_do() {
 }
 
 /// The replicas of v1 and v2.
-async fn replicas(switch: &Switch<'_, '_>) -> Result<(String, String)> {
+pub(crate) async fn replicas(switch: &Switch<'_, '_>) -> Result<(String, String)> {
     Ok((switch.replicas("v1").await?, switch.replicas("v2").await?))
 }
 
-fn pair(v1: &str, v2: &str) -> (String, String) {
+pub(crate) fn pair(v1: &str, v2: &str) -> (String, String) {
     (v1.to_owned(), v2.to_owned())
 }
 

@@ -16,6 +16,7 @@ mod helm;
 mod image;
 mod istio;
 mod killed;
+mod leaders;
 mod refused;
 mod scale;
 mod switch;

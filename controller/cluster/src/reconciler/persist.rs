@@ -8,7 +8,7 @@ use std::sync::Arc;
 use machine::duration::Millis;
 use machine::plan::Plan;
 use machine::reason::Problem;
-use machine::status::Status;
+use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 use service::clock::now;
 use service::failpoint;
@@ -139,7 +139,8 @@ impl Reconciler {
         if !context.leadership.holds() {
             return Err(TurnError::Deposed);
         }
-        failpoint::point("before the status is written");
+        let commits = status.machine.as_ref().is_some_and(|status| status.phase == Phase::Committing);
+        failpoint::point(if commits { "before a fence is committed" } else { "before the status is written" });
         match context.writer.status(&self.resource, status).await {
             Ok(mut written) => {
                 failpoint::point("after the status was written");

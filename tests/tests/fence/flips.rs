@@ -1,13 +1,11 @@
-//! `switch.mode: Fenced` on real Envoys: two versions never have a request open at the same time. Every request of the
-//! load is checked, and the backends say when each was open.
+//! Fenced flips under load, there and back.
 
 use anyhow::ensure;
 use harness::fences::Fences;
 use harness::talk::{self, Talk};
 use harness::{Load, story};
-use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(60);
+use super::LIMIT;
 
 #[test]
 fn two_versions_never_have_a_request_open_at_once() {
