@@ -28,7 +28,7 @@ fn a_leader_that_comes_back_ends_no_hold_that_is_over() {
         switch.ask("v2").await?;
         wait_for("the point", LIMIT, async || first.is_stopped().unwrap_or(false)).await?;
         let held = switch.resource().await?["status"].take();
-        ensure!(held["phase"] == "Holding" && held["proxies"]["summary"] == "1/1", "{held}");
+        ensure!(held["phase"] == "Holding", "{held}");
         // The hold ends by itself, with nobody there who would end it.
         let before = load.live().answered_by("v1");
         wait_for("v1 to serve again", LIMIT, async || load.live().answered_by("v1") > before + 200).await?;
