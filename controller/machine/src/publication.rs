@@ -11,7 +11,7 @@ use crate::checks::Questions;
 use crate::duration::Millis;
 use crate::observation::Observation;
 use crate::spec::{FenceSpec, OnExpiry, Spec};
-use crate::status::{Phase, Status};
+use crate::status::{Phase, Status, Switch};
 
 /// Between two reports of a proxy while requests wait for them.
 const AT_ONCE: Millis = Millis(20);
@@ -63,19 +63,27 @@ impl Publication {
 
 /// What proxies hold back and refuse: the table of docs/guarantees.md.
 fn fence(spec: &Spec, status: &Status, record: &Record) -> Option<Fence> {
-    let switch = status.switch.as_ref().filter(|switch| !switch.removal)?;
-    let (from, to) = (switch.from.clone(), switch.to.clone());
-    let (marked, closed) = match status.phase {
+    let switch = status.switch.as_ref().filter(|switch| !switch.removal);
+    let (from, to) = switch.map(|switch| (switch.from.clone(), switch.to.clone())).unwrap_or_default();
+    let (mut marked, mut closed) = match status.phase {
+        _ if switch.is_none() => (vec![], vec![]),
         Phase::AwaitingPromotion | Phase::ProvingRoutes if spec.switch.is_fenced() => (vec![to], vec![]),
         Phase::Holding => (vec![from, to], vec![]),
         Phase::Committing => (vec![to], vec![from]),
         // What was flipped without a fence may still be on its way to the old version.
-        Phase::Switching | Phase::Settling | Phase::Retaining | Phase::Removing if switch.opened() => {
+        Phase::Switching | Phase::Settling | Phase::Retaining | Phase::Removing
+            if switch.is_some_and(Switch::opened) =>
+        {
             (vec![], vec![from])
         }
-        _ => return None,
+        _ => (vec![], vec![]),
     };
-    let held = switch.fence.as_ref().filter(|_| status.phase.holds());
+    marked.retain(|version| !status.shut.contains(version));
+    closed.extend(status.shut.iter().cloned());
+    if marked.is_empty() && closed.is_empty() {
+        return None;
+    }
+    let held = switch.and_then(|switch| switch.fence.as_ref()).filter(|_| status.phase.holds());
     let expiry = match spec.switch.fence.on_expiry {
         OnExpiry::Open => Expiry::Open,
         OnExpiry::Reject => Expiry::Reject,
@@ -84,7 +92,7 @@ fn fence(spec: &Spec, status: &Status, record: &Record) -> Option<Fence> {
         flag: record.uid.clone(),
         epoch: record.epoch,
         since: held.map_or(0, |held| held.since),
-        old: switch.from.clone(),
+        old: switch.map_or(&status.active_version, |switch| &switch.from).clone(),
         max_hold_ms: FenceSpec::max_hold_ms(held.map_or(spec.switch.fence.max_hold, |held| held.max_hold)),
         expiry,
         marked,

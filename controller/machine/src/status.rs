@@ -200,6 +200,10 @@ pub struct Status {
     /// Versions that were stopped on a whole proof, and of which something still runs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ending: BTreeSet<String>,
+    /// Versions that a fence has left and that may be gone back to, while a proxy is not heard: it may send there, as its
+    /// hold ran out or it started anew. They refuse all until every proxy has acked.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub shut: BTreeSet<String>,
     /// Versions that were stopped by request, and are started only by request, or for a switch to them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub halted: BTreeSet<String>,
@@ -250,6 +254,7 @@ impl Status {
             switch: None,
             leftovers: BTreeSet::new(),
             ending: BTreeSet::new(),
+            shut: BTreeSet::new(),
             halted: BTreeSet::new(),
             restarts: BTreeMap::new(),
             orders: vec![],

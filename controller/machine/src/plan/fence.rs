@@ -26,6 +26,15 @@ pub(super) fn applies(pass: Pass<'_>, switch: &Switch) -> bool {
     pass.spec.switch.is_fenced() && !switch.removal && !goes_back_to(pass, switch)
 }
 
+/// What a fence has left goes on refusing all when the switch is left in its turn, until every proxy has acked: see
+/// [`Status::shut`].
+pub(super) fn shut(pass: Pass<'_>, status: &mut Status) {
+    let left = status.switch.as_ref().filter(|switch| switch.opened() && !pass.seen.fleet.all_acked());
+    if let Some(switch) = left {
+        status.shut.insert(switch.from.clone());
+    }
+}
+
 /// Everything that a flip needs is there: requests are held, if that may be tried now.
 pub(super) fn begin(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
     if let Some(wait) = not_yet(pass, status, &switch) {

@@ -13,6 +13,10 @@ pub(super) fn advance(pass: Pass<'_>, status: &mut Status) -> Wait {
         status.r#override = None;
         return Wait::moved();
     }
+    if !status.shut.is_empty() && pass.seen.fleet.all_acked() {
+        status.shut.clear();
+        return Wait::moved();
+    }
     if let Some(request) = pass.seen.request.as_ref().filter(|request| !status.has_answered(&request.id)) {
         requests::answer(pass, status, request);
         return Wait::moved();

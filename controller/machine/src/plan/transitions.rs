@@ -16,6 +16,7 @@ pub(super) fn begin(pass: Pass<'_>, status: &mut Status, to: &str) {
         let rest = if proved { &mut status.ending } else { &mut status.leftovers };
         rest.insert(old.from.clone());
     }
+    fence::shut(pass, status);
     let removed = status.leftovers.remove(to) | status.ending.remove(to);
     status.halted.remove(to);
     let ours = removed || !pass.seen.workload(to).running;
@@ -67,6 +68,7 @@ pub(super) fn roll_back(pass: Pass<'_>, status: &mut Status, why: &str) {
     };
     let fenced = fence::applies(pass, &back);
     if fenced {
+        fence::shut(pass, status);
         status.target_version = Some(back.to.clone());
         status.switch = Some(back);
         status.enter(pass.now, Phase::ProvingRoutes);
@@ -91,6 +93,7 @@ pub(super) fn flip(pass: Pass<'_>, status: &mut Status, switch: Switch) {
     status.previous_version = Some(switch.from.clone());
     status.target_version = Some(switch.to.clone());
     status.note(now, Happening::Flipped, format!("from {} to {}", switch.from, switch.to));
+    status.shut.remove(&switch.to);
     let workloads = pass.seen.workload(&switch.from).workloads;
     status.switch = Some(Switch { flipped_at: Some(now), workloads, ..switch });
     status.enter(now, Phase::Switching);

@@ -284,6 +284,40 @@ fn what_is_refused_where(#[case] phase: Phase, #[case] since: u64, #[case] marke
     assert!(fence.check().is_ok());
 }
 
+/// A caller whose hold ran out, or that started anew, may send to v1 until it has heard that v2 serves. Whatever is asked
+/// for meanwhile, v1 refuses.
+#[rstest]
+fn what_was_left_stays_closed_until_everybody_is_heard(#[values(Phase::Switching, Phase::Settling)] phase: Phase) {
+    let open = with_switch(switching(phase), |switch| {
+        switch.fence.get_or_insert_default().opened_at = Some(UnixMs(LONG_AGO));
+    });
+    let heard = next(FENCED, &open, &able().asked_for(Action::Rollback));
+    assert!(heard.shut.is_empty() && heard.phase == Phase::ProvingRoutes, "{heard:#?}");
+    let unheard = able().acked(0).lags("edge", "epoch 8");
+    let mut third = spec(FENCED);
+    "v3".clone_into(&mut third.version);
+    let back = next(FENCED, &open, &able().acked(0).lags("edge", "epoch 8").asked_for(Action::Rollback));
+    let other = pass(&third, &open, &able().acked(0).lags("edge", "epoch 8").not_running("v3")).status;
+    assert_eq!((back.phase, other.phase), (Phase::ProvingRoutes, Phase::Coexisting));
+    for (status, spec) in [(&back, &spec(FENCED)), (&other, &third)] {
+        let sent = |status: &Status, seen: &Seen| {
+            let effects = pass(spec, status, seen).effects;
+            effects.into_iter().find_map(|effect| match effect {
+                Effect::Publish(published) => Some(published.fence),
+                _ => None,
+            })
+        };
+        let waits = pass(spec, status, &unheard).status;
+        let fence = sent(&waits, &unheard).unwrap().unwrap();
+        assert_eq!((fence.marked, fence.closed), (vec![], vec!["v1".to_owned()]), "{:?}", waits.phase);
+        let heard = pass(spec, &waits, &able()).status;
+        assert!(heard.shut.is_empty() && heard.phase == waits.phase, "{:?}", heard.phase);
+    }
+    // Requests go to what is gone back to at once.
+    let fails = next(FENCED, &back, &seen().acked(0).not_ready("v2"));
+    assert!(fails.active_version == "v1" && fails.shut.is_empty(), "{fails:#?}");
+}
+
 #[rstest]
 #[case::at_rest(FENCED, Phase::Stable)]
 #[case::it_starts(FENCED, Phase::Coexisting)]
