@@ -188,6 +188,12 @@ fn flags_of_one_envoy_are_switched_each_for_itself() {
         several.write("details", 9020, 2)?;
         several.reaches("details", "Stable", 2).await?;
 
+        let log = std::fs::read_to_string(dir.file("controller.log"))?;
+        let moved = log.lines().filter(|line| line.contains("phase from="));
+        let of = ["reviews", "ratings", "details"].map(|name| format!("flag{{name=\"{name}\"}}"));
+        for line in moved {
+            ensure!(of.iter().any(|of| line.contains(of)), "whose phase: {line}");
+        }
         let [reviews, ratings] = loads;
         reviews.stop_served_by(&["reviews-1", "reviews-2"]).await?;
         ratings.stop_served_by(&["ratings-1", "ratings-2"]).await?;

@@ -17,6 +17,7 @@ use service::id::unique;
 use service::lock::lock;
 use service::{Authenticator, Hub};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::Instrument;
 
 use super::edits::{Running, edits};
 use super::file::{File, FileError};
@@ -227,8 +228,9 @@ impl Driver {
     async fn turn(&mut self, woken: bool) -> Millis {
         let edited = self.reload();
         let mut wait = TICK;
-        for flag in self.flags.values_mut().filter(|flag| woken || edited || flag.is_due()) {
-            wait = wait.min(flag.turn().await);
+        for (name, flag) in self.flags.iter_mut().filter(|(_, flag)| woken || edited || flag.is_due()) {
+            // Whatever is logged meanwhile is about this flag.
+            wait = wait.min(flag.turn().instrument(tracing::info_span!("flag", name)).await);
         }
         self.missing.show(&self.around.hub);
         // Nobody is told of some flags as if they were all.
