@@ -54,13 +54,14 @@ fn ten_thousand_requests_wait_and_each_is_answered_once() {
         let answered = [&h1, &h2, &grpc].map(|load| load.live().done);
         ensure!(answered == [0; 3], "not all wait: {answered:?}");
         ensure!(leaving.live().done > 0, "nobody has left");
-        talk.end().await?;
-        let fence = fences.opened("v2").await?;
+        // No more of them: what is tried is that those who wait are let go, not how much the machine can do.
+        let opens = async {
+            talk.end().await?;
+            fences.opened("v2").await
+        };
+        let (h1, h2, grpc, fence) = tokio::try_join!(h1.stop(), h2.stop(), grpc.stop(), opens)?;
         println!("{fence}; {before_kib} KiB before, {full_kib} KiB with all of them");
-        for load in [&h1, &h2, &grpc] {
-            load.goes_on(CROWD / 10, LIMIT).await?;
-        }
-        let stayed = Load::stop_all(vec![h1, h2, grpc]).await?;
+        let stayed = h1.and(h2).and(grpc);
         stayed.assert_no_failures();
         assert_eq!(stayed.by_version().keys().collect::<Vec<_>>(), ["v2"]);
         let left = leaving.stop().await?;
