@@ -50,8 +50,9 @@ pub(crate) struct Waiting {
     bytes: Cell<u64>,
     /// No client stops waiting before this.
     next_end_ms: Cell<u64>,
-    /// Released requests that are open.
+    /// Released requests that are open, since this time.
     released: Cell<u32>,
+    released_since_ms: Cell<u64>,
 }
 
 impl Waiting {
@@ -62,6 +63,7 @@ impl Waiting {
             bytes: Cell::default(),
             next_end_ms: Cell::new(u64::MAX),
             released: Cell::default(),
+            released_since_ms: Cell::default(),
         }
     }
 
@@ -194,7 +196,13 @@ pub(crate) fn release(vm: &Vm, plugin: u32) {
     if vm.waiting.is_empty() {
         return;
     }
-    end_overdue(vm, now_ms());
+    let now_ms = now_ms();
+    end_overdue(vm, now_ms);
+    // Whatever goes on for longer makes room too.
+    if now_ms.abs_diff(vm.waiting.released_since_ms.get()) >= limits::RELEASED_MS {
+        vm.waiting.released_since_ms.set(now_ms);
+        vm.waiting.released.set(0);
+    }
     let queues = vm.waiting.queues.borrow().len();
     for place in 0..queues {
         if vm.waits_until_ms.get().is_some() && vm.waiting.is_for_first_answer(place) {

@@ -194,8 +194,10 @@ impl Gatekeeper {
             self.passed.set(0);
         }
         let mut known = self.fence.borrow_mut();
-        if known.is_none() {
+        // What was looked at for the switch before was the other version.
+        if known.as_ref().map(|known| &known.old) != fence.map(|fence| &fence.old) {
             self.watched_since_ms.set(now_ms);
+            self.oldest_since_ms.set(None);
         }
         *known = fence.cloned();
     }

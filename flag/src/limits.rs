@@ -32,10 +32,13 @@ pub const HELD_OF_FLAG: u64 = 4_096;
 pub const HELD_BODY: u64 = 65_536;
 /// Bytes of the bodies of all requests that one VM instance holds.
 pub const HELD_BODIES: u64 = 64 << 20;
-/// Released requests that one VM instance has open at a time, before it releases more. They may be the first on a
+/// Requests that one VM instance releases at a time, before it releases more: as many as of these have ended, and as many
+/// again after [`RELEASED_MS`], since streams may go on for ever. They may be the first on a
 /// connection of HTTP/2, where Envoy sends before it has heard how many a server takes at once: no fewer than these, as
 /// RFC 9113 recommends, and what is more is refused.
 pub const RELEASED: u32 = 100;
+/// Milliseconds in which a server has told how many streams of one connection it takes.
+pub const RELEASED_MS: u64 = 100;
 /// The longest that a fence may hold requests, in milliseconds.
 pub const MAX_HOLD_MS: u32 = 60_000;
 /// Addresses of callers without a filter that one VM instance tells apart.

@@ -99,12 +99,12 @@ reasons! {
             "Each named proxy gets the filter of this release, or is no caller (`spec.callers`); or `switch.mode: Immediate`.";
         NoInbound: "`switch.fence.inbound: Required`: a workload of one of both versions has no proxy beside it that has to ack.",
             "The named workloads get one; or `switch.fence.inbound: Optional`.";
-        LongStreams: "In mode Fenced: a stream has been open on the old version for longer than requests are held at most.",
+        LongStreams: "In mode Fenced: a stream has been open on the old version for longer than half of `switch.fence.maxHold`, in which it has to drain.",
             "It ends; or `switch.fence.maxHold` is longer, or `switch.mode: Immediate` lets it end beside the new version.";
         FenceTurn: "Another flag holds requests of the same callers: fences that share callers go one after the other.",
             "It passes by itself, when that one is over.";
         FenceAborted: "Requests were held as often as `switch.fence.attempts` says, and given back each time.",
-            "What the message names is put right, and `retry` or `promote` tries again; or `abort`.";
+            "What the message names is put right (requests that take longer than half of `switch.fence.maxHold` need a longer one), and `retry` or `promote` tries again; or `abort`.";
         Laggards: "At least one proxy that has to ack the record has not, or none is known that has to.",
             "Each named proxy acks, or is gone or no longer listed; after `switch.ackTimeout` `switch.laggards` decides.";
         ConfigLaggards: "At least one proxy would start anew with a configuration from before the flip.",

@@ -15,7 +15,7 @@ use crate::fleet::ledger::{Fleet, FleetQuestion, Laggard};
 use crate::history::{Entry, Happening};
 use crate::order::AnsweredOrder;
 use crate::reason::{Reason, SENTENCE, shortened};
-use crate::spec::Spec;
+use crate::spec::{FenceSpec, Spec};
 use crate::time::UnixMs;
 
 pub use switch::{FenceStatus, Switch};
@@ -302,7 +302,7 @@ impl Status {
         let waits = matches!(self.phase, Phase::AwaitingPromotion | Phase::ProvingRoutes) && spec.switch.is_fenced();
         let max_hold = held.map(|held| held.max_hold).or(waits.then_some(spec.switch.fence.max_hold))?;
         let since = held.map_or(0, |held| held.since);
-        Some(FenceQuestion { old: switch.from.clone(), since, max_hold_ms: max_hold.0 })
+        Some(FenceQuestion { old: switch.from.clone(), since, drain_ms: FenceSpec::drain(max_hold).0 })
     }
 
     /// The version that is left, once requests were taken from it.

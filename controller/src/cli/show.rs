@@ -86,9 +86,14 @@ fn fence(now: UnixMs, status: &Status) -> Option<String> {
         let (so_far, most, attempts) = (ago(now, at), fence.max_hold, fence.attempts);
         return Some(format!("requests have waited for {so_far}, {most} at most: attempt {attempts}"));
     }
-    let held = format!("requests waited for {} ms, {} at most at once", fence.held_ms?, fence.most_waiting);
+    let waited = match fence.most_waiting {
+        0 => "none came".to_owned(),
+        most => format!("{most} waited at most at once"),
+    };
+    let (held, attempt) = (format!("requests were held for {} ms, {waited}", fence.held_ms?), fence.attempts);
     let why = fence.aborted.as_ref().filter(|_| fence.opened_at.is_none());
-    Some(why.map_or(held.clone(), |why| format!("{held}, and in vain, attempt {}: {why}", fence.attempts)))
+    let tries = if attempt > 1 { format!(", at attempt {attempt}") } else { String::new() };
+    Some(why.map_or(format!("{held}{tries}"), |why| format!("attempt {attempt} was given up: {held}; {why}")))
 }
 
 /// When a version is started again, after what is known of it.
@@ -136,7 +141,9 @@ pub(super) fn status(model: &Model, program: &str) -> String {
             .map_or_else(|| "not all acked".to_owned(), |at| format!("all acked after {} ms", at.since(flipped).0));
         // Reports are no closer than that.
         let shown = |ms: u64| if ms < 100 { "<0.1s".to_owned() } else { long(Millis(ms)) };
-        let overlap = model.overlap.map(|ms| format!(", overlap {}", shown(ms))).unwrap_or_default();
+        // After a fence there is none, unless it is so long that reports show it.
+        let overlap = model.overlap.filter(|ms| switch.fence.is_none() || *ms >= 100);
+        let overlap = overlap.map(|ms| format!(", overlap {}", shown(ms))).unwrap_or_default();
         let _ = writeln!(text, "├─ flipped {} ago, {acked}{overlap}", ago(now, flipped));
     }
     if let Some(line) = fence(now, status) {

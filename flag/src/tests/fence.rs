@@ -140,6 +140,19 @@ fn an_older_snapshot_changes_no_gate() {
     assert_eq!(tell(record(7, "v1"), None), (Passage::Go, true), "it was given up");
 }
 
+/// A switch back: what was looked at was the version that is gone back to.
+#[test]
+fn another_version_that_is_left_is_watched_anew() {
+    let (gate, record) = (Gatekeeper::default(), record(5, "v1"));
+    let shown = |now_ms| gate.shown(&record, now_ms).map(|shown| (shown.oldest_ms, shown.watched_ms));
+    gate.take(Some(&fence(5, 0)), 1_000);
+    gate.oldest_since_ms.set(Some(2_000));
+    gate.take(Some(&fence(6, 6)), 3_000);
+    assert_eq!(shown(4_000), Some((2_000, 3_000)));
+    gate.take(Some(&Fence { old: "v2".into(), ..fence(7, 0) }), 5_000);
+    assert_eq!(shown(5_500), Some((0, 500)));
+}
+
 #[test]
 fn all_instances_hold_or_none_does() {
     let shows = |epoch, held, waiting| Fenced { epoch, held, waiting, watched_ms: 50 + waiting, ..Fenced::default() };

@@ -35,6 +35,25 @@ fn two_versions_never_have_a_request_open_at_once() {
     });
 }
 
+/// A stream on the version that a rollback leaves is older than that may drain: nothing is held in vain.
+#[test]
+fn a_long_stream_holds_up_a_way_back_too() {
+    story("fence-back", async |dir| {
+        let mut fences = Fences::start(dir).await?;
+        fences.flip("Fenced").await?;
+        let talk = Talk::open(talk::Kind::WebSocket, fences.envoys[0].listener("ingress"), "reviews").await?;
+        ensure!(talk.version() == "v2", "the stream is with {}", talk.version());
+        fences.local.request("rollback").await?;
+        fences.local.blocks(&["v2 would not drain within 1s", "edge-a", "open on v2 for at least"]).await?;
+        let history = fences.local.view().await?["status"]["history"].to_string();
+        ensure!(history.matches("\"Held\"").count() == 1, "it was held: {history}");
+        talk.end().await?;
+        let fence = fences.opened("v1").await?;
+        ensure!(fence["attempts"] == 1, "{fence}");
+        fences.assert_apart()
+    });
+}
+
 /// What the test measures by would show an overlap: without a fence there is one.
 #[test]
 fn without_a_fence_both_have_requests_open() {

@@ -131,6 +131,8 @@ fn edits_in_the_middle_of_a_switch_do_no_harm() {
         let healed = switch.reaches("AwaitingPromotion", "v1").await?;
         assert_eq!((epoch(&healed), &healed["status"]["machine"]["activeVersion"]), (epoch(&waiting), &json!("v1")));
 
+        // Long enough to be seen.
+        switch.set(json!({ "coexistence": { "minReady": "3s" } })).await?;
         // The version that waits gets another size, and loses a pod to another label.
         scale(switch, "v2", 3).await?;
         switch.reaches("Coexisting", "v1").await?;

@@ -240,6 +240,7 @@ fn what_cannot_be_kept_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// Those that end make room at once, those that go on do after a moment: a stream may last for ever.
 #[test]
 fn release_is_paced() -> Result<()> {
     let mut proxy = start(1)?;
@@ -250,15 +251,18 @@ fn release_is_paced() -> Result<()> {
         waiting.push(proxy.meets(0, &HOST, true)?.0);
     }
     tell(&mut proxy, record(12, "v2"), fence(12, 0));
-    proxy.run(200)?;
+    while proxy.resumed(0).is_empty() {
+        proxy.run(5)?;
+    }
     let most = flag::limits::RELEASED as usize;
     ensure!(proxy.resumed(0) == &waiting[..most], "{} go at once", proxy.resumed(0).len());
-    for (ended, request) in waiting.iter().enumerate() {
+    for request in &waiting[..most / 2] {
         proxy.end(0, *request)?;
-        proxy.run(10)?;
-        ensure!(proxy.resumed(0).len() == (ended + 1 + most).min(waiting.len()), "{ended} ended");
     }
-    ensure!(proxy.resumed(0) == waiting, "not in their order");
+    proxy.run(20)?;
+    ensure!(proxy.resumed(0).len() == most + most / 2, "{} went", proxy.resumed(0).len());
+    proxy.run(flag::limits::RELEASED_MS * (1_024 / most as u64 + 2))?;
+    ensure!(proxy.resumed(0) == waiting, "not all, or not in their order: {}", proxy.resumed(0).len());
     Ok(())
 }
 

@@ -18,8 +18,8 @@ pub struct FenceQuestion {
     pub old: String,
     /// Epoch of the first record of the hold; 0: nothing is held.
     pub since: u64,
-    /// How long a proxy holds requests at most.
-    pub max_hold_ms: u64,
+    /// How long the version that is left may drain, in milliseconds.
+    pub drain_ms: u64,
 }
 
 /// What all expected proxies together show of the fence of one record.
@@ -38,7 +38,7 @@ pub struct FleetFence {
     /// Those that have requests open on the version that is left, or may have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub open: Vec<Laggard>,
-    /// Those that have had one open there for longer than requests are held.
+    /// Those that have had one open there for longer than it may drain.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub long: Vec<Laggard>,
     /// Those that have not looked for as long whether they have.
@@ -111,13 +111,16 @@ impl FleetFence {
         if let Some(what) = open(proxy, record, &asked.old) {
             self.open.push(laggard(name, what));
         }
-        let Some(shown) = fenced else { return };
-        self.waiting = self.waiting.saturating_add(shown.waiting);
-        self.passed = self.passed.saturating_add(shown.passed);
-        if shown.oldest_ms > asked.max_hold_ms {
+        let Some(fenced) = fenced else { return };
+        self.waiting = self.waiting.saturating_add(fenced.waiting);
+        self.passed = self.passed.saturating_add(fenced.passed);
+        // What it saw for another record may have been the other version.
+        let Some(shown) = shown else { return };
+        if shown.oldest_ms > asked.drain_ms {
             let seconds = shown.oldest_ms as f64 / 1_000.0;
-            self.long.push(laggard(name, format!("a stream has been open on {} for {seconds:.1} s", asked.old)));
-        } else if shown.watched_ms < asked.max_hold_ms {
+            let what = format!("a stream has been open on {} for at least {seconds:.1} s", asked.old);
+            self.long.push(laggard(name, what));
+        } else if shown.watched_ms < asked.drain_ms {
             self.unwatched.push(laggard(name, format!("it has looked for {} ms", shown.watched_ms)));
         }
     }

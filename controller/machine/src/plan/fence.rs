@@ -12,7 +12,7 @@ use crate::fleet::fence::FleetFence;
 use crate::fleet::ledger::Laggard;
 use crate::history::Happening;
 use crate::reason::{Problem, Reason, SENTENCE, shortened};
-use crate::spec::InboundProxies;
+use crate::spec::{FenceSpec, InboundProxies};
 use crate::status::{FenceStatus, Phase, Status, Switch};
 use crate::time::UnixMs;
 
@@ -71,8 +71,8 @@ fn not_yet(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Wait> {
         let why = fence.aborted.as_deref().unwrap_or_default();
         if fence.attempts >= asked.attempts {
             let message = format!(
-                "requests were held {} of {} times, and {} did not drain: {why}",
-                fence.attempts, asked.attempts, switch.from
+                "requests were held {} of {} times in vain, the last time because {why}",
+                fence.attempts, asked.attempts
             );
             return Some(Wait::blocked(Problem::new(Reason::FenceAborted, message).about([switch.from.as_str()])));
         }
@@ -80,6 +80,7 @@ fn not_yet(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Wait> {
             return Some(Wait::until(format!("requests are held again later: {why}"), at));
         }
     }
+    let drain = format!("{}, half of `switch.fence.maxHold`", FenceSpec::drain(asked.max_hold));
     let Some(fence) = &seen.fleet.fence else {
         return named(Reason::FenceUnable, "no proxy has shown yet that it can hold requests".to_owned(), &[]);
     };
@@ -93,19 +94,16 @@ fn not_yet(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Wait> {
         return Some(Wait::blocked(problem));
     }
     if !fence.long.is_empty() {
-        let message = format!(
-            "{} would not drain within {}, for which requests are held at most: {}",
-            switch.from,
-            asked.max_hold,
-            names(&fence.long)
-        );
+        let message = format!("{} would not drain within {drain}: {}", switch.from, names(&fence.long));
         return Some(Wait::blocked(behind(Reason::LongStreams, message, &fence.long)));
     }
     if !fence.unwatched.is_empty() {
-        let from = &switch.from;
+        // Looking takes so long, and that is nobody's fault.
+        let late = status.phase_since.plus(FenceSpec::drain(asked.max_hold)).plus(ACKED_WITHIN);
         let who = names(&fence.unwatched);
-        let message = format!("it is not known yet for how long streams are open on {from}: {who}");
-        return named(Reason::FenceUnable, message, &fence.unwatched);
+        let message = format!("it is seen first whether streams on {} end within {drain}: {who}", switch.from);
+        let problem = behind(Reason::FenceUnable, message, &fence.unwatched);
+        return Some(Wait::named_from(pass.now, late, problem));
     }
     let other = seen.other_fence.as_ref()?;
     let message = format!("{other} holds requests of the same callers: one after the other");
@@ -134,7 +132,7 @@ pub(super) fn holding(pass: Pass<'_>, status: &mut Status, switch: Switch) -> Wa
     if let Some(since) = fence.going_back_at {
         return going_back(pass, status, switch, &fence, since);
     }
-    let until = deadline(&fence, 2, 4);
+    let until = fence.held_at.unwrap_or_default().plus(FenceSpec::drain(fence.max_hold));
     let why = in_the_way(pass, status, &switch, &fence).or_else(|| out_of_place(pass));
     if let Some(why) = why.or_else(|| over(pass, &switch.from, &fence, until)) {
         abort(pass, status, switch, why);

@@ -139,7 +139,7 @@ fn can_be_started(pass: Pass<'_>, version: &str) -> Result<(), String> {
 /// Who waits for its next start is started at once by whoever starts it.
 fn retry(pass: Pass<'_>, status: &mut Status) -> Result<(), String> {
     let (now, waits) = (pass.now, pass.seen.versions.values().any(|one| one.next_start.is_some()));
-    if status.r#override.take().is_some() || try_again(status) {
+    if try_again(status) || status.r#override.take().is_some() {
         return Ok(());
     }
     match &mut status.switch {

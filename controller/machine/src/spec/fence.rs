@@ -68,13 +68,16 @@ impl<'de> Deserialize<'de> for Former {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct FenceSpec {
-    /// How long a proxy holds requests at most: from 100ms to 60s.
+    /// How long a proxy holds requests at most: from 100ms to 60s. The old version has half of it to drain, so that it has
+    /// to be more than twice as long as the longest request.
     pub max_hold: Millis,
-    /// What becomes of them then.
+    /// What becomes of the requests that wait in a proxy when it has held for `maxHold` and has heard nothing: Open sends
+    /// them to the old version, Reject answers 503.
     pub on_expiry: OnExpiry,
     /// Whether every workload of both versions needs a proxy beside it that sees what arrives.
     pub inbound: InboundProxies,
-    /// How often it is tried before a person has to say so.
+    /// How often requests are held for one switch, where the old version does not drain, before a person has to ask for
+    /// another try.
     #[schemars(schema_with = "attempts")]
     pub attempts: u32,
 }
@@ -91,6 +94,11 @@ impl Default for FenceSpec {
 }
 
 impl FenceSpec {
+    /// How long the old version may drain: half of the hold, so that both decisions come before it ends by itself.
+    pub(crate) fn drain(max_hold: Millis) -> Millis {
+        Millis(max_hold.0 / 2)
+    }
+
     /// How long a proxy is asked to hold at most.
     pub(crate) fn max_hold_ms(max_hold: Millis) -> u32 {
         u32::try_from(max_hold.0).unwrap_or(u32::MAX).clamp(1, flag::limits::MAX_HOLD_MS)

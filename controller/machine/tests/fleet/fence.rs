@@ -17,7 +17,7 @@ use super::ledger::{report, state};
 use super::record;
 
 const EPOCH: u64 = 9;
-const MAX_HOLD_MS: u64 = 2_000;
+const DRAIN_MS: u64 = 2_000;
 
 fn held_record() -> Record {
     Record { gate: Gate::Hold, ..record(EPOCH, "v1") }.seal().expect("valid")
@@ -99,7 +99,7 @@ impl Fleet {
 
     fn view(&self) -> FleetFence {
         let expected = ["a".to_owned(), "b".to_owned()].into();
-        let fence = FenceQuestion { old: "v1".to_owned(), since: EPOCH, max_hold_ms: MAX_HOLD_MS };
+        let fence = FenceQuestion { old: "v1".to_owned(), since: EPOCH, drain_ms: DRAIN_MS };
         let asked = FleetQuestion { fence: Some(fence), members: self.members.clone(), ..FleetQuestion::default() };
         self.ledger.view(self.now_ms, &held_record(), &expected, &asked).fence.expect("asked for")
     }
@@ -114,7 +114,7 @@ fn nobody_is_nothing_that_holds() {
     let fence = Fleet::new(&[]).view();
     assert!(!fence.drained && fence.not_holding.len() == 2 && fence.open.len() == 2, "{fence:?}");
     let asked = FleetQuestion {
-        fence: Some(FenceQuestion { old: "v1".to_owned(), since: EPOCH, max_hold_ms: 1 }),
+        fence: Some(FenceQuestion { old: "v1".to_owned(), since: EPOCH, drain_ms: 1 }),
         ..FleetQuestion::default()
     };
     let nobody = Ledger::new(3_000).view(1, &held_record(), &BTreeSet::new(), &asked);
@@ -208,7 +208,7 @@ fn long_streams_are_named_and_short_looks_are_not_enough() {
     let long = holds().fence(|one| one.oldest_ms = 12_300);
     let short = holds().fence(|one| one.watched_ms = 1_999);
     let fence = fleet.both(&long, &short);
-    assert_eq!(whys(&fence.long), [("a", "a stream has been open on v1 for 12.3 s")]);
+    assert_eq!(whys(&fence.long), [("a", "a stream has been open on v1 for at least 12.3 s")]);
     assert_eq!(whys(&fence.unwatched), [("b", "it has looked for 1999 ms")]);
 }
 

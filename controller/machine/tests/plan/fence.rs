@@ -7,7 +7,7 @@ use machine::history::Happening;
 use machine::observation::Observation;
 use machine::plan::{Effect, Pass, Plan, plan};
 use machine::reason::Reason;
-use machine::status::{Phase, Status};
+use machine::status::{Override, Phase, Status};
 use machine::time::UnixMs;
 use rstest::rstest;
 
@@ -224,8 +224,18 @@ fn it_is_tried_again_later_and_later_and_no_more_often_than_asked_for() {
     let last = given_up(5);
     let ended = at(NOW + 3_600_000, FENCED, &last, &able()).status;
     assert_eq!((ended.phase, blocked(&ended)), (Phase::ProvingRoutes, Some(Reason::FenceAborted)));
-    for action in [Action::Retry, Action::Promote] {
-        let again = next(FENCED, &ended, &able().asked_for(action));
+    let back = with_switch(ended.clone(), |switch| switch.rollback = true);
+    let held = Override {
+        version: "v2".to_owned(),
+        for_spec_version: "v2".to_owned(),
+        reason: "rolled back by request".to_owned(),
+        at: UnixMs(LONG_AGO),
+    };
+    // A way back is tried again, too, and not given up.
+    let back = Status { r#override: Some(held), ..back };
+    for (action, ended) in [(Action::Retry, &ended), (Action::Promote, &ended), (Action::Retry, &back)] {
+        let again = next(FENCED, ended, &able().asked_for(action));
+        assert_eq!(again.r#override, ended.r#override, "{action:?}");
         assert_eq!(next(FENCED, &again, &able()).phase, Phase::Holding, "{action:?}");
     }
 }
