@@ -37,8 +37,8 @@ pub const HELD_BODIES: u64 = 64 << 20;
 /// connection of HTTP/2, where Envoy sends before it has heard how many a server takes at once: no fewer than these, as
 /// RFC 9113 recommends, and what is more is refused.
 pub const RELEASED: u32 = 100;
-/// Milliseconds in which a server has told how many streams of one connection it takes.
-pub const RELEASED_MS: u64 = 100;
+/// Milliseconds in which a server, however busy, has told how many streams of one connection it takes.
+pub const RELEASED_MS: u64 = 1_000;
 /// The longest that a fence may hold requests, in milliseconds.
 pub const MAX_HOLD_MS: u32 = 60_000;
 /// Addresses of callers without a filter that one VM instance tells apart.
