@@ -132,11 +132,11 @@ impl Way {
         }
         mesh.patch("versionflag", self.name(), &json!({ "spec": { "version": version } })).await?;
         self.stands("AwaitingPromotion", version, mesh).await?;
-        if self == Way::OursConfigOnly { mesh.cut_flag_service(true).await } else { Ok(()) }
+        if self == Way::OursConfigOnly { mesh.cut_flag_service(true) } else { Ok(()) }
     }
 
     async fn disarm(self, mesh: &Mesh<'_>) -> Result<()> {
-        if self == Way::OursConfigOnly { mesh.cut_flag_service(false).await } else { Ok(()) }
+        if self == Way::OursConfigOnly { mesh.cut_flag_service(false) } else { Ok(()) }
     }
 
     /// The one write that moves all requests.

@@ -24,22 +24,26 @@
 //! | `network` | namespaces of pods, and the router between them |
 //! | `kubelet`, `pod`, `sidecar` | the processes of a pod as it comes and goes |
 //! | `services` | kube-proxy, for pods without a sidecar |
+//! | `partition` | what the flag service and pods do not hear of each other |
 //! | `spans` | when requests were open at the apps |
 //! | `objects` | what is written to the API |
 //! | [`mtls`] | the controller with certificates of the mesh |
 //! | `gateway` | ingress gateways, by either API |
 //! | [`replica`] | another istiod, which can be kept from seeing what changes |
 //! | [`switch`] | one VersionFlag: what is asked of it, and what it shows |
+//! | [`fenced`] | a fenced switch of it: what it waits for, and who waits for it |
 //! | [`flips`], [`churn`] | how long ways to move requests take, also while the mesh is busy |
 //! | [`removals`] | how soon an old version goes after it was quiet |
 
 pub mod churn;
+pub mod fenced;
 pub mod flips;
 mod gateway;
 mod kubelet;
 pub mod mtls;
 mod network;
 mod objects;
+mod partition;
 mod plane;
 mod pod;
 pub mod removals;
@@ -327,20 +331,6 @@ impl<'a> Mesh<'a> {
     pub async fn flag_service(&self) -> Result<IpAddr> {
         let service = self.cluster.api::<Service>("versionflag").get("versionflag").await?;
         Ok(service.spec.and_then(|spec| spec.cluster_ip).context("a service without an address")?.parse()?)
-    }
-
-    /// Lets nothing through between the pods and the flag service, or everything again.
-    pub async fn cut_flag_service(&self, cut: bool) -> Result<()> {
-        let (address, port) = (CONTROLLER.ip().to_string(), CONTROLLER.port().to_string());
-        let ways = [["INPUT", "--destination", "--dport"], ["OUTPUT", "--source", "--sport"]];
-        for [chain, address_of, port_of] in ways {
-            let mut command = tokio::process::Command::new("iptables");
-            command.args([if cut { "--insert" } else { "--delete" }, chain, "--protocol", "tcp"]);
-            command.args([address_of, &address, port_of, &port, "--jump", "DROP"]);
-            let output = command.output().await?;
-            ensure!(output.status.success(), "iptables: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(())
     }
 
     /// Its process, to stop it where it stands.

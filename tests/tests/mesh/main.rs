@@ -3,6 +3,8 @@
 mod bookinfo;
 mod callers;
 mod fence;
+mod fence_partition;
+mod fence_withheld;
 mod gateway;
 mod gateway_api;
 mod lab;
