@@ -70,7 +70,9 @@ pub(super) fn roll_back(pass: Pass<'_>, status: &mut Status, why: &str) {
     if fenced {
         fence::shut(pass, status);
         status.target_version = Some(back.to.clone());
-        status.switch = Some(back);
+        // What the switch before it would have removed is removed after all, if this one is given up.
+        let ours = pass.spec.cleanup.policy != CleanupPolicy::Retain;
+        status.switch = Some(Switch { ours, ..back });
         status.enter(pass.now, Phase::ProvingRoutes);
     } else {
         flip(pass, status, back);

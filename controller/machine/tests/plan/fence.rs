@@ -258,6 +258,18 @@ fn a_rollback_is_fenced_unless_requests_fail_anyway() {
     assert_eq!(published(FENCED, &failed, &able().acked(0)), None, "requests may still come to v2");
 }
 
+/// Another version is asked for: what the switch before would have removed is removed after all.
+#[test]
+fn a_way_back_that_is_given_up_leaves_no_version_behind() {
+    let mut third = spec(FENCED);
+    "v3".clone_into(&mut third.version);
+    let mut status = next(FENCED, &switching(Phase::Settling), &able().asked_for(Action::Rollback));
+    for _ in 0..2 {
+        status = pass(&third, &status, &able().not_running("v3")).status;
+    }
+    assert!(status.leftovers.contains("v1") && status.active_version == "v2", "{status:#?}");
+}
+
 /// What a status has proxies hold back and refuse.
 fn published(more: &str, status: &Status, seen: &Seen) -> Option<Fence> {
     let plan = pass(&spec(more), status, seen);
