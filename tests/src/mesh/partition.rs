@@ -29,8 +29,14 @@ fn drop_all(address: IpAddr, cut: bool, there: [&str; 2], back: [&str; 2]) -> Re
         let mut command = Command::new("iptables");
         command.args(["--wait", if cut { "--insert" } else { "--delete" }, chain, "--protocol", "tcp"]);
         command.args([of, &address]).args(peer).args(["--jump", "DROP"]);
-        let output = command.output()?;
-        ensure!(output.status.success(), "iptables: {}", String::from_utf8_lossy(&output.stderr));
+        run(command)?;
     }
+    Ok(())
+}
+
+/// The error is what iptables has to say.
+pub(super) fn run(mut iptables: Command) -> Result<()> {
+    let output = iptables.output()?;
+    ensure!(output.status.success(), "iptables: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }

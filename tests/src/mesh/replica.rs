@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::partition::run;
 use super::plane::{replica, replica_is_ready};
 use super::{Mesh, Pod};
 use crate::process::Process;
@@ -88,9 +89,7 @@ impl Replica {
         command.args(["--wait", "--table", "nat", "--insert", "OUTPUT", "--protocol", "tcp"]);
         command.args(["--destination", &first.ip().to_string(), "--dport", &port]);
         command.args(["--jump", "DNAT", "--to-destination", &DISCOVERY.to_string()]);
-        let output = command.output()?;
-        ensure!(output.status.success(), "iptables: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+        run(command)
     }
 }
 

@@ -15,7 +15,19 @@ mod trapped;
 mod trees;
 mod updated;
 
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use anyhow::Result;
+use harness::Call;
+use harness::client::Answer;
+use tokio::task::JoinSet;
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// So many requests at once, which are answered when they go on.
+fn calls(to: SocketAddr, count: usize) -> JoinSet<Result<Answer>> {
+    let call = Call::get(to, "/").host("reviews").limit(LIMIT);
+    (0..count).map(|_| call.clone()).map(|call| async move { call.send().await }).collect()
+}

@@ -1,16 +1,14 @@
 //! The filter of a proxy fails while it holds requests, in a build whose VM ends when a request asks for it.
 
 use anyhow::{Result, ensure};
-use harness::client::Answer;
 use harness::config::{self, Upstream};
 use harness::fences::Fences;
 use harness::local::trapping_wasm;
 use harness::talk::{Kind, Talk};
 use harness::{Backend, Call, story, wait_for};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
-use super::LIMIT;
+use super::{LIMIT, calls};
 
 /// How long Envoy waits for a sign of life of a request.
 const IDLE: &str = "6s";
@@ -48,11 +46,7 @@ fn a_filter_that_fails_ends_no_open_stream_and_keeps_the_switch_from_going_on() 
         let open =
             [Talk::open(Kind::Grpc, edge, "reviews").await?, Talk::open(Kind::WebSocket, edge, "reviews").await?];
         fences.hold().await?;
-        let calls = |to| {
-            let call = Call::get(to, "/").host("reviews").limit(LIMIT);
-            (0..EACH).map(|_| call.clone()).map(|call| async move { call.send().await }).collect::<JoinSet<_>>()
-        };
-        let (lost, kept) = (calls(edge), calls(lives.listener("ingress")));
+        let (lost, kept) = (calls(edge, EACH), calls(lives.listener("ingress"), EACH));
         fences.waiting(2 * EACH as u64).await?;
 
         let end = Call::get(fails.listener("beside"), "/").header("x-trap", "1").send().await;
@@ -68,11 +62,13 @@ fn a_filter_that_fails_ends_no_open_stream_and_keeps_the_switch_from_going_on() 
             Ok(())
         })
         .await?;
-        for answer in all(kept).await? {
+        for answer in kept.join_all().await {
+            let answer = answer?;
             ensure!((answer.status, answer.version()) == (200, "v1"), "{answer:?}");
         }
         // Nobody is left who would let these go.
-        for answer in all(lost).await? {
+        for answer in lost.join_all().await {
+            let answer = answer?;
             ensure!([408, 504].contains(&answer.status), "{answer:?}");
         }
         for talk in &open {
@@ -93,12 +89,4 @@ fn a_filter_that_fails_ends_no_open_stream_and_keeps_the_switch_from_going_on() 
         ensure!((answer.status, answer.version()) == (200, "v2"), "{answer:?}");
         fences.assert_apart()
     });
-}
-
-async fn all(mut calls: JoinSet<Result<Answer>>) -> Result<Vec<Answer>> {
-    let mut answers = vec![];
-    while let Some(answer) = calls.join_next().await {
-        answers.push(answer??);
-    }
-    Ok(answers)
 }

@@ -1,17 +1,16 @@
 //! What changes in the proxies while they hold requests: their configuration, the filter's binary, and a listener that
-//! is about to end. Eight workers each.
+//! is about to end.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use harness::client::Answer;
 use harness::fences::Fences;
 use harness::local::wasm;
 use harness::talk::{Kind, Talk};
-use harness::{Call, Envoy, Load, story, wait_for};
-use tokio::task::JoinSet;
+use harness::{Call, Envoy, Load, TestDir, story, wait_for};
+use serde_json::Value;
 
-use super::LIMIT;
+use super::{LIMIT, calls};
 
 const WORKERS: u32 = 8;
 
@@ -28,20 +27,18 @@ async fn made(envoy: &Envoy) -> Result<u64> {
     all.into_iter().find(|(name, _)| name.ends_with(".created")).map(|(_, count)| count).context("no VM was made")
 }
 
-/// Requests that are answered when they go on.
-fn calls(envoy: &Envoy, count: usize) -> JoinSet<Result<Answer>> {
-    let call = Call::get(envoy.listener("ingress"), "/").host("reviews").limit(LIMIT);
-    (0..count).map(|_| call.clone()).map(|call| async move { call.send().await }).collect()
+/// v2 is ready to be let in.
+async fn prepared<'a>(dir: &'a TestDir, max_hold: &str) -> Result<Fences<'a>> {
+    let patient = |file: &mut Value| file["spec"]["switch"]["fence"]["maxHold"] = max_hold.into();
+    let mut fences = Fences::start_with(dir, WORKERS, patient).await?;
+    fences.prepare("v2").await?;
+    Ok(fences)
 }
 
 #[test]
 fn configuration_and_binary_change_while_requests_wait() {
     story("fence-updated", async |dir| {
-        let mut fences = Fences::start_with(dir, WORKERS, |file| {
-            file["spec"]["switch"]["fence"]["maxHold"] = "24s".into();
-        })
-        .await?;
-        fences.prepare("v2").await?;
+        let fences = prepared(dir, "24s").await?;
         let loads = fences.load(200);
         loads[0].goes_on(100, LIMIT).await?;
         // Younger than requests are held at most: v1 is expected to drain.
@@ -91,22 +88,18 @@ fn configuration_and_binary_change_while_requests_wait() {
 #[test]
 fn what_waits_at_a_listener_that_drains_is_answered() {
     story("fence-drained", async |dir| {
-        let mut fences = Fences::start_with(dir, WORKERS, |file| {
-            file["spec"]["switch"]["fence"]["maxHold"] = "6s".into();
-        })
-        .await?;
-        fences.prepare("v2").await?;
+        let fences = prepared(dir, "6s").await?;
         let talk = Talk::open(Kind::WebSocket, fences.envoys[0].listener("ingress"), "reviews").await?;
         fences.hold().await?;
-        let mut waiting = calls(&fences.envoys[1], 64);
+        let waiting = calls(fences.envoys[1].listener("ingress"), 64);
         fences.waiting(64).await?;
         let drains = Call::post(fences.envoys[1].admin(), "/drain_listeners", "").send().await?;
         ensure!(drains.status == 200, "{drains:?}");
         talk.end().await?;
         let fence = fences.opened("v2").await?;
         ensure!(fence["attempts"] == 1 && fence["mostWaiting"] == 64, "{fence}");
-        while let Some(answer) = waiting.join_next().await {
-            let answer = answer??;
+        for answer in waiting.join_all().await {
+            let answer = answer?;
             ensure!((answer.status, answer.version()) == (200, "v2"), "{answer:?}");
         }
         fences.assert_apart()

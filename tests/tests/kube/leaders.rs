@@ -3,13 +3,26 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
-use harness::kube::switch_story;
+use anyhow::{Result, ensure};
+use harness::kube::{Switch, switch_story};
 use harness::points::{CLOCK, STOP};
-use harness::{Load, LoadPlan, Signal, overlap, wait_for};
+use harness::{Envoy, Load, LoadPlan, Process, Signal, overlap, wait_for};
 use serde_json::{Value, json};
 
 use super::faults::{LIMIT, load, nothing_was_lost, pair, replicas, says};
+
+/// A leader that has stopped at a point of the switch to v2, and one that will lead after it. There is load.
+async fn stopped(switch: &Switch<'_, '_>, point: &str) -> Result<(Process, Process, Envoy, Load)> {
+    let first = switch.replica("one", "first", &[(STOP, point)]).await?;
+    says(&first, "this replica acts now").await?;
+    let second = switch.replica("two", "second", &[]).await?;
+    let envoy = switch.envoy().await?;
+    switch.reaches("Stable", "v1").await?;
+    let load = load(&envoy).await?;
+    switch.ask("v2").await?;
+    wait_for("the point", LIMIT, async || first.is_stopped().unwrap_or(false)).await?;
+    Ok((first, second, envoy, load))
+}
 
 /// The leader stops where every proxy holds and all has drained, right before it writes that. When it goes on, requests
 /// are held no more, and another one leads.
@@ -18,15 +31,7 @@ fn a_leader_that_comes_back_ends_no_hold_that_is_over() {
     switch_story("kube-fence-deposed", async |switch| {
         let fence = json!({ "maxHold": "4s", "inbound": "Optional" });
         switch.set(json!({ "switch": { "mode": "Fenced", "fence": fence } })).await?;
-        let first = switch.replica("one", "first", &[(STOP, "before a fence is committed")]).await?;
-        says(&first, "this replica acts now").await?;
-        let second = switch.replica("two", "second", &[]).await?;
-        let envoy = switch.envoy().await?;
-        switch.reaches("Stable", "v1").await?;
-        let load = load(&envoy).await?;
-
-        switch.ask("v2").await?;
-        wait_for("the point", LIMIT, async || first.is_stopped().unwrap_or(false)).await?;
+        let (first, second, _envoy, load) = stopped(switch, "before a fence is committed").await?;
         let held = switch.resource().await?["status"].take();
         ensure!(held["phase"] == "Holding", "{held}");
         // The hold ends by itself, with nobody there who would end it.
@@ -58,16 +63,7 @@ fn a_leader_that_comes_back_does_not_end_what_is_gone_back_to() {
     switch_story("kube-deposed", async |switch| {
         // The next leader must not have proved anything before it is asked to go back.
         switch.set(json!({ "settle": { "quietPeriod": "4s" } })).await?;
-        let point = "before a workload is scaled down";
-        let first = switch.replica("one", "first", &[(STOP, point)]).await?;
-        says(&first, "this replica acts now").await?;
-        let second = switch.replica("two", "second", &[]).await?;
-        let envoy = switch.envoy().await?;
-        switch.reaches("Stable", "v1").await?;
-        let load = load(&envoy).await?;
-
-        switch.ask("v2").await?;
-        wait_for("the point", LIMIT, async || first.is_stopped().unwrap_or(false)).await?;
+        let (first, second, _envoy, load) = stopped(switch, "before a workload is scaled down").await?;
         assert_eq!(switch.resource().await?["status"]["phase"], "Removing");
         switch.request("back", "rollback").await?;
         says(&second, "this replica acts now").await?;

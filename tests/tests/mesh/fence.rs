@@ -3,6 +3,7 @@
 
 use anyhow::ensure;
 use harness::LoadPlan;
+use harness::mesh::fenced::spec;
 use harness::mesh::story;
 use harness::mesh::switch::{adopt_with, adopted, ask, goes_on, reaches, start};
 use harness::overlap;
@@ -16,9 +17,7 @@ const FLIPS: usize = 4;
 fn two_versions_never_have_a_request_open_at_once() {
     story("mesh-fence", async |mesh| {
         let mut controller = start(mesh, &["reviews"]).await?;
-        let switch = json!({ "mode": "Fenced", "fence": { "inbound": "Required" } });
-        let more = json!({ "switch": switch, "cleanup": { "policy": "Retain" } });
-        adopt_with(mesh, &["reviews"], more).await?;
+        adopt_with(mesh, &["reviews"], spec(json!({}))).await?;
         adopted(mesh, 4).await?;
         let (slow_per_s, slow) = (2, Duration::from_millis(200));
         let plan = LoadPlan { rate_per_s: 100, slow_per_s, slow, h1_connections: 32, ..LoadPlan::default() };
