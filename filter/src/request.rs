@@ -178,7 +178,12 @@ pub(crate) fn begin(vm: &Vm, context: u32, settings: &Settings, arrives: bool) -
     if flag.record.gate == Gate::Hold {
         match pass(flag, settings) {
             Passage::Go => {}
-            Passage::Wait => return Step::Hold(Some(Rc::clone(flag))),
+            Passage::Wait => {
+                if flag.observed.proves_routes.get() {
+                    flag.observed.waits(property("xds\0route_name"));
+                }
+                return Step::Hold(Some(Rc::clone(flag)));
+            }
             Passage::Refuse => return Step::Refuse(Some(Rc::clone(flag)), "expired"),
             Passage::Old => old = flag.old(),
         }

@@ -18,6 +18,8 @@ pub const VERSIONS: usize = 16;
 pub const COUNTED: usize = 32;
 /// Clusters of one version of one service.
 pub const CLUSTERS: usize = 16;
+/// Different routes of requests that wait at one flag, in one VM instance.
+pub const ROUTES: usize = 16;
 /// Bytes of a version: a Kubernetes label value.
 pub const VERSION_BYTES: usize = 63;
 /// Bytes of any other name: host, service, cluster, uid, header.

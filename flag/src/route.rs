@@ -102,8 +102,8 @@ fn read(route: &str) -> Option<Says<'_>> {
     Some(Says { versions: versions.split(',').map(Cow::from).collect(), default })
 }
 
-/// What keeps a route in use from serving the record, and `wanted` besides.
-pub fn lacks(route: &str, record: &Record, wanted: &str) -> Option<String> {
+/// What keeps a route in use from leading to `wanted`.
+pub fn misses(route: &str, record: &Record, wanted: &str) -> Option<String> {
     if route == NO_VIRTUAL_SERVICE && !record.namespace.is_empty() {
         return Some("no route of the flag reached it yet".to_owned());
     }
@@ -112,13 +112,22 @@ pub fn lacks(route: &str, record: &Record, wanted: &str) -> Option<String> {
             "the Service is hidden from it, by the egress of a Sidecar or by exportTo (route {route:?})"
         ));
     }
+    let versions = read(route)?.versions;
+    if versions.is_empty() || versions.contains(wanted) {
+        return None;
+    }
+    Some(format!("its route {route:?} does not list {wanted}"))
+}
+
+/// What keeps a route in use from serving the record, and `wanted` besides.
+pub fn lacks(route: &str, record: &Record, wanted: &str) -> Option<String> {
+    if let Some(why) = misses(route, record, wanted) {
+        return Some(why);
+    }
     let Says { versions, default } = read(route)?;
     if versions.is_empty() {
         let same = default.is_some_and(|hash| hash == words_hash(record)) && record.versions.contains(wanted);
         return (!same).then(|| format!("its route {route:?} is not the one for these versions"));
-    }
-    if !versions.contains(wanted) {
-        return Some(format!("its route {route:?} does not list {wanted}"));
     }
     let default = default?;
     if default != record.active {

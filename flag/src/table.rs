@@ -4,7 +4,6 @@
 mod observed;
 mod owners;
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 pub use observed::{Observed, ROUTE_STAYS_MS};
@@ -135,9 +134,6 @@ impl Flag {
 
     /// This instance's part of the next report.
     pub fn state(&self, now_ms: u64) -> FlagState {
-        // Collecting would sort first: see `insert_all`.
-        let mut routes = BTreeSet::new();
-        routes.extend(self.observed.route(now_ms));
         let whole = self.observed.owns_hosts.get();
         FlagState {
             epoch: if whole { self.record.epoch } else { 0 },
@@ -150,7 +146,7 @@ impl Flag {
             answers: self.observed.sent.answers(),
             unroutable: self.observed.unroutable.get(),
             conflicts: self.observed.conflicts.get(),
-            routes,
+            routes: self.observed.routes(now_ms),
         }
     }
 }

@@ -302,7 +302,8 @@ impl Status {
         let waits = matches!(self.phase, Phase::AwaitingPromotion | Phase::ProvingRoutes) && spec.switch.is_fenced();
         let max_hold = held.map(|held| held.max_hold).or(waits.then_some(spec.switch.fence.max_hold))?;
         let since = held.map_or(0, |held| held.since);
-        Some(FenceQuestion { old: switch.from.clone(), since, drain_ms: FenceSpec::drain(max_hold).0 })
+        let (old, new) = (switch.from.clone(), switch.to.clone());
+        Some(FenceQuestion { old, new, since, drain_ms: FenceSpec::drain(max_hold).0 })
     }
 
     /// The version that is left, once requests were taken from it.

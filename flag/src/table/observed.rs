@@ -1,6 +1,7 @@
 //! What a VM instance counts of one flag. Pure.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 use crate::count::Counters;
 use crate::fence::Gatekeeper;
@@ -27,6 +28,9 @@ pub struct Observed {
     /// Name of the route that an ordinary request matched before the filter changed it, since the
     /// record is in effect: what was seen earlier says nothing about the routes for this one.
     pub route: RefCell<Option<String>>,
+    /// The same of requests that wait, whichever record was in effect when they came: Envoy gives a request its routes when
+    /// it begins.
+    waiting_routes: RefCell<BTreeSet<String>>,
     /// Whether its routes are to be proven.
     pub proves_routes: Cell<bool>,
     /// Whether its answers are to be measured.
@@ -73,9 +77,17 @@ impl Observed {
         self.sent.open() == 0 && self.arrived.open() == 0
     }
 
-    /// The route that was matched lately. One that was matched before traffic stopped, or went where
-    /// this filter does not see it, would say the same for ever, whatever the routes are by now.
-    pub(super) fn route(&self, now_ms: u64) -> Option<String> {
+    /// A request waits that matched this route.
+    pub fn waits(&self, route: Option<String>) {
+        let mut routes = self.waiting_routes.borrow_mut();
+        if routes.len() < limits::ROUTES {
+            routes.extend(route);
+        }
+    }
+
+    /// The routes of what waits, and the one that was matched lately. One that was matched before traffic stopped, or went
+    /// where this filter does not see it, would say the same for ever, whatever the routes are by now.
+    pub(super) fn routes(&self, now_ms: u64) -> BTreeSet<String> {
         let (known, since_ms) = self.last_sent.get();
         let sent = self.sent.started();
         if sent != known {
@@ -83,6 +95,12 @@ impl Observed {
         } else if now_ms.saturating_sub(since_ms) > ROUTE_STAYS_MS {
             self.route.take();
         }
-        self.route.borrow().clone()
+        let mut waiting = self.waiting_routes.borrow_mut();
+        if self.gate.waiting.get() == 0 {
+            waiting.clear();
+        }
+        let mut routes = waiting.clone();
+        routes.extend(self.route.borrow().clone());
+        routes
     }
 }

@@ -1,5 +1,6 @@
 //! Which record, which epoch, which version, who polls, when again.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 #[cfg(target_family = "wasm")]
@@ -183,6 +184,24 @@ fn a_route_counts_while_requests_come() {
     assert_eq!(shown(10_501 + ROUTE_STAYS_MS), None, "what was matched long ago may have changed unseen");
     request("new");
     assert_eq!(shown(40_000).as_deref(), Some("new"));
+}
+
+#[test]
+fn what_waits_has_the_routes_of_when_it_came() {
+    let mut table = table("v1");
+    let shown = |table: &Table, now_ms| table.find("reviews").expect("has a flag").state(now_ms).routes;
+    let flag = Rc::clone(table.find("reviews").expect("has a flag"));
+    flag.observed.gate.waiting.set(2);
+    flag.observed.waits(Some("early".to_owned()));
+    flag.observed.waits(Some("late".to_owned()));
+    let both = BTreeSet::from(["early".to_owned(), "late".to_owned()]);
+    assert_eq!(shown(&table, 1_000), both);
+    table.apply(Channel::Service, &[record(9, "v2")], &nowhere);
+    assert_eq!(shown(&table, 2_000 + ROUTE_STAYS_MS), both, "as long as it waits, whatever the record is by now");
+    (0..100).for_each(|route| flag.observed.waits(Some(route.to_string())));
+    assert_eq!(shown(&table, 3_000).len(), limits::ROUTES);
+    flag.observed.gate.waiting.set(0);
+    assert_eq!(shown(&table, 4_000), BTreeSet::new());
 }
 
 #[test]

@@ -67,8 +67,8 @@ fn a_thousand_flags_get_their_status_and_then_nothing_is_written() {
         assert!((2_000..2_020).contains(&written), "{:?}", measured.requests);
         assert_eq!(measured.again_writes.get(&status), None, "{:?}", measured.again_writes);
         let most = measured.memory_kib.into_iter().max().unwrap_or_default().max(measured.again_memory_kib);
-        // A build without optimisations is larger itself.
-        assert!(cfg!(debug_assertions) || most * 1_024 < 115_000_000, "{most} KiB");
+        // Two thirds of it is what is known of the cluster: 110 to 115 MB. A build without optimisations is larger itself.
+        assert!(cfg!(debug_assertions) || most * 1_024 < 130_000_000, "{most} KiB");
 
         // Only who is concerned is written to.
         let ask = json!({ "spec": { "version": "v2", "cleanup": { "policy": "Retain" } } }).to_string();

@@ -5,13 +5,17 @@ use anyhow::{Result, ensure};
 use harness::mesh::fenced::{both, can_hold, fleet, is_held, plan, spec};
 use harness::mesh::replica::{DISCOVERY, Replica};
 use harness::mesh::switch::{
-    LIMIT, adopt_with, adopted, ask, goes_on, held_up_by, laggards, reaches, shows, start, status,
+    LIMIT, adopt_with, adopted, ask, awaits_promotion, goes_on, held_up_by, laggards, reaches, request, shows, start,
+    status,
 };
 use harness::mesh::{Mesh, Workload, story};
 use harness::talk::Kind;
 use harness::{Load, Signal, Talk, wait_for};
 use serde_json::{Value, json};
 
+/// What proxies have of v2.
+const CLUSTER: &str = "outbound|80|v2|reviews";
+const ROUTE: &str = "versionflag:default/reviews:v1,v2";
 /// Two pods start within half of it.
 const MAX_HOLD: &str = "20s";
 
@@ -136,4 +140,54 @@ async fn all_wait(loads: [&Load; 3]) -> Result<()> {
 /// Why the last hold was given up.
 fn aborted(status: &Value) -> &str {
     status["switch"]["fence"]["aborted"].as_str().unwrap_or_default()
+}
+
+/// A caller knows the new version and has no route to it, as each kind of object has a watch of its own in istiod. Nobody
+/// knows: it had no requests until they were held. Envoy gives a request its routes when it comes, so these never reach
+/// the new version.
+#[test]
+fn requests_held_where_the_route_alone_is_missing_go_back() {
+    story("mesh-fence-route", async |mesh| {
+        let mut controller = mesh.install().await?;
+        let mut second = Replica::start(mesh).await?;
+        let callers = [Workload::named("caller-a"), Workload { istiod: DISCOVERY, ..Workload::named("caller-b") }];
+        let versions = [Workload::of("reviews", "v1", 2), Workload::of("reviews", "v2", 0)];
+        mesh.deploy_all(&[versions, callers].concat()).await?;
+        let mut spec = spec(json!({ "maxHold": MAX_HOLD }));
+        spec["promotion"] = json!({ "mode": "Manual" });
+        adopt_with(mesh, &["reviews"], spec).await?;
+        adopted(mesh, 4).await?;
+        let a = mesh.load_with("caller-a", "reviews", plan()).await?;
+        second.keep_routes_stale()?;
+        ask(mesh, "v2").await?;
+        awaits_promotion(mesh, 6).await?;
+        can_hold(mesh).await?;
+        let caller = mesh.pod("caller-b")?;
+        let config = caller.sidecar()?.config().await?.to_string();
+        ensure!(config.contains(CLUSTER) && !config.contains(ROUTE), "it has the route, or no cluster");
+
+        let talk = mesh.talk("caller-a", "reviews", Kind::WebSocket).await?;
+        request(mesh, "promote").await?;
+        reaches(mesh, "Holding", "v1").await?;
+        is_held(&a).await?;
+        let b = mesh.load_with("caller-b", "reviews", plan()).await?;
+        let now = shows(mesh, "the end of the hold", |status| status["phase"] == "ProvingRoutes").await?;
+        ensure!(aborted(&now).contains("would not reach v2") && aborted(&now).contains(caller.name()), "{now}");
+        held_up_by(mesh, "ProvingRoutes", &[caller.name()]).await?;
+        for load in [&a, &b] {
+            goes_on(load, 50).await?;
+        }
+        ensure!(talk.version() == "v1", "the stream is with {}", talk.version());
+        talk.end().await?;
+        second.keep_stale(false)?;
+        reaches(mesh, "Stable", "v2").await?;
+        goes_on(&b, 50).await?;
+        controller.check_running()?;
+        for load in [a, b] {
+            load.stop_served_by(&["v1", "v2"]).await?.assert_last_by("v2");
+        }
+        let both = both(mesh, 0, u64::MAX)?;
+        ensure!(both.is_empty(), "{both:?}");
+        Ok(())
+    });
 }

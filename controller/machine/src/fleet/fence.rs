@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use flag::fence::{Fenced, Held};
 use flag::named::Named;
 use flag::record::Record;
+use flag::route;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Laggard;
@@ -16,6 +17,8 @@ use super::proxy::Proxy;
 pub struct FenceQuestion {
     /// The version that is left.
     pub old: String,
+    /// The version that is gone to.
+    pub new: String,
     /// Epoch of the first record of the hold; 0: nothing is held.
     pub since: u64,
     /// How long the version that is left may drain, in milliseconds.
@@ -38,6 +41,9 @@ pub struct FleetFence {
     /// Those that have requests open on the version that is left, or may have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub open: Vec<Laggard>,
+    /// Those with routes that do not lead to the version that is gone to: what waits there would be refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routeless: Vec<Laggard>,
     /// Those that have had one open there for longer than it may drain.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub long: Vec<Laggard>,
@@ -55,7 +61,7 @@ pub struct FleetFence {
 impl FleetFence {
     /// What keeps it from being drained, by proxy.
     pub fn in_the_way(&self) -> impl Iterator<Item = &Laggard> {
-        self.expired.iter().chain(&self.not_holding).chain(&self.open)
+        self.expired.iter().chain(&self.routeless).chain(&self.not_holding).chain(&self.open)
     }
 
     /// What these proxies say of a record. Those that are not current say nothing; `last` has what each said last.
@@ -107,6 +113,10 @@ impl FleetFence {
         }
         if let Err(why) = holds(proxy, record, shown) {
             self.not_holding.push(laggard(name, why));
+        }
+        let mut routes = proxy.report.flags.get(&record.uid).into_iter().flat_map(|state| &state.routes);
+        if let Some(why) = routes.find_map(|route| route::misses(route, record, &asked.new)) {
+            self.routeless.push(laggard(name, why));
         }
         if let Some(what) = open(proxy, record, &asked.old) {
             self.open.push(laggard(name, what));

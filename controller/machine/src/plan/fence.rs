@@ -189,19 +189,26 @@ fn in_the_way(pass: Pass<'_>, status: &Status, switch: &Switch, fence: &FenceSta
         return Some(format!("{asked} is asked for, and not {}", switch.to));
     }
     let fleet = &pass.seen.fleet;
-    let expired = fleet.fence.as_ref().map(|fence| &fence.expired).filter(|expired| !expired.is_empty());
     // Which of both clocks is right is nothing to rely on: it is the same controller, or it is not.
     let led = || fence.led_since != Some(pass.seen.leads_since);
     let leads = || led().then(|| "another controller leads by now, or this one began again".to_owned());
     let back =
         || fence.held_at.is_none_or(|at| pass.now < at).then(|| "the controller's clock was set back".to_owned());
-    let ran_out = || expired.map(|expired| format!("a hold has run out: {}", names(expired)));
+    let shown = |laggards: fn(&FleetFence) -> &Vec<Laggard>| {
+        fleet.fence.as_ref().map(laggards).filter(|laggards| !laggards.is_empty())
+    };
+    let ran_out = || shown(|fence| &fence.expired).map(|all| format!("a hold has run out: {}", names(all)));
+    let routeless = || {
+        let all = shown(|fence| &fence.routeless)?;
+        Some(format!("what waits would not reach {}: {}", switch.to, names(all)))
+    };
     let changed = || (!applies(pass, switch)).then(|| "it is not to be fenced any more".to_owned());
     let outside = || held(pass, switch).map(|problem| problem.message);
     let not_reached = || fleet.reach_broken.then(|| super::settled::not_reached(fleet, switch).message);
     leads()
         .or_else(back)
         .or_else(ran_out)
+        .or_else(routeless)
         .or_else(changed)
         .or_else(outside)
         .or_else(not_reached)

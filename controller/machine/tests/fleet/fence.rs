@@ -33,6 +33,7 @@ struct Says {
     open: u64,
     arrived: u64,
     unplaced: u64,
+    route: &'static str,
     complete: bool,
 }
 
@@ -47,6 +48,7 @@ fn holds() -> Says {
         open: 0,
         arrived: 0,
         unplaced: 0,
+        route: "versionflag:reviews:v1,v2:v1",
         complete: true,
     }
 }
@@ -60,6 +62,7 @@ impl Says {
     fn report(&self, proxy: &str, seq: u64) -> Report {
         let record = if self.epoch == EPOCH { held_record() } else { record(self.epoch, "v1") };
         let mut state = FlagState { gate: self.gate, ..state(&record, self.started, self.started - self.open) };
+        state.routes.insert(self.route.to_owned());
         state.arrived.insert("v1".to_owned(), Totals { started: self.arrived, finished: 0 });
         let found = Findings {
             flag: "u-1".to_owned(),
@@ -99,7 +102,7 @@ impl Fleet {
 
     fn view(&self) -> FleetFence {
         let expected = ["a".to_owned(), "b".to_owned()].into();
-        let fence = FenceQuestion { old: "v1".to_owned(), since: EPOCH, drain_ms: DRAIN_MS };
+        let fence = FenceQuestion { old: "v1".to_owned(), new: "v2".to_owned(), since: EPOCH, drain_ms: DRAIN_MS };
         let asked = FleetQuestion { fence: Some(fence), members: self.members.clone(), ..FleetQuestion::default() };
         self.ledger.view(self.now_ms, &held_record(), &expected, &asked).fence.expect("asked for")
     }
@@ -114,7 +117,7 @@ fn nobody_is_nothing_that_holds() {
     let fence = Fleet::new(&[]).view();
     assert!(!fence.drained && fence.not_holding.len() == 2 && fence.open.len() == 2, "{fence:?}");
     let asked = FleetQuestion {
-        fence: Some(FenceQuestion { old: "v1".to_owned(), since: EPOCH, drain_ms: 1 }),
+        fence: Some(FenceQuestion { old: "v1".to_owned(), new: "v2".to_owned(), since: EPOCH, drain_ms: 1 }),
         ..FleetQuestion::default()
     };
     let nobody = Ledger::new(3_000).view(1, &held_record(), &BTreeSet::new(), &asked);
@@ -144,6 +147,7 @@ fn all_that_hold_with_nothing_open_are_drained() {
 #[case::run_out_somewhere(holds().fence(|one| (one.held, one.epoch) = (Held::Expired, 0)))]
 #[case::sent(Says { open: 1, ..holds() })]
 #[case::arrived(Says { arrived: 1, ..holds() })]
+#[case::without_the_route(Says { route: "versionflag:reviews:v1:v1", ..holds() })]
 #[case::not_placed(Says { unplaced: 1, ..holds() })]
 #[case::a_worker_is_late(Says { complete: false, ..holds() })]
 fn whatever_is_missing_at_one_is_missing(#[case] b: Says) {
