@@ -340,7 +340,7 @@ impl<'a> Local<'a> {
     fn clusters(&self) -> impl Iterator<Item = Value> {
         let versions = VERSIONS
             .map(|(version, _)| config::cluster(&format!("reviews-{version}"), self.address(version), self.upstream));
-        versions.into_iter().chain([config::cluster("versionflag", self.service(), config::Upstream::H1)])
+        versions.into_iter().chain([config::cluster("versionflag", self.service(), config::Upstream::H2)])
     }
 
     /// An Envoy with this node id, ready to serve.

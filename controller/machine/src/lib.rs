@@ -7,12 +7,13 @@
 //! | --- | --- |
 //! | [`spec`] | what an operator may ask for, and what of it is not valid |
 //! | [`duration`], [`quantity`] | lengths of time and amounts, as people write them |
-//! | [`mismatch`] | what to say of a value of another form
+//! | [`mismatch`] | what to say of a value of another form |
 //! | [`status`] | everything that is remembered |
 //! | [`observation`] | what is seen of the world in one pass |
 //! | [`action`], [`order`] | what people ask for by hand: of a flag, and of one version |
 //! | [`checks`] | what checks ask, and what the answers mean |
 //! | [`plan`] | what to do: the next status, or the effects of this one |
+//! | [`pace`] | how often proxies report |
 //! | [`reach`] | which version the proxies have to reach |
 //! | [`fleet`] | what the proxies together say |
 //! | [`envoy`] | what Envoy reads from files |
@@ -27,6 +28,7 @@ pub mod history;
 pub mod mismatch;
 pub mod observation;
 pub mod order;
+pub mod pace;
 pub mod plan;
 pub mod publication;
 pub mod quantity;

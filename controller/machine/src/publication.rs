@@ -10,6 +10,7 @@ use flag::record::Record;
 use crate::checks::Questions;
 use crate::duration::Millis;
 use crate::observation::Observation;
+use crate::pace::STEADY;
 use crate::spec::{FenceSpec, OnExpiry, Spec};
 use crate::status::{Phase, Status, Switch};
 
@@ -17,8 +18,6 @@ use crate::status::{Phase, Status, Switch};
 const AT_ONCE: Millis = Millis(20);
 /// Between two reports of a proxy while every one of them may move a flag.
 const QUICK: Millis = Millis(100);
-/// The same otherwise.
-const STEADY: Millis = Millis(1_000);
 
 /// One flag as it is published.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | [`hub`] | owns what the flag service and a driver share, and wakes the driver | clock |
 //! | [`publications`] | which record each proxy is sent, and its snapshot | |
-//! | [`reports`] | the reports that were taken in, what they say together, and who has reported | |
+//! | [`reports`] | the reports that were taken in, what they say together, and who has reported | clock |
 //! | `refused` | proxies that are not believed, for people to see | |
 //! | [`requests`] | requests and orders by hand that wait for the driver | |
 //! | [`views`] | what is shown of each flag | |
@@ -19,8 +19,9 @@
 //! | [`authenticator`] | who may speak for a proxy | |
 //! | [`reviews`] | what is remembered of tokens that somebody else reviews | |
 //! | [`spiffe`] | whose a certificate of the mesh is | |
+//! | `in_use` | whether a connection is in use | clock |
 //! | [`peers`] | how many connections each address has | |
-//! | [`server`] | connections: how many, and for how long without a request | TCP |
+//! | [`server`] | connections: how many, and for how long without a request | TCP, limits |
 //! | [`tls`] | mutual TLS, by certificates that others renew | files, TLS |
 //! | [`http`] | one exchange with somebody else, bounded in bytes and in time | HTTP |
 //! | [`check_runner`] | asks the checks' questions, and remembers the last answers | HTTP, clock |
@@ -40,6 +41,7 @@ mod fences;
 pub mod http;
 mod hub;
 pub mod id;
+mod in_use;
 pub mod lock;
 mod metrics;
 pub mod peers;

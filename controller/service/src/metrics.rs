@@ -29,10 +29,26 @@ impl ApiRequests {
     }
 }
 
+/// The connections of proxies.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Connections {
+    pub(crate) open: Gauge,
+    limit: Gauge,
+    pub(crate) turned_away: Counter,
+}
+
+impl Connections {
+    /// So many may be open.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+}
+
 /// All metrics, and the registry that they are shown by.
 #[derive(Debug)]
 pub(crate) struct ServiceMetrics {
     registry: Registry,
+    pub(crate) connections: Connections,
     reports: Family<MetricLabels, Counter>,
     write_failures: Family<MetricLabels, Counter>,
     expected: Family<MetricLabels, Gauge>,
@@ -57,6 +73,7 @@ impl ServiceMetrics {
         let mut registry = Registry::with_prefix("versionflag");
         let metrics = ServiceMetrics {
             registry: Registry::default(),
+            connections: Connections::default(),
             reports: Family::default(),
             write_failures: Family::default(),
             expected: Family::default(),
@@ -71,6 +88,10 @@ impl ServiceMetrics {
             holds: Family::default(),
             held: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
         };
+        let Connections { open, limit, turned_away } = metrics.connections.clone();
+        registry.register("connections", "Connections of proxies and people", open);
+        registry.register("connections_limit", "How many there may be", limit);
+        registry.register("connections_turned_away", "Connections for which there was no room", turned_away);
         registry.register("reports", "Reports by what became of them", metrics.reports.clone());
         registry.register("write_failures", "Files that could not be written", metrics.write_failures.clone());
         registry.register("proxies_expected", "Proxies that have to ack", metrics.expected.clone());

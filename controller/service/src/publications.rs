@@ -1,28 +1,29 @@
-//! Which record each proxy is sent, and the snapshot that it gets. No I/O.
+//! Which record each proxy is sent, and the snapshot that it gets: made once for all that are sent the same. No I/O.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use axum::body::Bytes;
 use flag::PROTOCOL;
 use flag::digest;
 use flag::level::LEVEL;
 use flag::record::Record;
 use flag::snapshot::{Asks, Snapshot};
+use machine::duration::Millis;
+use machine::pace::{STEADY, pace};
 use machine::publication::Publication;
 use tokio::sync::watch;
 
 use crate::lock::lock;
 
-/// Milliseconds between two reports of a proxy that is sent no flag.
-const SLOW_REPORTS_MS: u32 = 1_000;
 /// Bytes of the SHA-256 of a snapshot that are its revision.
 const REVISION_BYTES: usize = 12;
 
 /// The publications of all flags.
 #[derive(Debug)]
 pub(crate) struct Publications {
-    by_flag: Mutex<BTreeMap<String, Publication>>,
+    all: Mutex<Catalogue>,
     /// Grows with every change of what is published; 0: nothing is yet.
     changes: watch::Sender<u64>,
     /// Another controller leads: what is known here may be out of date.
@@ -31,10 +32,100 @@ pub(crate) struct Publications {
     incomplete: AtomicBool,
 }
 
+/// A snapshot as it is sent.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) revision: String,
+    pub(crate) bytes: Bytes,
+    pace: Millis,
+}
+
+/// The names of the flags that a proxy is sent, in their order.
+type Names = Vec<Arc<str>>;
+
+/// What is published, and who is sent what of it.
+#[derive(Debug, Default)]
+struct Catalogue {
+    by_flag: BTreeMap<Arc<str>, Publication>,
+    /// The flags that every proxy is sent.
+    for_all: BTreeSet<Arc<str>>,
+    /// The others, by proxy.
+    by_proxy: BTreeMap<String, BTreeSet<Arc<str>>>,
+    /// By flags and level, as far as nothing of it has changed.
+    ready: BTreeMap<(Names, u32), Arc<Ready>>,
+    /// How many proxies are known.
+    known: usize,
+    cores: usize,
+}
+
 impl Default for Publications {
     fn default() -> Publications {
         let (withheld, incomplete) = (AtomicBool::new(false), AtomicBool::new(false));
-        Publications { by_flag: Mutex::default(), changes: watch::Sender::new(0), withheld, incomplete }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let all = Mutex::new(Catalogue { cores, ..Catalogue::default() });
+        Publications { all, changes: watch::Sender::new(0), withheld, incomplete }
+    }
+}
+
+impl Catalogue {
+    fn put(&mut self, new: Publication) {
+        let name: Arc<str> = new.record.name.as_str().into();
+        self.take(&name);
+        match &new.audience {
+            None => drop(self.for_all.insert(Arc::clone(&name))),
+            Some(audience) => audience.iter().for_each(|proxy| {
+                self.by_proxy.entry(proxy.clone()).or_default().insert(Arc::clone(&name));
+            }),
+        }
+        self.by_flag.insert(name, new);
+    }
+
+    fn take(&mut self, name: &str) -> Option<Publication> {
+        let old = self.by_flag.remove(name)?;
+        self.for_all.remove(name);
+        for proxy in old.audience.iter().flatten() {
+            if let Some(flags) = self.by_proxy.get_mut(proxy) {
+                flags.remove(name);
+                if flags.is_empty() {
+                    self.by_proxy.remove(proxy);
+                }
+            }
+        }
+        self.ready.retain(|(names, _), _| !names.iter().any(|one| &**one == name));
+        Some(old)
+    }
+
+    /// What a proxy is sent.
+    fn names_for(&self, proxy: &str) -> Names {
+        let own = self.by_proxy.get(proxy);
+        match own {
+            None => self.for_all.iter().cloned().collect(),
+            Some(own) => self.for_all.union(own).cloned().collect(),
+        }
+    }
+
+    fn named(&self, names: &Names) -> impl Iterator<Item = &Publication> + Clone {
+        names.iter().filter_map(|name| self.by_flag.get(name))
+    }
+
+    /// Between two reports of a proxy that is sent these flags.
+    fn pace(&self, names: &Names) -> Millis {
+        let needed = self.named(names).map(|one| one.report_every).min().unwrap_or(STEADY);
+        // Others are at rest meanwhile, as far as it is known of whom something is awaited.
+        let awaited = self.named(names).filter(|one| one.report_every < STEADY);
+        let awaited = awaited.map(|one| one.audience.as_ref().map_or(self.known, BTreeSet::len)).max();
+        pace(needed, awaited.unwrap_or(self.known), self.cores)
+    }
+
+    /// The snapshot of these flags, as it is sent.
+    fn ready(&mut self, names: Names, level: u32) -> Arc<Ready> {
+        let (pace, key) = (self.pace(&names), (names, level.min(LEVEL)));
+        if let Some(ready) = self.ready.get(&key).filter(|ready| ready.pace == pace) {
+            return Arc::clone(ready);
+        }
+        let ready = Arc::new(encode(self.named(&key.0), pace, level));
+        self.ready.insert(key, Arc::clone(&ready));
+        ready
     }
 }
 
@@ -42,8 +133,8 @@ impl Publications {
     /// Replaces the publication of a flag. Where that changes its active version, `before_flip` is called with the
     /// flag's uid and both versions before any proxy can be sent it. Whether anything changed.
     pub(crate) fn replace(&self, new: Publication, before_flip: impl FnOnce(&str, &str, &str)) -> bool {
-        let mut by_flag = lock(&self.by_flag);
-        let old = by_flag.get(&new.record.name);
+        let mut all = lock(&self.all);
+        let old = all.by_flag.get(new.record.name.as_str());
         if old == Some(&new) {
             return false;
         }
@@ -54,17 +145,35 @@ impl Publications {
         {
             before_flip(uid, &old.active, to);
         }
-        by_flag.insert(new.record.name.clone(), new);
-        drop(by_flag);
+        all.put(new);
+        drop(all);
         self.count_change();
         true
     }
 
     /// No longer sends a flag to anybody. The record that was sent last.
     pub(crate) fn withdraw(&self, flag: &str) -> Option<Record> {
-        let withdrawn = lock(&self.by_flag).remove(flag)?;
+        let withdrawn = lock(&self.all).take(flag)?;
         self.count_change();
         Some(withdrawn.record)
+    }
+
+    /// So many proxies are known. Where a fleet at rest reports at another pace then, it is told.
+    pub(crate) fn set_known(&self, known: usize) {
+        let mut all = lock(&self.all);
+        let at_rest = |known| pace(STEADY, known, all.cores);
+        let changes = at_rest(all.known) != at_rest(known);
+        all.known = known;
+        drop(all);
+        if changes {
+            self.changes.send_modify(|_| ());
+        }
+    }
+
+    /// Between two reports of a proxy.
+    pub(crate) fn pace_of(&self, proxy: &str) -> Millis {
+        let all = lock(&self.all);
+        all.pace(&all.names_for(proxy))
     }
 
     /// Whether proxies get nothing from here, because another controller leads. Polls that wait see it at once. Whether
@@ -96,11 +205,11 @@ impl Publications {
     }
 
     /// All that a proxy of this level is sent; `None`: nothing is published yet, or not all.
-    pub(crate) fn snapshot_for(&self, proxy: &str, level: u32) -> Option<Snapshot> {
-        let by_flag = lock(&self.by_flag);
-        let for_it = |one: &&Publication| one.audience.as_ref().is_none_or(|audience| audience.contains(proxy));
+    pub(crate) fn snapshot_for(&self, proxy: &str, level: u32) -> Option<Arc<Ready>> {
         let is_complete = !self.incomplete.load(Ordering::SeqCst);
-        (is_complete && *self.changes.borrow() > 0).then(|| snapshot_of(by_flag.values().filter(for_it), level))
+        let mut all = lock(&self.all);
+        let names = all.names_for(proxy);
+        (is_complete && *self.changes.borrow() > 0).then(|| all.ready(names, level))
     }
 
     fn count_change(&self) {
@@ -108,15 +217,14 @@ impl Publications {
     }
 }
 
-fn snapshot_of<'a>(publications: impl Iterator<Item = &'a Publication> + Clone, level: u32) -> Snapshot {
+fn encode<'a>(publications: impl Iterator<Item = &'a Publication> + Clone, pace: Millis, level: u32) -> Ready {
     let uids = |asked: fn(&Publication) -> bool| {
         publications.clone().filter(|one| asked(one)).map(|one| one.record.uid.clone()).collect()
     };
-    let report_every = publications.clone().map(|one| one.report_every).min();
     let mut snapshot = Snapshot {
         protocol: PROTOCOL,
         revision: String::new(),
-        report_every_ms: report_every.map_or(SLOW_REPORTS_MS, |every| u32::try_from(every.0).unwrap_or(u32::MAX)),
+        report_every_ms: u32::try_from(pace.0).unwrap_or(u32::MAX),
         prove_routes: uids(|one| one.prove_routes),
         measure: uids(|one| one.measure),
         flags: publications.clone().map(|one| one.record.clone()).collect(),
@@ -127,10 +235,11 @@ fn snapshot_of<'a>(publications: impl Iterator<Item = &'a Publication> + Clone, 
             fences: publications.filter_map(|one| one.fence.clone()).collect(),
         }),
     };
-    let bytes = snapshot.to_bytes().unwrap_or_default();
-    snapshot.revision = digest::hex_prefix(&bytes, REVISION_BYTES);
+    // Nothing in it can fail to be written; what is empty is no snapshot to whoever gets it.
+    let revision = digest::hex_prefix(&snapshot.to_bytes().unwrap_or_default(), REVISION_BYTES);
     if let Some(asks) = &mut snapshot.asks {
-        asks.revision.clone_from(&snapshot.revision);
+        asks.revision.clone_from(&revision);
     }
-    snapshot
+    snapshot.revision.clone_from(&revision);
+    Ready { revision, bytes: snapshot.to_bytes().unwrap_or_default().into(), pace }
 }

@@ -1,20 +1,20 @@
 //! The reports of the proxies that were taken in: what they say together, and who has reported since the driver
-//! looked last. No I/O: the time comes in as an argument.
+//! looked last. I/O: reads the clock for what a look costs; otherwise the time comes in as an argument.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use flag::record::Record;
 use flag::report::{Report, ReportError};
 use machine::duration::Millis;
 use machine::fleet::ledger::{Fleet, FleetQuestion, Ledger};
 use machine::fleet::traffic::Traffic;
+use machine::pace::stale;
 use machine::time::UnixMs;
 
 use crate::lock::lock;
 
-/// What a proxy says holds for this long, in milliseconds: five reports at their slowest pace.
-const STALE_MS: u64 = 5_000;
 /// Between two looks for who is gone.
 const FORGET_EVERY: Millis = Millis(60_000);
 
@@ -25,6 +25,7 @@ pub struct Reports {
     reporters: Mutex<Reporters>,
     /// When it was looked for who is gone.
     forgot_at: Mutex<UnixMs>,
+    cost: Mutex<Duration>,
 }
 
 /// Who has reported since the driver took note of it last.
@@ -39,9 +40,10 @@ impl Default for Reports {
     fn default() -> Reports {
         let reporters = Reporters { proxies: BTreeSet::new(), wake_driver: true };
         Reports {
-            ledger: Mutex::new(Ledger::new(STALE_MS)),
+            ledger: Mutex::new(Ledger::new(stale(Millis(0)).0)),
             reporters: Mutex::new(reporters),
             forgot_at: Mutex::default(),
+            cost: Mutex::default(),
         }
     }
 }
@@ -49,7 +51,15 @@ impl Default for Reports {
 impl Reports {
     /// What the `expected` proxies together say of a record.
     pub fn fleet(&self, now: UnixMs, record: &Record, expected: &BTreeSet<String>, asked: &FleetQuestion) -> Fleet {
-        lock(&self.ledger).view(now.0, record, expected, asked)
+        let began = Instant::now();
+        let fleet = lock(&self.ledger).view(now.0, record, expected, asked);
+        *lock(&self.cost) += began.elapsed();
+        fleet
+    }
+
+    /// How long the looks at fleets have taken since this was asked last.
+    pub(crate) fn take_cost(&self) -> Duration {
+        std::mem::take(&mut lock(&self.cost))
     }
 
     /// The names of the proxies that have reported since this was called last.
@@ -72,13 +82,17 @@ impl Reports {
         flags.map(|(uid, callers)| ledger.traffic(now.0, uid, callers)).collect()
     }
 
-    /// Takes in a report. Whether the driver waits for it.
-    pub(crate) fn take_in(&self, now: UnixMs, report: Report) -> Result<bool, ReportError> {
+    /// Takes in a report of a proxy that reports at this pace. Whether the driver waits for it, and how many proxies are
+    /// known.
+    pub(crate) fn take_in(&self, now: UnixMs, pace: Millis, report: Report) -> Result<(bool, usize), ReportError> {
         let proxy = report.proxy.clone();
-        lock(&self.ledger).accept(now.0, report)?;
+        let mut ledger = lock(&self.ledger);
+        ledger.accept_for(now.0, stale(pace).0, report)?;
+        let known = ledger.remembered();
+        drop(ledger);
         let mut reporters = lock(&self.reporters);
         reporters.proxies.insert(proxy);
-        Ok(reporters.wake_driver)
+        Ok((reporters.wake_driver, known))
     }
 
     /// Whether it is time to forget who is gone. Once in a while only.
@@ -91,9 +105,11 @@ impl Reports {
         due
     }
 
-    /// Forgets the proxies that are gone, as far as nobody waits for them.
-    pub(crate) fn forget_gone(&self, now: UnixMs, is_expected: impl Fn(&str) -> bool) {
-        lock(&self.ledger).forget_gone(now.0, is_expected);
+    /// Forgets the proxies that are gone, as far as nobody waits for them. How many are known then.
+    pub(crate) fn forget_gone(&self, now: UnixMs, is_expected: impl Fn(&str) -> bool) -> usize {
+        let mut ledger = lock(&self.ledger);
+        ledger.forget_gone(now.0, is_expected);
+        ledger.remembered()
     }
 
     /// Whether the driver waits for reports from now on. Whether there is one that it waits for already.

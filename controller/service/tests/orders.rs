@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -14,7 +13,7 @@ use machine::order::{Order, Verb};
 use machine::time::UnixMs;
 use rstest::rstest;
 use serde_json::{Value, json};
-use service::{Authenticator, Hub, router};
+use service::{Authenticator, Hub, Limits, router};
 use tower::Service as _;
 
 use crate::view::view;
@@ -35,7 +34,7 @@ async fn post(hub: &Arc<Hub>, path: &str, peer: &str, header: (&str, &str), body
     let request = Request::post(path).header("content-type", "application/json").header(header.0, header.1);
     let mut request = request.body(Body::from(body.to_owned())).unwrap();
     request.extensions_mut().insert(ConnectInfo(peer.parse::<SocketAddr>().unwrap()));
-    let answer = router(Arc::clone(hub), Duration::from_secs(5)).call(request).await.unwrap();
+    let answer = router(Arc::clone(hub), Limits::default()).call(request).await.unwrap();
     let (status, body) = (answer.status().as_u16(), answer.into_body().collect().await.unwrap().to_bytes());
     (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
@@ -108,12 +107,12 @@ async fn who_is_not_believed_is_shown() {
     for _ in 0..2 {
         let mut poll = Request::get("/v1/snapshot?proxy=edge-2%1b&waitMs=0").body(Body::empty()).unwrap();
         poll.extensions_mut().insert(ConnectInfo("127.0.0.1:1".parse::<SocketAddr>().unwrap()));
-        let answer = router(Arc::clone(&hub), Duration::from_secs(5)).call(poll).await.unwrap();
+        let answer = router(Arc::clone(&hub), Limits::default()).call(poll).await.unwrap();
         assert_eq!(answer.status(), 403);
     }
     let mut status = Request::get("/v1/status").body(Body::empty()).unwrap();
     status.extensions_mut().insert(ConnectInfo("127.0.0.1:1".parse::<SocketAddr>().unwrap()));
-    let answer = router(Arc::clone(&hub), Duration::from_secs(5)).call(status).await.unwrap();
+    let answer = router(Arc::clone(&hub), Limits::default()).call(status).await.unwrap();
     let shown: Value = serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
     let refused = shown[0]["refused"].as_array().unwrap();
     assert_eq!(refused.len(), 1, "{shown}");

@@ -10,148 +10,23 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
-use flag::named::Named;
-use flag::report::Report;
 use flag::snapshot::Snapshot;
-use machine::duration::Millis;
 use machine::observation::Observation;
 use machine::publication::Publication;
 use machine::record::Draft;
 use machine::status::Status;
 use rstest::rstest;
 use serde_json::Value;
-use service::{Authenticator, FlagView, Hub, Limits, router, serve_within};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use service::{FlagView, Limits, router};
+use tokio::io::AsyncWriteExt;
 use tower::Service as _;
 
+use crate::running::{Answer, SOON, Service, hub, publication, report};
 use crate::view::view;
 
+mod running;
 mod view;
 
-/// More than any answer takes, less than a long poll.
-const SOON: Duration = Duration::from_secs(5);
-
-struct Service {
-    hub: Arc<Hub>,
-    address: SocketAddr,
-    server: tokio::task::JoinHandle<()>,
-}
-
-/// It expects `open` without a token, and `edge` and `other` with one each.
-fn hub() -> Arc<Hub> {
-    let hub = Arc::new(Hub::new(Authenticator::listed()));
-    let token = |token: &str| Some(token.to_owned());
-    let proxies = [("open", None), ("edge", token("secret-1")), ("other", token("secret-2"))];
-    hub.authenticator.set_proxies(proxies.map(|(name, token)| (name.to_owned(), token)).into());
-    hub
-}
-
-impl Service {
-    async fn start(limits: Limits) -> Service {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (hub, address) = (hub(), listener.local_addr().unwrap());
-        let server = tokio::spawn(serve_within(limits, listener, Arc::clone(&hub), std::future::pending()));
-        Service { hub, address, server }
-    }
-
-    /// Publishes something else than before.
-    fn publish(&self, report_every: u64) {
-        assert!(self.hub.publish(publication("reviews", report_every)));
-    }
-
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
-    }
-
-    async fn get(&self, path: &str, header: &str) -> Answer {
-        self.get_by("127.0.0.1:7070", path, header).await
-    }
-
-    async fn get_by(&self, host: &str, path: &str, header: &str) -> Answer {
-        let mut stream = self.connect().await;
-        let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{header}\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
-        Answer::read(stream).await
-    }
-
-    async fn poll(&self, query: &str) -> Answer {
-        self.get(&format!("/v1/snapshot?{query}"), "").await
-    }
-
-    async fn report(&self, report: &[u8], header: &str) -> Answer {
-        let mut stream = self.connect().await;
-        let length = report.len();
-        let head = format!("POST /v1/report HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n");
-        stream.write_all(format!("{head}{header}\r\n").as_bytes()).await.unwrap();
-        stream.write_all(report).await.unwrap();
-        Answer::read(stream).await
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    body: String,
-}
-
-impl Answer {
-    /// All that comes until the service closes the connection.
-    async fn read(mut stream: TcpStream) -> Answer {
-        let mut bytes = vec![];
-        // What the service did not read makes it reset the connection after its answer.
-        let _ = tokio::time::timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("an end in time");
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer but {text:?}"));
-        Answer { status: head.split(' ').nth(1).unwrap().parse().unwrap(), body: body.to_owned() }
-    }
-
-    fn reason(&self) -> String {
-        let body: Value = serde_json::from_str(&self.body).unwrap();
-        assert!(body["error"].as_str().is_some_and(|error| error.len() > 10), "no sentence in {body}");
-        body["reason"].as_str().unwrap_or_default().to_owned()
-    }
-}
-
-fn publication(name: &str, report_every: u64) -> Publication {
-    let yaml = format!("{{version: v1, services: [{{name: {name}}}]}}");
-    let spec = serde_saphyr::from_str(&yaml).unwrap();
-    let versions = BTreeSet::from(["v1".to_owned()]);
-    let draft = Draft { uid: name, name, epoch: 1, active: "v1", versions: &versions, preview: None, before: None };
-    let record = draft.record(&spec, &Observation::unknown()).seal().unwrap();
-    let report_every = Millis(report_every);
-    Publication {
-        record,
-        report_every,
-        prove_routes: false,
-        measure: false,
-        probe: None,
-        health: None,
-        fence: None,
-        audience: None,
-    }
-}
-
-fn report(proxy: &str) -> Vec<u8> {
-    let report = Report {
-        protocol: flag::PROTOCOL,
-        proxy: proxy.to_owned(),
-        boot: "b".to_owned(),
-        seq: 1,
-        revision: String::new(),
-        instances: vec![1],
-        complete: true,
-        flags: Named::new(),
-        findings: Default::default(),
-    };
-    serde_json::to_vec(&report).unwrap()
-}
 
 #[rstest]
 #[case::no_token_needed("open", "", true)]
@@ -195,7 +70,7 @@ async fn another_machine_needs_a_token() {
         for (request, status) in requests {
             let mut request = request.unwrap();
             request.extensions_mut().insert(ConnectInfo(peer));
-            let answer = router(Arc::clone(&hub), SOON).call(request).await.unwrap();
+            let answer = router(Arc::clone(&hub), Limits::default()).call(request).await.unwrap();
             assert_eq!(answer.status(), status, "{peer}");
         }
     }
@@ -252,61 +127,6 @@ async fn a_poll_is_answered_when_something_changes() {
     assert!(changed.elapsed() < SOON, "answered {:?} after the change", changed.elapsed());
     for answer in [one, other] {
         assert_eq!(Snapshot::parse(answer.body.as_bytes()).unwrap().report_every_ms, 100);
-    }
-}
-
-/// Sends byte by byte until the service has had enough, and gives what it said.
-async fn drip(stream: TcpStream, bytes: &[u8]) -> String {
-    let (mut from, mut to) = stream.into_split();
-    let mut said = vec![];
-    let drips = async {
-        for byte in bytes.iter().cycle() {
-            if to.write_all(&[*byte]).await.is_err() {
-                break;
-            }
-            // The slowness is the fault that is played here.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::select! {
-        read = from.read_to_end(&mut said) => drop(read),
-        () = drips => {}
-        () = tokio::time::sleep(SOON) => panic!("it is not cut off"),
-    }
-    String::from_utf8_lossy(&said).into_owned()
-}
-
-fn impatient() -> Limits {
-    let soon = Duration::from_millis(300);
-    Limits { head: soon, request: soon, ..Limits::default() }
-}
-
-#[tokio::test]
-async fn a_slow_client_is_cut_off() {
-    let service = Service::start(impatient()).await;
-    let head = drip(service.connect().await, b"GET /healthz HTTP/1.1\r\nx: ").await;
-    assert!(!head.contains(" 200 "), "{head}");
-    let mut stream = service.connect().await;
-    stream.write_all(b"POST /v1/report HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n").await.unwrap();
-    let body = drip(stream, b" ").await;
-    assert!(body.starts_with("HTTP/1.1 408 "), "{body}");
-    // A poll may take longer than any other request.
-    let begin = Instant::now();
-    assert_eq!(service.poll("proxy=open&waitMs=1000").await.status, 204);
-    assert!(begin.elapsed() >= Duration::from_secs(1), "the poll was cut off");
-}
-
-#[tokio::test]
-async fn idle_connections_make_room() {
-    let service = Service::start(Limits { connections: 2, ..impatient() }).await;
-    let mut idle = [service.connect().await, service.connect().await];
-    let begin = Instant::now();
-    assert_eq!(service.get("/healthz", "").await.status, 200);
-    // It was let in when one of them had said nothing for too long.
-    assert!(begin.elapsed() >= Duration::from_millis(200), "the limit is not kept");
-    for stream in &mut idle {
-        let ended = tokio::time::timeout(SOON, stream.read(&mut [0; 1])).await.expect("an end in time");
-        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     }
 }
 

@@ -5,14 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use machine::status::Phase;
-use service::{ApiRequests, Authenticator, Hub, router, routes};
+use service::{ApiRequests, Authenticator, Hub, Limits, router, routes};
 use tower::Service as _;
 
 #[path = "../../../docs/table.rs"]
@@ -26,7 +25,7 @@ async fn answer(hub: Hub, method: &str, path: &str) -> (StatusCode, String) {
     let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let mut request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
     request.extensions_mut().insert(ConnectInfo(peer));
-    let answer = router(Arc::new(hub), Duration::from_secs(5)).call(request).await.unwrap();
+    let answer = router(Arc::new(hub), Limits::default()).call(request).await.unwrap();
     let (status, body) = (answer.status(), answer.into_body().collect().await.unwrap().to_bytes());
     (status, String::from_utf8(body.to_vec()).unwrap())
 }
@@ -60,7 +59,7 @@ async fn exposed() -> String {
     hub.observe_hold(true, 0.1);
     hub.count_write_failures("state", 1);
     let hub = Arc::new(hub);
-    let mut router = router(hub, Duration::from_secs(5));
+    let mut router = router(hub, Limits::default());
     let mut text = String::new();
     for request in [Request::post("/v1/report"), Request::get("/metrics")] {
         let mut request = request.body(Body::from("{}")).unwrap();

@@ -69,7 +69,7 @@ pub(super) fn envoy(files: &[File], proxy: Option<&str>) -> Result<String, Strin
         }
     }
     let comment = "  # [versionflag] The flag service: the controller itself.\n";
-    cluster(&mut text, filter.map_or("versionflag", |filter| &filter.cluster), local.listen, false, comment);
+    cluster(&mut text, filter.map_or("versionflag", |filter| &filter.cluster), local.listen, true, comment);
     if let Some(path) = clusters {
         managed_clusters(&mut text, &path.display().to_string());
     }

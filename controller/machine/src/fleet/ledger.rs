@@ -179,25 +179,30 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A report older than `stale_ms` says nothing any more.
+    /// A report older than `stale_ms` says nothing any more, where it is not said otherwise of that report.
     pub fn new(stale_ms: u64) -> Ledger {
         Ledger { proxies: BTreeMap::new(), stale_ms, moves: BTreeMap::new() }
     }
 
     /// Takes in a report whose sender has been checked.
     pub fn accept(&mut self, now_ms: u64, report: Report) -> Result<(), ReportError> {
+        self.accept_for(now_ms, self.stale_ms, report)
+    }
+
+    /// The same of one that says what is so for `stale_ms`: until the next one but one is due.
+    pub fn accept_for(&mut self, now_ms: u64, stale_ms: u64, report: Report) -> Result<(), ReportError> {
         let known = self.proxies.remove(&report.proxy);
         let (mut proxy, stale) = match known {
-            None => (Proxy::new(&report, now_ms), false),
+            None => (Proxy::new(&report, now_ms, stale_ms), false),
             Some(proxy) if proxy.report.boot == report.boot => {
                 let stale = report.seq <= proxy.report.seq;
                 (proxy, stale)
             }
-            Some(mut proxy) if proxy.is_of_before(&report.boot) && !proxy.is_outlived(now_ms, self.stale_ms) => {
+            Some(mut proxy) if proxy.is_of_before(&report.boot) && !proxy.is_outlived(now_ms) => {
                 proxy.hear_rival(now_ms, &report);
                 (proxy, true)
             }
-            Some(proxy) => (proxy.restarted(now_ms, &report), false),
+            Some(proxy) => (proxy.restarted(now_ms, stale_ms, &report), false),
         };
         let error = ReportError::Stale { proxy: report.proxy.clone(), boot: report.boot.clone(), seq: report.seq };
         if !stale {
@@ -207,8 +212,7 @@ impl Ledger {
                     flip.take(now_ms, &report.proxy, &report.boot, state);
                 }
             }
-            let gap = now_ms.saturating_sub(proxy.complete_ms) > self.stale_ms;
-            proxy.take(now_ms, gap, report);
+            proxy.take(now_ms, stale_ms, report);
         }
         self.proxies.insert(proxy.report.proxy.clone(), proxy);
         if stale { Err(error) } else { Ok(()) }
@@ -342,13 +346,13 @@ impl Ledger {
              reach the flag service?",
         )?;
         let age = now_ms.saturating_sub(proxy.received_ms);
-        if age > self.stale_ms {
+        if age > proxy.stale_ms {
             return Err(format!(
                 "last seen {:.1} s ago: does it run, and reach the flag service?",
                 age as f64 / 1000.0
             ));
         }
-        if proxy.rival_ms.is_some_and(|heard| now_ms.saturating_sub(heard) <= self.stale_ms) {
+        if proxy.rival_ms.is_some_and(|heard| now_ms.saturating_sub(heard) <= proxy.stale_ms) {
             return Err("two processes report by its name: one that is being replaced still has requests, or two \
                         proxies have one id"
                 .to_owned());

@@ -25,6 +25,8 @@ fn came_ms(boot: &str) -> Option<u64> {
 pub(super) struct Proxy {
     pub(super) report: Report,
     pub(super) received_ms: u64,
+    /// For how long its last report says what is so.
+    pub(super) stale_ms: u64,
     /// When the filter came to it.
     pub(super) came_ms: u64,
     /// When a report was complete last.
@@ -45,10 +47,11 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    pub(super) fn new(report: &Report, now_ms: u64) -> Proxy {
+    pub(super) fn new(report: &Report, now_ms: u64, stale_ms: u64) -> Proxy {
         Proxy {
             report: report.clone(),
             received_ms: now_ms,
+            stale_ms,
             came_ms: came_ms(&report.boot).map_or(now_ms, |came| came.min(now_ms)),
             complete_ms: now_ms,
             old_boots: VecDeque::new(),
@@ -64,8 +67,8 @@ impl Proxy {
     }
 
     /// The same proxy after another start: what it had before is not known to have ended.
-    pub(super) fn restarted(mut self, now_ms: u64, report: &Report) -> Proxy {
-        let mut fresh = Proxy::new(report, now_ms);
+    pub(super) fn restarted(mut self, now_ms: u64, stale_ms: u64, report: &Report) -> Proxy {
+        let mut fresh = Proxy::new(report, now_ms, stale_ms);
         fresh.runs.lose();
         fresh.reached.lose();
         fresh.old_boots = std::mem::take(&mut self.old_boots);
@@ -82,8 +85,8 @@ impl Proxy {
     }
 
     /// Whether a boot of before goes on to report, and the one after it has not for as long as a report is believed.
-    pub(super) fn is_outlived(&self, now_ms: u64, stale_ms: u64) -> bool {
-        let silent = |since: u64| now_ms.saturating_sub(since) > stale_ms;
+    pub(super) fn is_outlived(&self, now_ms: u64) -> bool {
+        let silent = |since: u64| now_ms.saturating_sub(since) > self.stale_ms;
         silent(self.received_ms) && self.rival_ms.is_some_and(|heard| !silent(heard))
     }
 
@@ -115,7 +118,8 @@ impl Proxy {
         since.ok_or_else(|| "its last report was not complete".to_owned())
     }
 
-    pub(super) fn take(&mut self, now_ms: u64, gap: bool, report: Report) {
+    pub(super) fn take(&mut self, now_ms: u64, stale_ms: u64, report: Report) {
+        let gap = now_ms.saturating_sub(self.complete_ms) > self.stale_ms;
         // Whatever else is missing in the report.
         expire(&mut self.expired, &report);
         let others = report.instances != self.report.instances;
@@ -152,7 +156,7 @@ impl Proxy {
             self.reached.take(now_ms, &report);
         }
         self.report = report;
-        self.received_ms = now_ms;
+        (self.received_ms, self.stale_ms) = (now_ms, stale_ms);
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
 use axum::http::uri::Authority;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -23,9 +23,8 @@ pub use requests::{OrderBody, RequestAccepted, RequestBody};
 
 use crate::authenticator::is_this_machine;
 use crate::hub::Hub;
+use crate::server::Limits;
 
-/// Long polls at a time.
-const POLLS: usize = 8_192;
 /// Other requests at a time.
 const REQUESTS: usize = 256;
 /// Probes at a time, metrics among them.
@@ -104,11 +103,12 @@ fn bounded(kind: Kind, timeout: Duration, at_a_time: usize) -> Router<Arc<Hub>> 
         .layer(GlobalConcurrencyLimitLayer::new(at_a_time))
 }
 
-/// The router of all routes. A request takes no longer than `timeout`, a long poll excepted.
-pub fn router(hub: Arc<Hub>, timeout: Duration) -> Router {
-    let polls = of(Kind::Poll).layer(GlobalConcurrencyLimitLayer::new(POLLS));
-    let requests = bounded(Kind::Request, timeout, REQUESTS);
-    let probes = bounded(Kind::Probe, timeout, PROBES);
+/// The router of all routes. A request takes no longer than the limits say, a long poll excepted.
+pub fn router(hub: Arc<Hub>, limits: Limits) -> Router {
+    // A proxy has one at a time.
+    let polls = of(Kind::Poll).layer(GlobalConcurrencyLimitLayer::new(limits.connections));
+    let requests = bounded(Kind::Request, limits.request, REQUESTS);
+    let probes = bounded(Kind::Probe, limits.request, PROBES);
     polls.merge(requests).merge(probes).layer(from_fn(refuse_pages)).with_state(hub)
 }
 
@@ -129,18 +129,18 @@ async fn refuse_pages(request: Request, next: Next) -> Response {
     }
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let is_here = peer.is_some_and(|ConnectInfo(peer)| is_this_machine(*peer));
-    let host = request.headers().get(header::HOST);
-    if is_here && OF_PEOPLE.contains(&request.uri().path()) && !host.is_none_or(names_this_machine) {
+    if is_here && OF_PEOPLE.contains(&request.uri().path()) && !is_asked_by_own_name(&request) {
         return refused("it is asked for by a name of somebody else: ask by 127.0.0.1, [::1] or localhost");
     }
     next.run(request).await
 }
 
-/// Whether nobody else can have this name lead here.
-fn names_this_machine(host: &HeaderValue) -> bool {
-    let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-    host.is_some_and(|host| {
+/// Whether nobody else can have the name lead here that a request has: HTTP/2 has it in the request itself.
+fn is_asked_by_own_name(request: &Request) -> bool {
+    let is_own = |host: &Authority| {
         let name = host.host().trim_start_matches('[').trim_end_matches(']');
         name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
-    })
+    };
+    let header = request.headers().get(header::HOST).map(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    request.uri().authority().is_none_or(is_own) && header.is_none_or(|host| host.as_ref().is_some_and(is_own))
 }

@@ -60,10 +60,7 @@ pub(super) async fn poll(
         let snapshot = hub.publications.snapshot_for(&query.proxy, query.level);
         if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.revision != query.revision) {
             let json = [(header::CONTENT_TYPE, "application/json")];
-            let bytes = snapshot
-                .to_bytes()
-                .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "snapshot", error.to_string()))?;
-            return Ok((json, bytes).into_response());
+            return Ok((json, snapshot.bytes.clone()).into_response());
         }
         if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
             return Ok(StatusCode::NO_CONTENT.into_response());
