@@ -39,6 +39,7 @@
 //! | [`flips`] | many flips under load |
 //! | [`overlap`] | for how long requests were open on two versions |
 //! | [`releases`] | release after release through one Envoy, and its memory |
+//! | [`scale`] | thousands of simulated proxies |
 //! | [`soak`] | many switches, with damage by chance |
 //! | [`local`] | the whole system on this machine |
 //! | [`load`] | open-loop load in which every request is recorded |
@@ -72,6 +73,7 @@ pub mod overlap;
 pub mod points;
 pub mod process;
 pub mod releases;
+pub mod scale;
 pub mod soak;
 pub mod story;
 pub mod talk;
