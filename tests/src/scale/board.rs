@@ -4,20 +4,25 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-/// Records whose times are remembered: those of a flip are asked for before the next one.
-const REMEMBERED: usize = 4;
+/// Records whose times are remembered: a switch has three, and those of a flip are asked for before the next one.
+const REMEMBERED: usize = 8;
 
-/// How far the proxies are.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Counts {
-    /// The highest epoch that one of them has; 0: none has any.
+/// How far the proxies are with one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Its epoch.
     pub epoch: u64,
-    /// The active version of that record.
-    pub active: String,
     /// How many have it.
     pub got: usize,
     /// The ack of how many was answered.
     pub acked: usize,
+}
+
+/// What happened to the proxies in all.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// The highest epoch that one of them has; 0: none has any.
+    pub epoch: u64,
     /// How often one got a record with a lower epoch than that of the one it had.
     pub set_back: u64,
     /// Polls that brought neither a snapshot nor the news that there is none.
@@ -109,17 +114,14 @@ impl Board {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        let counts = self.counts.clone();
-        match self.epochs.back() {
-            None => counts,
-            Some(Epoch { epoch, active, times }) => Counts {
-                epoch: *epoch,
-                active: active.clone(),
-                got: times.got.len(),
-                acked: times.acked.len(),
-                ..counts
-            },
-        }
+        Counts { epoch: self.epochs.back().map_or(0, |last| last.epoch), ..self.counts.clone() }
+    }
+
+    /// The first record that goes to this version, of this epoch or a later one.
+    pub(super) fn progress(&self, from: u64, version: &str) -> Option<Progress> {
+        let first = self.epochs.iter().find(|known| known.epoch >= from && known.active == version)?;
+        let Times { got, acked } = &first.times;
+        Some(Progress { epoch: first.epoch, got: got.len(), acked: acked.len() })
     }
 
     pub(super) fn times(&self, epoch: u64) -> Times {
@@ -144,16 +146,18 @@ mod tests {
     #[test]
     fn the_times_of_the_last_records_are_kept_apart() {
         let mut board = Board::new(2);
-        for epoch in 1..=5 {
-            board.got(epoch * 10, epoch, "v1");
+        for (epoch, version) in (1..).zip(["v1", "v1", "v1", "v1", "v1", "v1", "v2", "v2", "v1", "v1"]) {
+            board.got(epoch * 10, epoch, version);
             board.acked(epoch * 10 + 1, epoch);
         }
-        board.got(60, 5, "v1");
+        board.got(110, 7, "v2");
         // One that is far behind takes no place of the others.
-        board.got(70, 1, "v1");
-        let Counts { epoch, got, acked, .. } = board.counts();
-        assert_eq!((epoch, got, acked), (5, 2, 1));
-        assert_eq!(board.times(5), Times { got: vec![50, 60], acked: vec![51] });
+        board.got(120, 1, "v1");
+        assert_eq!(board.counts().epoch, 10);
+        assert_eq!(board.progress(5, "v2"), Some(Progress { epoch: 7, got: 2, acked: 1 }));
+        assert_eq!(board.progress(8, "v2"), Some(Progress { epoch: 8, got: 1, acked: 1 }));
+        assert_eq!(board.progress(9, "v2"), None);
+        assert_eq!(board.times(7), Times { got: vec![70, 110], acked: vec![71] });
         assert_eq!(board.times(1), Times::default());
     }
 

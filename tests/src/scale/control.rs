@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::board::{Counts, Times};
+use super::board::{Counts, Progress, Times};
 use super::proxy::{Crowd, Proxy};
 use super::{Kind, bad};
 use crate::dir::TestDir;
@@ -28,11 +28,18 @@ const LIMIT: Duration = Duration::from_secs(60);
 const BEGIN_PER_S: usize = 2_000;
 
 /// What a process of proxies is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Question {
-    /// How far they are: [`Counts`].
+    /// What happened to them in all: [`Counts`].
     Counts,
+    /// How far they are with a record: [`Progress`], if one of them has it.
+    Progress {
+        /// The lowest epoch that it may have.
+        from: u64,
+        /// Its active version.
+        version: String,
+    },
     /// When a record came: [`Times`].
     Times {
         /// Its epoch.
@@ -88,9 +95,15 @@ impl Proxies {
         Ok(Proxies { count: orders.count, process, stream: BufReader::new(stream) })
     }
 
-    /// How far they are.
+    /// What happened to them in all.
     pub async fn counts(&mut self) -> Result<Counts> {
         self.ask(Question::Counts).await
+    }
+
+    /// How far they are with the first record that goes to this version, of this epoch or a later one; `None`: none of
+    /// them has it.
+    pub async fn progress(&mut self, from: u64, version: &str) -> Result<Option<Progress>> {
+        self.ask(Question::Progress { from, version: version.to_owned() }).await
     }
 
     /// When a record came.
@@ -142,6 +155,7 @@ fn answer(crowd: &Crowd, question: Question) -> Result<Value> {
     let board = crowd.board();
     Ok(match question {
         Question::Counts => serde_json::to_value(board.counts())?,
+        Question::Progress { from, version } => serde_json::to_value(board.progress(from, &version))?,
         Question::Times { epoch } => serde_json::to_value(board.times(epoch))?,
         Question::AnsweredSince { us } => board.answered_since(us).into(),
     })

@@ -22,7 +22,7 @@ pub mod site;
 use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-pub use board::{Counts, Times};
+pub use board::{Counts, Progress, Times};
 pub use site::{Flip, ScalePlan, Site};
 
 /// What kind of proxies.

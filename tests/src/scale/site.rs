@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::control::{Orders, Proxies};
-use super::{Counts, Kind, check_open_files, token};
+use super::{Kind, check_open_files, token};
 use crate::client::Call;
 use crate::dir::TestDir;
 use crate::load::Protocol;
@@ -92,7 +92,6 @@ impl<'a> Site<'a> {
         };
         let (say, said) = (Box::new(say), Instant::now());
         let mut site = Site { dir, ip, plan, file, runs: 1, controller, good, bad, say, said };
-        site.all_ack("v1", 0).await?;
         site.rests("v1").await?;
         Ok(site)
     }
@@ -110,7 +109,7 @@ impl<'a> Site<'a> {
         let text = self.file.to_string();
         let written_us = steady_us();
         self.dir.write(FILE, text);
-        let Counts { epoch, .. } = self.all_ack(version, before).await?;
+        let epoch = self.all_ack(version, before + 1).await?;
         self.rests(version).await?;
         let mut times = self.good.times(epoch).await?;
         times.got.sort_unstable();
@@ -142,35 +141,37 @@ impl<'a> Site<'a> {
         Ok(Duration::from_micros(steady_us().saturating_sub(since_us)))
     }
 
-    /// Waits until every proxy has acked a record of this version whose epoch is higher than `before`.
-    async fn all_ack(&mut self, version: &str, before: u64) -> Result<Counts> {
+    /// Waits until every proxy has acked the first record that goes to this version, of this epoch or a later one. Its
+    /// epoch.
+    async fn all_ack(&mut self, version: &str, from: u64) -> Result<u64> {
         self.wait(&format!("all acks of {version}"), async |site| {
             site.controller.check_running()?;
-            let is_new = |counts: &Counts| counts.epoch > before && counts.active == version;
-            let good = site.good.counts().await?;
-            let mut acked = if is_new(&good) { good.acked } else { 0 };
-            if let Some(bad) = &mut site.bad {
-                let bad = bad.counts().await?;
-                acked += if is_new(&bad) { bad.acked } else { 0 };
-            }
-            site.ensure_all(acked, "have acked").with_context(|| good.last_failure.clone())?;
-            Ok(good)
+            let good = site.good.progress(from, version).await?;
+            let bad = match &mut site.bad {
+                Some(bad) => bad.progress(from, version).await?,
+                None => None,
+            };
+            let acked = [good, bad].into_iter().flatten().map(|progress| progress.acked).sum();
+            site.ensure_all(acked, "have acked")?;
+            Ok(good.context("no proxy has it")?.epoch)
         })
         .await
     }
 
-    /// Waits until the controller has nothing to do any more. Its state is read where it is on disk: asking for it would
-    /// cost the controller something.
+    /// Waits until the controller has nothing to do any more, and all have acked the record that it has then. Its state
+    /// is read where it is on disk: asking for it would cost the controller something.
     pub async fn rests(&mut self, version: &str) -> Result<()> {
-        self.wait(&format!("Stable at {version}"), async |site| {
+        let what = format!("Stable at {version}");
+        let epoch = self.wait(&what, async |site| {
             site.controller.check_running()?;
             let state: Value = serde_json::from_slice(&std::fs::read(site.dir.file(STATE))?)?;
             let status = &state["status"];
             let (phase, active) = (&status["phase"], &status["activeVersion"]);
             ensure!(phase == "Stable" && active == version, "{phase} at {active}: {}", status["blocked"]["message"]);
-            Ok(())
-        })
-        .await
+            status["record"]["epoch"].as_u64().context("a status without a record")
+        });
+        let epoch = epoch.await?;
+        self.all_ack(version, epoch).await.map(drop)
     }
 
     /// What the controller says of the flag.
@@ -191,7 +192,15 @@ impl<'a> Site<'a> {
 
     async fn wait<T>(&mut self, what: &str, mut look: impl AsyncFnMut(&mut Self) -> Result<T>) -> Result<T> {
         self.said = Instant::now();
-        wait_for(what, self.plan.limit, async || look(self).await).await
+        let limit = self.plan.limit;
+        let waited = wait_for(what, limit, async || look(self).await).await;
+        match waited {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                let last = self.good.counts().await.map(|counts| counts.last_failure).unwrap_or_default();
+                Err(error.context(format!("the last failure of a good proxy: {last:?}")))
+            }
+        }
     }
 }
 
