@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::proxy::Crowd;
@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SLOW: Duration = Duration::from_secs(1);
 /// Bytes of a request's answer that are looked at.
 const HEAD: usize = 64;
+
+/// Bytes of answers that have room at one that never reads: with more, it is busy for long before it is in the way.
+const UNREAD: u32 = 4_096;
 
 /// What a bad proxy does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
@@ -58,7 +61,11 @@ pub(super) async fn misbehave(crowd: Arc<Crowd>, number: usize, name: String) {
 
 /// Does it once, on a connection of its own. What came of it: a status, or what ended it.
 async fn act(service: SocketAddr, deed: Deed, number: usize, name: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(service).await?;
+    let socket = if service.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if deed == Deed::NeverReads {
+        socket.set_recv_buffer_size(UNREAD)?;
+    }
+    let mut stream = socket.connect(service).await?;
     let victim = Kind::Good.name(number);
     let lie = |proxy: &str, epoch: u64| {
         format!(
