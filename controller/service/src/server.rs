@@ -100,7 +100,10 @@ impl Server {
     pub fn new(limits: Limits, hub: Arc<Hub>) -> Server {
         let connections = hub.metrics.connections.clone();
         connections.set_limit(limits.connections);
-        tracing::info!(connections = limits.connections, "room for proxies: by the open files that this process may have");
+        tracing::info!(
+            connections = limits.connections,
+            "room for proxies: by the open files that this process may have"
+        );
         Server::of(router(hub, limits), limits, connections)
     }
 

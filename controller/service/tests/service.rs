@@ -27,7 +27,6 @@ use crate::view::view;
 mod running;
 mod view;
 
-
 #[rstest]
 #[case::no_token_needed("open", "", true)]
 #[case::its_token("edge", "authorization: Bearer secret-1\r\n", true)]
