@@ -233,6 +233,14 @@ pub(crate) fn increment_metric(id: u32, amount: i64) -> Result<()> {
     done(env::proxy_increment_metric(id, amount))
 }
 
+/// Back to a context that was left for a while.
+#[inline(never)]
+pub(crate) fn go_back_to(context: u32) {
+    if set_effective_context(context).is_err() {
+        log::warn!("the context before is gone");
+    }
+}
+
 /// What is called for from now on concerns this context.
 pub(crate) fn set_effective_context(context: u32) -> Result<()> {
     done(env::proxy_set_effective_context(context))

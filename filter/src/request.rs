@@ -178,12 +178,7 @@ pub(crate) fn begin(vm: &Vm, context: u32, settings: &Settings, arrives: bool) -
     if flag.record.gate == Gate::Hold {
         match pass(flag, settings) {
             Passage::Go => {}
-            Passage::Wait => {
-                if flag.observed.proves_routes.get() {
-                    flag.observed.waits(property("xds\0route_name"));
-                }
-                return Step::Hold(Some(Rc::clone(flag)));
-            }
+            Passage::Wait => return Step::Hold(Some(Rc::clone(flag))),
             Passage::Refuse => return Step::Refuse(Some(Rc::clone(flag)), "expired"),
             Passage::Old => old = flag.old(),
         }
@@ -296,8 +291,8 @@ pub(crate) fn correct_open(vm: &Vm, plugin: u32, round: u64) {
             unplaced.set(unplaced.get() + 1);
         }
     }
-    if looks < LOOKS && hostcalls::set_effective_context(plugin).is_err() {
-        log::warn!("the plugin's context is gone");
+    if looks < LOOKS {
+        hostcalls::go_back_to(plugin);
     }
 }
 

@@ -256,9 +256,7 @@ impl Vm {
         {
             self.sync(me);
         }
-        if hostcalls::set_effective_context(request).is_err() {
-            log::warn!("the request's context is gone");
-        }
+        hostcalls::go_back_to(request);
     }
 
     /// This instance, registered at the first tick or request: a trial instance never has one. When the

@@ -11,7 +11,7 @@ use flag::table::Flag;
 
 use crate::hostcalls;
 use crate::plugin::Settings;
-use crate::request::{Step, Stream, begin, header};
+use crate::request::{Step, Stream, begin, header, property};
 use crate::vm::{Vm, now_ms};
 
 /// A request that waits.
@@ -171,6 +171,9 @@ fn wait(vm: &Vm, request: u32, slot: Slot) -> Result<(), &'static str> {
     if !waiting.has_room(&slot) {
         return Err("full");
     }
+    if let Some(flag) = slot.gate.as_ref().filter(|flag| flag.observed.proves_routes.get()) {
+        flag.observed.waits(property("xds\0route_name"));
+    }
     waiting.count(&slot, true);
     waiting.next_end_ms.set(waiting.next_end_ms.get().min(slot.until_ms));
     waiting.push(request, slot.queue());
@@ -216,9 +219,7 @@ pub(crate) fn release(vm: &Vm, plugin: u32) {
         }
     }
     vm.waiting.queues.borrow_mut().retain(|queue| queue.next < queue.requests.len());
-    if hostcalls::set_effective_context(plugin).is_err() {
-        log::warn!("the plugin's context is gone");
-    }
+    hostcalls::go_back_to(plugin);
 }
 
 /// False: it waits on, and so do those behind it.

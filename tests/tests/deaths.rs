@@ -300,7 +300,7 @@ fn a_stream_in_an_envoy_that_is_being_replaced_is_not_cut() {
                 EnvoyOptions { name: "edge".to_owned(), concurrency: 2, hot: true, ..EnvoyOptions::default() };
             let mut envoy = Envoy::start_with(dir, options, local.envoy_config()).await?;
             local.reaches("Stable", "v1").await?;
-            let plan = LoadPlan { rate_per_s: 200, stream: Some(Duration::from_secs(4)), ..LoadPlan::default() };
+            let plan = LoadPlan { rate_per_s: 200, stream: Some(Duration::from_secs(8)), ..LoadPlan::default() };
             let load = Load::start(envoy.listener("ingress"), plan);
             wait_for("a stream", LIMIT, async || load.live().answering.get("v1").is_some_and(|open| *open > 0)).await?;
             if phase == "Settling" {

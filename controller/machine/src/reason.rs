@@ -100,7 +100,7 @@ reasons! {
         NoInbound: "`switch.fence.inbound: Required`: a workload of one of both versions has no proxy beside it that has to ack.",
             "The named workloads get one; or `switch.fence.inbound: Optional`.";
         LongStreams: "In mode Fenced: a stream has been open on the old version for longer than half of `switch.fence.maxHold`, in which it has to drain.",
-            "It ends; or `switch.fence.maxHold` is longer, or `switch.mode: Immediate` lets it end beside the new version.";
+            "The stream ends; or `switch.fence.maxHold` is set to more than twice as long as such streams are open, or `switch.mode: Immediate` lets them end beside the new version.";
         FenceTurn: "Another flag holds requests of the same callers: fences that share callers go one after the other.",
             "It passes by itself, when that one is over.";
         FenceAborted: "Requests were held as often as `switch.fence.attempts` says, and given back each time.",

@@ -303,7 +303,9 @@ impl Status {
         let max_hold = held.map(|held| held.max_hold).or(waits.then_some(spec.switch.fence.max_hold))?;
         let since = held.map_or(0, |held| held.since);
         let (old, new) = (switch.from.clone(), switch.to.clone());
-        Some(FenceQuestion { old, new, since, drain_ms: FenceSpec::drain(max_hold).0 })
+        // Nothing lies between a switch and the one that takes it back.
+        let old_since_ms = switch.rollback.then_some(switch.started_at.0);
+        Some(FenceQuestion { old, new, old_since_ms, since, drain_ms: FenceSpec::drain(max_hold).0 })
     }
 
     /// The version that is left, once requests were taken from it.

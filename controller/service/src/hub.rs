@@ -16,12 +16,16 @@ use crate::authenticator::Authenticator;
 use crate::clock::now;
 use crate::fences::Fences;
 use crate::metrics::{ApiRequests, ServiceMetrics};
+use crate::peers::Peers;
 use crate::publications::Publications;
 use crate::readiness::Readiness;
 use crate::refused::RefusedProxies;
 use crate::reports::Reports;
 use crate::requests::RequestQueue;
 use crate::views::{FlagView, Views};
+
+/// Reports of one address at a time: a proxy sends one after the other. This machine has no such limit.
+const REPORTS_OF_ONE_ADDRESS: usize = 32;
 
 /// What the flag service and the driver share. Flags are told apart by name.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub struct Hub {
     pub fences: Fences,
     /// Since when this controller leads, in Unix milliseconds.
     led_since: AtomicU64,
+    /// Reports that are under way, by address.
+    pub(crate) reporting: Peers,
     pub(crate) publications: Publications,
     pub(crate) views: Views,
     refused: RefusedProxies,
@@ -58,6 +64,7 @@ impl Hub {
             readiness: Readiness::default(),
             fences: Fences::default(),
             led_since: AtomicU64::new(now().0),
+            reporting: Peers::new(REPORTS_OF_ONE_ADDRESS),
             publications: Publications::default(),
             views: Views::default(),
             refused: RefusedProxies::default(),

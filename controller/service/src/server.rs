@@ -4,8 +4,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -26,6 +26,7 @@ use tower::Service;
 use crate::endpoints::{probes, router};
 use crate::hub::Hub;
 use crate::in_use::InUse;
+use crate::lock::lock;
 use crate::metrics::Connections;
 use crate::peers::{Admission, Peers};
 use crate::spiffe::ClientIdentity;
@@ -66,14 +67,16 @@ impl Default for Limits {
     }
 }
 
-/// Requests at a time on one connection of HTTP/2: a proxy has two, but one may hand on those of many.
-const STREAMS: u32 = 256;
+/// Requests at a time on one connection of HTTP/2. A proxy has two; who hands on those of many opens another one.
+const STREAMS: u32 = 32;
 /// Bytes that a client of HTTP/2 may send before they are read.
 const WINDOW: u32 = 64 << 10;
 /// Those who are told at a time that there is no room.
 const TURNED_AWAY: usize = 64;
 /// How long that may take.
 const TURNED_AWAY_WITHIN: Duration = Duration::from_secs(1);
+/// How often people are told that somebody is.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 /// Seconds after which who was turned away comes again: some sooner, some later.
 const COME_AGAIN: std::ops::Range<u64> = 1..6;
 
@@ -88,6 +91,8 @@ pub struct Server {
     limits: Limits,
     room: Arc<Semaphore>,
     turned_away: Arc<Semaphore>,
+    /// When it was said last that somebody is turned away.
+    said: Arc<Mutex<Option<Instant>>>,
     peers: Peers,
     connections: Connections,
 }
@@ -114,7 +119,8 @@ impl Server {
 
     fn of(app: Router, limits: Limits, connections: Connections) -> Server {
         let (room, peers) = (Arc::new(Semaphore::new(limits.connections)), Peers::new(limits.of_one_address));
-        Server { app, limits, room, turned_away: Arc::new(Semaphore::new(TURNED_AWAY)), peers, connections }
+        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
+        Server { app, limits, room, turned_away, said: Arc::default(), peers, connections }
     }
 
     /// Serves until `stop` ends; with mutual TLS or without.
@@ -135,8 +141,7 @@ impl Server {
 
     fn take_in(&self, stream: TcpStream, peer: SocketAddr, tls: Option<&Arc<Tls>>, connections: &mut JoinSet<()>) {
         let Some(place) = self.place(peer) else {
-            self.connections.turned_away.inc();
-            tracing::debug!(%peer, "is turned away: there is no room");
+            self.note_turned_away(peer);
             // Who is to be told in TLS would take a handshake.
             if let Some(telling) = Arc::clone(&self.turned_away).try_acquire_owned().ok().filter(|_| tls.is_none()) {
                 connections.spawn(async move {
@@ -156,6 +161,16 @@ impl Server {
             open.dec();
             drop(place);
         });
+    }
+
+    fn note_turned_away(&self, peer: SocketAddr) {
+        self.connections.turned_away.inc();
+        let mut said = lock(&self.said);
+        if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+            *said = Some(Instant::now());
+            let limit = self.limits.connections;
+            tracing::warn!(%peer, limit, "is turned away: all connections are taken; more open files make room for more");
+        }
     }
 
     fn place(&self, peer: SocketAddr) -> Option<Place> {
@@ -225,19 +240,29 @@ impl Server {
     }
 }
 
-/// Tells a client that there is no room, and when to come again.
+/// How whoever speaks HTTP/2 begins.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0";
+/// Two frames of HTTP/2: settings, and that no request was looked at and why, which is "enhance your calm".
+const GO_AWAY: [u8; 26] = [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+
+/// Tells a client that there is no room, and when to come again, once it has asked.
 async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
-    let body = r#"{"error":"this controller has no room for another connection","reason":"full"}"#;
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nretry-after: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        fastrand::u64(COME_AGAIN),
-        body.len()
-    );
-    stream.write_all(answer.as_bytes()).await?;
+    let mut some = [0; 1_024];
+    let length = stream.read(&mut some).await?;
+    if some.get(..length).is_some_and(|begun| begun.starts_with(HTTP2)) {
+        stream.write_all(&GO_AWAY).await?;
+    } else {
+        let body = r#"{"error":"this controller has no room for another connection","reason":"full"}"#;
+        let answer = format!(
+            "HTTP/1.1 503 Service Unavailable\r\nretry-after: {}\r\nconnection: close\r\ncontent-type: \
+             application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            fastrand::u64(COME_AGAIN),
+            body.len()
+        );
+        stream.write_all(answer.as_bytes()).await?;
+    }
     stream.shutdown().await?;
     // What is sent meanwhile is read: otherwise the answer is lost with the connection.
-    let mut some = [0; 1_024];
     while stream.read(&mut some).await? > 0 {}
     Ok(())
 }

@@ -67,12 +67,17 @@ async fn idle_connections_make_room() {
     let full = service.get("/healthz", "").await;
     assert_eq!((full.status, full.reason()), (503, "full".to_owned()));
     assert!(full.head.contains("retry-after: "), "{}", full.head);
+    let mut other = service.connect().await;
+    other.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let mut said = vec![];
+    tokio::time::timeout(SOON, other.read_to_end(&mut said)).await.expect("an end in time").unwrap();
+    assert_eq!((said.get(3), said.get(12), said.last()), (Some(&4), Some(&7), Some(&11)), "settings, and a GOAWAY");
     for stream in &mut idle {
         let ended = tokio::time::timeout(SOON, stream.read(&mut [0; 1])).await.expect("an end in time");
         assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     }
     assert_eq!(service.get("/healthz", "").await.status, 200);
-    assert!(service.get("/metrics", "").await.body.contains("versionflag_connections_turned_away_total 1\n"));
+    assert!(service.get("/metrics", "").await.body.contains("versionflag_connections_turned_away_total 2\n"));
 }
 
 /// Whoever speaks HTTP/2 has one connection for all, and is cut off like any other.
@@ -105,7 +110,7 @@ async fn a_proxy_needs_one_connection() {
     // A browser that has a name of its own for this machine says that name here.
     let asked = ask("GET", "/v1/status", vec![]).await.unwrap();
     assert_eq!(asked.status(), 403);
-    tokio::time::timeout(SOON, connection).await.expect("an end in time").unwrap().unwrap();
+    let _ = tokio::time::timeout(SOON, connection).await.expect("an end in time").unwrap();
 }
 
 /// Another controller leads: whoever asks this one is to connect anew, whatever it speaks.

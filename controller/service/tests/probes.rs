@@ -25,7 +25,7 @@ async fn serve(server: Server) -> SocketAddr {
 async fn send(address: SocketAddr, head: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = body.len();
-    let text = format!("{head} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n");
+    let text = format!("{head} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: {length}\r\n");
     stream.write_all(format!("{text}authorization: Bearer x\r\n\r\n{body}").as_bytes()).await.unwrap();
     stream
 }
@@ -52,6 +52,8 @@ async fn probes_wait_for_no_proxy() {
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(get(all, "/healthz").await.as_deref(), Some("HTTP/1.1 200 OK"));
+    // Nor do people.
+    assert_eq!(get(all, "/v1/status").await.as_deref(), Some("HTTP/1.1 200 OK"));
     // Not even a connection is left.
     hung.push(TcpStream::connect(all).await.unwrap());
     for path in ["/healthz", "/metrics"] {

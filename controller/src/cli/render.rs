@@ -57,12 +57,12 @@ pub(super) fn envoy(files: &[File], proxy: Option<&str>) -> Result<String, Strin
             let listen = SocketAddr::from(([127, 0, 0, 1], 10_000));
             let caller_filter = filter.map_or("filter.json".to_owned(), |filter| filter.path.display().to_string());
             head(&mut text, &those, proxy, "ingress", listen, &caller_filter);
+            clusters = filter.and_then(|filter| filter.clusters.as_ref());
             match filter.and_then(|filter| filter.routes.as_ref()) {
                 Some(path) => managed_routes(&mut text, &path.display().to_string()),
-                None => static_routes(&mut text, &those),
+                None => static_routes(&mut text, &those, clusters.is_some()),
             }
             text.push_str("  clusters:\n");
-            clusters = filter.and_then(|filter| filter.clusters.as_ref());
             if clusters.is_none() {
                 those.iter().for_each(|file| static_clusters(&mut text, file));
             }
@@ -231,8 +231,13 @@ fn inbound_routes(text: &mut String, sidecar: &Sidecar) {
     );
 }
 
-fn static_routes(text: &mut String, files: &[&File]) {
-    text.push_str("          route_config:\n            name: local\n            virtual_hosts:\n");
+/// `later`: the clusters come after the routes, from a file.
+fn static_routes(text: &mut String, files: &[&File], later: bool) {
+    text.push_str("          route_config:\n            name: local\n");
+    if later {
+        text.push_str("            validate_clusters: false\n");
+    }
+    text.push_str("            virtual_hosts:\n");
     for (file, service) in files.iter().flat_map(|file| file.spec.services.iter().map(move |one| (file, one))) {
         routes_of(text, file, service);
     }

@@ -87,7 +87,7 @@ fn fence(now: UnixMs, status: &Status) -> Option<String> {
         return Some(format!("requests have waited for {so_far}, {most} at most: attempt {attempts}"));
     }
     let waited = match fence.most_waiting {
-        0 => "none came".to_owned(),
+        0 => "no report showed one".to_owned(),
         most => format!("{most} waited at most at once"),
     };
     let (held, attempt) = (format!("requests were held for {} ms, {waited}", fence.held_ms?), fence.attempts);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::count::Counters;
 use crate::fence::Gatekeeper;
 use crate::health::HealthChecks;
-use crate::limits;
+use crate::{limits, route};
 
 /// How long a route that was matched says something, if no request comes, in milliseconds.
 pub const ROUTE_STAYS_MS: u64 = 10_000;
@@ -30,7 +30,7 @@ pub struct Observed {
     pub route: RefCell<Option<String>>,
     /// The same of requests that wait, whichever record was in effect when they came: Envoy gives a request its routes when
     /// it begins.
-    waiting_routes: RefCell<BTreeSet<String>>,
+    waiting_routes: RefCell<Vec<String>>,
     /// Whether its routes are to be proven.
     pub proves_routes: Cell<bool>,
     /// Whether its answers are to be measured.
@@ -77,11 +77,15 @@ impl Observed {
         self.sent.open() == 0 && self.arrived.open() == 0
     }
 
-    /// A request waits that matched this route.
+    /// A request waits that matched this route. Of one that says nothing of versions nothing is kept, and what there is no
+    /// more room for is not known to lead anywhere.
     pub fn waits(&self, route: Option<String>) {
         let mut routes = self.waiting_routes.borrow_mut();
+        let Some(route) = route.filter(|route| route::says(route) && !routes.contains(route)) else { return };
         if routes.len() < limits::ROUTES {
-            routes.extend(route);
+            routes.push(route);
+        } else if routes.len() == limits::ROUTES {
+            routes.push(route::MORE.to_owned());
         }
     }
 
@@ -99,8 +103,10 @@ impl Observed {
         if self.gate.waiting.get() == 0 {
             waiting.clear();
         }
-        let mut routes = waiting.clone();
+        // Collecting would sort first: see `insert_all`.
+        let mut routes = BTreeSet::new();
         routes.extend(self.route.borrow().clone());
+        routes.extend(waiting.iter().cloned());
         routes
     }
 }

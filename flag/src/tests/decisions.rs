@@ -14,7 +14,7 @@ use crate::lease::{Claim, LEASE_MS, Lease, claim};
 use crate::merge::{MergeOutcome, judge};
 use crate::record::Preview;
 use crate::table::{Channel, ROUTE_STAYS_MS, Table};
-use crate::{epoch, host, limits};
+use crate::{epoch, host, limits, route};
 
 #[test]
 fn the_higher_epoch_wins() {
@@ -192,14 +192,19 @@ fn what_waits_has_the_routes_of_when_it_came() {
     let shown = |table: &Table, now_ms| table.find("reviews").expect("has a flag").state(now_ms).routes;
     let flag = Rc::clone(table.find("reviews").expect("has a flag"));
     flag.observed.gate.waiting.set(2);
-    flag.observed.waits(Some("early".to_owned()));
-    flag.observed.waits(Some("late".to_owned()));
-    let both = BTreeSet::from(["early".to_owned(), "late".to_owned()]);
+    let [early, late] = ["versionflag:reviews:v1", "versionflag:reviews:v1,v2"].map(str::to_owned);
+    flag.observed.waits(Some(early.clone()));
+    flag.observed.waits(Some(late.clone()));
+    (0..100).for_each(|route| flag.observed.waits(Some(format!("says-nothing-{route}"))));
+    let both = BTreeSet::from([early, late]);
     assert_eq!(shown(&table, 1_000), both);
     table.apply(Channel::Service, &[record(9, "v2")], &nowhere);
     assert_eq!(shown(&table, 2_000 + ROUTE_STAYS_MS), both, "as long as it waits, whatever the record is by now");
-    (0..100).for_each(|route| flag.observed.waits(Some(route.to_string())));
-    assert_eq!(shown(&table, 3_000).len(), limits::ROUTES);
+    (0..100).for_each(|route| flag.observed.waits(Some(format!("{route}/versionflag:reviews:v1,v2"))));
+    let many = shown(&table, 3_000);
+    assert_eq!(many.len(), limits::ROUTES + 1);
+    let misses = |route: &&String| route::misses(route, &record(9, "v2"), "v2").is_some();
+    assert_eq!(many.iter().filter(misses).collect::<Vec<_>>(), ["versionflag:reviews:v1", route::MORE]);
     flag.observed.gate.waiting.set(0);
     assert_eq!(shown(&table, 4_000), BTreeSet::new());
 }

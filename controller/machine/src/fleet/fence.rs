@@ -19,6 +19,9 @@ pub struct FenceQuestion {
     pub old: String,
     /// The version that is gone to.
     pub new: String,
+    /// Until when another version was left, in Unix milliseconds, if one was just before: who has looked for longer than
+    /// since then has looked at that.
+    pub old_since_ms: Option<u64>,
     /// Epoch of the first record of the hold; 0: nothing is held.
     pub since: u64,
     /// How long the version that is left may drain, in milliseconds.
@@ -126,7 +129,9 @@ impl FleetFence {
         self.passed = self.passed.saturating_add(fenced.passed);
         // What it saw for another record may have been the other version.
         let Some(shown) = shown else { return };
-        if shown.oldest_ms > asked.drain_ms {
+        if asked.old_since_ms.is_some_and(|since| shown.watched_ms > proxy.received_ms.saturating_sub(since)) {
+            self.unwatched.push(laggard(name, "it has looked at another version until now"));
+        } else if shown.oldest_ms > asked.drain_ms {
             let seconds = shown.oldest_ms as f64 / 1_000.0;
             let what = format!("a stream has been open on {} for at least {seconds:.1} s", asked.old);
             self.long.push(laggard(name, what));

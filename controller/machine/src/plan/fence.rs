@@ -293,7 +293,8 @@ fn going_back(pass: Pass<'_>, status: &mut Status, switch: Switch, fence: &Fence
 
 fn let_go(now: UnixMs, status: &mut Status, mut switch: Switch) {
     if let Some(fence) = &mut switch.fence {
-        fence.held_ms = fence.held_at.take().map(|at| now.since(at).0);
+        // No proxy holds for longer, however late it is noticed.
+        fence.held_ms = fence.held_at.take().map(|at| now.since(at).min(fence.max_hold).0);
         (fence.since, fence.going_back_at, fence.led_since) = (0, None, None);
     }
     status.switch = Some(switch);

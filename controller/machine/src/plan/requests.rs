@@ -103,9 +103,10 @@ fn promote(now: UnixMs, status: &mut Status) -> Result<(), String> {
 }
 
 fn rollback(pass: Pass<'_>, status: &mut Status) -> Result<(), String> {
-    if let Some(back) = status.switch.as_ref().filter(|switch| switch.rollback) {
-        let (to, from) = (&back.to, &back.from);
-        return Err(format!("it is rolled back from {from} to {to} already: `retry` goes forward again"));
+    let rests = status.switch.as_ref().is_none_or(|switch| switch.rollback || status.phase == Phase::Stable);
+    if let Some(held) = status.r#override.as_ref().filter(|_| rests) {
+        let (held, against, why) = (&held.version, &held.for_spec_version, &held.reason);
+        return Err(format!("{held} is held against {against} already ({why}): `retry` goes forward again"));
     }
     if status.phase.holds() {
         let_go(pass, status, "rolled back by request");

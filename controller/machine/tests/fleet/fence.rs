@@ -80,12 +80,13 @@ struct Fleet {
     now_ms: u64,
     seq: u64,
     members: BTreeSet<String>,
+    old_since_ms: Option<u64>,
 }
 
 impl Fleet {
     fn new(members: &[&str]) -> Fleet {
         let members = members.iter().map(|one| (*one).to_owned()).collect();
-        Fleet { ledger: Ledger::new(3_000), now_ms: 10_000, seq: 0, members }
+        Fleet { ledger: Ledger::new(3_000), now_ms: 10_000, seq: 0, members, old_since_ms: None }
     }
 
     fn hear(&mut self, proxy: &str, says: &Says) -> FleetFence {
@@ -102,7 +103,13 @@ impl Fleet {
 
     fn view(&self) -> FleetFence {
         let expected = ["a".to_owned(), "b".to_owned()].into();
-        let fence = FenceQuestion { old: "v1".to_owned(), new: "v2".to_owned(), since: EPOCH, drain_ms: DRAIN_MS };
+        let fence = FenceQuestion {
+            old: "v1".to_owned(),
+            new: "v2".to_owned(),
+            old_since_ms: self.old_since_ms,
+            since: EPOCH,
+            drain_ms: DRAIN_MS,
+        };
         let asked = FleetQuestion { fence: Some(fence), members: self.members.clone(), ..FleetQuestion::default() };
         self.ledger.view(self.now_ms, &held_record(), &expected, &asked).fence.expect("asked for")
     }
@@ -117,7 +124,13 @@ fn nobody_is_nothing_that_holds() {
     let fence = Fleet::new(&[]).view();
     assert!(!fence.drained && fence.not_holding.len() == 2 && fence.open.len() == 2, "{fence:?}");
     let asked = FleetQuestion {
-        fence: Some(FenceQuestion { old: "v1".to_owned(), new: "v2".to_owned(), since: EPOCH, drain_ms: 1 }),
+        fence: Some(FenceQuestion {
+            old: "v1".to_owned(),
+            new: "v2".to_owned(),
+            old_since_ms: None,
+            since: EPOCH,
+            drain_ms: 1,
+        }),
         ..FleetQuestion::default()
     };
     let nobody = Ledger::new(3_000).view(1, &held_record(), &BTreeSet::new(), &asked);
@@ -214,6 +227,24 @@ fn long_streams_are_named_and_short_looks_are_not_enough() {
     let fence = fleet.both(&long, &short);
     assert_eq!(whys(&fence.long), [("a", "a stream has been open on v1 for at least 12.3 s")]);
     assert_eq!(whys(&fence.unwatched), [("b", "it has looked for 1999 ms")]);
+}
+
+/// A proxy that has not heard yet that another version is left shows what it has seen of the one before.
+#[test]
+fn what_was_seen_of_another_version_says_nothing() {
+    let mut fleet = Fleet::new(&[]);
+    fleet.old_since_ms = Some(fleet.now_ms);
+    fleet.now_ms += 3 * DRAIN_MS;
+    let looked = |watched_ms, oldest_ms| holds().fence(|one| (one.watched_ms, one.oldest_ms) = (watched_ms, oldest_ms));
+    let both = |fleet: &mut Fleet, says: &Says| {
+        let fence = fleet.both(says, says);
+        (fence.unwatched.len(), fence.long.len())
+    };
+    assert_eq!(both(&mut fleet, &looked(60_000, 0)), (2, 0));
+    assert_eq!(both(&mut fleet, &looked(60_000, 60_000)), (2, 0));
+    assert_eq!(both(&mut fleet, &looked(DRAIN_MS - 1, 0)), (2, 0));
+    assert_eq!(both(&mut fleet, &looked(DRAIN_MS, 0)), (0, 0));
+    assert_eq!(both(&mut fleet, &looked(DRAIN_MS + 1, DRAIN_MS + 1)), (0, 2));
 }
 
 fn says() -> impl Strategy<Value = Says> {

@@ -254,7 +254,7 @@ fn a_target_that_hangs_has_failed(#[case] ago: u64, #[case] back: bool) {
 fn a_second_rollback_of_the_same_switch_is_refused(#[case] phase: Phase) {
     let again = next("", &going_back(phase), &seen().asked_for(Action::Rollback));
     let refused = again.last_request.as_ref().and_then(|last| last.refused.as_deref());
-    assert_eq!(refused, Some("it is rolled back from v2 to v1 already: `retry` goes forward again"));
+    assert_eq!(refused, Some("v1 is held against v2 already (by request): `retry` goes forward again"));
     assert_eq!(again.active_version, "v1");
 }
 

@@ -25,8 +25,10 @@ use crate::authenticator::is_this_machine;
 use crate::hub::Hub;
 use crate::server::Limits;
 
+/// Reports at a time.
+const REPORTS: usize = 1_024;
 /// Other requests at a time.
-const REQUESTS: usize = 256;
+const REQUESTS: usize = 64;
 /// Probes at a time, metrics among them.
 const PROBES: usize = 32;
 /// Bytes of the body of `POST /v1/requests`, and of `POST /v1/orders`.
@@ -64,6 +66,8 @@ impl IntoResponse for Refusal {
 enum Kind {
     /// For a change.
     Poll,
+    /// For its body to be read and taken in.
+    Report,
     /// For whatever it asks.
     Request,
     /// For nothing: who asks decides whether this process lives.
@@ -76,7 +80,7 @@ type Route = (&'static str, &'static str, Kind, fn() -> MethodRouter<Arc<Hub>>);
 /// All routes.
 const ROUTES: [Route; 8] = [
     ("GET", "/v1/snapshot", Kind::Poll, || get(snapshot::poll)),
-    ("POST", "/v1/report", Kind::Request, || {
+    ("POST", "/v1/report", Kind::Report, || {
         post(report::take_in).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES))
     }),
     ("GET", "/v1/status", Kind::Request, || get(status::show_flags)),
@@ -107,9 +111,10 @@ fn bounded(kind: Kind, timeout: Duration, at_a_time: usize) -> Router<Arc<Hub>> 
 pub fn router(hub: Arc<Hub>, limits: Limits) -> Router {
     // A proxy has one at a time.
     let polls = of(Kind::Poll).layer(GlobalConcurrencyLimitLayer::new(limits.connections));
+    let reports = bounded(Kind::Report, limits.request, REPORTS);
     let requests = bounded(Kind::Request, limits.request, REQUESTS);
     let probes = bounded(Kind::Probe, limits.request, PROBES);
-    polls.merge(requests).merge(probes).layer(from_fn(refuse_pages)).with_state(hub)
+    polls.merge(reports).merge(requests).merge(probes).layer(from_fn(refuse_pages)).with_state(hub)
 }
 
 /// The router of probes and metrics alone.

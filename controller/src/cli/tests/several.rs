@@ -24,10 +24,14 @@ const STATIC: &str = "filterConfig: {path: filter.json, wasm: f.wasm, role: edge
 const MANAGED: &str =
     "filterConfig: {path: filter.json, routes: routes.json, clusters: clusters.json, wasm: f.wasm, role: edge},";
 
+/// Envoy would not start with routes to clusters that come later.
+const MANAGED_CLUSTERS: &str = "filterConfig: {path: filter.json, clusters: clusters.json, wasm: f.wasm, role: edge},";
+
 /// T15: the hosts and clusters of all flags, and one filter.
 #[rstest]
 #[case::files_of_the_operator(STATIC, 1, 1)]
 #[case::files_of_the_controller(MANAGED, 0, 0)]
+#[case::routes_of_the_operator(MANAGED_CLUSTERS, 1, 0)]
 fn one_envoy_has_all_flags(#[case] filter: &str, #[case] hosts: usize, #[case] clusters: usize) {
     let flags = files(&[text("reviews", 1, filter), text("ratings", 2, filter)]);
     let envoy = render::envoy(&flags, None).unwrap();
@@ -36,9 +40,9 @@ fn one_envoy_has_all_flags(#[case] filter: &str, #[case] hosts: usize, #[case] c
         assert_eq!(count(&format!("            - name: \"{name}\"\n")), hosts, "{envoy}");
         assert_eq!(count(&format!("  - name: \"{name}-v1\"\n")), clusters, "{envoy}");
     }
-    let managed = usize::from(hosts == 0);
-    assert_eq!(count(&format!("route_config_name: {ROUTES}")), managed, "{envoy}");
-    assert_eq!((count("- name: versionflag\n"), count("cds_config:")), (1, managed), "{envoy}");
+    assert_eq!(count(&format!("route_config_name: {ROUTES}")), usize::from(hosts == 0), "{envoy}");
+    assert_eq!((count("- name: versionflag\n"), count("cds_config:")), (1, usize::from(clusters == 0)), "{envoy}");
+    assert_eq!(count("validate_clusters: false"), usize::from(hosts == 1 && clusters == 0), "{envoy}");
     assert!(envoy.starts_with("# Envoy for the flags reviews, ratings,"), "{envoy}");
 }
 
