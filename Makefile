@@ -46,7 +46,7 @@ UNIT := versionflag-flag versionflag-machine versionflag-service versionflag-loc
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
 .PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy test-old-envoy \
-	test-kube test-mesh image demo bench bench-hot-path bench-fence bench-flip bench-first-second bench-releases bench-scale bench-kube bench-mesh plot-flip soak clean
+	test-kube test-mesh test-mesh-fence image demo bench bench-hot-path bench-fence bench-flip bench-first-second bench-releases bench-scale bench-kube bench-mesh plot-flip soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -123,7 +123,7 @@ test-old-envoy: programs target/trap-filter.wasm ## Run some of the end-to-end t
 		cargo test $(TESTS) $(foreach test,switch plugins trap existing $(if $(FULL),service reach),--test $(test))
 
 # Each cluster takes most of a gigabyte, and its tests wait more than they work.
-KUBE_AT_ONCE ?= 2
+KUBE_AT_ONCE ?= 3
 test-kube: programs ## Run the tests with a real Kubernetes API; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
 		prometheus=$$(tools/prometheus.sh) && export VERSIONFLAG_PROMETHEUS="$$prometheus" && \
@@ -138,6 +138,11 @@ test-mesh: programs image ## Run the tests with a real Istio mesh; needs root
 		cargo test $(TESTS) --test mesh -- --test-threads 1 && \
 		envoy=$$(tools/envoy.sh $(OLD_MESH_ENVOY)) && export VERSIONFLAG_ENVOY="$$envoy" && \
 		cargo test $(TESTS) --test mesh -- --exact switch::a_switch_there_and_back_loses_no_request
+
+test-mesh-fence: programs image ## Flip FLIPS=20 times with a fence in a real Istio mesh; needs root
+	@$(TEST_ENV) programs=$$(tools/kube.sh --mesh) && export VERSIONFLAG_KUBE="$$programs" && \
+		VERSIONFLAG_FENCED_FLIPS=$(or $(FLIPS),20) cargo test $(TESTS) --test mesh -- --exact --nocapture \
+		fence::two_versions_never_have_a_request_open_at_once
 
 demo: programs ## Watch a version switch; ROLLBACK=1 shows one that is taken back, FENCED=1 one in which requests wait
 	@$(TEST_ENV) cargo run $(TESTS) --bin demo -- $(if $(ROLLBACK),--rollback) $(if $(FENCED),--fenced)

@@ -227,12 +227,16 @@ impl Driver {
     /// Everything that can be done now, where something has happened for all flags. How long to wait for the next turn.
     async fn turn(&mut self, woken: bool) -> Millis {
         let edited = self.reload();
+        // What comes from here on calls for another turn.
+        self.around.hub.reports.take_reporters();
         let mut wait = TICK;
         for (name, flag) in self.flags.iter_mut().filter(|(_, flag)| woken || edited || flag.is_due()) {
             // Whatever is logged meanwhile is about this flag.
             wait = wait.min(flag.turn().instrument(tracing::info_span!("flag", name)).await);
         }
         self.missing.show(&self.around.hub);
+        // What rests is looked at in its own time.
+        self.around.hub.wake_on_reports(self.flags.values().any(|flag| flag.rests_until.is_none()));
         // Nobody is told of some flags as if they were all.
         if self.missing.holds().is_none() && self.flags.values().all(|flag| flag.machine.is_shown) {
             self.around.hub.set_incomplete(false);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fleet::fence::{FenceQuestion, FleetFence};
 use crate::fleet::proxy::Proxy;
-use crate::fleet::quiet::{Runs, quiet};
+use crate::fleet::quiet::quiet;
 use crate::fleet::traffic::{Move, Overlap, Sum, Traffic};
 use crate::fleet::unmanaged::UnmanagedCaller;
 use flag::answers::Answers;
@@ -252,7 +252,7 @@ impl Ledger {
     /// The requests of one flag at the expected proxies.
     pub fn traffic(&self, now_ms: u64, uid: &str, expected: &BTreeSet<String>) -> Traffic {
         let mut sum = Sum::default();
-        let current = expected.iter().filter_map(|name| self.current(now_ms, name).ok());
+        let current = expected.iter().filter_map(|name| self.current(now_ms, self.proxies.get(name)).ok());
         for (proxy, state) in current.filter_map(|proxy| Some((proxy, proxy.report.flags.get(uid)?))) {
             sum.add(proxy.received_ms, uid, state, &proxy.tracks);
         }
@@ -262,10 +262,16 @@ impl Ledger {
     /// What the expected proxies say of `record`.
     pub fn view(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, asked: &FleetQuestion) -> Fleet {
         let mut fleet = Fleet::unknown(expected.len());
-        let mut last_ack_ms = 0;
+        let (mut last_ack_ms, mut all_runs) = (0, Some(Vec::with_capacity(expected.len())));
         for name in expected {
             let laggard = |why: String| Laggard { proxy: name.clone(), why };
-            match self.current(now_ms, name).and_then(|proxy| proxy.acked(record).map(|since| (proxy, since))) {
+            let known = self.proxies.get(name);
+            let current = self.current(now_ms, known);
+            match (&mut all_runs, &current) {
+                (Some(all), Ok(proxy)) => all.push(&proxy.runs),
+                (some, _) => *some = None,
+            }
+            match current.clone().and_then(|proxy| proxy.acked(record).map(|since| (proxy, since))) {
                 Err(why) => fleet.laggards.push(laggard(why)),
                 Ok((proxy, since)) => {
                     fleet.acked += 1;
@@ -280,8 +286,7 @@ impl Ledger {
                 }
             }
             if let Some(probe) = &asked.probe {
-                let reached = self.current(now_ms, name).map_err(|why| (why, false));
-                match reached.and_then(|proxy| proxy.reached.since(probe)) {
+                match current.map_err(|why| (why, false)).and_then(|proxy| proxy.reached.since(probe)) {
                     Ok(since) => fleet.reached_since = fleet.reached_since.max(since),
                     Err((why, before)) => {
                         fleet.reach_laggards.push(laggard(why));
@@ -289,7 +294,7 @@ impl Ledger {
                     }
                 }
             }
-            let Some(proxy) = self.proxies.get(name) else { continue };
+            let Some(proxy) = known else { continue };
             if proxy.came_ms.saturating_add(asked.drain_ms) > now_ms {
                 fleet.late_filters.push(LateFilter { proxy: name.clone(), came_ms: proxy.came_ms });
             }
@@ -324,24 +329,25 @@ impl Ledger {
             }
             fleet.unroutable = fleet.unroutable.saturating_add(state.unroutable);
             for (version, totals) in &state.sent {
-                let sum = fleet.sent.entry(version.clone()).or_default();
-                *sum = sum.plus(*totals);
+                match fleet.sent.get_mut(version) {
+                    Some(sum) => *sum = sum.plus(*totals),
+                    None => drop(fleet.sent.insert(version.clone(), *totals)),
+                }
             }
         }
         fleet.overlap = self.moves.get(&record.uid).and_then(Move::overlap);
         fleet.fence = asked.fence.as_ref().map(|fence| {
-            let all = expected.iter().map(|name| (name.as_str(), self.current(now_ms, name)));
+            let all = expected.iter().map(|name| (name.as_str(), self.current(now_ms, self.proxies.get(name))));
             FleetFence::of(all, record, fence, &asked.members, |name| self.proxies.get(name))
         });
-        let proxies: Option<Vec<&Runs>> =
-            expected.iter().map(|name| self.current(now_ms, name).ok().map(|proxy| &proxy.runs)).collect();
         let acked_ms = fleet.all_acked().then_some(last_ack_ms);
-        fleet.old = proxies.map_or(Quiet::Unknown, |proxies| quiet(&proxies, &record.uid, &asked.old, acked_ms));
+        fleet.old = all_runs.map_or(Quiet::Unknown, |proxies| quiet(&proxies, &record.uid, &asked.old, acked_ms));
         fleet
     }
 
-    fn current(&self, now_ms: u64, name: &str) -> Result<&Proxy, String> {
-        let proxy = self.proxies.get(name).ok_or(
+    /// A proxy of which it is known what is so. The error says why nothing is.
+    fn current<'a>(&self, now_ms: u64, known: Option<&'a Proxy>) -> Result<&'a Proxy, String> {
+        let proxy = known.ok_or(
             "it never reported: does it run by that name, has it loaded the filter (its log says why not), and can it \
              reach the flag service?",
         )?;

@@ -38,32 +38,33 @@ struct Arrivals {
 
 /// What one proxy has seen, by uid, and by address or version.
 #[derive(Debug, Default)]
-pub(crate) struct Flows(BTreeMap<(String, String), Arrivals>);
+pub(crate) struct Flows(BTreeMap<String, BTreeMap<String, Arrivals>>);
 
 impl Flows {
     /// Takes in this part of a report.
     pub(crate) fn take(&mut self, now_ms: u64, flags: &Named<FlagState>, part: fn(&FlagState) -> &Named<Totals>) {
         let before = std::mem::take(&mut self.0);
         for (uid, state) in flags {
-            for (name, totals) in part(state) {
-                let key = (uid.clone(), name.clone());
-                let known = before.get(&key).filter(|flow| flow.total <= totals.started);
-                self.0.insert(key, Arrivals::after(known, now_ms, totals.started));
-            }
+            let before = before.get(uid);
+            let of = |(name, totals): (&String, &Totals)| {
+                let known = before.and_then(|flows| flows.get(name)).filter(|flow| flow.total <= totals.started);
+                (name.clone(), Arrivals::after(known, now_ms, totals.started))
+            };
+            self.0.insert(uid.clone(), part(state).iter().map(of).collect());
         }
     }
 
     /// Whether there was one of this name lately.
     pub(crate) fn grew(&self, now_ms: u64, uid: &str, name: &str) -> bool {
-        let flow = self.0.get(&(uid.to_owned(), name.to_owned()));
+        let flow = self.0.get(uid).and_then(|flows| flows.get(name));
         flow.is_some_and(|flow| flow.total > 0 && now_ms.saturating_sub(flow.grew_ms) <= STAYS_MS)
     }
 
     /// Who came lately.
     pub(crate) fn lately(&self, now_ms: u64, uid: &str, at: &str) -> impl Iterator<Item = UnmanagedCaller> {
-        let flows =
-            self.0.iter().filter(move |((of, _), flow)| of == uid && now_ms.saturating_sub(flow.grew_ms) <= STAYS_MS);
-        flows.map(move |((_, address), flow)| UnmanagedCaller {
+        let flows = self.0.get(uid).into_iter().flatten();
+        let lately = flows.filter(move |(_, flow)| now_ms.saturating_sub(flow.grew_ms) <= STAYS_MS);
+        lately.map(move |(address, flow)| UnmanagedCaller {
             at: at.to_owned(),
             from: address.clone(),
             per_second: flow.per_second,
