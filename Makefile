@@ -123,7 +123,7 @@ test-old-envoy: programs target/trap-filter.wasm ## Run some of the end-to-end t
 		cargo test $(TESTS) $(foreach test,switch plugins trap existing $(if $(FULL),service reach),--test $(test))
 
 # Each cluster takes most of a gigabyte, and its tests wait more than they work.
-KUBE_AT_ONCE ?= 3
+KUBE_AT_ONCE ?= 2
 test-kube: programs ## Run the tests with a real Kubernetes API; needs root
 	@$(TEST_ENV) programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
 		prometheus=$$(tools/prometheus.sh) && export VERSIONFLAG_PROMETHEUS="$$prometheus" && \

@@ -350,7 +350,7 @@ fn two_envoys_of_one_node_id_are_named() {
 #[test]
 fn no_damage_costs_what_it_does_not_explain() {
     story_within("damage", Duration::from_secs(1_200), async |dir| {
-        println!("{}", soak::local::run(dir, SoakPlan { switches: 24, seed: seed() }).await?);
+        println!("{}", soak::local::run(dir, SoakPlan { switches: 12, seed: seed() }).await?);
         Ok(())
     });
 }

@@ -83,10 +83,18 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T> {
     Ok(serde_json::from_value(value)?)
 }
 
+/// A request whose answer was lost is sent again, and the object is there by then.
+fn made<T>(answer: kube::Result<T>) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(refused)) if refused.code == 409 => Ok(()),
+        answer => Ok(answer.map(drop)?),
+    }
+}
+
 async fn namespaced(client: Client, namespace: String, flags: usize) -> Result<()> {
     let post = PostParams::default();
-    let made: Namespace = typed(json!({ "metadata": { "name": namespace } }))?;
-    Api::<Namespace>::all(client.clone()).create(&post, &made).await?;
+    let own: Namespace = typed(json!({ "metadata": { "name": namespace } }))?;
+    made(Api::<Namespace>::all(client.clone()).create(&post, &own).await)?;
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     let resources: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &kind());
@@ -96,7 +104,7 @@ async fn namespaced(client: Client, namespace: String, flags: usize) -> Result<(
             "metadata": { "name": name },
             "spec": { "selector": { "app": name }, "ports": [{ "name": "http", "port": 80 }] },
         }))?;
-        services.create(&post, &service).await?;
+        made(services.create(&post, &service).await)?;
         for (version, replicas) in [("v1", 1), ("v2", 0)] {
             let labels = json!({ "app": name, "version": version });
             let deployment = typed(json!({
@@ -114,14 +122,14 @@ async fn namespaced(client: Client, namespace: String, flags: usize) -> Result<(
                     },
                 } },
             }))?;
-            deployments.create(&post, &deployment).await?;
+            made(deployments.create(&post, &deployment).await)?;
         }
         let flag = typed(json!({
             "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag",
             "metadata": { "name": name },
             "spec": { "version": "v1", "services": [{ "name": name }], "routing": { "provider": "External" } },
         }))?;
-        resources.create(&post, &flag).await?;
+        made(resources.create(&post, &flag).await)?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ async fn replicas_stay(switch: &Switch<'_, '_>, version: &str, replicas: &str) -
 /// `make soak DAMAGE=kube` does many.
 #[test]
 fn no_damage_costs_what_it_does_not_explain() {
-    soak::kube::story(SoakPlan { switches: 16, seed: seed() }, Duration::from_secs(1_200));
+    soak::kube::story(SoakPlan { switches: 8, seed: seed() }, Duration::from_secs(1_200));
 }
 
 /// C01: only one of two pods of v1 can run when the flag is made, and v2, which is asked for then, has none.
