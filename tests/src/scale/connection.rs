@@ -75,7 +75,8 @@ impl Slot {
         let mut slot = self.sender.lock().await;
         match slot.take() {
             Some(Sender::H1(mut sender)) => {
-                if sender.ready().await.is_ok() {
+                let ready = sender.ready().await;
+                if ready.is_ok() {
                     return Ok(Sender::H1(sender));
                 }
             }
