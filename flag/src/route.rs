@@ -113,29 +113,35 @@ fn read(route: &str) -> Option<Says<'_>> {
     Some(Says { versions: versions.split(',').map(Cow::from).collect(), default })
 }
 
-/// What keeps a route in use from leading to `wanted`.
-pub fn misses(route: &str, record: &Record, wanted: &str) -> Option<String> {
+/// What the name of a route in use says, if it says something of ours. The error is what keeps it from leading to `wanted`.
+fn leading<'a>(route: &'a str, record: &Record, wanted: &str) -> Result<Option<Says<'a>>, String> {
     if route == NO_VIRTUAL_SERVICE && !record.namespace.is_empty() {
-        return Some("no route of the flag reached it yet".to_owned());
+        return Err("no route of the flag reached it yet".to_owned());
     }
     if matches!(route, ALLOW_ANY | BLOCK_ALL) && !record.namespace.is_empty() {
-        return Some(format!(
+        return Err(format!(
             "the Service is hidden from it, by the egress of a Sidecar or by exportTo (route {route:?})"
         ));
     }
-    let versions = read(route)?.versions;
-    if versions.is_empty() || versions.contains(wanted) {
-        return None;
+    match read(route) {
+        Some(Says { versions, .. }) if !versions.is_empty() && !versions.contains(wanted) => {
+            Err(format!("its route {route:?} does not list {wanted}"))
+        }
+        says => Ok(says),
     }
-    Some(format!("its route {route:?} does not list {wanted}"))
+}
+
+/// What keeps a route in use from leading to `wanted`.
+pub fn misses(route: &str, record: &Record, wanted: &str) -> Option<String> {
+    leading(route, record, wanted).err()
 }
 
 /// What keeps a route in use from serving the record, and `wanted` besides.
 pub fn lacks(route: &str, record: &Record, wanted: &str) -> Option<String> {
-    if let Some(why) = misses(route, record, wanted) {
-        return Some(why);
-    }
-    let Says { versions, default } = read(route)?;
+    let Says { versions, default } = match leading(route, record, wanted) {
+        Ok(says) => says?,
+        Err(why) => return Some(why),
+    };
     if versions.is_empty() {
         let same = default.is_some_and(|hash| hash == words_hash(record)) && record.versions.contains(wanted);
         return (!same).then(|| format!("its route {route:?} is not the one for these versions"));

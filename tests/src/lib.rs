@@ -27,6 +27,7 @@
 //! | [`dir`] | a temporary directory that is kept when the test fails |
 //! | [`points`] | where the controller dies or stops by itself |
 //! | [`process`] | a child process that never outlives its test |
+//! | `lock` | locks whose holder may have panicked |
 //! | [`wait`] | waiting for a condition, with a limit |
 //! | [`clock`] | the one clock that all measurements share |
 //! | [`client`] | single requests, byte for byte as written |
@@ -65,6 +66,7 @@ pub mod flips;
 pub mod kube;
 pub mod load;
 pub mod local;
+mod lock;
 #[cfg(feature = "kube")]
 pub mod mesh;
 #[cfg(feature = "kube")]

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use nix::time::clock_getcpuclockid;
 use nix::unistd::{Pid, getpid, getppid};
 
 use crate::dir::{DIR_ENV, PID_ENV, TestDir};
+use crate::lock::lock;
 use crate::wait::wait_for;
 
 /// A child process with a process group of its own. The group is killed, and the child reaped,
@@ -201,7 +202,7 @@ fn die_with_the_test(command: &mut Command) {
 fn spawn(command: Command) -> io::Result<Child> {
     let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
     let (reply, child) = mpsc::sync_channel(1);
-    let mut spawners = SPAWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut spawners = lock(&SPAWNERS);
     let spawner = spawners.entry(namespace).or_insert_with(spawner);
     spawner.send((command, reply)).map_err(io::Error::other)?;
     drop(spawners);

@@ -161,6 +161,10 @@ impl Publications {
     /// So many proxies are known. Where a fleet at rest reports at another pace then, it is told.
     pub(crate) fn set_known(&self, known: usize) {
         let mut all = lock(&self.all);
+        // Nearly every report is of one that was known.
+        if all.known == known {
+            return;
+        }
         let at_rest = |known| pace(STEADY, known, all.cores);
         let changes = at_rest(all.known) != at_rest(known);
         all.known = known;

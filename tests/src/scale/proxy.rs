@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -23,6 +23,7 @@ use super::connection::{Answer, Slot};
 use super::content::{Content, Contents, Reporter};
 use super::token;
 use crate::load::Protocol;
+use crate::lock::lock;
 use crate::overlap::steady_us;
 
 /// How long the flag service may hold a long poll, as in the filter; and so for the other times.
@@ -239,9 +240,4 @@ impl Proxy {
         let request = if body.is_empty() { request } else { request.header(CONTENT_TYPE, "application/json") };
         request.body(Full::new(body.into())).context("a request")
     }
-}
-
-/// Nobody leaves what is locked half written.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

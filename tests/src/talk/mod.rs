@@ -8,13 +8,14 @@ mod client;
 pub mod server;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::oneshot;
 
+use crate::lock::lock;
 use crate::wait::{GiveUp, Look, wait_for};
 
 /// Where a backend talks.
@@ -71,10 +72,6 @@ impl Listener {
     fn heard(&self) {
         lock(&self.0).said += 1;
     }
-}
-
-fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Talk {
