@@ -48,18 +48,18 @@ pub fn name_of_versions<'a>(name: &str, versions: impl IntoIterator<Item = &'a s
 
 /// The name of one rule of the Gateway API for a record.
 pub fn rule_name(record: &Record, rule: usize) -> String {
-    let name = format!("{RULE_PREFIX}{rule}.{}", words(record));
-    if name.len() <= limits::NAME_BYTES { name } else { format!("{RULE_PREFIX}{rule}.{}", words_hash(record)) }
+    let words = words(&record.active, &record.versions);
+    let name = format!("{RULE_PREFIX}{rule}.{words}");
+    if name.len() <= limits::NAME_BYTES { name } else { format!("{RULE_PREFIX}{rule}.{}", hash(&words)) }
 }
 
-fn words(record: &Record) -> String {
-    let words: Vec<String> =
-        [&record.active].into_iter().chain(&record.versions).map(|version| word(version)).collect();
-    words.join(".")
+fn words(default: &str, versions: &BTreeSet<String>) -> String {
+    let all = [default].into_iter().chain(versions.iter().map(String::as_str));
+    all.map(word).collect::<Vec<String>>().join(".")
 }
 
-fn words_hash(record: &Record) -> String {
-    digest::hex_prefix(words(record).as_bytes(), 12)
+fn hash(words: &str) -> String {
+    digest::hex_prefix(words.as_bytes(), 12)
 }
 
 /// A version as a DNS label. What that may not have is `z` and two digits.
@@ -131,21 +131,36 @@ fn leading<'a>(route: &'a str, record: &Record, wanted: &str) -> Result<Option<S
     }
 }
 
-/// What keeps a route in use from leading to `wanted`.
+/// What keeps a route in use from leading to `wanted`, wherever requests without a version go there.
 pub fn misses(route: &str, record: &Record, wanted: &str) -> Option<String> {
-    leading(route, record, wanted).err()
+    let says = match leading(route, record, wanted) {
+        Ok(says) => says?,
+        Err(why) => return Some(why),
+    };
+    let known = |default: &String| is_hash_of(&says, default, record, wanted);
+    (says.versions.is_empty() && !record.versions.iter().any(known)).then(|| not_known(route))
+}
+
+/// Whether a name without versions is that of the routes with this default and the record's versions.
+fn is_hash_of(says: &Says<'_>, default: &str, record: &Record, wanted: &str) -> bool {
+    let known = says.default.as_ref().is_some_and(|known| *known == hash(&words(default, &record.versions)));
+    known && record.versions.contains(wanted)
+}
+
+fn not_known(route: &str) -> String {
+    format!("its route {route:?} is not the one for these versions")
 }
 
 /// What keeps a route in use from serving the record, and `wanted` besides.
 pub fn lacks(route: &str, record: &Record, wanted: &str) -> Option<String> {
-    let Says { versions, default } = match leading(route, record, wanted) {
+    let says = match leading(route, record, wanted) {
         Ok(says) => says?,
         Err(why) => return Some(why),
     };
-    if versions.is_empty() {
-        let same = default.is_some_and(|hash| hash == words_hash(record)) && record.versions.contains(wanted);
-        return (!same).then(|| format!("its route {route:?} is not the one for these versions"));
+    if says.versions.is_empty() {
+        return (!is_hash_of(&says, &record.active, record, wanted)).then(|| not_known(route));
     }
+    let Says { versions, default } = says;
     let default = default?;
     if default != record.active {
         return Some(format!("requests without a version still go to {default} there (route {route:?})"));

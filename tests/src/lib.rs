@@ -25,6 +25,7 @@
 //! | --- | --- |
 //! | [`story`](mod@story) | one test: its directory, its runtime, its end |
 //! | [`dir`] | a temporary directory that is kept when the test fails |
+//! | [`page`] | the commands of a page, as they are written there |
 //! | [`points`] | where the controller dies or stops by itself |
 //! | [`process`] | a child process that never outlives its test |
 //! | `lock` | locks whose holder may have panicked |
@@ -72,6 +73,7 @@ pub mod mesh;
 #[cfg(feature = "kube")]
 pub mod netns;
 pub mod overlap;
+pub mod page;
 pub mod points;
 pub mod process;
 pub mod releases;

@@ -8,8 +8,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::local::{Local, own_address, wasm};
-use harness::process::{Process, program};
+use harness::local::{Local, wasm};
+use harness::page::Page;
+use harness::process::program;
 use harness::talk::Kind;
 use harness::{
     Backend, BackendOptions, Call, Envoy, EnvoyOptions, Load, LoadPlan, Talk, TestDir, config, story, wait_for,
@@ -302,84 +303,32 @@ fn listeners_routes_and_clusters_from_files_go_by_the_flag() {
     goes_by_the_flag("files", &[]);
 }
 
-/// The commands between the marks of a page, a block each.
-fn blocks(page: &str) -> Result<Vec<String>> {
-    let (_, page) = page.split_once("<!-- commands -->").context("a begin")?;
-    let (page, _) = page.split_once("<!-- end of commands -->").context("an end")?;
-    let blocks = page.split("```\n").skip(1).step_by(2);
-    Ok(blocks.map(str::to_owned).collect())
-}
-
-/// T17: `docs/existing-envoy.md`, command by command, on an address that is free.
+/// T17: `docs/existing-envoy.md`, command by command.
 #[test]
 fn the_page_is_run() {
     story("page", async |dir| {
-        let ip = own_address();
-        let here = |text: &str| text.replace("127.0.0.1", &ip.to_string());
+        let mut page = Page::open(dir, "docs/existing-envoy.md")?;
         let root = harness::root();
-        dir.write("envoy.yaml", here(&std::fs::read_to_string(folder("edge").join("envoy.yaml"))?));
-        dir.write("server.py", here(&std::fs::read_to_string(root.join("manifests/envoy/server.py"))?));
+        dir.write("envoy.yaml", page.here(&std::fs::read_to_string(folder("edge").join("envoy.yaml"))?));
+        dir.write("server.py", page.here(&std::fs::read_to_string(root.join("manifests/envoy/server.py"))?));
         std::os::unix::fs::symlink(wasm()?, dir.file("versionflag.wasm"))?;
-        let programs = dir.file("bin");
-        std::fs::create_dir(&programs)?;
-        std::os::unix::fs::symlink(std::path::absolute(program("versionflag")?)?, programs.join("versionflag"))?;
-        std::os::unix::fs::symlink(harness::envoy::binary()?, programs.join("envoy"))?;
-        let path = format!("{}:{}", programs.display(), std::env::var("PATH")?);
-        let shell = |text: &str| {
-            let mut command = Command::new("bash");
-            command.args(["-euo", "pipefail", "-c", &here(text)]).current_dir(dir.path()).env("PATH", &path);
-            command
-        };
-        let ask = async || Call::get((ip, 10_000).into(), "/").host(HOST).send().await;
-        let (mut running, mut count) = (vec![], 0);
-        for block in blocks(&std::fs::read_to_string(root.join("docs/existing-envoy.md"))?)? {
-            // A document is one command with all of its lines.
-            let commands = if block.contains("<<'END'") { vec![block.as_str()] } else { block.lines().collect() };
-            for command in commands {
-                count += 1;
-                if let Some(command) = command.strip_suffix(" &") {
-                    // Several Envoys of one machine share memory otherwise.
-                    let more = if command.starts_with("envoy ") { " --disable-hot-restart" } else { "" };
-                    running.push(Process::start(
-                        dir,
-                        &format!("page-{count}"),
-                        shell(&format!("exec {command}{more}")),
-                    )?);
-                } else if let Some(asked) = command.strip_prefix("curl ") {
-                    assert_eq!(asked, format!("-H 'host: {HOST}' 127.0.0.1:10000/"));
-                    let answer = ask().await?;
-                    assert_eq!((answer.status, answer.body.trim()), (200, "v2"));
-                } else {
-                    let mut process = Process::start(dir, &format!("page-{count}"), shell(command))?;
-                    let status = process.wait_exit(Duration::from_secs(120)).await?;
-                    ensure!(status.success(), "{command}: {}", process.log_tail(40));
-                }
-                match count {
-                    2 => {
-                        wait_for("the filter's file", LIMIT, async || {
-                            ensure!(dir.file("filter.json").exists(), "not yet");
-                            Ok(())
-                        })
-                        .await?
-                    }
-                    4 => {
-                        wait_for("an answer of v1", LIMIT, async || {
-                            let answer = ask().await?;
-                            ensure!(
-                                (answer.status, answer.body.trim()) == (200, "v1"),
-                                "{} {}",
-                                answer.status,
-                                answer.body
-                            );
-                            Ok(())
-                        })
-                        .await?
-                    }
-                    _ => {}
-                }
-            }
-        }
-        assert_eq!((count, running.len()), (8, 2), "a command was added to the page, or taken away");
-        Ok(())
+        page.run("cat >").await?;
+        let command = page.next("versionflag local -f reviews.yaml &")?;
+        let _controller = page.start(&format!("exec {}", command.trim_end_matches(" &")))?;
+        wait_for("the filter's file", LIMIT, async || {
+            ensure!(dir.file("filter.json").exists(), "not yet");
+            Ok(())
+        })
+        .await?;
+        page.run("versionflag render envoy").await?;
+        let command = page.next("envoy -c envoy.yaml &")?;
+        // Several Envoys of one machine share memory otherwise.
+        let _envoy = page.start(&format!("exec {} --disable-hot-restart", command.trim_end_matches(" &")))?;
+        page.serves("v1").await?;
+        page.run("sed -i").await?;
+        page.run("versionflag doctor").await?;
+        page.run("versionflag wait").await?;
+        page.asks("curl -H 'host: reviews.example' 127.0.0.1:10000/", "v2").await?;
+        page.ends()
     });
 }

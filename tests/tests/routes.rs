@@ -1,14 +1,14 @@
 //! Where requests go that the filter has not marked, what arrives past the callers' filters, and the
 //! configurations that `render envoy` writes. Real parts, under load, every request checked.
 
-use std::process::Command;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::ensure;
-use harness::local::{Local, own_address, wasm};
-use harness::process::{Process, program};
+use anyhow::{Result, ensure};
+use harness::local::{Local, wasm};
+use harness::page::Page;
 use harness::talk::Kind;
-use harness::{Call, Load, LoadPlan, Talk, clock, story, wait_for};
+use harness::{Call, Load, LoadPlan, Signal, Talk, TestDir, clock, story, wait_for};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -170,50 +170,78 @@ fn the_rendered_configuration_serves_as_it_is() {
     }
 }
 
-/// T10: `manifests/envoy`, as its README has it run, on an address that is free; and a third version, without a change
-/// of its Envoy.
+/// T10: `manifests/envoy/README.md`, command by command; and a third version, without a change of its Envoy.
 #[test]
 fn the_example_serves_as_it_is() {
     story("example", async |dir| {
-        let ip = own_address();
+        let mut page = Page::open(dir, "manifests/envoy/README.md")?;
         let example = harness::root().join("manifests/envoy");
         for file in ["reviews.yaml", "envoy.yaml", "server.py"] {
             let text = std::fs::read_to_string(example.join(file))?;
             let wasm = wasm()?.display().to_string();
-            dir.write(file, text.replace("127.0.0.1", &ip.to_string()).replace("../../target/versionflag.wasm", &wasm));
+            dir.write(file, page.here(&text).replace("../../target/versionflag.wasm", &wasm));
         }
-        let mut command = Command::new(program("versionflag")?);
-        command.args(["local", "-f", "reviews.yaml"]).current_dir(dir.path());
-        let _controller = Process::start(dir, "controller", command)?;
+        let began_with = files(dir)?;
+        let command = page.next("../../target/release/versionflag local -f reviews.yaml")?;
+        let mut controller = page.start(&format!("exec {}", command.trim_start_matches("../../target/release/")))?;
         wait_for("the files", LIMIT, async || {
-            ensure!(
-                ["filter.json", "routes.json", "clusters.json"].iter().all(|file| dir.file(file).exists()),
-                "not yet"
-            );
+            let written = ["filter.json", "routes.json", "clusters.json"];
+            ensure!(written.iter().all(|file| dir.file(file).exists()), "not yet");
             Ok(())
         })
         .await?;
-        let mut command = Command::new(harness::envoy::binary()?);
-        command.args(["-c", "envoy.yaml", "--concurrency", "2", "--disable-hot-restart"]).current_dir(dir.path());
-        let mut envoy = Process::start(dir, "envoy", command)?;
-        let mut serves = async |version: &str| {
-            wait_for(version, LIMIT, async || {
-                envoy.check_running()?;
-                let answer = Call::get((ip, 10_000).into(), "/").host("reviews.example").send().await?;
-                ensure!((answer.status, answer.body.trim()) == (200, version), "{} {}", answer.status, answer.body);
-                Ok(())
-            })
-            .await
-        };
-        serves("v1").await?;
+        let command = page.next("\"$(make -s -C ../.. envoy)\" -c envoy.yaml")?;
+        let command = command.replace("\"$(make -s -C ../.. envoy)\"", "envoy");
+        let mut envoy = page.start(&format!("exec {command} --disable-hot-restart"))?;
+        page.next("export PATH=$PWD/../../target/release:$PATH")?;
+        let ask = "curl -H 'host: reviews.example' localhost:10000";
+        page.asks(ask, "v1").await?;
+        let status = page.next("versionflag status")?;
+        wait_for("an ack", LIMIT, async || {
+            ensure!(page.start(&status)?.wait_exit(LIMIT).await?.success(), "not yet");
+            Ok(())
+        })
+        .await?;
+        page.run("sed -i").await?;
+        let watch = page.next("versionflag status -w reviews.yaml")?;
+        let mut watch = page.start(&format!("exec {watch}"))?;
+        wait_for("Retaining", LIMIT, async || {
+            ensure!(watch.log_tail(40).contains("Retaining"), "{}", watch.log_tail(40));
+            Ok(())
+        })
+        .await?;
+        watch.signal(Signal::SIGINT)?;
+        watch.wait_exit(LIMIT).await?;
+        page.asks(ask, "v2").await?;
+        page.run("versionflag rollback").await?;
+        page.serves("v1").await?;
+        page.run("versionflag retry").await?;
+        page.serves("v2").await?;
         let text = std::fs::read_to_string(dir.file("reviews.yaml"))?;
-        dir.write("reviews.yaml", text.replace("  version: v1\n", "  version: v2\n"));
-        serves("v2").await?;
-        let third = format!("    v3:\n      command: [python3, server.py, v3, \"9003\"]\n      address: {ip}:9003\n");
-        let text = text.replace("  version: v1\n", "  version: v3\n").replace("retainFor: 30s", "retainFor: 1s");
-        dir.write("reviews.yaml", text + &third);
-        serves("v3").await
+        let third =
+            page.here("    v3:\n      command: [python3, server.py, v3, \"9003\"]\n      address: 127.0.0.1:9003\n");
+        dir.write("reviews.yaml", text.replace("  version: v2\n", "  version: v3\n") + &third);
+        page.serves("v3").await?;
+        page.run("for version in v1 v2").await?;
+        page.start("versionflag stop -f reviews.yaml --version v3 --force")?.wait_exit(LIMIT).await?;
+        for process in [&mut envoy, &mut controller] {
+            process.signal(Signal::SIGINT)?;
+            process.wait_exit(LIMIT).await?;
+        }
+        dir.write("reviews.yaml", text);
+        page.run("sed -i").await?;
+        page.run("rm -f").await?;
+        assert_eq!(files(dir)?, began_with, "as new");
+        page.ends()
     });
+}
+
+/// What is there, but for the logs of what the page has run, and its programs.
+fn files(dir: &TestDir) -> Result<BTreeMap<String, Vec<u8>>> {
+    let all = dir.files("", "")?;
+    let own = |name: &str| name.starts_with("page-") || name == "bin";
+    let named = all.into_iter().map(|file| (file.file_name().unwrap_or_default().to_string_lossy().into_owned(), file));
+    named.filter(|(name, _)| !own(name)).map(|(name, file)| Ok((name, std::fs::read(file)?))).collect()
 }
 
 #[test]

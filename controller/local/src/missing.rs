@@ -146,6 +146,7 @@ impl Missing {
                 next: None,
                 callers: Default::default(),
                 refused: vec![],
+                flip: None,
                 traffic: Traffic::default(),
                 now,
             });

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use machine::action::Action;
 use machine::checks::Questions;
@@ -63,6 +64,7 @@ pub(crate) struct Machine {
 
 /// One look at this machine.
 pub(crate) struct Seen {
+    began: Instant,
     now: UnixMs,
     spec: Spec,
     expected: BTreeSet<String>,
@@ -74,7 +76,7 @@ impl World for Machine {
     type Error = StoreError;
 
     fn observe(&mut self) -> Seen {
-        let now = now();
+        let (began, now) = (Instant::now(), now());
         self.files.look(&self.file.local);
         let (spec, expected) = (self.file.spec.clone(), self.expected());
         let (name, status) = (&self.file.metadata.name, &self.store.state.status);
@@ -114,7 +116,7 @@ impl World for Machine {
             uncovered: self.uncovered(&expected),
             ..Observation::unknown()
         };
-        Seen { now, spec, expected, observation }
+        Seen { began, now, spec, expected, observation }
     }
 
     fn pass(seen: &Seen) -> Pass<'_> {
@@ -136,6 +138,7 @@ impl World for Machine {
         if begins && !self.hub.fences.claim(&status.uid, &self.file.metadata.name, &seen.expected) {
             return Ok(false);
         }
+        self.hub.stopwatch.decided(status, &plan.status, seen.now, seen.began);
         if !plan.status.same_but_wording(&self.written) {
             let before = std::mem::replace(&mut self.store.state.status, plan.status.clone());
             if let Err(error) = self.store.save() {
@@ -144,6 +147,7 @@ impl World for Machine {
                 return Err(error);
             }
             let before = std::mem::replace(&mut self.written, plan.status.clone());
+            self.hub.stopwatch.written(&plan.status.uid);
             self.announce(&before);
         }
         Ok(true)
@@ -171,6 +175,7 @@ impl World for Machine {
             next: upcoming(&seen.spec, &plan.status),
             callers: seen.expected.clone(),
             refused: vec![],
+            flip: None,
             traffic: Traffic::default(),
             now: seen.now,
         });
@@ -381,7 +386,7 @@ impl Machine {
             tracing::warn!(reason = blocked.reason.name(), message = blocked.message, "blocked");
         }
         if let Some(seconds) = status.flipped_since(before) {
-            self.hub.observe_flip(seconds);
+            self.hub.observe_flip(&status.uid, seconds);
         }
         if let Some((committed, seconds)) = status.hold_ended_since(before) {
             self.hub.observe_hold(committed, seconds);

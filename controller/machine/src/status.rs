@@ -316,6 +316,12 @@ impl Status {
         Some(LeftVersion { version: &switch.from, workloads: &switch.workloads, goes })
     }
 
+    /// Whether requests were held for the switch and the hold was given up: what it waits for is the next one.
+    pub fn was_held_in_vain(&self) -> bool {
+        let fence = self.switch.as_ref().and_then(|switch| switch.fence.as_ref());
+        self.phase == Phase::ProvingRoutes && fence.is_some_and(|fence| fence.attempts > 0)
+    }
+
     /// Whether proxies are asked to show their routes.
     pub fn proves_routes(&self) -> bool {
         !matches!(self.phase, Phase::Adopting | Phase::Stable)

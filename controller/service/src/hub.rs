@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::authenticator::Authenticator;
 use crate::clock::now;
 use crate::fences::Fences;
+use crate::flip_times::Stopwatch;
 use crate::metrics::{ApiRequests, ServiceMetrics};
 use crate::peers::Peers;
 use crate::publications::Publications;
@@ -42,6 +43,8 @@ pub struct Hub {
     pub readiness: Readiness,
     /// Which flags hold requests of which proxies.
     pub fences: Fences,
+    /// How long flips take.
+    pub stopwatch: Stopwatch,
     /// Since when this controller leads, in Unix milliseconds.
     led_since: AtomicU64,
     /// Reports that are under way, by address.
@@ -63,6 +66,7 @@ impl Hub {
             orders: None,
             readiness: Readiness::default(),
             fences: Fences::default(),
+            stopwatch: Stopwatch::default(),
             led_since: AtomicU64::new(now().0),
             reporting: Peers::new(REPORTS_OF_ONE_ADDRESS),
             publications: Publications::default(),
@@ -118,6 +122,7 @@ impl Hub {
         if publication.record.gate == Gate::Open {
             self.fences.release(&publication.record.uid);
         }
+        self.stopwatch.published(&publication.record);
         // The ledger knows of a flip before the first proxy can.
         self.publications.replace(publication, |uid, from, to| self.reports.note_flip(uid, from, to))
     }
@@ -135,12 +140,13 @@ impl Hub {
         if let Some(record) = self.publications.withdraw(name) {
             self.reports.forget_flag(&record.uid);
             self.fences.release(&record.uid);
+            self.stopwatch.forget(&record.uid);
         }
     }
 
-    /// Observes in the metrics how long a flip took from its record to the last ack.
-    pub fn observe_flip(&self, seconds: f64) {
-        self.metrics.flip.observe(seconds);
+    /// Observes in the metrics how long a flip of a flag took from its record to the last ack, and its parts.
+    pub fn observe_flip(&self, uid: &str, seconds: f64) {
+        self.metrics.observe_flip(seconds, self.stopwatch.acked(uid).as_ref());
     }
 
     /// Observes in the metrics that a hold has ended, whether what waited went to the new version, and after how long.
@@ -164,6 +170,7 @@ impl Hub {
     pub(crate) fn take_in_report(&self, report: Report) -> Result<(), ReportError> {
         let now = now();
         let pace = self.publications.pace_of(&report.proxy);
+        self.stopwatch.reported(&report);
         let (awaited, mut known) = self.reports.take_in(now, pace, report)?;
         if awaited {
             self.wake_driver();
@@ -193,7 +200,10 @@ impl Hub {
         let views = views.iter().map(Arc::as_ref);
         views
             .zip(traffic)
-            .map(|(view, traffic)| FlagView { traffic, now, refused: refused.clone(), ..view.without_secrets() })
+            .map(|(view, traffic)| {
+                let (flip, refused) = (self.stopwatch.shown(&view.status.uid), refused.clone());
+                FlagView { traffic, now, refused, flip, ..view.without_secrets() }
+            })
             .collect()
     }
 

@@ -8,9 +8,11 @@
 //! | module | job | I/O |
 //! | --- | --- | --- |
 //! | [`hub`] | owns what the flag service and a driver share, and wakes the driver | clock |
+//! | [`pollers`] | who polls, and is woken by what concerns it | |
 //! | [`publications`] | which record each proxy is sent, and its snapshot | |
 //! | [`reports`] | the reports that were taken in, what they say together, and who has reported | clock |
 //! | `refused` | proxies that are not believed, for people to see | |
+//! | [`flip_times`] | where the milliseconds of each flag's last flip went | clock |
 //! | [`requests`] | requests and orders by hand that wait for the driver | |
 //! | [`views`] | what is shown of each flag | |
 //! | [`readiness`] | whether proxies can be served | files |
@@ -38,6 +40,7 @@ pub mod clock;
 mod endpoints;
 pub mod failpoint;
 mod fences;
+pub mod flip_times;
 pub mod http;
 mod hub;
 pub mod id;
@@ -45,6 +48,7 @@ mod in_use;
 pub mod lock;
 mod metrics;
 pub mod peers;
+mod pollers;
 mod publications;
 mod readiness;
 mod refused;
@@ -59,6 +63,7 @@ mod views;
 pub use authenticator::{AddressCheck, Authenticator, TokenReviewer};
 pub use endpoints::{OrderBody, RequestAccepted, RequestBody, router, routes};
 pub use fences::Fences;
+pub use flip_times::{FlipTimes, Spread};
 pub use hub::Hub;
 pub use metrics::ApiRequests;
 pub use readiness::Readiness;

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::flip_times::FlipTimes;
 use crate::lock::lock;
 use crate::views::FlagView;
 use machine::status::Phase;
@@ -60,11 +61,18 @@ pub(crate) struct ServiceMetrics {
     /// Versions with an `open` line, by flag.
     versions: Mutex<BTreeMap<String, BTreeSet<String>>>,
     /// Seconds from a flip's record to the last ack.
-    pub(crate) flip: Histogram,
+    flip: Histogram,
+    /// Seconds of each part of it.
+    flip_parts: Family<MetricLabels, Histogram, fn() -> Histogram>,
     /// Holds by what became of them.
     holds: Family<MetricLabels, Counter>,
     /// Seconds for which requests were held.
     held: Histogram,
+}
+
+/// From 1 ms to 65 s.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 17))
 }
 
 impl ServiceMetrics {
@@ -83,10 +91,10 @@ impl ServiceMetrics {
             phase: Family::default(),
             open: Family::default(),
             versions: Mutex::default(),
-            // 1 ms to 65 s.
-            flip: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
+            flip: durations(),
+            flip_parts: Family::new_with_constructor(durations),
             holds: Family::default(),
-            held: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
+            held: durations(),
         };
         let Connections { open, limit, turned_away } = metrics.connections.clone();
         registry.register("connections", "Connections of proxies and people", open);
@@ -101,6 +109,8 @@ impl ServiceMetrics {
         registry.register("phase", "1 for the phase in effect", metrics.phase.clone());
         registry.register("open_requests", "Requests in flight by version", metrics.open.clone());
         registry.register("flip_duration_seconds", "From a flip's record to the last ack", metrics.flip.clone());
+        let parts = metrics.flip_parts.clone();
+        registry.register("flip_part_seconds", "Parts of it, one after the other", parts);
         registry.register("holds", "Holds by what became of them", metrics.holds.clone());
         registry.register("held_seconds", "For how long requests were held", metrics.held.clone());
         ServiceMetrics { registry, ..metrics }
@@ -109,6 +119,14 @@ impl ServiceMetrics {
     /// Counts one report: `accepted`, or the word of its refusal.
     pub(crate) fn count_report(&self, result: &str) {
         self.reports.get_or_create(&vec![("result", result.to_owned())]).inc();
+    }
+
+    /// Observes a flip, and its parts as far as they are known.
+    pub(crate) fn observe_flip(&self, seconds: f64, times: Option<&FlipTimes>) {
+        self.flip.observe(seconds);
+        for (part, ms) in times.into_iter().flat_map(FlipTimes::parts) {
+            self.flip_parts.get_or_create(&vec![("part", part.to_owned())]).observe(ms / 1_000.0);
+        }
     }
 
     /// Counts a hold that has ended after so many seconds.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::lock::lock;
+use crate::pollers::Pollers;
 use axum::body::Bytes;
 use flag::PROTOCOL;
 use flag::digest;
@@ -13,9 +15,6 @@ use flag::snapshot::{Asks, Snapshot};
 use machine::duration::Millis;
 use machine::pace::{STEADY, pace};
 use machine::publication::Publication;
-use tokio::sync::watch;
-
-use crate::lock::lock;
 
 /// Bytes of the SHA-256 of a snapshot that are its revision.
 const REVISION_BYTES: usize = 12;
@@ -24,8 +23,10 @@ const REVISION_BYTES: usize = 12;
 #[derive(Debug)]
 pub(crate) struct Publications {
     all: Mutex<Catalogue>,
-    /// Grows with every change of what is published; 0: nothing is yet.
-    changes: watch::Sender<u64>,
+    /// Who waits for changes.
+    pub(crate) pollers: Pollers,
+    /// Something was published.
+    begun: AtomicBool,
     /// Another controller leads: what is known here may be out of date.
     withheld: AtomicBool,
     /// Not every flag was published yet since this controller began.
@@ -37,11 +38,16 @@ pub(crate) struct Publications {
 pub(crate) struct Ready {
     pub(crate) revision: String,
     pub(crate) bytes: Bytes,
+    /// Of each flag, by uid.
+    pub(crate) epochs: Vec<(String, u64)>,
     pace: Millis,
 }
 
 /// The names of the flags that a proxy is sent, in their order.
 type Names = Vec<Arc<str>>;
+
+/// For whom something has changed; `None`: for all.
+type Concerned = Option<BTreeSet<String>>;
 
 /// What is published, and who is sent what of it.
 #[derive(Debug, Default)]
@@ -60,39 +66,68 @@ struct Catalogue {
 
 impl Default for Publications {
     fn default() -> Publications {
-        let (withheld, incomplete) = (AtomicBool::new(false), AtomicBool::new(false));
+        let [begun, withheld, incomplete] = [const { AtomicBool::new(false) }; 3];
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let all = Mutex::new(Catalogue { cores, ..Catalogue::default() });
-        Publications { all, changes: watch::Sender::new(0), withheld, incomplete }
+        Publications { all, pollers: Pollers::default(), begun, withheld, incomplete }
     }
 }
 
 impl Catalogue {
-    fn put(&mut self, new: Publication) {
+    /// Puts a publication in its place. For whom something has changed.
+    fn put(&mut self, new: Publication) -> Concerned {
         let name: Arc<str> = new.record.name.as_str().into();
-        self.take(&name);
+        if let Some(old) = self.by_flag.get(&name).filter(|old| differ_in_audience(old, &new)) {
+            let (old, known) = (old.audience.clone().unwrap_or_default(), new.audience.as_ref());
+            let known = known.unwrap_or(&old);
+            let (came, went) = (known.difference(&old), old.difference(known));
+            came.clone().for_each(|proxy| self.send(proxy, &name));
+            went.clone().for_each(|proxy| self.no_longer_send(proxy, &name));
+            // How often they report is told to all of them.
+            let same_pace = self.paces(&new, old.len()) == self.paces(&new, known.len());
+            let concerned = if same_pace { came.chain(went).cloned().collect() } else { known | &old };
+            self.by_flag.insert(name, new);
+            return Some(concerned);
+        }
+        let before = self.take(&name).map(|(_, concerned)| concerned);
         match &new.audience {
             None => drop(self.for_all.insert(Arc::clone(&name))),
-            Some(audience) => audience.iter().for_each(|proxy| {
-                self.by_proxy.entry(proxy.clone()).or_default().insert(Arc::clone(&name));
-            }),
+            Some(audience) => audience.iter().for_each(|proxy| self.send(proxy, &name)),
         }
+        let concerned = match (before, &new.audience) {
+            (Some(Some(before)), Some(audience)) => Some(&before | audience),
+            (None, Some(audience)) => Some(audience.clone()),
+            _ => None,
+        };
         self.by_flag.insert(name, new);
+        concerned
     }
 
-    fn take(&mut self, name: &str) -> Option<Publication> {
-        let old = self.by_flag.remove(name)?;
-        self.for_all.remove(name);
-        for proxy in old.audience.iter().flatten() {
-            if let Some(flags) = self.by_proxy.get_mut(proxy) {
-                flags.remove(name);
-                if flags.is_empty() {
-                    self.by_proxy.remove(proxy);
-                }
+    fn paces(&self, publication: &Publication, audience: usize) -> Millis {
+        pace(publication.report_every, audience, self.cores)
+    }
+
+    fn send(&mut self, proxy: &str, flag: &Arc<str>) {
+        self.by_proxy.entry(proxy.to_owned()).or_default().insert(Arc::clone(flag));
+    }
+
+    fn no_longer_send(&mut self, proxy: &str, flag: &str) {
+        if let Some(flags) = self.by_proxy.get_mut(proxy) {
+            flags.remove(flag);
+            if flags.is_empty() {
+                self.by_proxy.remove(proxy);
             }
         }
+    }
+
+    /// Takes a publication out. What it was, and for whom something has changed.
+    fn take(&mut self, name: &str) -> Option<(Publication, Concerned)> {
+        let old = self.by_flag.remove(name)?;
+        self.for_all.remove(name);
+        old.audience.iter().flatten().for_each(|proxy| self.no_longer_send(proxy, name));
         self.ready.retain(|(names, _), _| !names.iter().any(|one| &**one == name));
-        Some(old)
+        let concerned = old.audience.clone();
+        Some((old, concerned))
     }
 
     /// What a proxy is sent.
@@ -145,16 +180,16 @@ impl Publications {
         {
             before_flip(uid, &old.active, to);
         }
-        all.put(new);
+        let concerned = all.put(new);
         drop(all);
-        self.count_change();
+        self.wake(concerned.as_ref());
         true
     }
 
     /// No longer sends a flag to anybody. The record that was sent last.
     pub(crate) fn withdraw(&self, flag: &str) -> Option<Record> {
-        let withdrawn = lock(&self.all).take(flag)?;
-        self.count_change();
+        let (withdrawn, concerned) = lock(&self.all).take(flag)?;
+        self.wake(concerned.as_ref());
         Some(withdrawn.record)
     }
 
@@ -170,7 +205,7 @@ impl Publications {
         all.known = known;
         drop(all);
         if changes {
-            self.changes.send_modify(|_| ());
+            self.pollers.wake_all();
         }
     }
 
@@ -185,7 +220,7 @@ impl Publications {
     pub(crate) fn withhold(&self, withheld: bool) -> bool {
         let changes = self.withheld.swap(withheld, Ordering::SeqCst) != withheld;
         if changes {
-            self.changes.send_modify(|_| ());
+            self.pollers.wake_all();
         }
         changes
     }
@@ -194,7 +229,7 @@ impl Publications {
     /// wait meanwhile.
     pub(crate) fn set_incomplete(&self, incomplete: bool) {
         if self.incomplete.swap(incomplete, Ordering::SeqCst) != incomplete {
-            self.changes.send_modify(|_| ());
+            self.pollers.wake_all();
         }
     }
 
@@ -203,22 +238,27 @@ impl Publications {
         self.withheld.load(Ordering::SeqCst)
     }
 
-    /// Tells of every change from now on.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
     /// All that a proxy of this level is sent; `None`: nothing is published yet, or not all.
     pub(crate) fn snapshot_for(&self, proxy: &str, level: u32) -> Option<Arc<Ready>> {
-        let is_complete = !self.incomplete.load(Ordering::SeqCst);
+        let is_complete = self.begun.load(Ordering::SeqCst) && !self.incomplete.load(Ordering::SeqCst);
         let mut all = lock(&self.all);
         let names = all.names_for(proxy);
-        (is_complete && *self.changes.borrow() > 0).then(|| all.ready(names, level))
+        is_complete.then(|| all.ready(names, level))
     }
 
-    fn count_change(&self) {
-        self.changes.send_modify(|changes| *changes = changes.saturating_add(1));
+    fn wake(&self, concerned: Option<&BTreeSet<String>>) {
+        self.begun.store(true, Ordering::SeqCst);
+        match concerned {
+            Some(proxies) => self.pollers.wake(proxies.iter().map(String::as_str)),
+            None => self.pollers.wake_all(),
+        }
     }
+}
+
+/// Whether two publications are the same to whoever is sent both.
+fn differ_in_audience(old: &Publication, new: &Publication) -> bool {
+    let told = old.audience.is_some() && new.audience.is_some();
+    told && Publication { audience: new.audience.clone(), ..old.clone() } == *new
 }
 
 fn encode<'a>(publications: impl Iterator<Item = &'a Publication> + Clone, pace: Millis, level: u32) -> Ready {
@@ -245,5 +285,9 @@ fn encode<'a>(publications: impl Iterator<Item = &'a Publication> + Clone, pace:
         asks.revision.clone_from(&revision);
     }
     snapshot.revision.clone_from(&revision);
-    Ready { revision, bytes: snapshot.to_bytes().unwrap_or_default().into(), pace }
+    let epochs = snapshot.flags.iter().map(|record| (record.uid.clone(), record.epoch)).collect();
+    Ready { revision, bytes: snapshot.to_bytes().unwrap_or_default().into(), epochs, pace }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use machine::status::Status;
 use machine::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
+use crate::flip_times::FlipTimes;
 use crate::lock::lock;
 
 /// One flag as `GET /v1/status` shows it.
@@ -42,6 +43,9 @@ pub struct FlagView {
     /// Proxies that were refused lately and are none of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Laggard>,
+    /// Where the time of its last flip went, if this controller has published one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flip: Option<FlipTimes>,
     /// The requests to the versions, as of `now`.
     #[serde(default)]
     pub traffic: Traffic,

@@ -60,6 +60,7 @@ async fn a_slow_client_is_cut_off() {
     assert!(begin.elapsed() >= Duration::from_secs(1), "the poll was cut off");
 }
 
+/// C18: who finds no room is told.
 #[tokio::test]
 async fn idle_connections_make_room() {
     let service = Service::start(Limits { connections: 2, ..impatient() }).await;

@@ -10,18 +10,21 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
+use flag::instance::FlagState;
+use flag::report::Report;
 use flag::snapshot::Snapshot;
 use machine::observation::Observation;
 use machine::publication::Publication;
 use machine::record::Draft;
 use machine::status::Status;
+use machine::time::UnixMs;
 use rstest::rstest;
 use serde_json::Value;
 use service::{FlagView, Limits, router};
 use tokio::io::AsyncWriteExt;
 use tower::Service as _;
 
-use crate::running::{Answer, SOON, Service, hub, publication, report};
+use crate::running::{Answer, SOON, Service, flips, hub, publication, report};
 use crate::view::view;
 
 mod running;
@@ -215,6 +218,51 @@ async fn no_page_reads_by_a_name_of_its_own(#[case] host: &str, #[case] status: 
     assert_ne!(service.get_by(host, "/v1/snapshot?proxy=open&waitMs=0", "").await.status, 403);
 }
 
+#[tokio::test]
+async fn where_the_time_of_a_flip_went_is_shown() {
+    let service = Service::start(Limits::default()).await;
+    let published = publication("reviews", 100);
+    let (uid, flips) = (published.record.uid.clone(), flips(&published));
+    let view = FlagView { status: flips.clone().into(), ..view() };
+    service.hub.show_flag(view);
+    let shown = async || {
+        let answer = service.get("/v1/status", "").await;
+        let flags: Vec<FlagView> = serde_json::from_str(&answer.body).unwrap();
+        flags[0].flip.clone()
+    };
+    assert_eq!(shown().await, None);
+    let before = Status { record: None, ..flips.clone() };
+    service.hub.stopwatch.decided(&before, &flips, UnixMs(7), Instant::now());
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    service.hub.stopwatch.written(&uid);
+    // No proxy can have it before.
+    let report = |proxy: &str, epoch: u64| {
+        let state = FlagState { epoch, ..FlagState::default() };
+        let mut report: Report = serde_json::from_slice(&report(proxy)).unwrap();
+        (report.seq, report.flags) = (epoch + 1, [(uid.clone(), state)].into_iter().collect());
+        serde_json::to_vec(&report).unwrap()
+    };
+    let early = service.report(&report("open", 0), "").await;
+    service.hub.publish(published);
+    assert_eq!((early.status, shown().await.unwrap().acked.proxies), (200, 0));
+    for _ in 0..2 {
+        assert_eq!(service.poll("proxy=open").await.status, 200);
+    }
+    let sent = shown().await.unwrap();
+    assert_eq!((sent.sent.proxies, sent.acked.proxies), (1, 0));
+    assert_eq!(service.report(&report("open", 1), "").await.status, 200);
+    service.hub.observe_flip(&uid, 0.1);
+    let flip = shown().await.unwrap();
+    assert_eq!((flip.epoch, flip.at, flip.sent.proxies, flip.acked.proxies), (1, UnixMs(7), 1, 1));
+    assert!(flip.write_ms >= 2.0 && flip.sent.max_ms > 0.0 && flip.acked.max_ms > flip.sent.max_ms, "{flip:?}");
+    let metrics = service.get("/metrics", "").await.body;
+    for part in ["decide", "write", "publish", "send", "ack"] {
+        assert!(metrics.contains(&format!("flip_part_seconds_count{{part=\"{part}\"}} 1")), "{part}: {metrics}");
+    }
+    service.hub.forget_flag("reviews");
+    assert_eq!(shown().await, None);
+}
+
 /// C25: whoever may look at flags does not learn how to choose a version.
 #[tokio::test]
 async fn a_status_hides_what_chooses_a_version() {
@@ -230,4 +278,35 @@ async fn a_status_hides_what_chooses_a_version() {
     service.hub.show_flag(FlagView { status: status.into(), ..shown });
     let shown = service.get("/v1/status", "").await;
     assert!(shown.body.contains("x-try") && !shown.body.contains("s3cret"), "{}", shown.body);
+}
+
+/// C18: one proxy does not take the places of others.
+#[tokio::test]
+async fn a_proxy_has_a_few_polls_at_a_time() {
+    let service = Service::start(Limits::default()).await;
+    service.publish(1_000);
+    let first = Snapshot::parse(service.poll("proxy=open").await.body.as_bytes()).unwrap();
+    let waits = format!("/v1/snapshot?proxy=open&waitMs=30000&revision={}", first.revision);
+    let mut polls = vec![];
+    let refused = loop {
+        let mut stream = service.connect().await;
+        let head = format!("GET {waits} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut poll = Box::pin(Answer::read(stream));
+        tokio::select! {
+            answer = &mut poll => break answer,
+            () = tokio::time::sleep(Duration::from_millis(200)) => polls.push(poll),
+        }
+        assert!(polls.len() < 20, "nobody is refused");
+    };
+    assert_eq!((refused.status, refused.reason().as_str(), polls.len()), (429, "full", 8));
+    let other = service.get("/v1/snapshot?proxy=edge", "authorization: Bearer secret-1\r\n").await;
+    assert_eq!(other.status, 200);
+    drop(polls.pop());
+    let again = format!("proxy=open&waitMs=1&revision={}", first.revision);
+    tokio::time::timeout(SOON, async { while service.poll(&again).await.status != 204 {} }).await.unwrap();
+    service.publish(100);
+    for poll in polls {
+        assert_eq!(poll.await.status, 200);
+    }
 }

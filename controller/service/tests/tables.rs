@@ -5,15 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use machine::status::Phase;
+use machine::status::{Phase, Status};
+use machine::time::UnixMs;
 use service::{ApiRequests, Authenticator, Hub, Limits, router, routes};
 use tower::Service as _;
 
+mod running;
 #[path = "../../../docs/table.rs"]
 mod table;
 mod view;
@@ -45,8 +48,12 @@ async fn every_route_has_a_row_and_is_served_by_that_method_only() {
             let (status, text) = answer(Hub::new(Authenticator::listed()), method, path).await;
             let found = status != StatusCode::NOT_FOUND && status != StatusCode::METHOD_NOT_ALLOWED;
             assert_eq!(found, served, "{method} {path}: {status} {text}");
+            assert!(served || text.contains("is served"), "{text}");
         }
     }
+    let (status, text) = answer(Hub::new(Authenticator::listed()), "GET", "/v1/flags").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(text.contains("there is no such path: GET /v1/flags"), "{text}");
 }
 
 /// What the service exposes after something of every kind has happened.
@@ -55,7 +62,12 @@ async fn exposed() -> String {
     requests.count("get", "pods".to_owned());
     let hub = Hub::new(Authenticator::listed()).with_api_requests(&requests);
     hub.show_flag(view::view());
-    hub.observe_flip(0.1);
+    let published = running::publication("reviews", 100);
+    let flips = running::flips(&published);
+    let before = Status { record: None, ..flips.clone() };
+    hub.stopwatch.decided(&before, &flips, UnixMs(0), Instant::now());
+    hub.publish(published);
+    hub.observe_flip(&flips.uid, 0.1);
     hub.observe_hold(true, 0.1);
     hub.count_write_failures("state", 1);
     let hub = Arc::new(hub);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sources::LocalFlags;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use local::sources::find;
 use local::store::beside;
 use machine::action::Action;
@@ -28,6 +28,10 @@ fn address(at: &LocalFlags) -> anyhow::Result<String> {
     newest
         .and_then(|note| std::fs::read_to_string(note).ok())
         .with_context(|| format!("no controller has run with {} yet: {missing} is missing", at.named()))
+}
+
+fn not_yet(at: &LocalFlags) -> anyhow::Error {
+    anyhow!("the controller of {} has not looked at its flags yet: try again", at.named())
 }
 
 pub(super) struct Client {
@@ -74,6 +78,9 @@ impl Client {
         let mut views = self.status().await?;
         let Some(flag) = &at.flag else { return Ok(views) };
         let names = names(&views);
+        if views.is_empty() {
+            return Err(not_yet(at));
+        }
         views.retain(|view| view.name == *flag);
         if views.is_empty() {
             bail!("{flag} is no flag of the controller of {}, which has: {names}", at.named());
@@ -85,9 +92,7 @@ impl Client {
     pub(super) async fn only(&self, at: &LocalFlags) -> anyhow::Result<FlagView> {
         match <[FlagView; 1]>::try_from(self.views(at).await?) {
             Ok([view]) => Ok(view),
-            Err(none) if none.is_empty() => {
-                bail!("the controller of {} has not looked at its flags yet: try again", at.named())
-            }
+            Err(none) if none.is_empty() => Err(not_yet(at)),
             Err(several) => Err(at.ambiguous(&names(&several))),
         }
     }

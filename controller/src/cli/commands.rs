@@ -152,7 +152,7 @@ fn of_resource(flag: &VersionFlag, live: Option<&FlagView>, cluster: &Cluster) -
         "namespace": flag.namespace(), "name": flag.name_any(), "specVersion": flag.spec.version, "status": status,
         "live": live.map(|live| json!({
             "traffic": live.traffic, "fleet": live.fleet, "checks": live.checks, "waiting": live.waiting,
-            "next": live.next,
+            "next": live.next, "flip": live.flip,
         })),
     });
     Ok(ShownFlag { model: Model::of_resource(flag, live, cluster.at(flag), now()), json })

@@ -27,7 +27,7 @@ use machine::observation::VersionState;
 use machine::plan::upcoming;
 use machine::reason::Reason;
 use machine::spec::{Provider, Spec};
-use machine::status::{Blocked, Override, Phase, Status, Switch};
+use machine::status::{Blocked, FenceStatus, Override, Phase, Status, Switch};
 use machine::time::UnixMs;
 use service::FlagView;
 
@@ -81,6 +81,7 @@ fn seen(status: Status) -> FlagView {
         status: status.into(),
         callers: BTreeSet::new(),
         refused: vec![],
+        flip: None,
         traffic: Traffic { expected: 4, ..Traffic::default() },
         now: NOW,
     }

@@ -75,7 +75,9 @@ pub(super) fn standing(model: &Model, goal: Goal, edited: Option<&str>) -> Stand
     }
     if let Some(held) = status.r#override.as_ref().filter(|held| held.for_spec_version == *wanted) {
         let (version, why) = (&held.version, &held.reason);
-        return Standing::InVain(format!("{version} is held against {wanted}: {why}; `retry` ends that"));
+        // There `retry` would hold requests for that way back once more.
+        let command = if status.was_held_in_vain() { "abort" } else { "retry" };
+        return Standing::InVain(format!("{version} is held against {wanted}: {why}; `{command}` ends that"));
     }
     let serves = status.active_version == *wanted && !status.phase.before_flip();
     let serves = serves && !matches!(status.phase, Phase::Adopting | Phase::Committing);

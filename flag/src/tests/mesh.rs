@@ -226,10 +226,18 @@ fn any_versions_make_a_name_for_a_rule() {
         assert!(name.len() <= 253 && labels(&name), "{name}");
         for version in versions {
             assert_eq!(route::lacks(&name, &all, version), None, "{name}");
+            for active in versions {
+                let committed = record(active, versions);
+                assert_eq!(route::misses(&name, &committed, version), None, "{name}, whatever is active");
+            }
         }
         assert!(route::lacks(&name, &record(last, versions), first).is_some(), "{name}: another default");
         assert!(route::lacks(&name, &record(first, &versions[..1]), first).is_some(), "{name}: one is gone");
-        assert!(route::lacks(&name, &all, "v9").is_some(), "{name}: not listed");
+        let fewer = route::rule_name(&record(first, &versions[..1]), 15);
+        for says in [route::lacks, route::misses] {
+            assert!(says(&name, &all, "v9").is_some(), "{name}: not listed");
+            assert!(says(&fewer, &all, last).is_some(), "{fewer}: of fewer versions");
+        }
     }
 }
 

@@ -88,6 +88,9 @@ async fn measure(
         eprintln!(
             "{name}: first on the new {first_new_ms:.0} ms, last on the old {last_old_ms:.0} ms, failed {failed}"
         );
+        if let Some(parts) = &flip.parts {
+            eprintln!("    {parts:?}");
+        }
     };
     let flips = interleaved(mesh, &Way::ALL, callers, &plan, options.flips, show).await?;
     println!("\n{state}, {count} callers; ms after the write to the API");

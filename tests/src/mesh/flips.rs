@@ -14,8 +14,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::objects::{reroute, routed_to};
-use super::{APP_PORT, Mesh, SERVICE_PORT};
-use crate::clock::now_us;
+use super::{APP_PORT, CONTROLLER, Mesh, SERVICE_PORT};
+use crate::client::Call;
+use crate::clock::{now_us, unix_ms};
 use crate::load::{Load, LoadPlan};
 use crate::wait::wait_for;
 
@@ -47,10 +48,50 @@ pub struct Flip {
     pub last_old_ms: f64,
     /// For how long both took new requests.
     pub overlap_ms: f64,
+    /// Where the time went, by the controller; `None`: another way.
+    pub parts: Option<Parts>,
     /// Requests that failed.
     pub failed: usize,
     /// All of them.
     pub requests: usize,
+}
+
+/// Parts of a flip of ours, one after the other, in milliseconds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Parts {
+    /// From the write to the look that decided it.
+    pub seen_ms: f64,
+    /// From there to the decision.
+    pub decide_ms: f64,
+    /// The write of the status.
+    pub write_ms: f64,
+    /// From there to the publication.
+    pub publish_ms: f64,
+    /// Until the last proxy was sent it.
+    pub send_ms: f64,
+    /// From there to the last ack.
+    pub ack_ms: f64,
+}
+
+impl Parts {
+    /// The names of the parts.
+    const NAMES: [&str; 6] = ["seen_ms", "decide_ms", "write_ms", "publish_ms", "send_ms", "ack_ms"];
+
+    /// Of the last flip of the flag of a way, which was written then.
+    async fn of(way: Way, written_us: u64) -> Result<Parts> {
+        let path = format!("/v1/status?flag=default/{}", way.name());
+        let flags: Value = Call::get(CONTROLLER, &path).send().await?.json()?;
+        let flip = &flags[0]["flip"];
+        let number = |key: &str| flip.pointer(key).and_then(Value::as_f64).with_context(|| format!("{key} in {flip}"));
+        let at = number("/at")? - unix_ms(written_us) as f64;
+        let (sent, acked) = (number("/sent/maxMs")?, number("/acked/maxMs")?);
+        let (decide_ms, write_ms, publish_ms) = (number("/decideMs")?, number("/writeMs")?, number("/publishMs")?);
+        Ok(Parts { seen_ms: at, decide_ms, write_ms, publish_ms, send_ms: sent, ack_ms: (acked - sent).max(0.0) })
+    }
+
+    fn all(&self) -> [f64; 6] {
+        [self.seen_ms, self.decide_ms, self.write_ms, self.publish_ms, self.send_ms, self.ack_ms]
+    }
 }
 
 impl Way {
@@ -182,6 +223,7 @@ pub async fn measure(mesh: &Mesh<'_>, way: Way, callers: &[String], plan: &LoadP
         has_moved(load, from, to).await.with_context(|| way.name())?;
     }
     way.disarm(mesh).await?;
+    let parts = if way == Way::Ours { Some(Parts::of(way, written).await?) } else { None };
     let results = Load::stop_all(loads).await?;
     let after = |us: u64| (us as f64 - written as f64) / 1000.0;
     let first_new = results.first(to).context("no request on the new version")?.head_us;
@@ -190,6 +232,7 @@ pub async fn measure(mesh: &Mesh<'_>, way: Way, callers: &[String], plan: &LoadP
         first_new_ms: after(first_new),
         last_old_ms: after(last_old),
         overlap_ms: results.overlap(from, to).as_secs_f64() * 1000.0,
+        parts,
         failed: results.failures().len(),
         requests: results.len(),
     })
@@ -214,7 +257,12 @@ async fn has_moved(load: &Load, from: &str, to: &str) -> Result<()> {
 /// What the flips of one way took, as in the results.
 pub fn summary(flips: &[Flip]) -> Value {
     let row = |value: fn(&Flip) -> f64| crate::flips::quantiles(flips.iter().map(value).collect());
+    let parts: Vec<[f64; 6]> = flips.iter().filter_map(|flip| flip.parts.as_ref()).map(Parts::all).collect();
+    let part = |index: usize| crate::flips::quantiles(parts.iter().filter_map(|all| all.get(index)).copied().collect());
+    let parts: BTreeMap<&str, Value> =
+        Parts::NAMES.iter().enumerate().map(|(index, name)| (*name, part(index))).collect();
     json!({
+        "parts": parts,
         "first_new_ms": row(|flip| flip.first_new_ms),
         "last_old_ms": row(|flip| flip.last_old_ms),
         "overlap_ms": row(|flip| flip.overlap_ms),

@@ -54,6 +54,7 @@ impl Reconciler {
             next: upcoming(&seen.look.spec, &self.status),
             callers: seen.expected.clone(),
             refused: vec![],
+            flip: None,
             traffic: Traffic::default(),
             now: seen.look.now,
         });

@@ -50,6 +50,8 @@ impl Look {
 
 /// What one look has shown.
 pub(super) struct Seen {
+    /// When it was begun.
+    pub(super) began: Instant,
     pub(super) look: Look,
     /// The proxies that have to ack.
     pub(super) expected: BTreeSet<String>,
@@ -58,7 +60,7 @@ pub(super) struct Seen {
 
 impl Reconciler {
     pub(super) fn observe(&mut self, claimed: Option<&str>, context: &Context<'_>) -> Seen {
-        let (now, namespace) = (now(), self.namespace());
+        let (began, now, namespace) = (Instant::now(), now(), self.namespace());
         // Those of a pass before are out of date.
         self.gathered.clear();
         let invalid = self.validate(context);
@@ -106,7 +108,7 @@ impl Reconciler {
             uncovered: proxies::uncovered(&look.spec, &look.workloads, &expected),
             versions,
         };
-        Seen { look, expected, observation }
+        Seen { began, look, expected, observation }
     }
 
     /// The flag as its provider looks at it.

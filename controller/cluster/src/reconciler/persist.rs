@@ -37,7 +37,7 @@ impl Reconciler {
             return;
         }
         if let Some(seconds) = status.flipped_since(&self.status) {
-            context.hub.observe_flip(seconds);
+            context.hub.observe_flip(&status.uid, seconds);
         }
         if let Some((committed, seconds)) = status.hold_ended_since(&self.status) {
             context.hub.observe_hold(committed, seconds);
@@ -64,6 +64,7 @@ impl Reconciler {
         if begins && !context.hub.fences.claim(&self.status.uid, &self.name, &seen.expected) {
             return Ok(false);
         }
+        context.hub.stopwatch.decided(&self.status, &plan.status, seen.look.now, seen.began);
         let before = self.resource.status.clone();
         // Nobody has acked a record that is about to be written.
         let new = plan.status.record.as_ref().filter(|record| record.epoch != self.status.epoch());
@@ -88,6 +89,7 @@ impl Reconciler {
         let must_write = self.must_write(seen.look.now, before.as_ref(), &status, plan.problem.as_ref());
         let fresh = !must_write || self.write(status, plan.problem.clone(), context).await?;
         if fresh {
+            context.hub.stopwatch.written(&self.status.uid);
             self.share();
         }
         Ok(fresh)

@@ -312,9 +312,10 @@ pub(super) fn interrupt(pass: Pass<'_>, status: &mut Status, why: &str) -> bool 
 
 /// Tries again, now, as often as the spec says. False: nothing was given up.
 pub(super) fn try_again(status: &mut Status) -> bool {
-    let proves = status.phase == Phase::ProvingRoutes;
-    let fence = status.switch.as_mut().filter(|_| proves).and_then(|switch| switch.fence.as_mut());
-    let Some(fence) = fence.filter(|fence| fence.attempts > 0) else { return false };
+    if !status.was_held_in_vain() {
+        return false;
+    }
+    let Some(fence) = status.switch.as_mut().and_then(|switch| switch.fence.as_mut()) else { return false };
     (fence.attempts, fence.retry_at) = (0, None);
     true
 }

@@ -114,12 +114,30 @@ pub fn router(hub: Arc<Hub>, limits: Limits) -> Router {
     let reports = bounded(Kind::Report, limits.request, REPORTS);
     let requests = bounded(Kind::Request, limits.request, REQUESTS);
     let probes = bounded(Kind::Probe, limits.request, PROBES);
-    polls.merge(reports).merge(requests).merge(probes).layer(from_fn(refuse_pages)).with_state(hub)
+    let all = polls.merge(reports).merge(requests).merge(probes);
+    answering_all(all).layer(from_fn(refuse_pages)).with_state(hub)
 }
 
 /// The router of probes and metrics alone.
 pub(crate) fn probes(hub: Arc<Hub>, timeout: Duration) -> Router {
-    bounded(Kind::Probe, timeout, PROBES).with_state(hub)
+    answering_all(bounded(Kind::Probe, timeout, PROBES)).with_state(hub)
+}
+
+/// With a sentence for what is not served.
+fn answering_all(router: Router<Arc<Hub>>) -> Router<Arc<Hub>> {
+    let refused = |status, what: &str, request: &Request| {
+        let (method, path) = (request.method(), flag::shortened(request.uri().path()));
+        Refusal::new(
+            status,
+            "unknown",
+            format!("{what}: {method} {path}; docs/reference/http-api.md has what is served"),
+        )
+    };
+    router
+        .fallback(async move |request: Request| refused(StatusCode::NOT_FOUND, "there is no such path", &request))
+        .method_not_allowed_fallback(async move |request: Request| {
+            refused(StatusCode::METHOD_NOT_ALLOWED, "another method is served there", &request)
+        })
 }
 
 /// What people and their commands ask for. Proxies ask by whatever name their cluster has.

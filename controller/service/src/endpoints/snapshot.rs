@@ -49,20 +49,24 @@ pub(super) async fn poll(
         let error = format!("the poll is of {shown:?}, but its sender is {sender}");
         Refusal::new(StatusCode::FORBIDDEN, "sender", error)
     })?;
-    let mut changes = hub.publications.subscribe();
+    let Some(poll) = hub.publications.pollers.begin(&query.proxy) else {
+        let error = "this proxy polls many times at once: one after the other";
+        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "full", error));
+    };
     let deadline = Instant::now() + Duration::from_millis(query.wait_ms.min(MAX_WAIT_MS));
     loop {
         // What changes from here on is seen below.
-        changes.mark_unchanged();
+        let changed = poll.changed();
         if hub.publications.are_withheld() {
             return Err(Refusal::not_leading());
         }
         let snapshot = hub.publications.snapshot_for(&query.proxy, query.level);
         if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.revision != query.revision) {
+            hub.stopwatch.sent(&query.proxy, &snapshot.epochs);
             let json = [(header::CONTENT_TYPE, "application/json")];
             return Ok((json, snapshot.bytes.clone()).into_response());
         }
-        if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+        if timeout_at(deadline, changed).await.is_err() {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
     }

@@ -14,6 +14,8 @@ use machine::duration::Millis;
 use machine::observation::Observation;
 use machine::publication::Publication;
 use machine::record::Draft;
+use machine::status::{Phase, Status, Switch};
+use machine::time::UnixMs;
 use serde_json::Value;
 use service::{Authenticator, Hub, Limits, serve_within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -128,6 +130,15 @@ pub(crate) fn publication(name: &str, report_every: u64) -> Publication {
         fence: None,
         audience: None,
     }
+}
+
+/// The status of a flip to what is published.
+pub(crate) fn flips(published: &Publication) -> Status {
+    let record = published.record.clone();
+    let mut status = Status::new(&record.uid, &record.name, UnixMs(0));
+    (status.phase, status.switch) = (Phase::Switching, Some(Switch::default()));
+    status.record = Some(record);
+    status
 }
 
 pub(crate) fn report(proxy: &str) -> Vec<u8> {

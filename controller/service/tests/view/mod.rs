@@ -25,6 +25,7 @@ pub(crate) fn view() -> FlagView {
         next: None,
         callers: BTreeSet::new(),
         refused: vec![],
+        flip: None,
         traffic: Traffic::default(),
         now: UnixMs(0),
     }

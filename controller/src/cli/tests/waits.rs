@@ -80,6 +80,13 @@ fn what_only_a_person_ends_is_waited_for_in_vain() {
     });
     let why = "v1 is held against v2: by request; `retry` ends that".to_owned();
     assert_eq!(standing(&held, Settled, None), Standing::InVain(why));
+    let in_vain = with_status(held, |status| {
+        status.phase = Phase::ProvingRoutes;
+        let fence = FenceStatus { attempts: 3, ..FenceStatus::default() };
+        status.switch = status.switch.take().map(|switch| Switch { fence: Some(fence), ..switch });
+    });
+    let why = "v1 is held against v2: by request; `abort` ends that".to_owned();
+    assert_eq!(standing(&in_vain, Settled, None), Standing::InVain(why));
     let mut wrong = served(Phase::Stable);
     wrong.blocked = view(settling()).blocked.map(|one| Blocker { reason: "InvalidSpec".to_owned(), ..one });
     assert!(matches!(standing(&wrong, Stable, Some("v3")), Standing::InVain(_)));
