@@ -1,6 +1,6 @@
 //! Who polls: each proxy has a few places, and is woken by what concerns it. No I/O.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
@@ -14,7 +14,7 @@ const OF_ONE_PROXY: usize = 8;
 /// The polls that are under way, by proxy.
 #[derive(Debug, Default)]
 pub(crate) struct Pollers {
-    seats: Mutex<BTreeMap<String, Seat>>,
+    seats: Mutex<HashMap<String, Seat>>,
 }
 
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! The reports of the proxies that were taken in: what they say together, and who has reported since the driver
 //! looked last. I/O: reads the clock for what a look costs; otherwise the time comes in as an argument.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -31,14 +31,14 @@ pub struct Reports {
 /// Who has reported since the driver took note of it last.
 #[derive(Debug)]
 struct Reporters {
-    proxies: BTreeSet<String>,
+    proxies: HashSet<String>,
     /// Whether the driver waits for reports.
     wake_driver: bool,
 }
 
 impl Default for Reports {
     fn default() -> Reports {
-        let reporters = Reporters { proxies: BTreeSet::new(), wake_driver: true };
+        let reporters = Reporters { proxies: HashSet::new(), wake_driver: true };
         Reports {
             ledger: Mutex::new(Ledger::new(stale(Millis(0)).0)),
             reporters: Mutex::new(reporters),
@@ -64,7 +64,7 @@ impl Reports {
 
     /// The names of the proxies that have reported since this was called last.
     pub fn take_reporters(&self) -> BTreeSet<String> {
-        std::mem::take(&mut lock(&self.reporters).proxies)
+        std::mem::take(&mut lock(&self.reporters).proxies).into_iter().collect()
     }
 
     /// The requests to the versions of one flag as of now.

@@ -22,6 +22,19 @@ use flag::stray::Stray;
 
 pub use crate::fleet::quiet::{Quiet, busy};
 
+fn late(report: Report) -> ReportError {
+    ReportError::Stale { proxy: report.proxy, boot: report.boot, seq: report.seq }
+}
+
+/// Takes what a report says of flips into account.
+fn count(moves: &mut BTreeMap<String, Move>, now_ms: u64, report: &Report) {
+    for (uid, state) in report.flags.iter().filter(|_| report.complete) {
+        if let Some(flip) = moves.get_mut(uid) {
+            flip.take(now_ms, &report.proxy, &report.boot, state);
+        }
+    }
+}
+
 /// A proxy that nobody waits for is forgotten after so long without a report.
 const GONE_MS: u64 = 60_000;
 
@@ -191,31 +204,43 @@ impl Ledger {
 
     /// The same of one that says what is so for `stale_ms`: until the next one but one is due.
     pub fn accept_for(&mut self, now_ms: u64, stale_ms: u64, report: Report) -> Result<(), ReportError> {
-        let known = self.proxies.remove(&report.proxy);
-        let (mut proxy, stale) = match known {
-            None => (Proxy::new(&report, now_ms, stale_ms), false),
-            Some(proxy) if proxy.report.boot == report.boot => {
-                let stale = report.seq <= proxy.report.seq;
-                (proxy, stale)
+        // Nearly every report is of a boot that is known.
+        if let Some(proxy) = self.proxies.get_mut(&report.proxy).filter(|proxy| proxy.report.boot == report.boot) {
+            if report.seq <= proxy.report.seq {
+                return Err(late(report));
             }
+            count(&mut self.moves, now_ms, &report);
+            proxy.take(now_ms, stale_ms, report);
+            return Ok(());
+        }
+        let mut proxy = match self.proxies.remove(&report.proxy) {
+            None => Proxy::new(&report, now_ms, stale_ms),
             Some(mut proxy) if proxy.is_of_before(&report.boot) && !proxy.is_outlived(now_ms) => {
                 proxy.hear_rival(now_ms, &report);
-                (proxy, true)
+                self.proxies.insert(report.proxy.clone(), proxy);
+                return Err(late(report));
             }
-            Some(proxy) => (proxy.restarted(now_ms, stale_ms, &report), false),
+            Some(proxy) => proxy.restarted(now_ms, stale_ms, &report),
         };
-        let error = ReportError::Stale { proxy: report.proxy.clone(), boot: report.boot.clone(), seq: report.seq };
-        if !stale {
-            let counted = report.flags.iter().filter(|_| report.complete);
-            for (uid, state) in counted {
-                if let Some(flip) = self.moves.get_mut(uid) {
-                    flip.take(now_ms, &report.proxy, &report.boot, state);
-                }
-            }
-            proxy.take(now_ms, stale_ms, report);
+        count(&mut self.moves, now_ms, &report);
+        let name = report.proxy.clone();
+        proxy.take(now_ms, stale_ms, report);
+        self.proxies.insert(name, proxy);
+        Ok(())
+    }
+
+    /// What is known of each of these proxies, in their order.
+    fn known<'a>(&'a self, names: &'a BTreeSet<String>) -> Vec<(&'a String, Option<&'a Proxy>)> {
+        // Few among many are looked for, many are met in passing.
+        if names.len().saturating_mul(16) < self.proxies.len() {
+            return names.iter().map(|name| (name, self.proxies.get(name))).collect();
         }
-        self.proxies.insert(proxy.report.proxy.clone(), proxy);
-        if stale { Err(error) } else { Ok(()) }
+        let mut all = self.proxies.iter().peekable();
+        let meet = |name| {
+            while all.next_if(|(known, _)| *known < name).is_some() {}
+            (name, all.next_if(|(known, _)| *known == name).map(|(_, proxy)| proxy))
+        };
+        names.iter().map(meet).collect()
     }
 
     /// A flag is about to be flipped, and was not before.
@@ -252,7 +277,8 @@ impl Ledger {
     /// The requests of one flag at the expected proxies.
     pub fn traffic(&self, now_ms: u64, uid: &str, expected: &BTreeSet<String>) -> Traffic {
         let mut sum = Sum::default();
-        let current = expected.iter().filter_map(|name| self.current(now_ms, self.proxies.get(name)).ok());
+        let known = self.known(expected).into_iter();
+        let current = known.filter_map(|(_, known)| self.current(now_ms, known).ok());
         for (proxy, state) in current.filter_map(|proxy| Some((proxy, proxy.report.flags.get(uid)?))) {
             sum.add(proxy.received_ms, uid, state, &proxy.tracks);
         }
@@ -263,9 +289,9 @@ impl Ledger {
     pub fn view(&self, now_ms: u64, record: &Record, expected: &BTreeSet<String>, asked: &FleetQuestion) -> Fleet {
         let mut fleet = Fleet::unknown(expected.len());
         let (mut last_ack_ms, mut all_runs) = (0, Some(Vec::with_capacity(expected.len())));
-        for name in expected {
+        let all = self.known(expected);
+        for (name, known) in all.iter().copied() {
             let laggard = |why: String| Laggard { proxy: name.clone(), why };
-            let known = self.proxies.get(name);
             let current = self.current(now_ms, known);
             match (&mut all_runs, &current) {
                 (Some(all), Ok(proxy)) => all.push(&proxy.runs),
@@ -337,7 +363,7 @@ impl Ledger {
         }
         fleet.overlap = self.moves.get(&record.uid).and_then(Move::overlap);
         fleet.fence = asked.fence.as_ref().map(|fence| {
-            let all = expected.iter().map(|name| (name.as_str(), self.current(now_ms, self.proxies.get(name))));
+            let all = all.iter().map(|(name, known)| (name.as_str(), self.current(now_ms, *known)));
             FleetFence::of(all, record, fence, &asked.members, |name| self.proxies.get(name))
         });
         let acked_ms = fleet.all_acked().then_some(last_ack_ms);
