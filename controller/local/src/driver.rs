@@ -2,6 +2,7 @@
 //! of this adapter.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,9 +23,11 @@ use tracing::Instrument;
 use super::edits::{Running, edits};
 use super::file::{File, FileError};
 use super::files::Stamp;
+use super::group::Processes;
 use super::logs::Logs;
 use super::missing::{Missing, Refused};
 use super::shared_files::SharedFiles;
+use super::sockets::{self, Taken};
 use super::sources::{self, Declared, stamps};
 use super::store::{Store, StoreError, beside, write_atomically};
 use super::supervisor::Supervisor;
@@ -52,19 +55,36 @@ pub enum DriverError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The flag service.
-    #[error("the flag service cannot listen on {address}: {error}")]
+    #[error("the flag service cannot listen on {address} (local.listen): {error}{}", holder(address))]
     Listen {
         /// Where.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// Why not.
         error: std::io::Error,
     },
     /// The filter's file, where no version serves yet that is to go on without it.
-    #[error("local.filterConfig.wasm: {0}")]
-    Filter(#[from] WasmError),
+    #[error("local.filterConfig.wasm: {why}")]
+    Filter {
+        /// What is wrong with it.
+        why: WasmError,
+    },
     /// Of the machine, for checks.
     #[error("the certificates that this machine trusts cannot be read: {0}")]
     Certificates(std::io::Error),
+}
+
+/// Who listens there already, in words.
+fn holder(address: &SocketAddr) -> String {
+    let mut processes = Processes::default();
+    processes.look();
+    match sockets::taken(*address, &processes) {
+        Taken::Free => String::new(),
+        Taken::By(pids) => format!(
+            ": {} listens there. End it, or give this controller another address; one controller has several flags as \
+             `versionflag local FILE FILE`",
+            sockets::named(&pids)
+        ),
+    }
 }
 
 /// One flag, and the file that it stands in.
@@ -197,7 +217,8 @@ fn open(one: &Declared) -> Result<Store, DriverError> {
     let mut store = Store::open(&file.local.state_file, fresh)?.belongs_to(&file.metadata.name)?;
     // Whoever serves already is kept running, whatever became of the file: then it is a problem of the status.
     if let Some(filter) = file.local.filter_config.as_ref().filter(|_| store.state.status.record.is_none()) {
-        wasm::check(&filter.wasm, &wasm::read(&filter.wasm)?)?;
+        let sound = wasm::read(&filter.wasm).and_then(|bytes| wasm::check(&filter.wasm, &bytes));
+        sound.map_err(|why| DriverError::Filter { why })?;
     }
     store.note();
     Ok(store)

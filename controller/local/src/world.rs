@@ -138,7 +138,7 @@ impl World for Machine {
         if begins && !self.hub.fences.claim(&status.uid, &self.file.metadata.name, &seen.expected) {
             return Ok(false);
         }
-        self.hub.stopwatch.decided(status, &plan.status, seen.now, seen.began);
+        self.hub.stopwatch.decided(status, &plan.status, &seen.expected, seen.now, seen.began);
         if !plan.status.same_but_wording(&self.written) {
             let before = std::mem::replace(&mut self.store.state.status, plan.status.clone());
             if let Err(error) = self.store.save() {

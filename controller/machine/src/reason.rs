@@ -76,7 +76,7 @@ reasons! {
         HeadroomUnknown: "Nobody can tell whether there is room for the new version.",
             "Rights to read nodes and quotas, or `coexistence.headroom` Warn or Ignore.";
         TargetExited: "The new version was started and does not stay up.",
-            "It stays up; before the flip `abort`, after it `rollback`.";
+            "It stays up (on one machine `versionflag logs` has what it printed); before the flip `abort`, after it `rollback`.";
         NotStarted: "A version is not started: somebody else listens on its address, or what runs there cannot be adopted.",
             "What the message says is done about that process; or the version gets another `address`, or `adopt`.";
         TargetNotReady: "The new version has not become ready in time, or is not ready any more.",
@@ -118,7 +118,7 @@ reasons! {
         CallersWithoutFilter: "Requests still reach the old version that no filter sent there.",
             "Those callers get the filter, or stop.";
         PastTheFlag: "Requests have gone to the old version by a route or a host that the flag does not move.",
-            "The named routes are put right, and the proxy sees a request to the same place go another way; or it is started anew.";
+            "The named routes are put right, or their hosts are added to those of the flag (on one machine `versionflag render envoy --into` writes the routes, and `doctor` names the hosts), and the proxy sees a request to the same place go another way; or it is started anew.";
         NotQuiet: "Requests are open on the old version, or some were sent lately.",
             "They end; with `settle.onTimeout` Proceed or Rollback `settle.timeout` ends the wait.";
         CallsItself: "Only pods of the old version call it still: members of a group go to their own version as long as they run.",

@@ -1,6 +1,6 @@
 //! Where the milliseconds of each flag's last flip went. I/O: reads the clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -77,22 +77,40 @@ struct Running {
     /// When the part that is under way began.
     since: Instant,
     published: bool,
+    /// Of its record.
+    hash: String,
+    /// The proxies that have to ack.
+    expected: BTreeSet<String>,
     sent: BTreeMap<String, Duration>,
     acked: BTreeMap<String, Duration>,
 }
 
 impl Stopwatch {
-    /// A look that began `at` and `since` has come to a status that is written next.
-    pub fn decided(&self, before: &Status, new: &Status, at: UnixMs, since: Instant) {
-        let flips = new.phase == Phase::Switching && new.epoch() != before.epoch();
-        if !flips || new.switch.as_ref().is_none_or(|switch| switch.removal) {
+    /// A look that began `at` and `since` has come to a status that is written next, which these proxies have to ack.
+    pub fn decided(&self, before: &Status, new: &Status, expected: &BTreeSet<String>, at: UnixMs, since: Instant) {
+        let flipped = |status: &Status| {
+            let switch = status.switch.as_ref().filter(|switch| !switch.removal && status.phase == Phase::Switching);
+            switch.and_then(|switch| switch.flipped_at)
+        };
+        // What is written of the same flip later is no other one.
+        if flipped(before) == flipped(new) {
             return;
         }
-        let times = FlipTimes { epoch: new.epoch(), at, decide_ms: ms(since.elapsed()), ..FlipTimes::default() };
-        let (sent, acked) = (BTreeMap::new(), BTreeMap::new());
-        let one = Running { times, since: Instant::now(), published: false, sent, acked };
+        let begun = new.record.as_ref().filter(|_| flipped(new).is_some()).map(|record| Running {
+            times: FlipTimes { epoch: record.epoch, at, decide_ms: ms(since.elapsed()), ..FlipTimes::default() },
+            since: Instant::now(),
+            published: false,
+            hash: record.hash.clone(),
+            expected: expected.clone(),
+            sent: BTreeMap::new(),
+            acked: BTreeMap::new(),
+        });
         self.change(|running| {
-            running.insert(new.uid.clone(), one);
+            match begun {
+                Some(one) => running.insert(new.uid.clone(), one),
+                // Given up before all had acked it.
+                None => running.remove(&new.uid),
+            };
         });
     }
 
@@ -122,22 +140,33 @@ impl Stopwatch {
         }
     }
 
-    /// A report was taken in.
-    pub(crate) fn reported(&self, report: &Report) {
-        if self.count.load(Ordering::Relaxed) > 0 && report.complete {
-            for (uid, state) in report.flags.iter() {
-                self.with(uid, |one| one.note(state.epoch, &report.proxy, |one| &mut one.acked));
-            }
+    /// What a report acks of the flips that are under way, by uid.
+    pub(crate) fn acks(&self, report: &Report) -> Vec<String> {
+        if self.count.load(Ordering::Relaxed) == 0 || !report.complete {
+            return vec![];
+        }
+        let running = lock(&self.running);
+        let acks = report.flags.iter().filter(|(uid, state)| {
+            let flip = running.get(*uid);
+            flip.is_some_and(|flip| (flip.times.epoch, &flip.hash) == (state.epoch, &state.hash))
+        });
+        acks.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// A report was taken in that acks these flips.
+    pub(crate) fn acked(&self, proxy: &str, flips: &[String]) {
+        for uid in flips {
+            self.with(uid, |one| one.note(one.times.epoch, proxy, |one| &mut one.acked));
         }
     }
 
-    /// Every proxy has acked. What the flip took.
-    pub(crate) fn acked(&self, uid: &str) -> Option<FlipTimes> {
+    /// Nobody is waited for any more. What the flip took, if all have acked it.
+    pub(crate) fn ended(&self, uid: &str) -> Option<FlipTimes> {
         let mut found = None;
         self.change(|running| found = running.remove(uid));
-        let times = found.filter(|one| one.published)?.shown();
-        lock(&self.last).insert(uid.to_owned(), times.clone());
-        Some(times)
+        let flip = found.filter(|one| one.published)?;
+        lock(&self.last).insert(uid.to_owned(), flip.shown());
+        (flip.acked.len() == flip.expected.len()).then(|| flip.shown())
     }
 
     /// The flip under way, as far as it is, or the last one.
@@ -169,7 +198,7 @@ impl Stopwatch {
 
 impl Running {
     fn note(&mut self, epoch: u64, proxy: &str, which: fn(&mut Running) -> &mut BTreeMap<String, Duration>) {
-        if self.published && epoch == self.times.epoch {
+        if self.published && epoch == self.times.epoch && self.expected.contains(proxy) {
             let elapsed = self.since.elapsed();
             let known = which(self);
             if !known.contains_key(proxy) {

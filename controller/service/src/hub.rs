@@ -135,18 +135,19 @@ impl Hub {
 
     /// Drops all that is known of a flag that is gone. Proxies keep what they have of it.
     pub fn forget_flag(&self, name: &str) {
-        self.views.remove(name);
+        if let Some(view) = self.views.remove(name) {
+            self.stopwatch.forget(&view.status.uid);
+        }
         self.metrics.remove_flag(name);
         if let Some(record) = self.publications.withdraw(name) {
             self.reports.forget_flag(&record.uid);
             self.fences.release(&record.uid);
-            self.stopwatch.forget(&record.uid);
         }
     }
 
     /// Observes in the metrics how long a flip of a flag took from its record to the last ack, and its parts.
     pub fn observe_flip(&self, uid: &str, seconds: f64) {
-        self.metrics.observe_flip(seconds, self.stopwatch.acked(uid).as_ref());
+        self.metrics.observe_flip(seconds, self.stopwatch.ended(uid).as_ref());
     }
 
     /// Observes in the metrics that a hold has ended, whether what waited went to the new version, and after how long.
@@ -170,8 +171,9 @@ impl Hub {
     pub(crate) fn take_in_report(&self, report: Report) -> Result<(), ReportError> {
         let now = now();
         let pace = self.publications.pace_of(&report.proxy);
-        self.stopwatch.reported(&report);
+        let (proxy, acks) = (report.proxy.clone(), self.stopwatch.acks(&report));
         let (awaited, mut known) = self.reports.take_in(now, pace, report)?;
+        self.stopwatch.acked(&proxy, &acks);
         if awaited {
             self.wake_driver();
         }
@@ -201,7 +203,9 @@ impl Hub {
         views
             .zip(traffic)
             .map(|(view, traffic)| {
-                let (flip, refused) = (self.stopwatch.shown(&view.status.uid), refused.clone());
+                let flip = self.stopwatch.shown(&view.status.uid);
+                // Who was added to the list since is believed.
+                let refused = refused.iter().filter(|one| !view.callers.contains(&one.proxy)).cloned().collect();
                 FlagView { traffic, now, refused, flip, ..view.without_secrets() }
             })
             .collect()

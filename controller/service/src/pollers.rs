@@ -1,6 +1,6 @@
 //! Who polls: each proxy has a few places, and is woken by what concerns it. No I/O.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
@@ -20,7 +20,8 @@ pub(crate) struct Pollers {
 #[derive(Debug, Default)]
 struct Seat {
     changed: Arc<Notify>,
-    polls: usize,
+    /// What ends each poll, the oldest first.
+    polls: VecDeque<Arc<Notify>>,
 }
 
 /// One poll; it ends with this.
@@ -29,18 +30,22 @@ pub(crate) struct Poll<'a> {
     pollers: &'a Pollers,
     proxy: &'a str,
     changed: Arc<Notify>,
+    ends: Arc<Notify>,
 }
 
 impl Pollers {
-    /// Takes in a poll; `None`: this proxy has too many.
-    pub(crate) fn begin<'a>(&'a self, proxy: &'a str) -> Option<Poll<'a>> {
+    /// Takes in a poll. Where its proxy has too many, the oldest ends: nobody may wait for its answer any more.
+    pub(crate) fn begin<'a>(&'a self, proxy: &'a str) -> Poll<'a> {
+        let ends = Arc::new(Notify::new());
         let mut seats = lock(&self.seats);
         let seat = seats.entry(proxy.to_owned()).or_default();
-        if seat.polls >= OF_ONE_PROXY {
-            return None;
+        if seat.polls.len() >= OF_ONE_PROXY
+            && let Some(oldest) = seat.polls.pop_front()
+        {
+            oldest.notify_one();
         }
-        seat.polls += 1;
-        Some(Poll { pollers: self, proxy, changed: Arc::clone(&seat.changed) })
+        seat.polls.push_back(Arc::clone(&ends));
+        Poll { pollers: self, proxy, changed: Arc::clone(&seat.changed), ends }
     }
 
     /// Something has changed for these proxies.
@@ -60,16 +65,19 @@ impl Poll<'_> {
     pub(crate) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
+
+    /// Ends when another poll takes its place.
+    pub(crate) fn ends(&self) -> Notified<'_> {
+        self.ends.notified()
+    }
 }
 
 impl Drop for Poll<'_> {
     fn drop(&mut self) {
         let mut seats = lock(&self.pollers.seats);
-        let left = seats.get_mut(self.proxy).map_or(0, |seat| {
-            seat.polls = seat.polls.saturating_sub(1);
-            seat.polls
-        });
-        if left == 0 {
+        let Some(seat) = seats.get_mut(self.proxy) else { return };
+        seat.polls.retain(|one| !Arc::ptr_eq(one, &self.ends));
+        if seat.polls.is_empty() {
             seats.remove(self.proxy);
         }
     }

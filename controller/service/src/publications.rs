@@ -247,8 +247,9 @@ impl Publications {
     }
 
     fn wake(&self, concerned: Option<&BTreeSet<String>>) {
-        self.begun.store(true, Ordering::SeqCst);
-        match concerned {
+        // Until something is published all wait.
+        let begins = !self.begun.swap(true, Ordering::SeqCst);
+        match concerned.filter(|_| !begins) {
             Some(proxies) => self.pollers.wake(proxies.iter().map(String::as_str)),
             None => self.pollers.wake_all(),
         }

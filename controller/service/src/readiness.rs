@@ -30,7 +30,11 @@ impl Readiness {
         if let Some(problem) = self.tls.get().and_then(|tls| tls.problem()) {
             return Some(("certificates", problem));
         }
-        let observed = self.flags_observed.load(Ordering::Relaxed);
-        (!observed).then(|| ("starting", "not every flag has been looked at yet".to_owned()))
+        self.is_starting().then(|| ("starting", "not every flag has been looked at yet".to_owned()))
+    }
+
+    /// Whether some flags have not been looked at yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        !self.flags_observed.load(Ordering::Relaxed)
     }
 }

@@ -78,9 +78,9 @@ impl Views {
         lock(&self.by_flag).insert(view.name.clone(), Arc::new(view));
     }
 
-    /// Shows a flag no longer.
-    pub(crate) fn remove(&self, flag: &str) {
-        lock(&self.by_flag).remove(flag);
+    /// Shows a flag no longer. What was shown.
+    pub(crate) fn remove(&self, flag: &str) -> Option<Arc<FlagView>> {
+        lock(&self.by_flag).remove(flag)
     }
 
     /// Whether there is a flag of this name.

@@ -26,6 +26,7 @@ const PROMOTE: &str = r#"{"flag": "shop/reviews", "action": "promote"}"#;
 fn hub() -> Hub {
     let hub = Hub::new(Authenticator::listed()).with_orders();
     hub.show_flag(view());
+    hub.readiness.mark_flags_observed();
     hub
 }
 
@@ -119,4 +120,14 @@ async fn who_is_not_believed_is_shown() {
     assert_eq!(refused[0]["proxy"], "\"edge-2?\"");
     let why = refused[0]["why"].as_str().unwrap();
     assert!(why.contains("127.0.0.1:1") && why.contains("add it to local.proxies"), "{why}");
+}
+
+/// Whoever asks a controller that has not looked at its flags yet is told to come again, not that there is no such flag.
+#[tokio::test]
+async fn a_controller_that_begins_denies_no_flag() {
+    let hub = Arc::new(Hub::new(Authenticator::listed()).with_orders());
+    for (path, body) in [("/v1/requests", PROMOTE), ("/v1/orders", RESTART)] {
+        let (status, answer) = post(&hub, path, "127.0.0.1:1", ("x-none", ""), body).await;
+        assert_eq!((status, answer["reason"].as_str()), (503, Some("starting")), "{path}: {answer}");
+    }
 }

@@ -64,8 +64,8 @@ async fn exposed() -> String {
     hub.show_flag(view::view());
     let published = running::publication("reviews", 100);
     let flips = running::flips(&published);
-    let before = Status { record: None, ..flips.clone() };
-    hub.stopwatch.decided(&before, &flips, UnixMs(0), Instant::now());
+    let before = Status { record: None, switch: None, ..flips.clone() };
+    hub.stopwatch.decided(&before, &flips, &BTreeSet::new(), UnixMs(0), Instant::now());
     hub.publish(published);
     hub.observe_flip(&flips.uid, 0.1);
     hub.observe_hold(true, 0.1);

@@ -76,12 +76,20 @@ impl Client {
     /// The flags that a command is about.
     pub(super) async fn views(&self, at: &LocalFlags) -> anyhow::Result<Vec<FlagView>> {
         let mut views = self.status().await?;
-        let Some(flag) = &at.flag else { return Ok(views) };
+        let Some(flag) = &at.flag else {
+            // A controller may run with more files than one is asked about.
+            let found = find(&at.paths()).unwrap_or_default();
+            let named = |view: &FlagView| found.iter().any(|one| one.flag.as_ref() == Some(&view.name));
+            if views.iter().any(named) {
+                views.retain(named);
+            }
+            return Ok(views);
+        };
         let names = names(&views);
-        if views.is_empty() {
+        views.retain(|view| view.name == *flag);
+        if views.is_empty() && (names.is_empty() || self.call(Method::GET, "/readyz", Bytes::new()).await.is_err()) {
             return Err(not_yet(at));
         }
-        views.retain(|view| view.name == *flag);
         if views.is_empty() {
             bail!("{flag} is no flag of the controller of {}, which has: {names}", at.named());
         }

@@ -114,7 +114,10 @@ impl Model {
                 () => "○ old",
             };
             let requests = requests(view, name);
-            let (next_start, mut notes) = (workload.next_start, workload.notes.clone());
+            let mut notes = workload.notes.clone();
+            // Nobody starts what was given up again.
+            let switched = status.switch.as_ref().is_some_and(|switch| [&switch.from, &switch.to].contains(&name));
+            let next_start = workload.next_start.filter(|_| active || switched);
             let restarts = status.restarts.contains_key(name);
             notes.extend(restarts.then(|| format!("{name} is being started anew, as was asked for")));
             let halted = status.halted.contains(name);

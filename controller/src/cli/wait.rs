@@ -15,7 +15,7 @@ use super::{FAILED, IN_VAIN};
 use local::sources::find;
 use machine::duration::Millis;
 use machine::reason::Reason;
-use machine::status::Phase;
+use machine::status::{Override, Phase};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -73,7 +73,8 @@ pub(super) fn standing(model: &Model, goal: Goal, edited: Option<&str>) -> Stand
     if !model.is_current || edited.is_some_and(|version| version != wanted) {
         return Standing::Waits(format!("the controller has not seen the last edit of {name} yet"));
     }
-    if let Some(held) = status.r#override.as_ref().filter(|held| held.for_spec_version == *wanted) {
+    let against = |held: &&Override| held.for_spec_version == *wanted && held.version != *wanted;
+    if let Some(held) = status.r#override.as_ref().filter(against) {
         let (version, why) = (&held.version, &held.reason);
         // There `retry` would hold requests for that way back once more.
         let command = if status.was_held_in_vain() { "abort" } else { "retry" };

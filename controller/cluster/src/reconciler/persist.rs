@@ -64,7 +64,7 @@ impl Reconciler {
         if begins && !context.hub.fences.claim(&self.status.uid, &self.name, &seen.expected) {
             return Ok(false);
         }
-        context.hub.stopwatch.decided(&self.status, &plan.status, seen.look.now, seen.began);
+        context.hub.stopwatch.decided(&self.status, &plan.status, &seen.expected, seen.look.now, seen.began);
         let before = self.resource.status.clone();
         // Nobody has acked a record that is about to be written.
         let new = plan.status.record.as_ref().filter(|record| record.epoch != self.status.epoch());

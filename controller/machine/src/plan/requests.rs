@@ -60,7 +60,7 @@ fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String
                     _ => "no switch is under way".to_owned(),
                 });
             }
-            hold(pass, status, &status.active_version.clone(), "aborted by request");
+            stay(pass, status, &status.active_version.clone(), "aborted by request");
             give_up(pass.now, status);
             Ok(())
         }
@@ -79,10 +79,19 @@ fn act(pass: Pass<'_>, status: &mut Status, action: Action) -> Result<(), String
     }
 }
 
+/// Stays at a version, whatever the spec asks for. Where it asks for that one, nothing has to be held against it.
+fn stay(pass: Pass<'_>, status: &mut Status, version: &str, why: &str) {
+    if version == pass.spec.version {
+        status.r#override = None;
+    } else {
+        hold(pass, status, version, why);
+    }
+}
+
 /// Gives up a hold. The switch itself is given up once requests go on.
 fn let_go(pass: Pass<'_>, status: &mut Status, why: &str) {
     if let Some(from) = status.switch.as_ref().map(|switch| switch.from.clone()) {
-        hold(pass, status, &from, why);
+        stay(pass, status, &from, why);
     }
     interrupt(pass, status, why);
 }

@@ -115,6 +115,10 @@ fn queue<T: Asked>(
     flag: &str,
     request: T,
 ) -> Result<(StatusCode, Json<RequestAccepted>), Refusal> {
+    if !hub.views.has(flag) && hub.readiness.is_starting() {
+        let error = "not every flag has been looked at yet: try again";
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "starting", error));
+    }
     if !hub.views.has(flag) {
         let error = format!("there is no flag {:?} here", flag::shortened(flag));
         return Err(Refusal::new(StatusCode::NOT_FOUND, "unknown_flag", error));

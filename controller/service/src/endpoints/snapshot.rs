@@ -49,10 +49,7 @@ pub(super) async fn poll(
         let error = format!("the poll is of {shown:?}, but its sender is {sender}");
         Refusal::new(StatusCode::FORBIDDEN, "sender", error)
     })?;
-    let Some(poll) = hub.publications.pollers.begin(&query.proxy) else {
-        let error = "this proxy polls many times at once: one after the other";
-        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "full", error));
-    };
+    let poll = hub.publications.pollers.begin(&query.proxy);
     let deadline = Instant::now() + Duration::from_millis(query.wait_ms.min(MAX_WAIT_MS));
     loop {
         // What changes from here on is seen below.
@@ -66,7 +63,12 @@ pub(super) async fn poll(
             let json = [(header::CONTENT_TYPE, "application/json")];
             return Ok((json, snapshot.bytes.clone()).into_response());
         }
-        if timeout_at(deadline, changed).await.is_err() {
+        let waits = timeout_at(deadline, changed);
+        let is_over = tokio::select! {
+            changed = waits => changed.is_err(),
+            () = poll.ends() => true,
+        };
+        if is_over {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
     }

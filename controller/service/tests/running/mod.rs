@@ -36,6 +36,7 @@ pub(crate) fn hub() -> Arc<Hub> {
     let token = |token: &str| Some(token.to_owned());
     let proxies = [("open", None), ("edge", token("secret-1")), ("other", token("secret-2"))];
     hub.authenticator.set_proxies(proxies.map(|(name, token)| (name.to_owned(), token)).into());
+    hub.readiness.mark_flags_observed();
     hub
 }
 
@@ -136,7 +137,8 @@ pub(crate) fn publication(name: &str, report_every: u64) -> Publication {
 pub(crate) fn flips(published: &Publication) -> Status {
     let record = published.record.clone();
     let mut status = Status::new(&record.uid, &record.name, UnixMs(0));
-    (status.phase, status.switch) = (Phase::Switching, Some(Switch::default()));
+    (status.phase, status.switch) =
+        (Phase::Switching, Some(Switch { flipped_at: Some(UnixMs(7)), ..Switch::default() }));
     status.record = Some(record);
     status
 }

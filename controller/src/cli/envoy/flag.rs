@@ -100,7 +100,6 @@ pub(in crate::cli) fn served(config: &Config, wanted: &Wanted, service: &Service
 
 /// Which requests reach the clusters of the flag without it, and what to do about each.
 pub(in crate::cli) fn past(
-    file: &File,
     config: &Config,
     wanted: &Wanted,
     service: &Service,
@@ -116,17 +115,20 @@ pub(in crate::cli) fn past(
             let leads = one.list_at("routes").iter().any(|route| wanted.leads_here(route));
             let is_split = by_flag.is_some_and(|one| one.virtual_hosts.contains(&index));
             let others: Vec<&str> = domains(one).filter(|domain| !is_ours(domain)).collect();
-            // At an edge the filter finds the flag of such a host by the cluster.
-            if !leads || is_split && (others.is_empty() || is_edge(file)) {
+            if !leads || is_split && others.is_empty() {
                 continue;
             }
             let (name, listener) = (one.text_at("name").unwrap_or_default(), &manager.listener);
-            let which = if is_split { others.join(", ") } else { domains(one).collect::<Vec<_>>().join(", ") };
+            let which = match is_split {
+                true => format!("{}, but for hosts of the flag,", others.join(", ")),
+                false => domains(one).collect::<Vec<_>>().join(", "),
+            };
             all.push((
                 format!(
                     "virtual host {name} of listener {listener} leads requests for {which} to a version of the flag, past it"
                 ),
-                "add what is meant to spec.services[].hosts, or lead it elsewhere",
+                "add each host that is meant to spec.services[].hosts, or lead it elsewhere: one request to it after a flip \
+                 keeps the old version",
             ));
         }
     }

@@ -57,7 +57,7 @@ pub(in crate::cli) fn merge(
     add_node(file, &mut config, &pieces, &mut notes);
     for (service, wanted, found) in &targets {
         notes.extend(
-            past(file, &config, wanted, service, found)
+            past(&config, wanted, service, found)
                 .into_iter()
                 .chain(unserved(&config, service, found))
                 .map(|(what, fix)| Note::Look(format!("{what}: {fix}"))),

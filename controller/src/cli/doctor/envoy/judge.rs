@@ -45,9 +45,9 @@ pub(super) fn judge(file: &File, facts: &Facts) -> Result<Vec<Finding>, String> 
             }
             all.extend(websockets(file, facts, &wanted, manager, &one.manager.listener));
         }
-        let others = past(file, &facts.config, &wanted, service, &found);
+        let others = past(&facts.config, &wanted, service, &found);
         all.extend(others.into_iter().map(|(message, fix)| warning("routes", message, fix)));
-        all.extend(clusters(facts, &wanted, &rendered));
+        all.extend(clusters(file, facts, &wanted, &rendered));
         all.extend(flags(file, facts, service));
     }
     all.extend(flag_service(file, filter, facts, &rendered));
@@ -218,9 +218,11 @@ fn websockets(file: &File, facts: &Facts, wanted: &Wanted, manager: &Node, liste
     deaf.map(finding).collect()
 }
 
-fn clusters(facts: &Facts, wanted: &Wanted, rendered: &[Node]) -> Vec<Finding> {
+fn clusters(file: &File, facts: &Facts, wanted: &Wanted, rendered: &[Node]) -> Vec<Finding> {
     let mut all = vec![];
-    for (version, name) in &wanted.clusters {
+    // Nobody goes to a version that cannot be started.
+    let known = |version: &String| file.local.versions.contains_key(version) || *version == file.spec.version;
+    for (version, name) in wanted.clusters.iter().filter(|(version, _)| known(version)) {
         let Some(found) = facts.config.cluster(name) else {
             all.push(error("clusters", format!("there is no cluster {name}, of {version}"), MERGE));
             continue;

@@ -10,15 +10,33 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use local::sources::serving;
+use service::FlagView;
 use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest};
 
 use self::facts::Facts;
 use self::judge::judge;
-use super::judge::{Finding, error};
+use super::judge::{Finding, error, warning};
+use crate::cli::client::Client;
 use crate::cli::filter_level;
+use crate::cli::sources::LocalFlags;
 
 /// A dump of a large configuration takes long, and much room.
 const LIMITS: ExchangeLimits = ExchangeLimits { bytes: 256 << 20, time: Duration::from_secs(30) };
+
+/// What the controller shows of its flags; or that it does not.
+async fn controller(sources: &[PathBuf]) -> Result<Vec<FlagView>, Finding> {
+    let sources = sources.iter().map(|source| source.display().to_string()).collect();
+    let shown = async { Client::at(&LocalFlags { sources, flag: None })?.status().await };
+    shown.await.map_err(|why: anyhow::Error| {
+        warning("controller", format!("{why:#}"), "start it: nothing is switched meanwhile")
+    })
+}
+
+fn blocked(view: &FlagView) -> Option<Finding> {
+    let blocked = view.status.blocked.as_ref()?;
+    let message = format!("{} is blocked by {}: {}", view.name, blocked.reason.name(), blocked.message);
+    Some(error("controller", message, "`versionflag why` has what ends it"))
+}
 
 /// The names of the flags of some files, and what an Envoy does not have of them.
 pub(super) async fn look(sources: &[PathBuf], admin: &str) -> anyhow::Result<(String, Vec<Finding>)> {
@@ -42,9 +60,11 @@ pub(super) async fn look(sources: &[PathBuf], admin: &str) -> anyhow::Result<(St
     let stats = get("/stats?filter=extension_config_discovery").await?;
     let facts = Facts::read(&info, &dump, &String::from_utf8_lossy(&stats)).map_err(anyhow::Error::msg);
     let facts = facts.with_context(|| format!("{base} does not answer as Envoys do"))?;
-    let mut all: Vec<Finding> = vec![];
+    let (views, mut all) = (controller(sources).await, vec![]);
+    all.extend(views.as_ref().err().cloned());
     for file in &files {
-        let mut found = judge(file, &facts).map_err(anyhow::Error::msg)?;
+        let mut found: Vec<Finding> = judge(file, &facts).map_err(anyhow::Error::msg)?;
+        found.extend(views.iter().flatten().filter(|view| view.name == file.metadata.name).filter_map(blocked));
         let wasm = file.local.filter_config.as_ref().map(|filter| &filter.wasm);
         found.extend(wasm.and_then(|wasm| filter_level(wasm).err()).map(|unusable| {
             let message = format!("local.filterConfig.wasm: {unusable}");

@@ -45,6 +45,8 @@ fn found(file: &File, id: &str, dump: &Value, stats: &str) -> Vec<String> {
         .unwrap()
         .iter()
         .map(|one| format!("{} {}: {}", mark(one.severity), one.check, one.message))
+        // Some shapes serve all hosts, which is said of each.
+        .filter(|one| !one.contains("leads requests for *, but for hosts of the flag,"))
         .collect()
 }
 
@@ -116,6 +118,11 @@ fn snake(text: &str) -> String {
     "            - {name: past, domains: [past.example], routes: [{match: {prefix: /}, route: {cluster: reviews}}]}\n            - name: everything",
     "! routes: virtual host past of listener public leads requests for past.example to a version of the flag, past it"
 )]
+#[case::more_hosts_than_the_flag_has(
+    "domains: [\"*\"]",
+    "domains: [reviews.example, \"*.reviews.example\"]",
+    "! routes: virtual host everything of listener public leads requests for *.reviews.example, but for hosts of the flag, to a version of the flag, past it"
+)]
 #[case::no_cluster("- name: reviews-v2", "- name: reviews-v3", "✗ clusters: there is no cluster reviews-v2, of v2")]
 #[case::cluster_elsewhere(
     "port_value: 9002",
@@ -180,14 +187,23 @@ fn a_filter_that_is_not_loaded_is_said(#[case] stats: &str, #[case] why: &str) {
     "! clusters: cluster reviews-v2 does not speak HTTP/2, and v2 nothing else (http2: true)"
 )]
 #[case::one_more(
-    "v2: [reviews-v2]",
-    "v2: [reviews-v2], v3: [reviews-v3]",
+    "    v2: {",
+    "    v3: {command: [reviews], address: 127.0.0.1:9003}\n    v2: {",
     "✗ clusters: there is no cluster reviews-v3, of v3"
 )]
 fn an_edit_that_envoy_lacks_is_said(#[case] from: &str, #[case] to: &str, #[case] expected: &str) {
     let dump = dump(&read("edge/merged/envoy.yaml"), &["reviews.example"], "reviews");
     let found = found(&flag(|text| text.replace(from, to)), "edge", &dump, LOADED);
     assert!(found.iter().any(|one| one == expected), "{found:#?}");
+}
+
+/// One that was taken out of `local.versions` and not out of `clusters`: nobody goes there.
+#[test]
+fn a_version_that_cannot_be_started_needs_no_cluster() {
+    let dump = dump(&read("edge/merged/envoy.yaml"), &["reviews.example"], "reviews");
+    let more = |text: String| text.replace("v2: [reviews-v2]", "v2: [reviews-v2], v0: [reviews-v0]");
+    let found = found(&flag(more), "edge", &dump, LOADED);
+    assert!(!found.iter().any(|one| one.contains("reviews-v0,")), "{found:#?}");
 }
 
 #[rstest]
