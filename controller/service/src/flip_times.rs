@@ -76,13 +76,29 @@ struct Running {
     times: FlipTimes,
     /// When the part that is under way began.
     since: Instant,
-    published: bool,
+    stage: Stage,
     /// Of its record.
     hash: String,
     /// The proxies that have to ack.
     expected: BTreeSet<String>,
     sent: BTreeMap<String, Duration>,
     acked: BTreeMap<String, Duration>,
+}
+
+/// What is over of a flip.
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    Decided,
+    Written,
+    Published,
+}
+
+/// What a report acks of the flips that are under way.
+#[derive(Debug)]
+pub(crate) struct Acks {
+    proxy: String,
+    /// By uid.
+    flips: Vec<String>,
 }
 
 impl Stopwatch {
@@ -99,7 +115,7 @@ impl Stopwatch {
         let begun = new.record.as_ref().filter(|_| flipped(new).is_some()).map(|record| Running {
             times: FlipTimes { epoch: record.epoch, at, decide_ms: ms(since.elapsed()), ..FlipTimes::default() },
             since: Instant::now(),
-            published: false,
+            stage: Stage::Decided,
             hash: record.hash.clone(),
             expected: expected.clone(),
             sent: BTreeMap::new(),
@@ -117,8 +133,8 @@ impl Stopwatch {
     /// That status is written.
     pub fn written(&self, uid: &str) {
         self.with(uid, |one| {
-            if one.times.write_ms == 0.0 {
-                one.times.write_ms = ms(std::mem::replace(&mut one.since, Instant::now()).elapsed());
+            if one.stage == Stage::Decided {
+                (one.stage, one.times.write_ms) = (Stage::Written, one.lap());
             }
         });
     }
@@ -126,9 +142,8 @@ impl Stopwatch {
     /// A record is published.
     pub(crate) fn published(&self, record: &Record) {
         self.with(&record.uid, |one| {
-            if !one.published && one.times.epoch == record.epoch {
-                one.published = true;
-                one.times.publish_ms = ms(std::mem::replace(&mut one.since, Instant::now()).elapsed());
+            if !one.is_published() && one.times.epoch == record.epoch {
+                (one.stage, one.times.publish_ms) = (Stage::Published, one.lap());
             }
         });
     }
@@ -140,23 +155,24 @@ impl Stopwatch {
         }
     }
 
-    /// What a report acks of the flips that are under way, by uid.
-    pub(crate) fn acks(&self, report: &Report) -> Vec<String> {
+    /// What a report acks, if anything.
+    pub(crate) fn acks(&self, report: &Report) -> Option<Acks> {
         if self.count.load(Ordering::Relaxed) == 0 || !report.complete {
-            return vec![];
+            return None;
         }
         let running = lock(&self.running);
         let acks = report.flags.iter().filter(|(uid, state)| {
             let flip = running.get(*uid);
             flip.is_some_and(|flip| (flip.times.epoch, &flip.hash) == (state.epoch, &state.hash))
         });
-        acks.map(|(uid, _)| uid.clone()).collect()
+        let flips: Vec<String> = acks.map(|(uid, _)| uid.clone()).collect();
+        (!flips.is_empty()).then(|| Acks { proxy: report.proxy.clone(), flips })
     }
 
-    /// A report was taken in that acks these flips.
-    pub(crate) fn acked(&self, proxy: &str, flips: &[String]) {
-        for uid in flips {
-            self.with(uid, |one| one.note(one.times.epoch, proxy, |one| &mut one.acked));
+    /// The report that acks this was taken in.
+    pub(crate) fn acked(&self, acks: &Acks) {
+        for uid in &acks.flips {
+            self.with(uid, |one| one.note(one.times.epoch, &acks.proxy, |one| &mut one.acked));
         }
     }
 
@@ -164,14 +180,15 @@ impl Stopwatch {
     pub(crate) fn ended(&self, uid: &str) -> Option<FlipTimes> {
         let mut found = None;
         self.change(|running| found = running.remove(uid));
-        let flip = found.filter(|one| one.published)?;
-        lock(&self.last).insert(uid.to_owned(), flip.shown());
-        (flip.acked.len() == flip.expected.len()).then(|| flip.shown())
+        let flip = found.filter(Running::is_published)?;
+        let times = flip.shown();
+        lock(&self.last).insert(uid.to_owned(), times.clone());
+        (flip.acked.len() == flip.expected.len()).then_some(times)
     }
 
     /// The flip under way, as far as it is, or the last one.
     pub(crate) fn shown(&self, uid: &str) -> Option<FlipTimes> {
-        let running = lock(&self.running).get(uid).filter(|one| one.published).map(Running::shown);
+        let running = lock(&self.running).get(uid).filter(|one| one.is_published()).map(Running::shown);
         running.or_else(|| lock(&self.last).get(uid).cloned())
     }
 
@@ -197,8 +214,17 @@ impl Stopwatch {
 }
 
 impl Running {
+    fn is_published(&self) -> bool {
+        self.stage == Stage::Published
+    }
+
+    /// Milliseconds since the part under way began; the next one begins.
+    fn lap(&mut self) -> f64 {
+        ms(std::mem::replace(&mut self.since, Instant::now()).elapsed())
+    }
+
     fn note(&mut self, epoch: u64, proxy: &str, which: fn(&mut Running) -> &mut BTreeMap<String, Duration>) {
-        if self.published && epoch == self.times.epoch && self.expected.contains(proxy) {
+        if self.is_published() && epoch == self.times.epoch && self.expected.contains(proxy) {
             let elapsed = self.since.elapsed();
             let known = which(self);
             if !known.contains_key(proxy) {

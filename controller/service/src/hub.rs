@@ -171,9 +171,9 @@ impl Hub {
     pub(crate) fn take_in_report(&self, report: Report) -> Result<(), ReportError> {
         let now = now();
         let pace = self.publications.pace_of(&report.proxy);
-        let (proxy, acks) = (report.proxy.clone(), self.stopwatch.acks(&report));
+        let acks = self.stopwatch.acks(&report);
         let (awaited, mut known) = self.reports.take_in(now, pace, report)?;
-        self.stopwatch.acked(&proxy, &acks);
+        acks.iter().for_each(|acks| self.stopwatch.acked(acks));
         if awaited {
             self.wake_driver();
         }

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::lock::lock;
-use crate::pollers::Pollers;
 use axum::body::Bytes;
 use flag::PROTOCOL;
 use flag::digest;
@@ -15,6 +13,9 @@ use flag::snapshot::{Asks, Snapshot};
 use machine::duration::Millis;
 use machine::pace::{STEADY, pace};
 use machine::publication::Publication;
+
+use crate::lock::lock;
+use crate::pollers::Pollers;
 
 /// Bytes of the SHA-256 of a snapshot that are its revision.
 const REVISION_BYTES: usize = 12;
@@ -77,9 +78,10 @@ impl Catalogue {
     /// Puts a publication in its place. For whom something has changed.
     fn put(&mut self, new: Publication) -> Concerned {
         let name: Arc<str> = new.record.name.as_str().into();
-        if let Some(old) = self.by_flag.get(&name).filter(|old| differ_in_audience(old, &new)) {
-            let (old, known) = (old.audience.clone().unwrap_or_default(), new.audience.as_ref());
-            let known = known.unwrap_or(&old);
+        if self.by_flag.get(&name).is_some_and(|old| are_told_the_same(old, &new))
+            && let Some(known) = &new.audience
+            && let Some(old) = self.by_flag.remove(&name).and_then(|old| old.audience)
+        {
             let (came, went) = (known.difference(&old), old.difference(known));
             came.clone().for_each(|proxy| self.send(proxy, &name));
             went.clone().for_each(|proxy| self.no_longer_send(proxy, &name));
@@ -89,7 +91,7 @@ impl Catalogue {
             self.by_flag.insert(name, new);
             return Some(concerned);
         }
-        let before = self.take(&name).map(|(_, concerned)| concerned);
+        let before = self.take(&name).map(|old| old.audience);
         match &new.audience {
             None => drop(self.for_all.insert(Arc::clone(&name))),
             Some(audience) => audience.iter().for_each(|proxy| self.send(proxy, &name)),
@@ -120,14 +122,13 @@ impl Catalogue {
         }
     }
 
-    /// Takes a publication out. What it was, and for whom something has changed.
-    fn take(&mut self, name: &str) -> Option<(Publication, Concerned)> {
+    /// Takes a publication out. For its audience something has changed.
+    fn take(&mut self, name: &str) -> Option<Publication> {
         let old = self.by_flag.remove(name)?;
         self.for_all.remove(name);
         old.audience.iter().flatten().for_each(|proxy| self.no_longer_send(proxy, name));
         self.ready.retain(|(names, _), _| !names.iter().any(|one| &**one == name));
-        let concerned = old.audience.clone();
-        Some((old, concerned))
+        Some(old)
     }
 
     /// What a proxy is sent.
@@ -188,8 +189,8 @@ impl Publications {
 
     /// No longer sends a flag to anybody. The record that was sent last.
     pub(crate) fn withdraw(&self, flag: &str) -> Option<Record> {
-        let (withdrawn, concerned) = lock(&self.all).take(flag)?;
-        self.wake(concerned.as_ref());
+        let withdrawn = lock(&self.all).take(flag)?;
+        self.wake(withdrawn.audience.as_ref());
         Some(withdrawn.record)
     }
 
@@ -256,10 +257,14 @@ impl Publications {
     }
 }
 
-/// Whether two publications are the same to whoever is sent both.
-fn differ_in_audience(old: &Publication, new: &Publication) -> bool {
-    let told = old.audience.is_some() && new.audience.is_some();
-    told && Publication { audience: new.audience.clone(), ..old.clone() } == *new
+/// Whether two publications differ in nothing but which proxies are sent them.
+fn are_told_the_same(old: &Publication, new: &Publication) -> bool {
+    // An audience may be large, and is neither compared nor copied for this.
+    fn told(one: &Publication) -> impl PartialEq {
+        let Publication { record, report_every, prove_routes, measure, probe, health, fence, audience } = one;
+        (record, report_every, (prove_routes, measure), (probe, health, fence), audience.is_some())
+    }
+    new.audience.is_some() && told(old) == told(new)
 }
 
 fn encode<'a>(publications: impl Iterator<Item = &'a Publication> + Clone, pace: Millis, level: u32) -> Ready {

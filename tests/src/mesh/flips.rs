@@ -56,42 +56,25 @@ pub struct Flip {
     pub requests: usize,
 }
 
-/// Parts of a flip of ours, one after the other, in milliseconds.
-#[derive(Debug, Clone, Serialize)]
-pub struct Parts {
-    /// From the write to the look that decided it.
-    pub seen_ms: f64,
-    /// From there to the decision.
-    pub decide_ms: f64,
-    /// The write of the status.
-    pub write_ms: f64,
-    /// From there to the publication.
-    pub publish_ms: f64,
-    /// Until the last proxy was sent it.
-    pub send_ms: f64,
-    /// From there to the last ack.
-    pub ack_ms: f64,
-}
+/// Parts of a flip of ours by name, in milliseconds: from the write to the look that decided it, to the decision, the
+/// write of the status, the publication, until the last proxy was sent it, and from there to the last ack.
+pub type Parts = BTreeMap<&'static str, f64>;
 
-impl Parts {
-    /// The names of the parts.
-    const NAMES: [&str; 6] = ["seen_ms", "decide_ms", "write_ms", "publish_ms", "send_ms", "ack_ms"];
-
-    /// Of the last flip of the flag of a way, which was written then.
-    async fn of(way: Way, written_us: u64) -> Result<Parts> {
-        let path = format!("/v1/status?flag=default/{}", way.name());
-        let flags: Value = Call::get(CONTROLLER, &path).send().await?.json()?;
-        let flip = &flags[0]["flip"];
-        let number = |key: &str| flip.pointer(key).and_then(Value::as_f64).with_context(|| format!("{key} in {flip}"));
-        let at = number("/at")? - unix_ms(written_us) as f64;
-        let (sent, acked) = (number("/sent/maxMs")?, number("/acked/maxMs")?);
-        let (decide_ms, write_ms, publish_ms) = (number("/decideMs")?, number("/writeMs")?, number("/publishMs")?);
-        Ok(Parts { seen_ms: at, decide_ms, write_ms, publish_ms, send_ms: sent, ack_ms: (acked - sent).max(0.0) })
-    }
-
-    fn all(&self) -> [f64; 6] {
-        [self.seen_ms, self.decide_ms, self.write_ms, self.publish_ms, self.send_ms, self.ack_ms]
-    }
+/// Those of the last flip of the flag of a way, which was written then.
+async fn parts_of(way: Way, written_us: u64) -> Result<Parts> {
+    let path = format!("/v1/status?flag=default/{}", way.name());
+    let flags: Value = Call::get(CONTROLLER, &path).send().await?.json()?;
+    let flip = &flags[0]["flip"];
+    let number = |key: &str| flip.pointer(key).and_then(Value::as_f64).with_context(|| format!("{key} in {flip}"));
+    let (sent, acked) = (number("/sent/maxMs")?, number("/acked/maxMs")?);
+    Ok(BTreeMap::from([
+        ("seen_ms", number("/at")? - unix_ms(written_us) as f64),
+        ("decide_ms", number("/decideMs")?),
+        ("write_ms", number("/writeMs")?),
+        ("publish_ms", number("/publishMs")?),
+        ("send_ms", sent),
+        ("ack_ms", (acked - sent).max(0.0)),
+    ]))
 }
 
 impl Way {
@@ -223,7 +206,7 @@ pub async fn measure(mesh: &Mesh<'_>, way: Way, callers: &[String], plan: &LoadP
         has_moved(load, from, to).await.with_context(|| way.name())?;
     }
     way.disarm(mesh).await?;
-    let parts = if way == Way::Ours { Some(Parts::of(way, written).await?) } else { None };
+    let parts = if way == Way::Ours { Some(parts_of(way, written).await?) } else { None };
     let results = Load::stop_all(loads).await?;
     let after = |us: u64| (us as f64 - written as f64) / 1000.0;
     let first_new = results.first(to).context("no request on the new version")?.head_us;
@@ -257,10 +240,12 @@ async fn has_moved(load: &Load, from: &str, to: &str) -> Result<()> {
 /// What the flips of one way took, as in the results.
 pub fn summary(flips: &[Flip]) -> Value {
     let row = |value: fn(&Flip) -> f64| crate::flips::quantiles(flips.iter().map(value).collect());
-    let parts: Vec<[f64; 6]> = flips.iter().filter_map(|flip| flip.parts.as_ref()).map(Parts::all).collect();
-    let part = |index: usize| crate::flips::quantiles(parts.iter().filter_map(|all| all.get(index)).copied().collect());
+    let mut parts: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (name, ms) in flips.iter().filter_map(|flip| flip.parts.as_ref()).flatten() {
+        parts.entry(name).or_default().push(*ms);
+    }
     let parts: BTreeMap<&str, Value> =
-        Parts::NAMES.iter().enumerate().map(|(index, name)| (*name, part(index))).collect();
+        parts.into_iter().map(|(name, all)| (name, crate::flips::quantiles(all))).collect();
     json!({
         "parts": parts,
         "first_new_ms": row(|flip| flip.first_new_ms),

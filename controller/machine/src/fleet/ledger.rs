@@ -22,19 +22,6 @@ use flag::stray::Stray;
 
 pub use crate::fleet::quiet::{Quiet, busy};
 
-fn late(report: Report) -> ReportError {
-    ReportError::Stale { proxy: report.proxy, boot: report.boot, seq: report.seq }
-}
-
-/// Takes what a report says of flips into account.
-fn count(moves: &mut BTreeMap<String, Move>, now_ms: u64, report: &Report) {
-    for (uid, state) in report.flags.iter().filter(|_| report.complete) {
-        if let Some(flip) = moves.get_mut(uid) {
-            flip.take(now_ms, &report.proxy, &report.boot, state);
-        }
-    }
-}
-
 /// A proxy that nobody waits for is forgotten after so long without a report.
 const GONE_MS: u64 = 60_000;
 
@@ -189,6 +176,19 @@ pub struct Ledger {
     stale_ms: u64,
     /// The last flip of each flag, by uid.
     moves: BTreeMap<String, Move>,
+}
+
+fn late(report: Report) -> ReportError {
+    ReportError::Stale { proxy: report.proxy, boot: report.boot, seq: report.seq }
+}
+
+/// Takes what a report says of flips into account.
+fn count(moves: &mut BTreeMap<String, Move>, now_ms: u64, report: &Report) {
+    for (uid, state) in report.flags.iter().filter(|_| report.complete) {
+        if let Some(flip) = moves.get_mut(uid) {
+            flip.take(now_ms, &report.proxy, &report.boot, state);
+        }
+    }
 }
 
 impl Ledger {

@@ -16,6 +16,7 @@ mod properties;
 mod publication;
 mod reasons;
 mod routes;
+mod seen;
 mod spec;
 mod stories;
 #[path = "../../../../docs/table.rs"]

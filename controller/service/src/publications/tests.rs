@@ -108,7 +108,7 @@ proptest! {
                 }
                 Step::Take(flag) => {
                     plain.remove(&format!("f{flag}"));
-                    all.take(&format!("f{flag}")).map_or(some(&[]), |(_, concerned)| concerned)
+                    all.take(&format!("f{flag}")).map_or(some(&[]), |old| old.audience)
                 }
             };
             for (number, before) in before.into_iter().enumerate() {
