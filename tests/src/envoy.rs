@@ -23,8 +23,9 @@ const READY_LIMIT: Duration = Duration::from_secs(5);
 const ADMIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long an Envoy that was taken over goes on: it tells all clients at once to go, and those that have not gone by
-/// the end are cut off.
-const TAKEN_OVER: [&str; 6] = ["--drain-time-s", "2", "--parent-shutdown-time-s", "6", "--drain-strategy", "immediate"];
+/// the end are cut off. No test has a stream that takes longer.
+const TAKEN_OVER: [&str; 6] =
+    ["--drain-time-s", "2", "--parent-shutdown-time-s", "12", "--drain-strategy", "immediate"];
 
 /// How an Envoy is run.
 #[derive(Debug, Clone)]
