@@ -165,6 +165,9 @@ bench-fence: programs ## Measure fenced flips beside immediate ones, of two Envo
 bench-releases: programs ## Measure memory over FLIPS=1000 releases through ten versions and one Envoy (about half an hour)
 	@$(TEST_ENV) $(RUN) $@ -- --flips $(or $(FLIPS),1000)
 
+bench-idle: programs ## Measure what `versionflag local` uses while nothing happens (about five minutes)
+	@$(TEST_ENV) $(RUN) $@
+
 bench-scale: programs ## Measure flips and restarts with 1,000 to 16,000 simulated proxies; BAD=100 adds bad ones, HTTP1=1 is without HTTP/2
 	@$(RUN) $@ -- --flips $(or $(FLIPS),20) --bad $(or $(BAD),0) $(if $(SIZES),--sizes $(SIZES)) $(if $(HTTP1),--http1)
 

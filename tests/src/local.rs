@@ -183,8 +183,13 @@ impl<'a> Local<'a> {
 
     /// Starts the controller, or starts it again, and waits until it looks after the flag.
     pub async fn start(&mut self) -> Result<()> {
+        self.start_with(&[]).await
+    }
+
+    /// The same with more environment.
+    pub async fn start_with(&mut self, environment: &[(&str, &str)]) -> Result<()> {
         self.write();
-        let mut controller = self.another_controller()?;
+        let mut controller = self.controller_with(environment)?;
         wait_for("the controller", LIMIT, async || {
             controller.check_running()?;
             let answer = self.get("/readyz").await?;

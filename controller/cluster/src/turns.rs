@@ -37,6 +37,8 @@ const AT_ONCE_IN_NAMESPACE: usize = 8;
 const FIRST_LOOKS: Duration = Duration::from_secs(5);
 /// How often it is looked whether proxies are led here.
 const LEAD_LOOK: Duration = Duration::from_secs(10);
+/// For how long a replica that is told to end waits for proxies to let go of what they hold.
+const LEAVING: Duration = Duration::from_secs(2);
 /// What has begun has this long to end, when the program is asked to.
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -116,14 +118,26 @@ impl Turns {
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), DriverError> {
         let hub = Arc::clone(&self.around.hub);
+        // Who held requests when this replica was told to end, and until when they may let go of them.
+        let mut left: Option<(Vec<String>, Instant)> = None;
         loop {
             let wait = self.begin();
+            if left.as_ref().is_some_and(|(held, until)| self.has_let_go(held) || Instant::now() >= *until) {
+                break;
+            }
             tokio::select! {
                 Some(ended) = self.running.next(), if !self.running.is_empty() => self.end(ended),
                 () = hub.driver_woken() => {}
                 () = tokio::time::sleep(wait) => {}
                 _ = &mut *election => return Err(DriverError::Restored),
-                () = &mut stop => break,
+                () = &mut stop, if left.is_none() => {
+                    hub.leave();
+                    let held: Vec<_> = self.flags.values().filter(|kept| kept.holds()).map(|kept| kept.name.clone()).collect();
+                    if held.is_empty() {
+                        break;
+                    }
+                    left = Some((held, Instant::now() + LEAVING));
+                }
             }
             // Those that have ended meanwhile, too: what comes after is for all of them.
             while let Some(Some(ended)) = self.running.next().now_or_never() {
@@ -133,6 +147,12 @@ impl Turns {
         // Nothing new begins.
         let _ = tokio::time::timeout(ENDING, async { while self.running.next().await.is_some() {} }).await;
         Ok(())
+    }
+
+    /// Whether these flags hold nothing any more, and all proxies know it; or are somebody else's by now.
+    fn has_let_go(&self, held: &[String]) -> bool {
+        let acked = held.iter().all(|flag| self.around.hub.all_acked(flag));
+        acked && !self.flags.values().any(|kept| kept.holds())
     }
 
     /// Takes in what has changed, and begins what is due. How long to wait for the next time.
@@ -162,7 +182,14 @@ impl Turns {
         }
         self.lead(now);
         let (reported, asked) = (around.hub.reports.take_reporters(), around.hub.requests.waiting_flags());
-        self.begin_turns(&News { now, all, namespaces: &namespaces, reported: &reported, asked: &asked });
+        self.begin_turns(&News {
+            now,
+            all,
+            namespaces: &namespaces,
+            reported: &reported,
+            asked: &asked,
+            leaving: around.hub.is_leaving(),
+        });
         around.hub.wake_on_reports(self.flags.values().any(Kept::awaits_reports));
         let pause = self.write_plugins(now).unwrap_or(TICK);
         let next = self.flags.values().filter_map(|kept| kept.wakes(now)).min();

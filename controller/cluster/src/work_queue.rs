@@ -36,6 +36,7 @@ pub(super) struct Kept {
     /// Something has come up during its turn.
     again: bool,
     moving: bool,
+    holds: bool,
     awaits_reports: bool,
 }
 
@@ -68,6 +69,8 @@ pub(super) struct News<'a> {
     pub(super) reported: &'a BTreeSet<String>,
     /// The flags that people ask something of.
     pub(super) asked: &'a BTreeSet<String>,
+    /// This replica is about to end.
+    pub(super) leaving: bool,
 }
 
 impl Kept {
@@ -83,6 +86,7 @@ impl Kept {
             looked_at: false,
             again: false,
             moving: false,
+            holds: false,
             awaits_reports: false,
         }
     }
@@ -124,6 +128,7 @@ impl Kept {
     pub(super) fn is_due(&mut self, news: &News<'_>) -> bool {
         let told = || {
             news.all
+                || (news.leaving && self.holds)
                 || news.namespaces.contains(&self.namespace())
                 || news.asked.contains(&self.name)
                 || self.concerns(news.namespaces, news.reported)
@@ -157,6 +162,11 @@ impl Kept {
         (self.work.is_some() && self.due > now && (self.timed || self.moving)).then_some(self.due)
     }
 
+    /// Whether proxies hold requests for it.
+    pub(super) fn holds(&self) -> bool {
+        self.holds
+    }
+
     /// Whether a report may be what it waits for.
     pub(super) fn awaits_reports(&self) -> bool {
         self.awaits_reports
@@ -173,6 +183,7 @@ impl Kept {
     pub(super) fn end(&mut self, turned: Turned) {
         let Turned { work, wait, timed } = turned;
         self.moving = work.flag.as_ref().is_some_and(Reconciler::is_moving);
+        self.holds = work.flag.as_ref().is_some_and(Reconciler::holds);
         self.awaits_reports = work.flag.as_ref().is_some_and(Reconciler::awaits_reports);
         (self.looked_at, self.timed) = (true, timed || self.again);
         self.due = Instant::now() + if self.again { Duration::ZERO } else { wait };

@@ -156,6 +156,7 @@ pub async fn run(
             () = &mut stop => break,
         }
     }
+    driver.leave().await;
     server.abort();
     Ok(())
 }
@@ -382,5 +383,6 @@ fn logs(file: &File) -> Logs {
     Logs::new(&file.metadata.name, &file.local.logs, &file.local.state_file)
 }
 
+mod leaving;
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,8 @@ pub(crate) struct LiveProcess {
     pub(crate) barred: Option<(u64, String)>,
     /// What is wrong with its log.
     pub(crate) log_error: Option<String>,
+    /// Why it was not rotated when that was tried last.
+    pub(crate) rotate_error: Option<String>,
     pub(crate) restarts: Restarts,
     pub(crate) started_ms: u64,
 }

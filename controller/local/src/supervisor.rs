@@ -26,6 +26,9 @@ use service::failpoint;
 
 /// Between two looks at all processes, at who listens, at logs, and at an address that is taken.
 const LOOK_MS: u64 = 1_000;
+/// Between two looks at all processes while nothing moves, and what runs is old: an end calls for a look of its own.
+const REST_MS: u64 = 5_000;
+const OLD_MS: u64 = 60_000;
 /// Between two looks at who listens, where it was the version, and that consists of the same processes: the kernel goes
 /// through all its connections for one, and lets nobody else listen there who does not share the socket.
 const OWNER_MS: u64 = 60_000;
@@ -36,8 +39,13 @@ const OCCURRENCES: usize = 5;
 pub(crate) type Versions = BTreeMap<String, VersionCommand>;
 
 /// Whether no switch is under way.
-pub(crate) fn rests(status: &Status) -> bool {
+fn is_over(status: &Status) -> bool {
     matches!(status.phase, Phase::Adopting | Phase::Stable)
+}
+
+/// Whether nothing moves until somebody asks for something, or time has passed.
+pub(crate) fn rests(status: &Status) -> bool {
+    is_over(status) || status.phase == Phase::Retaining
 }
 
 /// All processes of one flag.
@@ -128,9 +136,10 @@ impl Supervisor {
     pub(crate) fn poll(&mut self, now_ms: u64, store: &mut Store, versions: &Versions) {
         self.look(now_ms, store);
         let all: Vec<String> = store.state.processes.keys().cloned().collect();
-        let switches = !rests(&store.state.status);
+        let switches = !is_over(&store.state.status);
         let (mut gone, mut changed) = (vec![], false);
         for version in all {
+            self.rotate(&version);
             let Some(process) = store.state.processes.get_mut(&version) else { continue };
             let (before, declared) = (process.clone(), versions.get(&version));
             let runs = process.alive() && !self.has_ended(&version);
@@ -172,7 +181,7 @@ impl Supervisor {
         let all = &store.state.processes;
         let changes =
             all.iter().any(|(version, process)| !process.serves() || !process.alive() || self.is_new(version));
-        let paced = now_ms.saturating_sub(self.looked_ms) >= LOOK_MS;
+        let paced = now_ms.saturating_sub(self.looked_ms) >= self.pace(now_ms, store);
         if all.is_empty() || !(changes || paced) {
             return;
         }
@@ -183,13 +192,29 @@ impl Supervisor {
             live.session |= process.alive() && !process.adopted;
             self.processes.reap(process, &live.members, live.session);
             live.members = self.processes.members(process, &live.members, live.session);
-            if paced && let Err(error) = self.logs.rotate(version) {
-                tracing::warn!(version, %error, "its log could not be kept");
-            }
         }
         if paced {
             self.looked_ms = now_ms;
         }
+    }
+
+    /// Between two looks at all processes. What began a while ago has made what it consists of, and whoever leaves it
+    /// is known by its mark, but where it was adopted: that has none.
+    fn pace(&self, now_ms: u64, store: &Store) -> u64 {
+        let is_old = |live: &LiveProcess| now_ms.saturating_sub(live.started_ms) >= OLD_MS;
+        let made = |(version, process): (&String, &Process)| {
+            process.serves() && !process.adopted && self.live.get(version).is_some_and(is_old)
+        };
+        if rests(&store.state.status) && store.state.processes.iter().all(made) { REST_MS } else { LOOK_MS }
+    }
+
+    fn rotate(&mut self, version: &str) {
+        let error = self.logs.rotate(version).err().map(|error| error.to_string());
+        let live = self.live.entry(version.to_owned()).or_default();
+        if let Some(error) = error.as_ref().filter(|error| live.rotate_error.as_ref() != Some(*error)) {
+            tracing::warn!(version, error, "its log could not be kept");
+        }
+        live.rotate_error = error;
     }
 
     fn is_new(&self, version: &str) -> bool {

@@ -112,6 +112,8 @@ impl World for Machine {
             probe,
             keeper: Keeper::Controller,
             leads_since: self.hub.leads_since(),
+            leaving: self.hub.is_leaving(),
+            given_out: self.hub.given_out(name, &status.uid),
             other_fence: self.hub.fences.other(&status.uid, &expected),
             uncovered: self.uncovered(&expected),
             ..Observation::unknown()
@@ -149,6 +151,9 @@ impl World for Machine {
             let before = std::mem::replace(&mut self.written, plan.status.clone());
             self.hub.stopwatch.written(&plan.status.uid);
             self.announce(&before);
+            if before.phase.holds() && plan.status.phase == Phase::Switching {
+                failpoint::point("after a fence was opened");
+            }
         }
         Ok(true)
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flag::probe::Probe;
+use flag::record::Gate;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Request;
@@ -232,6 +233,10 @@ pub struct Observation {
     pub keeper: Keeper,
     /// Since when this controller leads. Another time is another controller.
     pub leads_since: UnixMs,
+    /// This controller is about to end.
+    pub leaving: bool,
+    /// The gate of the record that this controller's flag service gives out; `None`: it gives out none yet.
+    pub given_out: Option<Gate>,
     /// Another flag that holds requests of callers of this one, by name.
     pub other_fence: Option<String>,
     /// What of a version has no proxy beside it that has to ack, by name; one that is not here is not known.
@@ -261,6 +266,8 @@ impl Observation {
             spec_unknown: false,
             keeper: Keeper::Controller,
             leads_since: UnixMs(0),
+            leaving: false,
+            given_out: None,
             other_fence: None,
             uncovered: BTreeMap::new(),
         }

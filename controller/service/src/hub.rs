@@ -2,7 +2,7 @@
 //! touches several parts of it at once. I/O: reads the clock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use flag::record::Gate;
 use flag::report::{Report, ReportError};
@@ -47,6 +47,7 @@ pub struct Hub {
     pub stopwatch: Stopwatch,
     /// Since when this controller leads, in Unix milliseconds.
     led_since: AtomicU64,
+    leaving: AtomicBool,
     /// Reports that are under way, by address.
     pub(crate) reporting: Peers,
     pub(crate) publications: Publications,
@@ -68,6 +69,7 @@ impl Hub {
             fences: Fences::default(),
             stopwatch: Stopwatch::default(),
             led_since: AtomicU64::new(now().0),
+            leaving: AtomicBool::new(false),
             reporting: Peers::new(REPORTS_OF_ONE_ADDRESS),
             publications: Publications::default(),
             views: Views::default(),
@@ -110,6 +112,27 @@ impl Hub {
     /// Since when this controller leads without a break: another time is another controller, or it was away.
     pub fn leads_since(&self) -> UnixMs {
         UnixMs(self.led_since.load(Ordering::SeqCst))
+    }
+
+    /// This controller is about to end: nobody is held any more.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        self.wake_driver();
+    }
+
+    /// Whether this controller is about to end.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// The gate of the record of a flag that proxies are sent; `None`: they are sent none.
+    pub fn given_out(&self, flag: &str, uid: &str) -> Option<Gate> {
+        self.publications.gate_of(flag, uid)
+    }
+
+    /// Whether everybody who has to has acked what a flag's proxies are sent.
+    pub fn all_acked(&self, flag: &str) -> bool {
+        self.views.shown(Some(flag)).iter().all(|view| view.fleet.all_acked())
     }
 
     /// Whether some flags are not published yet, while this controller begins: polls of proxies wait for all of them.

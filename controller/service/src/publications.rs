@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use flag::PROTOCOL;
 use flag::digest;
 use flag::level::LEVEL;
-use flag::record::Record;
+use flag::record::{Gate, Record};
 use flag::snapshot::{Asks, Snapshot};
 use machine::duration::Millis;
 use machine::pace::{STEADY, pace};
@@ -192,6 +192,11 @@ impl Publications {
         let withdrawn = lock(&self.all).take(flag)?;
         self.wake(withdrawn.audience.as_ref());
         Some(withdrawn.record)
+    }
+
+    /// The gate of what proxies are sent of a flag.
+    pub(crate) fn gate_of(&self, flag: &str, uid: &str) -> Option<Gate> {
+        lock(&self.all).by_flag.get(flag).filter(|one| one.record.uid == uid).map(|one| one.record.gate)
     }
 
     /// So many proxies are known. Where a fleet at rest reports at another pace then, it is told.

@@ -6,10 +6,12 @@
 //! | [`flips`] | under load, beside a flip without one |
 //! | [`crowd`] | with ten thousand requests that wait, some of whose clients leave |
 //! | [`trees`] | with calls that leave the group and come back |
+//! | [`ends`] | whose controller ends, or stands still |
 //! | [`trapped`] | where the filter of a proxy fails |
 //! | [`updated`] | while the proxies get another configuration, binary and listener |
 
 mod crowd;
+mod ends;
 mod flips;
 mod trapped;
 mod trees;

@@ -101,6 +101,11 @@ impl Reconciler {
         !matches!(self.status.phase, Phase::Adopting | Phase::Stable)
     }
 
+    /// Whether proxies hold requests for it.
+    pub(crate) fn holds(&self) -> bool {
+        self.status.phase.holds()
+    }
+
     /// Whether any proxy's report may move it.
     pub(crate) fn awaits_reports(&self) -> bool {
         !self.awaited.is_empty()

@@ -104,6 +104,8 @@ impl Reconciler {
             routes: by.routes(&subject, context),
             keeper: Keeper::Platform,
             leads_since: context.hub.leads_since(),
+            leaving: context.hub.is_leaving(),
+            given_out: context.hub.given_out(&self.name, &self.status.uid),
             other_fence: context.hub.fences.other(&self.status.uid, &expected),
             uncovered: proxies::uncovered(&look.spec, &look.workloads, &expected),
             versions,

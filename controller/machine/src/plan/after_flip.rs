@@ -2,7 +2,7 @@
 
 use super::settled::{ACKED_WITHIN, Kind, Missing, behind, deletes, holds, listed, may_go, missing_acks, proved};
 use super::wait::{Wait, blocked};
-use super::{Pass, transitions, verdicts};
+use super::{Pass, fence, transitions, verdicts};
 use crate::duration::Millis;
 use crate::history::Happening;
 use crate::reason::{Problem, Reason};
@@ -45,6 +45,9 @@ fn target_failed(pass: Pass<'_>, status: &mut Status, switch: &Switch) -> Option
 /// The flag is flipped, not every proxy has acked.
 pub(super) fn switching(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
     let (now, fleet) = (pass.now, &pass.seen.fleet);
+    if fence::take_back(pass, status, &switch) {
+        return Wait::moved();
+    }
     let acked = fleet.all_acked();
     if !acked && let Some(wait) = target_failed(pass, status, &switch) {
         return wait;

@@ -3,6 +3,8 @@
 //! A hold ends by itself in each proxy. So both of its decisions come well before that, by this controller's clock and
 //! by nobody else's word, or it is given up, by which nothing is lost.
 
+use flag::record::Gate;
+
 use super::before_flip::{goes_back_to, held, lost};
 use super::settled::{ACKED_WITHIN, behind, missing_acks, names};
 use super::wait::Wait;
@@ -19,6 +21,9 @@ use crate::time::UnixMs;
 /// Between a hold that was given up and the next one: twice as long after each.
 const FIRST_BACKOFF: Millis = Millis(1_000);
 const LONGEST_BACKOFF: Millis = Millis(60_000);
+
+/// Why nothing is held any more.
+const LEAVING: &str = "this controller ends";
 
 /// Whether requests are held for a switch. What is gone back to because the other one is not ready is not: requests
 /// fail meanwhile, and a hold would only make more of them wait for that.
@@ -63,6 +68,9 @@ pub(super) fn begin(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> 
 /// Why nothing can be held yet, if so.
 fn not_yet(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Wait> {
     let (seen, asked) = (pass.seen, &pass.spec.switch.fence);
+    if seen.leaving {
+        return Some(Wait::on(LEAVING));
+    }
     let named = |reason, message, laggards: &[Laggard]| {
         let problem = behind(reason, message, laggards);
         Some(Wait::named_from(pass.now, status.phase_since.plus(ACKED_WITHIN), problem))
@@ -164,6 +172,23 @@ pub(super) fn committing(pass: Pass<'_>, status: &mut Status, mut switch: Switch
     Wait::moved()
 }
 
+/// Takes a fence that was opened back, if that took so long to be written that a hold may run out before all have heard
+/// of it, and nobody has heard of it yet. Whether it did.
+pub(super) fn take_back(pass: Pass<'_>, status: &mut Status, switch: &Switch) -> bool {
+    let Some(fence) = switch.fence.clone().filter(|fence| fence.opened_at.is_some()) else { return false };
+    // Another controller may have given it out.
+    let unheard = fence.led_since == Some(pass.seen.leads_since) && pass.seen.given_out == Some(Gate::Hold);
+    let in_time = fence.held_at.is_some_and(|at| pass.now >= at) && pass.now < deadline(&fence, 7, 8);
+    if !unheard || in_time {
+        return false;
+    }
+    let took = fence.opened_at.map_or(Millis(0), |at| pass.now.since(at));
+    let fence = Some(FenceStatus { opened_at: None, ..fence });
+    let why = format!("the last decision took {took} to be written, which is too long for what waits");
+    abort(pass, status, Switch { flipped_at: None, fence, ..switch.clone() }, why);
+    true
+}
+
 /// A part of the longest hold, from when it was decided: each proxy's began later, and ends later.
 fn deadline(fence: &FenceStatus, part: u64, of: u64) -> UnixMs {
     fence.held_at.unwrap_or_default().plus(Millis(fence.max_hold.0.saturating_mul(part) / of))
@@ -205,7 +230,9 @@ fn in_the_way(pass: Pass<'_>, status: &Status, switch: &Switch, fence: &FenceSta
     let changed = || (!applies(pass, switch)).then(|| "it is not to be fenced any more".to_owned());
     let outside = || held(pass, switch).map(|problem| problem.message);
     let not_reached = || fleet.reach_broken.then(|| super::settled::not_reached(fleet, switch).message);
+    let leaves = || pass.seen.leaving.then(|| LEAVING.to_owned());
     leads()
+        .or_else(leaves)
         .or_else(back)
         .or_else(ran_out)
         .or_else(routeless)

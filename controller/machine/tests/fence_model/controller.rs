@@ -137,6 +137,7 @@ impl Controller {
         }
         seen.headroom = Headroom::Fits;
         seen.leads_since = UnixMs(self.leads.into());
+        seen.given_out = self.published.map(|number| state.published[usize::from(number)].0.record.gate);
         if let Some(record) = &status.record {
             let mut asked = status.asked(spec);
             let beside = |proxy: &usize| state.proxies[*proxy].beside.is_some_and(|one| VERSIONS[one] == asked.old);

@@ -85,6 +85,43 @@ fn nothing_is_held_before_all_can_be(#[case] seen: Seen, #[case] more: &str, #[c
     assert_eq!(after.phase, if reason.is_some() { Phase::ProvingRoutes } else { Phase::Holding });
 }
 
+#[test]
+fn whoever_is_about_to_end_holds_nothing() {
+    let after = at(NOW, FENCED, &switching(Phase::ProvingRoutes), &able().leaving());
+    assert_eq!((after.status.phase, after.waiting.as_str()), (Phase::ProvingRoutes, "this controller ends"));
+}
+
+/// Holds run out while the last decision is written. Nobody has heard of it, and nobody does.
+#[rstest]
+#[case::in_time(1_749, able().given_out(Some(Gate::Hold)), false)]
+#[case::too_late(1_750, able().given_out(Some(Gate::Hold)), true)]
+#[case::the_clock_was_set_back(0, able().given_out(Some(Gate::Hold)), true)]
+#[case::all_have_heard_of_it(1_750, able().given_out(Some(Gate::Open)), false)]
+#[case::it_began_again(1_750, able().given_out(None), false)]
+#[case::another_one_may_have_said_it(1_750, able().given_out(Some(Gate::Hold)).led_since(7), false)]
+fn an_end_of_a_fence_that_took_too_long_to_write_is_taken_back(
+    #[case] after: u64,
+    #[case] seen: Seen,
+    #[case] taken_back: bool,
+) {
+    let open = next(FENCED, &switching(Phase::Committing), &able().drained(1));
+    assert_eq!((open.phase, gate(&open)), (Phase::Switching, (Gate::Open, "v2")));
+    let seen = seen.acked(0).lags("edge", "epoch 8");
+    let now = if after == 0 { NOW - 101 } else { NOW - 100 + after };
+    let late = at(now, FENCED, &open, &seen).status;
+    if !taken_back {
+        assert_eq!((late.phase, gate(&late)), (Phase::Switching, (Gate::Open, "v2")));
+        return;
+    }
+    assert_eq!((late.phase, gate(&late)), (Phase::Holding, (Gate::Hold, "v1")));
+    assert!(late.epoch() > open.epoch());
+    let switch = late.switch.as_ref().unwrap();
+    assert_eq!((switch.flipped_at, switch.fence.as_ref().unwrap().opened_at), (None, None));
+    assert!(noted(&late, Happening::Aborted).unwrap().contains("to be written"), "{:?}", late.history);
+    let back = at(now + 1, FENCED, &late, &able()).status;
+    assert_eq!((back.phase, gate(&back)), (Phase::ProvingRoutes, (Gate::Open, "v1")));
+}
+
 /// Neither without the proof, nor by it when there is no time left.
 #[rstest]
 #[case::holding(Phase::Holding, 999, Phase::Committing)]
@@ -123,6 +160,7 @@ fn what_is_not_reached_is_not_committed_to() {
 #[case::it_ran_out(able().drained(1).fence(|one| one.expired.push(laggard("edge", "ran out"))), "", "a hold has run out")]
 #[case::no_route(able().drained(1).fence(|one| one.routeless.push(laggard("edge", "lists v1"))), "", "would not reach v2: edge")]
 #[case::another_leader(able().drained(1).led_since(7), "", "another controller leads")]
+#[case::it_ends(able().drained(1).leaving(), "", "this controller ends")]
 #[case::target_lost(able().drained(1).not_ready("v2"), "", "v2 is not ready any more")]
 #[case::not_reached(able().drained(1).unreached("edge", "status 503", true), "", "v2 is not reached everywhere: edge")]
 #[case::suspended(able().drained(1), "suspend: true, ", "the flag is suspended")]

@@ -13,7 +13,7 @@ use machine::spec::{CleanupPolicy, Spec};
 use machine::status::Phase;
 use proptest::prelude::*;
 
-use crate::house::{Fuse, House, Plot, VERSIONS, problem};
+use crate::house::{Fuse, House, Plot, VERSIONS, Write, problem};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -57,6 +57,8 @@ enum Op {
     Crash(Fuse),
     /// Somebody else writes the status.
     Clash,
+    /// The next write takes its time.
+    SlowWrite(u64),
     /// What was done calls for another look.
     Again,
     /// Time passes, and all goes well.
@@ -128,6 +130,7 @@ fn op_of_a_hold() -> impl Strategy<Value = Op> {
         1 => action.prop_map(Op::Request),
         1 => fuse().prop_map(Op::Crash),
         1 => Just(Op::Clash),
+        2 => (100_u64..2_500).prop_map(Op::SlowWrite),
         4 => Just(Op::Pass),
     ]
 }
@@ -206,7 +209,8 @@ impl House {
             Op::SpecUnknown(unknown) => self.spec_unknown = *unknown,
             Op::SpecError(wrong) => self.spec_error = *wrong,
             Op::Crash(fuse) => self.fuse = Some(*fuse),
-            Op::Clash => self.conflict = true,
+            Op::Clash => self.write = Write::Conflicts,
+            Op::SlowWrite(ms) => self.write = Write::Takes(*ms),
             Op::Again => self.again = true,
             Op::Pass => {}
         }

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+use flag::record::Gate;
 use machine::action::{Action, Request};
 use machine::checks::{CheckAnswer, Verdict};
 use machine::fleet::fence::FleetFence;
@@ -274,6 +275,16 @@ impl Seen {
     /// The controller has led since then only.
     pub(crate) fn led_since(self, since: u64) -> Seen {
         self.with(|seen| seen.leads_since = UnixMs(since))
+    }
+
+    /// This controller is about to end.
+    pub(crate) fn leaving(self) -> Seen {
+        self.with(|seen| seen.leaving = true)
+    }
+
+    /// Proxies are sent a record with this gate.
+    pub(crate) fn given_out(self, gate: Option<Gate>) -> Seen {
+        self.with(|seen| seen.given_out = gate)
     }
 
     /// The platform keeps what serves running.

@@ -88,6 +88,14 @@ impl Proxies {
 }
 
 impl House {
+    /// What waits is let go to the new version: nobody's hold has run out by then.
+    pub(super) fn guard_opening(&self, record: &Record) {
+        let held = self.published.as_ref().is_some_and(|before| before.record.gate == Gate::Hold);
+        if held && self.disk.phase == Phase::Switching && record.gate == Gate::Open {
+            assert!(!self.proxies.all.iter().any(|one| one.has_expired(self.now)), "opened when a hold had run out");
+        }
+    }
+
     /// Requests go to another version, or will.
     pub(super) fn guard_fence(&self, next: &Status) {
         use Phase::{Committing, Holding, Switching};

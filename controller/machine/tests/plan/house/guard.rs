@@ -97,6 +97,7 @@ impl House {
 
     fn guard_publication(&self, publication: &Publication) {
         assert_eq!(Some(&publication.record), self.disk.record.as_ref(), "published before written");
+        self.guard_opening(&publication.record);
         let known = self.proxies.all.iter().filter_map(|proxy| proxy.record.as_ref());
         for known in known.filter(|known| known.epoch == publication.record.epoch) {
             assert_eq!(known.hash, publication.record.hash, "one epoch has two contents");
@@ -177,7 +178,7 @@ fn check_transition(before: &Status, after: &Status) {
         ProvingRoutes => &[Switching, Holding, Coexisting, Stable],
         Holding => &[Committing, ProvingRoutes],
         Committing => &[Switching, Holding],
-        Switching => &[Settling, Coexisting, Switching, ProvingRoutes],
+        Switching => &[Settling, Coexisting, Switching, ProvingRoutes, Holding],
         Settling => &[Retaining, Removing, Coexisting, Switching, ProvingRoutes],
         Retaining => &[Removing, Settling, Coexisting, Switching, ProvingRoutes, Stable],
         Removing => &[Stable, Settling, Coexisting],
@@ -185,7 +186,7 @@ fn check_transition(before: &Status, after: &Status) {
     assert!(from == to || next.contains(&to), "{from:?} to {to:?} skips a phase");
     // C01: once a record is published, nothing becomes active without a switch.
     if before.active_version != after.active_version && before.record.is_some() {
-        let fenced = matches!((from, to), (Holding, Committing) | (Committing, Holding));
+        let fenced = matches!((from, to), (Holding, Committing) | (Committing | Switching, Holding));
         assert!(to == Switching || fenced, "the active version changes without a switch");
     }
     if to == Removing && from == Settling {

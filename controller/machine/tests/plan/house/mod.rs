@@ -26,6 +26,7 @@ use machine::time::UnixMs;
 
 use self::mesh::Mesh;
 use self::proxies::Proxies;
+pub(crate) use self::world::Write;
 use crate::fixtures::blocked;
 
 pub(crate) const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
@@ -101,8 +102,8 @@ pub(crate) struct House {
     pub(crate) spec_unknown: bool,
     pub(crate) spec_error: bool,
     pub(crate) fuse: Option<Fuse>,
-    /// Somebody else writes before the next write.
-    pub(crate) conflict: bool,
+    /// What becomes of the next write.
+    pub(crate) write: Write,
     /// What the next effects do calls for another look.
     pub(crate) again: bool,
     /// Since when each version has been ready, as far as this process has seen it.
@@ -148,7 +149,7 @@ impl House {
             spec_unknown: false,
             spec_error: false,
             fuse: None,
-            conflict: false,
+            write: Write::Goes,
             again: false,
             ready_since: BTreeMap::new(),
             protected: BTreeMap::new(),
@@ -179,7 +180,7 @@ impl House {
         self.ready_since.clear();
         self.verdict.1 = self.now;
         self.fuse = None;
-        self.conflict = false;
+        self.write = Write::Goes;
         self.again = false;
         if let Some(mesh) = &mut self.mesh {
             mesh.forget();
@@ -345,8 +346,8 @@ impl House {
     /// Everything goes well from here on, until nothing is left to do.
     pub(crate) fn end(&mut self) {
         (self.fuse, self.request, self.problem) = (None, None, None);
-        (self.conflict, self.again, self.spec_unknown, self.spec_error) = (false, false, false, false);
-        self.other_fence = None;
+        (self.again, self.spec_unknown, self.spec_error) = (false, false, false);
+        (self.write, self.other_fence) = (Write::Goes, None);
         self.room = Headroom::Fits;
         self.scaled.clear();
         self.proxies.all.iter_mut().for_each(|proxy| proxy.cut_off = None);

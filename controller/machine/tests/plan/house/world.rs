@@ -9,6 +9,16 @@ use machine::time::UnixMs;
 
 use super::{Died, House, Look, STOPS_IN_MS, VERSIONS};
 
+/// What becomes of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    Goes,
+    /// Somebody else has written before it.
+    Conflicts,
+    /// It is done, after so many milliseconds.
+    Takes(u64),
+}
+
 impl World for House {
     type Seen = Look;
     type Error = Died;
@@ -37,6 +47,7 @@ impl World for House {
             spec_unknown: self.spec_unknown,
             keeper: self.keeper,
             leads_since: UnixMs(self.controllers),
+            given_out: self.published.as_ref().map(|published| published.record.gate),
             other_fence: self.other_fence.clone(),
             services,
             probe,
@@ -66,6 +77,13 @@ impl World for House {
             self.trail.push(status.phase);
         }
         self.memory = status;
+        // It was proved when it was decided, and is acted on when it was written.
+        if let Write::Takes(ms) = self.write
+            && self.memory == self.disk
+        {
+            self.write = Write::Goes;
+            self.pass_time(ms);
+        }
     }
 
     async fn persist(&mut self, _: &Look, plan: &Plan) -> Result<bool, Died> {
@@ -73,7 +91,8 @@ impl World for House {
         if plan.status == self.disk {
             return Ok(true);
         }
-        if std::mem::take(&mut self.conflict) {
+        if self.write == Write::Conflicts {
+            self.write = Write::Goes;
             return Ok(false);
         }
         self.survives(false)?;
