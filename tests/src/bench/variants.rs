@@ -88,6 +88,12 @@ pub fn variants() -> Vec<Variant> {
     wasm("ours-switching", "VERSIONFLAG_WASM", ours_config(1, &["v1", "v2"]), HOST, "v1");
     wasm("ours-no-flag", "VERSIONFLAG_WASM", ours_config(1, &["v1"]), "ratings", "none");
     wasm("ours-100-flags", "VERSIONFLAG_WASM", ours_config(100, &["v1"]), HOST, "v1");
+    // The build of before there was a fence, which the tests keep.
+    let before = crate::root().join("tests/filters/level-1/versionflag.wasm");
+    for (name, versions) in [("before-fence", &["v1"][..]), ("before-fence-switching", &["v1", "v2"])] {
+        let filters = vec![Wasm::new(&before, ours_config(1, versions)).filter()];
+        variants.push(Variant { name, filters, host: HOST, proof: "v1" });
+    }
     variants
 }
 

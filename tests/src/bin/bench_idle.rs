@@ -25,7 +25,6 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     let dir = TestDir::new("bench-idle");
     let mut local = Local::new(&dir)?;
-    local.undeclare("v3");
     local.file()["spec"]["cleanup"]["retainFor"] = json!("1h");
     let versions = local.file()["local"]["versions"].as_object_mut();
     versions.into_iter().flatten().for_each(|(_, version)| version["ready"] = json!({ "path": "/healthz" }));

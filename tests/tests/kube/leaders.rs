@@ -56,6 +56,44 @@ fn a_leader_that_comes_back_ends_no_hold_that_is_over() {
     });
 }
 
+/// A leader that is told to end gives up what is held before it does, and the next one tries again.
+#[test]
+fn a_leader_that_is_told_to_end_holds_nothing() {
+    switch_story("kube-fence-ends", async |switch| {
+        let fence = json!({ "maxHold": "10s", "inbound": "Optional" });
+        switch.set(json!({ "switch": { "mode": "Fenced", "fence": fence } })).await?;
+        let mut first = switch.replica("one", "first", &[]).await?;
+        says(&first, "this replica acts now").await?;
+        let second = switch.replica("two", "second", &[]).await?;
+        let envoy = switch.envoy().await?;
+        switch.reaches("Stable", "v1").await?;
+        // Something is always open that ends within what the old version has to drain.
+        let slow = Duration::from_secs(3);
+        let plan = LoadPlan { rate_per_s: 100, slow_per_s: 4, slow, h1_connections: 256, ..LoadPlan::default() };
+        let load = Load::start(envoy.listener("outbound"), plan);
+        wait_for("traffic", LIMIT, async || load.live().answered_by("v1") > 50).await?;
+        switch.ask("v2").await?;
+        let held = wait_for("a hold", LIMIT, async || {
+            let status = switch.resource().await?["status"].take();
+            ensure!(status["phase"] == "Holding", "{}: {}", status["phase"], status["blockedBy"]);
+            Ok(status)
+        })
+        .await?;
+        first.signal(Signal::SIGTERM)?;
+        ensure!(first.wait_exit(LIMIT).await?.success(), "it ended with an error");
+        let status = switch.resource().await?["status"].take();
+        let last = status["history"].as_array().and_then(|all| all.iter().rev().find(|one| one["event"] == "Aborted"));
+        let why = last.map(|one| one["message"].to_string()).unwrap_or_default();
+        ensure!(why.contains("this controller ends"), "{}; {}", held["history"], status["history"]);
+        says(&second, "this replica acts now").await?;
+        switch.reaches("Stable", "v2").await?;
+        nothing_was_lost(load, "v2").await?;
+        let both = overlap::both(&switch.spans("v1")?, &switch.spans("v2")?);
+        ensure!(both.is_empty(), "requests were open on both versions: {both:?}");
+        Ok(())
+    });
+}
+
 /// The leader stops where it has decided to scale v1 down and has not done it. When it goes on,
 /// another one leads, and the switch has been taken back.
 #[test]
