@@ -38,14 +38,9 @@ const OCCURRENCES: usize = 5;
 /// How versions are declared, by version.
 pub(crate) type Versions = BTreeMap<String, VersionCommand>;
 
-/// Whether no switch is under way.
-fn is_over(status: &Status) -> bool {
-    matches!(status.phase, Phase::Adopting | Phase::Stable)
-}
-
 /// Whether nothing moves until somebody asks for something, or time has passed.
 pub(crate) fn rests(status: &Status) -> bool {
-    is_over(status) || status.phase == Phase::Retaining
+    matches!(status.phase, Phase::Adopting | Phase::Stable | Phase::Retaining)
 }
 
 /// All processes of one flag.
@@ -136,7 +131,7 @@ impl Supervisor {
     pub(crate) fn poll(&mut self, now_ms: u64, store: &mut Store, versions: &Versions) {
         self.look(now_ms, store);
         let all: Vec<String> = store.state.processes.keys().cloned().collect();
-        let switches = !is_over(&store.state.status);
+        let switches = !rests(&store.state.status);
         let (mut gone, mut changed) = (vec![], false);
         for version in all {
             self.rotate(&version);
