@@ -26,8 +26,8 @@ use super::reading::Reading;
 use super::resource::VersionFlag;
 use super::work_queue::{Kept, News, TICK, Turned};
 use super::writer::Writer;
-use service::Hub;
 use service::check_runner::CheckRunner;
+use service::{Hub, LEAVING};
 
 /// Flags that have a turn at the same time.
 const AT_ONCE: usize = 64;
@@ -37,8 +37,6 @@ const AT_ONCE_IN_NAMESPACE: usize = 8;
 const FIRST_LOOKS: Duration = Duration::from_secs(5);
 /// How often it is looked whether proxies are led here.
 const LEAD_LOOK: Duration = Duration::from_secs(10);
-/// For how long a replica that is told to end waits for proxies to let go of what they hold.
-const LEAVING: Duration = Duration::from_secs(2);
 /// What has begun has this long to end, when the program is asked to.
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -151,8 +149,7 @@ impl Turns {
 
     /// Whether these flags hold nothing any more, and all proxies know it; or are somebody else's by now.
     fn has_let_go(&self, held: &[String]) -> bool {
-        let acked = held.iter().all(|flag| self.around.hub.all_acked(flag));
-        acked && !self.flags.values().any(|kept| kept.holds())
+        self.around.hub.all_acked(held) && !self.flags.values().any(Kept::holds)
     }
 
     /// Takes in what has changed, and begins what is due. How long to wait for the next time.

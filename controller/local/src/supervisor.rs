@@ -28,6 +28,7 @@ use service::failpoint;
 const LOOK_MS: u64 = 1_000;
 /// Between two looks at all processes while nothing moves, and what runs is old: an end calls for a look of its own.
 const REST_MS: u64 = 5_000;
+/// What has run for so long has made all that it consists of.
 const OLD_MS: u64 = 60_000;
 /// Between two looks at who listens, where it was the version, and that consists of the same processes: the kernel goes
 /// through all its connections for one, and lets nobody else listen there who does not share the socket.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use flag::record::Gate;
 use flag::report::{Report, ReportError};
@@ -27,6 +28,8 @@ use crate::views::{FlagView, Views};
 
 /// Reports of one address at a time: a proxy sends one after the other. This machine has no such limit.
 const REPORTS_OF_ONE_ADDRESS: usize = 32;
+/// For how long a controller that is told to end waits for its proxies to let go of what they hold.
+pub const LEAVING: Duration = Duration::from_secs(2);
 
 /// What the flag service and the driver share. Flags are told apart by name.
 #[derive(Debug)]
@@ -130,9 +133,9 @@ impl Hub {
         self.publications.gate_of(flag, uid)
     }
 
-    /// Whether everybody who has to has acked what a flag's proxies are sent.
-    pub fn all_acked(&self, flag: &str) -> bool {
-        self.views.shown(Some(flag)).iter().all(|view| view.fleet.all_acked())
+    /// Whether everybody who has to has acked what the proxies of these flags are sent.
+    pub fn all_acked(&self, flags: &[String]) -> bool {
+        flags.iter().flat_map(|flag| self.views.shown(Some(flag))).all(|view| view.fleet.all_acked())
     }
 
     /// Whether some flags are not published yet, while this controller begins: polls of proxies wait for all of them.

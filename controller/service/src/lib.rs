@@ -64,7 +64,7 @@ pub use authenticator::{AddressCheck, Authenticator, TokenReviewer};
 pub use endpoints::{OrderBody, RequestAccepted, RequestBody, router, routes};
 pub use fences::Fences;
 pub use flip_times::{FlipTimes, Spread};
-pub use hub::Hub;
+pub use hub::{Hub, LEAVING};
 pub use metrics::ApiRequests;
 pub use readiness::Readiness;
 pub use reports::Reports;

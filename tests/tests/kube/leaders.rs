@@ -24,6 +24,13 @@ async fn stopped(switch: &Switch<'_, '_>, point: &str) -> Result<(Process, Proce
     Ok((first, second, envoy, load))
 }
 
+/// That no request was open on both versions at once.
+fn assert_apart(switch: &Switch<'_, '_>) -> Result<()> {
+    let both = overlap::both(&switch.spans("v1")?, &switch.spans("v2")?);
+    ensure!(both.is_empty(), "requests were open on both versions: {both:?}");
+    Ok(())
+}
+
 /// The leader stops where every proxy holds and all has drained, right before it writes that. When it goes on, requests
 /// are held no more, and another one leads.
 #[test]
@@ -50,9 +57,7 @@ fn a_leader_that_comes_back_ends_no_hold_that_is_over() {
         assert_eq!(after["epoch"], status["epoch"]);
         assert_eq!(replicas(switch).await?, pair("0", "2"));
         nothing_was_lost(load, "v2").await?;
-        let both = overlap::both(&switch.spans("v1")?, &switch.spans("v2")?);
-        ensure!(both.is_empty(), "requests were open on both versions: {both:?}");
-        Ok(())
+        assert_apart(switch)
     });
 }
 
@@ -88,9 +93,7 @@ fn a_leader_that_is_told_to_end_holds_nothing() {
         says(&second, "this replica acts now").await?;
         switch.reaches("Stable", "v2").await?;
         nothing_was_lost(load, "v2").await?;
-        let both = overlap::both(&switch.spans("v1")?, &switch.spans("v2")?);
-        ensure!(both.is_empty(), "requests were open on both versions: {both:?}");
-        Ok(())
+        assert_apart(switch)
     });
 }
 

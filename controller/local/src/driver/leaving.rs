@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Driver;
+use service::LEAVING;
 
-/// For how long a controller that is told to end waits for its proxies to let go of what they hold.
-const LEAVING: Duration = Duration::from_secs(2);
+use super::Driver;
 
 impl Driver {
     /// Gives up what is held, and has all hear of it, before this controller ends.
@@ -23,7 +22,7 @@ impl Driver {
         let leaving = async {
             loop {
                 let wait = self.turn(true).await;
-                if holds(self).is_empty() && held.iter().all(|flag| hub.all_acked(flag)) {
+                if holds(self).is_empty() && hub.all_acked(&held) {
                     break;
                 }
                 let _ = tokio::time::timeout(Duration::from_millis(wait.0), hub.driver_woken()).await;
