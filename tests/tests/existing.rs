@@ -343,6 +343,9 @@ fn the_page_is_run() {
         page.run("versionflag doctor").await?;
         page.run("versionflag wait").await?;
         page.asks("curl -H 'host: reviews.example' 127.0.0.1:10000/", "v2").await?;
+        page.run("versionflag rollback").await?;
+        page.run("versionflag wait").await?;
+        page.serves("v1").await?;
         page.ends()
     });
 }

@@ -1,6 +1,8 @@
 //! What is known of a version beside the state file, and what the state machine sees of it. No I/O but names of
 //! processes.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::process::Child;
 
 use super::file::{ListenerOf, VersionCommand};
@@ -26,6 +28,8 @@ pub(crate) struct LiveProcess {
     pub(crate) owners: Members,
     /// Since when the listener has been its own, where it was another one before.
     pub(crate) owned_since: Option<u64>,
+    /// Where it takes connections instead of at its address, and when that was looked at.
+    pub(crate) elsewhere: (u64, BTreeSet<SocketAddr>),
     pub(crate) exited: Option<String>,
     /// Why it is not started, and when that was found.
     pub(crate) barred: Option<(u64, String)>,
@@ -88,7 +92,13 @@ impl LiveProcess {
             Some((_, Owner::Other(who))) if listener == ListenerOf::Own => {
                 Some(format!("{who} listens on its address, and is no process of it"))
             }
-            _ => self.probe.as_ref()?.readiness().lacks,
+            _ => {
+                let lacks = self.probe.as_ref()?.readiness().lacks?;
+                let (_, elsewhere) = &self.elsewhere;
+                let named: Vec<String> = elsewhere.iter().take(3).map(SocketAddr::to_string).collect();
+                let instead = format!("; it listens on {}, which is not its address", named.join(" and "));
+                Some(if elsewhere.is_empty() { lacks } else { lacks + &instead })
+            }
         }
     }
 

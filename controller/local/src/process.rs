@@ -1,6 +1,8 @@
 //! One start of a version: what is remembered of it, and how it is done. I/O: processes.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -109,6 +111,19 @@ impl Process {
     }
 }
 
+/// Why the program of a version could not be started now, as far as files and `PATH` show that.
+pub fn missing(how: &VersionCommand) -> Option<String> {
+    let program = how.command.first()?;
+    let runs = |file: &Path| file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    if program.contains('/') {
+        let file = how.directory.as_deref().unwrap_or(Path::new("")).join(program);
+        return (!runs(&file)).then(|| format!("{} is no program that could be started here", file.display()));
+    }
+    let path = how.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| runs(&folder.join(program)));
+    (!found).then(|| format!("there is no program {program} in PATH"))
+}
+
 /// Starts a version in a session of its own: neither the terminal's signals nor the end of this process reach it.
 pub(crate) fn spawn(how: &VersionCommand, out: (Stdio, Stdio), marks: (&str, &Path, &str)) -> std::io::Result<Child> {
     let (program, arguments) = how.command.split_first().map_or(("", &[][..]), |(one, rest)| (one.as_str(), rest));
@@ -125,4 +140,33 @@ pub(crate) fn spawn(how: &VersionCommand, out: (Stdio, Stdio), marks: (&str, &Pa
         command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(std::io::Error::from));
     }
     command.spawn()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    /// Found as the system would: by name in `PATH`, by path from where it runs.
+    #[rstest]
+    #[case::by_name("sh", None)]
+    #[case::by_path("/bin/sh", None)]
+    #[case::from_its_folder("./sh", None)]
+    #[case::unknown("no-such-server", Some("there is no program no-such-server in PATH"))]
+    #[case::not_there("/bin/no-such-server", Some("/bin/no-such-server is no program"))]
+    #[case::a_folder("/bin/", Some("/bin/ is no program"))]
+    #[case::no_program("/etc/passwd", Some("/etc/passwd is no program"))]
+    fn a_program_that_is_not_there_is_found(#[case] program: &str, #[case] why: Option<&str>) {
+        let directory = Some(PathBuf::from("/bin"));
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let how = VersionCommand { directory, ..crate::testing::version(&[program.to_owned()], address, "") };
+        let missing = missing(&how);
+        assert!(missing.as_deref().unwrap_or("").starts_with(why.unwrap_or("")), "{missing:?}");
+        assert_eq!(missing.is_some(), why.is_some(), "{missing:?}");
+        let elsewhere = VersionCommand { env: [("PATH".to_owned(), "/nowhere".to_owned())].into(), ..how };
+        assert_eq!(super::missing(&elsewhere).is_some(), why.is_some() || program == "sh");
+    }
 }

@@ -1,6 +1,6 @@
 //! Who listens on an address. I/O: /proc/net/tcp and /proc/PID/fd, and a connection where those leave it open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -38,15 +38,8 @@ impl Listening {
     fn take(&mut self, table: &str, address: SocketAddr) {
         // A busy machine has many connections, and few of them are to this port.
         let port = format!(":{:04X} ", address.port());
-        for line in table.lines().skip(1).filter(|line| line.contains(&port)) {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let (Some(local), Some(state), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else {
-                continue;
-            };
-            let (Some(local), Ok(inode)) = (socket_address(local), inode.parse()) else { continue };
-            if *state != LISTEN || local.port() != address.port() {
-                continue;
-            }
+        let lines = table.lines().filter(|line| line.contains(&port));
+        for (local, inode) in lines.filter_map(listener).filter(|(local, _)| local.port() == address.port()) {
             match (local.ip(), address.ip()) {
                 (ip, wanted) if ip.to_canonical() == wanted.to_canonical() => self.exact.insert(inode),
                 (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(_)) => self.all.insert(inode),
@@ -59,9 +52,7 @@ impl Listening {
 
     fn read(address: SocketAddr) -> std::io::Result<Listening> {
         let mut found = Listening::default();
-        found.take(&std::fs::read_to_string("/proc/net/tcp")?, address);
-        // A machine without IPv6 has no such table.
-        found.take(&std::fs::read_to_string("/proc/net/tcp6").unwrap_or_default(), address);
+        tables()?.iter().for_each(|table| found.take(table, address));
         Ok(found)
     }
 
@@ -69,6 +60,19 @@ impl Listening {
     fn inodes(self) -> BTreeSet<u64> {
         [self.exact, self.all, self.perhaps].into_iter().find(|some| !some.is_empty()).unwrap_or_default()
     }
+}
+
+/// All sockets of this machine, of IPv4 and of IPv6.
+fn tables() -> std::io::Result<[String; 2]> {
+    // A machine without IPv6 has no such table.
+    Ok([std::fs::read_to_string("/proc/net/tcp")?, std::fs::read_to_string("/proc/net/tcp6").unwrap_or_default()])
+}
+
+/// A line of such a table, if it is a socket that listens: its address and inode.
+fn listener(line: &str) -> Option<(SocketAddr, u64)> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (local, inode) = (socket_address(fields.get(1)?)?, fields.get(9)?.parse().ok()?);
+    (fields.get(3) == Some(&LISTEN)).then_some((local, inode))
 }
 
 /// An address of /proc/net: hexadecimal words in the order of this machine.
@@ -142,6 +146,18 @@ pub(crate) enum Taken {
     By(BTreeSet<i32>),
 }
 
+/// Where these processes take connections, if nobody does at this address.
+pub(crate) fn elsewhere(address: SocketAddr, members: &Members) -> BTreeSet<SocketAddr> {
+    let Ok(tables) = tables() else { return BTreeSet::new() };
+    if Listening::read(address).is_ok_and(|found| !found.inodes().is_empty()) {
+        return BTreeSet::new();
+    }
+    let all: BTreeMap<u64, SocketAddr> =
+        tables.iter().flat_map(|table| table.lines()).filter_map(listener).map(|(at, inode)| (inode, at)).collect();
+    let own = holders(&all.keys().copied().collect(), members.keys().copied());
+    own.held.iter().filter_map(|inode| all.get(inode).copied()).collect()
+}
+
 /// Who takes connections to an address now.
 pub(crate) fn taken(address: SocketAddr, processes: &Processes) -> Taken {
     // What cannot be read is found out by the version itself, which ends where it cannot listen.
@@ -207,6 +223,10 @@ mod tests {
         assert_eq!(taken(address, &processes), Taken::By([me].into()));
         assert_eq!(owner(address, &[(me, 0)].into(), &processes), Owner::Own);
         assert_eq!(owner(address, &Members::new(), &processes), Owner::Other(describe(me)));
+        let free = SocketAddr::from(([127, 0, 0, 2], address.port()));
+        assert!(elsewhere(free, &[(me, 0)].into()).contains(&address));
+        assert_eq!(elsewhere(address, &[(me, 0)].into()), BTreeSet::new(), "it listens there");
+        assert_eq!(elsewhere(free, &Members::new()), BTreeSet::new());
         drop(socket);
         assert_eq!(taken(address, &processes), Taken::Free);
         assert!(matches!(owner(address, &Members::new(), &processes), Owner::Unknown(_)));

@@ -15,7 +15,7 @@ use super::live::{LiveProcess, named};
 use super::logs::Logs;
 use super::probe::{Probe, Readiness};
 use super::process::{Process, StartedAs, spawn};
-use super::sockets::{Owner, owner};
+use super::sockets::{Owner, elsewhere, owner};
 use super::store::{Store, StoreError};
 use machine::history::Happening;
 use machine::observation::{Occurrence, VersionState};
@@ -259,7 +259,15 @@ impl Supervisor {
             Some(probe) => probe.follow(how, address, &self.hub),
             None => live.probe = Some(Probe::start(how, address, Arc::clone(&self.hub))),
         }
-        let Some(since) = live.probe.as_ref().and_then(|probe| probe.readiness().since) else { return };
+        let Some(readiness) = live.probe.as_ref().map(Probe::readiness) else { return };
+        let Some(since) = readiness.since else {
+            let (looked, _) = live.elsewhere;
+            if readiness.lacks.is_some() && now_ms.saturating_sub(looked) >= LOOK_MS {
+                live.elsewhere = (now_ms, elsewhere(address, &live.members));
+            }
+            return;
+        };
+        live.elsewhere = Default::default();
         // All connections of the machine are looked through: what is known is looked at less often.
         let settled = matches!(&live.owner, Some((_, Owner::Own))) && live.owners == live.members;
         let pace = if settled { OWNER_MS } else { LOOK_MS };

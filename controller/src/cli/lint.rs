@@ -8,13 +8,20 @@ use serde_json::Value;
 
 use cluster::resource::VersionFlag;
 use cluster::status::unsupported;
-use local::file::FileError;
+use local::file::{FileError, VersionCommand};
 use local::sources::Reading;
 use local::wasm::{WasmError, outdated};
 use local::yaml::{self, Document, Place};
 
 /// Which level the filter's file understands, or why it cannot be loaded.
 pub(super) type LookAtFilter<'a> = dyn Fn(&Path) -> Result<u32, WasmError> + 'a;
+
+/// What is found of the things that a file names.
+pub(super) struct Looks<'a> {
+    pub(super) filter: &'a LookAtFilter<'a>,
+    /// Why a version could not be started as things are.
+    pub(super) program: &'a dyn Fn(&VersionCommand) -> Option<String>,
+}
 
 /// One thing that is wrong.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -59,7 +66,7 @@ impl Linted {
 }
 
 /// Everything that is wrong with the documents of files, by themselves and together; or why one has nothing to look at.
-pub(super) fn lint(files: &[(&Path, &str)], filter: &LookAtFilter<'_>) -> Result<Vec<Wrong>, String> {
+pub(super) fn lint(files: &[(&Path, &str)], looks: &Looks<'_>) -> Result<Vec<Wrong>, String> {
     let (mut wrong, mut local) = (vec![], Reading::default());
     for (path, text) in files {
         let refused = |why: String| format!("{}: {why}", path.display());
@@ -71,7 +78,7 @@ pub(super) fn lint(files: &[(&Path, &str)], filter: &LookAtFilter<'_>) -> Result
             wrong.extend(lint_documents(&documents).ok_or_else(|| refused("it has no VersionFlag".to_owned()))?);
         }
     }
-    wrong.extend(lint_local(local, filter));
+    wrong.extend(lint_local(local, looks));
     Ok(wrong)
 }
 
@@ -123,21 +130,27 @@ fn lint_flag(document: &Document, value: &Value) -> (Option<VersionFlag>, Vec<ya
 }
 
 /// The flags of a local controller, as that one reads them.
-fn lint_local(local: Reading, filter: &LookAtFilter<'_>) -> Vec<Wrong> {
+fn lint_local(local: Reading, looks: &Looks<'_>) -> Vec<Wrong> {
     let object = |name: Option<&str>| format!("VersionFlag {}", name.unwrap_or("without a name"));
     let clashes = local.clashes().into_iter().map(|(flag, error)| (object(Some(flag)), error, true));
     let mut all: Vec<(String, FileError, bool)> = clashes.collect();
     // Flags of one Envoy have the same filter.
     let mut looked: BTreeMap<&Path, (Option<String>, bool)> = BTreeMap::new();
     for one in &local.flags {
+        let name = object(Some(&one.file.metadata.name));
+        for (version, how) in &one.file.local.versions {
+            // It may be there by the time it is started, or where it is.
+            let missing = (looks.program)(how).map(|why| format!("local.versions.{version}.command: {why}"));
+            all.extend(missing.map(|why| (name.clone(), one.refused(why), false)));
+        }
         let Some(config) = &one.file.local.filter_config else { continue };
-        let look = || match filter(&config.wasm) {
+        let look = || match (looks.filter)(&config.wasm) {
             Err(error) => (Some(error.to_string()), true),
             Ok(level) => (outdated(&config.wasm, level), false),
         };
         let (about, refused) = looked.entry(&config.wasm).or_insert_with(look).clone();
         let about = about.map(|why| one.refused(format!("local.filterConfig.wasm: {why}")));
-        all.extend(about.map(|error| (object(Some(&one.file.metadata.name)), error, refused)));
+        all.extend(about.map(|error| (name, error, refused)));
     }
     all.extend(local.unread.into_iter().map(|one| (object(one.flag.as_deref()), one.error, true)));
     let mut wrong: Vec<Wrong> =

@@ -33,6 +33,8 @@ pub(super) enum Goal {
     CleanedUp,
     /// It serves, nothing is under way, and nothing is wrong
     Stable,
+    /// It was given up: the version that is held against it serves, and nothing reaches another one any more
+    RolledBack,
 }
 
 impl Goal {
@@ -43,6 +45,7 @@ impl Goal {
             Goal::Settled => "settled",
             Goal::CleanedUp => "cleaned up",
             Goal::Stable => "stable",
+            Goal::RolledBack => "rolled back",
         }
     }
 }
@@ -74,13 +77,18 @@ pub(super) fn standing(model: &Model, goal: Goal, edited: Option<&str>) -> Stand
         return Standing::Waits(format!("the controller has not seen the last edit of {name} yet"));
     }
     let against = |held: &&Override| held.for_spec_version == *wanted && held.version != *wanted;
-    if let Some(held) = status.r#override.as_ref().filter(against) {
+    let held = status.r#override.as_ref().filter(against);
+    if goal == Goal::RolledBack && held.is_none() {
+        return Standing::Waits(format!("{name} has not been rolled back from {wanted}"));
+    }
+    if let Some(held) = held.filter(|_| goal != Goal::RolledBack) {
         let (version, why) = (&held.version, &held.reason);
         // There `retry` would hold requests for that way back once more.
         let command = if status.was_held_in_vain() { "abort" } else { "retry" };
         return Standing::InVain(format!("{version} is held against {wanted}: {why}; `{command}` ends that"));
     }
-    let serves = status.active_version == *wanted && !status.phase.before_flip();
+    let version = held.map_or(wanted, |held| &held.version);
+    let serves = status.active_version == *version && !status.phase.before_flip();
     let serves = serves && !matches!(status.phase, Phase::Adopting | Phase::Committing);
     let proxies = &model.proxies;
     let acked = serves && proxies.expected > 0 && proxies.acked == proxies.expected;
@@ -90,7 +98,7 @@ pub(super) fn standing(model: &Model, goal: Goal, edited: Option<&str>) -> Stand
         Goal::Promotable if serves => return Standing::InVain(format!("{wanted} is let in already")),
         Goal::Promotable => status.phase == Phase::AwaitingPromotion && status.target_version.as_ref() == Some(wanted),
         Goal::Acked => acked,
-        Goal::Settled => serves && over,
+        Goal::Settled | Goal::RolledBack => serves && over,
         Goal::CleanedUp => clean,
         Goal::Stable => clean && model.blocked.is_none() && model.ready == "True",
     };

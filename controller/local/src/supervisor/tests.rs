@@ -195,6 +195,15 @@ async fn the_answers_of_somebody_else_show_nothing() {
 
 /// T7: a version is not started where somebody else listens, who is named.
 #[tokio::test(flavor = "multi_thread")]
+async fn where_a_version_listens_instead_is_said() {
+    let (address, other) = (free_address(), free_address());
+    let mut world = World::new(version(&server(other), address, ""));
+    world.start();
+    let instead = format!("listens on {other}, which is not its address");
+    world.until("the word of it", |state| state.lacks.as_ref().is_some_and(|lacks| lacks.contains(&instead))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_taken_is_said_before_the_start() {
     let address = free_address();
     let mut world = World::new(version(&server(address), address, ""));

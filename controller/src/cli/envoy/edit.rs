@@ -43,7 +43,9 @@ impl Edits<'_> {
         }
         let start = before.at?;
         let rest = self.text.get(start..)?;
-        let is_flow = rest.starts_with(['{', '[']);
+        // A list at the column of its key begins where its first item does.
+        let is_block = before.items().first().is_some_and(|first| first.at == before.at);
+        let is_flow = rest.starts_with(['{', '[']) && !is_block;
         match (&before.kind, &after.kind) {
             (Kind::Scalar(_), _) => {
                 let end = start + scalar_length(rest)?;

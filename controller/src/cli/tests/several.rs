@@ -64,7 +64,9 @@ fn all_files_are_linted_together() {
     let written = [("a.yaml", text("a", 1, "")), ("b.yaml", both), ("d.yaml", text("d", 1, ""))];
     let paths: Vec<(PathBuf, &String)> = written.iter().map(|(name, text)| (PathBuf::from(name), text)).collect();
     let files: Vec<(&Path, &str)> = paths.iter().map(|(path, text)| (path.as_path(), text.as_str())).collect();
-    let said = lint::text(&lint::lint(&files, &|_| Ok(flag::level::LEVEL)).unwrap());
+    let said = lint::text(
+        &lint::lint(&files, &lint::Looks { filter: &|_| Ok(flag::level::LEVEL), program: &|_| None }).unwrap(),
+    );
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 2, "{said}");
     assert!(lines[0].starts_with("✗ b.yaml:3:") && lines[0].contains("VersionFlag c: spec.version \"v9\""), "{said}");

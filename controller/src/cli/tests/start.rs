@@ -13,7 +13,7 @@ use super::{seen, settling};
 use cluster::resource::VersionFlag;
 use cluster::workloads::Objects;
 use flag::level::LEVEL;
-use local::file::File;
+use local::file::{File, VersionCommand};
 use local::wasm::WasmError;
 use local::yaml::Place;
 use machine::status::{Phase, Status};
@@ -141,7 +141,8 @@ const LOCAL: &str = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, me
 
 /// What is wrong with a file beside a filter of today.
 fn found(text: &str) -> Result<Vec<lint::Wrong>, String> {
-    lint::lint(&[(Path::new("flag.yaml"), text)], &|_| Ok(LEVEL))
+    let looks = lint::Looks { filter: &|_| Ok(LEVEL), program: &|_| None };
+    lint::lint(&[(Path::new("flag.yaml"), text)], &looks)
 }
 
 /// T10: the file of the filter is looked at, and what is said of it has the place where it is named.
@@ -161,10 +162,23 @@ fn the_file_of_the_filter_is_linted(#[case] is: Result<u32, WasmError>, #[case] 
         assert_eq!(path, Path::new("/etc/f.wasm"));
         is.clone()
     };
-    let wrong = lint::lint(&[(Path::new("flag.yaml"), &file)], &looked).expect("a document");
+    let looks = lint::Looks { filter: &looked, program: &|_| None };
+    let wrong = lint::lint(&[(Path::new("flag.yaml"), &file)], &looks).expect("a document");
     assert_eq!(wrong.iter().any(|one| one.error), is.is_err());
     let text = lint::text(&wrong);
     assert!(text.starts_with(expected.unwrap_or("✓ nothing would be refused")), "{text}");
+}
+
+/// Who checks a file for another machine is told, not refused.
+#[test]
+fn a_program_that_is_not_there_is_warned_of() {
+    let missing = |how: &VersionCommand| Some(format!("there is no program {} in PATH", how.command.join("")));
+    let looks = lint::Looks { filter: &|_| Ok(LEVEL), program: &missing };
+    let file = LOCAL.replace("v1: {", "\nv1: {");
+    let text = lint::text(&lint::lint(&[(Path::new("flag.yaml"), &file)], &looks).expect("a document"));
+    let warned =
+        "! flag.yaml:2:6: VersionFlag reviews: local.versions.v1.command: there is no program server in PATH\n";
+    assert_eq!(text, format!("{warned}✓ nothing would be refused\n"));
 }
 
 #[rstest]

@@ -3,7 +3,7 @@
 use rstest::rstest;
 
 use super::super::commands::exit_code;
-use super::super::wait::Goal::{self, Acked, CleanedUp, Promotable, Settled, Stable};
+use super::super::wait::Goal::{self, Acked, CleanedUp, Promotable, RolledBack, Settled, Stable};
 use super::super::wait::{Standing, standing};
 use super::*;
 
@@ -64,6 +64,24 @@ fn what_is_missing_is_no_goal() {
     assert!(reaches(&ending, Settled) && !reaches(&ending, CleanedUp) && !reaches(&ending, Stable));
     assert!(!reaches(&Model { ready: "False".to_owned(), ..served(Phase::Stable) }, Stable));
     assert!(!reaches(&resource(None), Acked));
+}
+
+/// A way back has an end too.
+#[rstest]
+#[case::asked_for(Phase::Switching, "v1", false)]
+#[case::acked(Phase::Settling, "v1", false)]
+#[case::quiet(Phase::Retaining, "v1", true)]
+#[case::over(Phase::Stable, "v1", true)]
+#[case::not_yet_flipped(Phase::Coexisting, "v2", false)]
+fn a_way_back_is_waited_for(#[case] phase: Phase, #[case] active: &str, #[case] reached: bool) {
+    let held = with_status(served(phase), |status| {
+        let (version, for_spec_version) = ("v1".to_owned(), "v2".to_owned());
+        status.r#override = Some(Override { version, for_spec_version, reason: "by request".to_owned(), at: NOW });
+        status.active_version = active.to_owned();
+    });
+    assert_eq!(reaches(&held, RolledBack), reached);
+    let waits = "reviews has not been rolled back from v2".to_owned();
+    assert_eq!(standing(&served(phase), RolledBack, None), Standing::Waits(waits));
 }
 
 #[test]

@@ -22,6 +22,13 @@ fn push(node: &mut Node, field: &str, value: Value) {
     "a:\n- x: |\n    # no comment\n    z\n- 2\nb: 2\n",
     "a:\n- x: |\n    # no comment\n    z\n- 2\n- 3\nb: 2\n"
 )]
+#[case::flow_items("a:\n- { x: 1 } # one\n- [2]\nb: 2\n", "a:\n- { x: 1 } # one\n- [2]\n- 3\nb: 2\n")]
+#[case::flow_items_of_several_lines(
+    "# all\na:\n  - {x: 1,\n     z: 2}\n# of b\nb: 2\n",
+    "# all\na:\n  - {x: 1,\n     z: 2}\n  - 3\n# of b\nb: 2\n"
+)]
+#[case::flow_list_of_several_lines("# all\na: [\n  1, 2\n]\nb: 2 # two\n", "# all\na: [1, 2, 3]\nb: 2 # two\n")]
+#[case::flow_list_below("# all\na:\n  [1, 2]\nb: 2 # two\n", "# all\na:\n  [1, 2, 3]\nb: 2 # two\n")]
 #[case::no_list_yet("b: 2\n# the end\n", "b: 2\na: [3]\n# the end\n")]
 #[case::letters_of_several_bytes("# äöü\na:\n- é\nb: 2\n", "# äöü\na:\n- é\n- 3\nb: 2\n")]
 fn what_is_added_stands_in_its_place(#[case] text: &str, #[case] expected: &str) {
@@ -47,12 +54,33 @@ fn what_is_there_twice_is_written_anew() {
 #[rstest]
 #[case::plain("a:\n  name: one # first\n", "a:\n  name: two # first\n")]
 #[case::quoted("a: {name: 'one'}\n", "a: { name: two }\n")]
+#[case::flow_below("a:\n  { name: one } # first\n", "a:\n  { name: two } # first\n")]
 #[case::double("a:\n  name: \"one\"\n", "a:\n  name: two\n")]
 fn a_text_is_replaced(#[case] text: &str, #[case] expected: &str) {
     let before = Node::parse(text).unwrap();
     let mut after = before.clone();
     after.find_mut("a").unwrap().set("name", "two".into());
     assert_eq!(rewritten(text, &before, &after), (expected.to_owned(), true));
+}
+
+/// Items in one pair of brackets each, below a list in lines of its own.
+#[rstest]
+#[case::one(
+    "# all\na:\n- { name: one, x: [1] } # first\n- { name: two }\n",
+    "# all\na:\n- { name: new, x: [1] } # first\n- { name: two }\n"
+)]
+#[case::deeper(
+    "# all\na:\n- b:\n  - { name: two }\n  name: one # first\n",
+    "# all\na:\n- b:\n  - { name: two }\n  name: new # first\n"
+)]
+fn an_item_in_brackets_is_changed(#[case] text: &str, #[case] expected: &str) {
+    let before = Node::parse(text).unwrap();
+    let mut after = before.clone();
+    after.find_mut("a/0").unwrap().set("name", "new".into());
+    assert_eq!(rewritten(text, &before, &after), (expected.to_owned(), true));
+    after.find_mut("a/0").unwrap().set("more", json!({ "z": 1 }).into());
+    let (text, is_kept) = rewritten(text, &before, &after);
+    assert!(is_kept, "{text}");
 }
 
 #[test]
