@@ -46,7 +46,7 @@ UNIT := versionflag-flag versionflag-machine versionflag-service versionflag-loc
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
 .PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy test-old-envoy \
-	test-kube test-mesh test-mesh-fence image demo bench bench-hot-path bench-fence bench-flip bench-first-second bench-releases bench-scale bench-kube bench-mesh plot-flip soak clean
+	test-kube test-mesh test-mesh-fence image demo bench bench-hot-path bench-fence bench-flip bench-first-second bench-releases bench-idle bench-memory bench-scale bench-kube bench-mesh plot-flip soak clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -165,13 +165,16 @@ bench-fence: programs ## Measure fenced flips beside immediate ones, of two Envo
 bench-releases: programs ## Measure memory over FLIPS=1000 releases through ten versions and one Envoy (about half an hour)
 	@$(TEST_ENV) $(RUN) $@ -- --flips $(or $(FLIPS),1000)
 
+bench-memory: programs empty-filter ## Measure what it takes an Envoy to load the filter, and its memory, with 1, 2 and 8 workers
+	@$(TEST_ENV) $(RUN) $@
+
 bench-idle: programs ## Measure what `versionflag local` uses while nothing happens (about five minutes)
 	@$(TEST_ENV) $(RUN) $@
 
 bench-scale: programs ## Measure flips and restarts with 1,000 to 16,000 simulated proxies; BAD=100 adds bad ones, HTTP1=1 is without HTTP/2
 	@$(RUN) $@ -- --flips $(or $(FLIPS),20) --bad $(or $(BAD),0) $(if $(SIZES),--sizes $(SIZES)) $(if $(HTTP1),--http1)
 
-bench-kube: programs ## Measure the controller with 1,000 VersionFlags on a real Kubernetes API; needs root
+bench-kube: programs ## Measure the controller with 1,000 VersionFlags and 5,000 pods on a real Kubernetes API; needs root
 	@programs=$$(tools/kube.sh) && export VERSIONFLAG_KUBE="$$programs" && \
 		$(RUN) $@
 

@@ -50,8 +50,9 @@ pub(crate) struct Waiting {
     bytes: Cell<u64>,
     /// No client stops waiting before this.
     next_end_ms: Cell<u64>,
-    /// Released requests that are open, since this time.
+    /// Released requests that are open, since this time, and how many may be.
     released: Cell<u32>,
+    room: Cell<u32>,
     released_since_ms: Cell<u64>,
 }
 
@@ -63,6 +64,7 @@ impl Waiting {
             bytes: Cell::default(),
             next_end_ms: Cell::new(u64::MAX),
             released: Cell::default(),
+            room: Cell::default(),
             released_since_ms: Cell::default(),
         }
     }
@@ -74,7 +76,7 @@ impl Waiting {
 
     /// A slot is taken, or given back.
     fn count(&self, slot: &Slot, taken: bool) {
-        let moved = |count: u64, by: u64| if taken { count.saturating_add(by) } else { count.saturating_sub(by) };
+        let moved = |count: u64, by: u64| if taken { count + by } else { count.saturating_sub(by) };
         self.count.set(moved(self.count.get(), 1));
         self.bytes.set(moved(self.bytes.get(), slot.bytes));
         if let Some(flag) = &slot.gate {
@@ -91,6 +93,12 @@ impl Waiting {
     /// The stream of a released request has ended.
     pub(crate) fn ended(&self) {
         self.released.set(self.released.get().saturating_sub(1));
+        self.grow(1);
+    }
+
+    /// So many more may be open at a time.
+    fn grow(&self, more: u32) {
+        self.room.set(limits::RELEASED.min(self.room.get() + more));
     }
 
     fn has_room(&self, slot: &Slot) -> bool {
@@ -197,6 +205,7 @@ pub(crate) fn refuse(vm: &Vm, flag: Option<&Flag>, why: &str) {
 /// whose calls would otherwise be cut off with the last of these requests.
 pub(crate) fn release(vm: &Vm, plugin: u32) {
     if vm.waiting.is_empty() {
+        vm.waiting.room.set(limits::RELEASED_FIRST);
         return;
     }
     let now_ms = now_ms();
@@ -204,7 +213,7 @@ pub(crate) fn release(vm: &Vm, plugin: u32) {
     // Whatever goes on for longer makes room too.
     if now_ms.abs_diff(vm.waiting.released_since_ms.get()) >= limits::RELEASED_MS {
         vm.waiting.released_since_ms.set(now_ms);
-        vm.waiting.released.set(0);
+        vm.waiting.grow(vm.waiting.released.take());
     }
     let queues = vm.waiting.queues.borrow().len();
     for place in 0..queues {
@@ -229,7 +238,7 @@ fn release_one(vm: &Vm, request: u32, place: usize) -> bool {
     if !here {
         return true;
     }
-    if vm.waiting.released.get() >= limits::RELEASED {
+    if vm.waiting.released.get() >= vm.waiting.room.get() {
         return false;
     }
     let Some(Stream::Waits(slot)) = vm.open.borrow_mut().remove(&request) else { return true };
@@ -253,7 +262,7 @@ fn release_one(vm: &Vm, request: u32, place: usize) -> bool {
         Step::Go => {
             if let Some(Stream::Sent(sent)) = vm.open.borrow_mut().get_mut(&request) {
                 sent.released = true;
-                vm.waiting.released.set(vm.waiting.released.get().saturating_add(1));
+                vm.waiting.released.set(vm.waiting.released.get() + 1);
             }
             if hostcalls::resume_request().is_err() {
                 log::warn!("a held request could not be resumed");

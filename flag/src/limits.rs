@@ -34,10 +34,12 @@ pub const HELD_OF_FLAG: u64 = 4_096;
 pub const HELD_BODY: u64 = 65_536;
 /// Bytes of the bodies of all requests that one VM instance holds.
 pub const HELD_BODIES: u64 = 64 << 20;
-/// Requests that one VM instance releases at a time, before it releases more: as many as of these have ended, and as many
-/// again after [`RELEASED_MS`], since streams may go on for ever. They may be the first on a connection of HTTP/2, where
-/// Envoy sends before it has heard how many a server takes at once: no fewer than these, as RFC 9113 recommends, and what
-/// is more is refused.
+/// Requests that one VM instance releases at a time at first: each needs a connection that may have to be made, and one
+/// that has ended leaves its own to the next.
+pub const RELEASED_FIRST: u32 = 16;
+/// The most at a time: one more for each that has ended, or goes on for longer than [`RELEASED_MS`], as a stream may for
+/// ever. They may be the first on a connection of HTTP/2, where Envoy sends before it has heard how many a server takes at
+/// once: no fewer than these, as RFC 9113 recommends, and what is more is refused.
 pub const RELEASED: u32 = 100;
 /// Milliseconds in which a server, however busy, has told how many streams of one connection it takes.
 pub const RELEASED_MS: u64 = 1_000;

@@ -127,6 +127,13 @@ impl Process {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
+    /// Memory that is its own alone: what goes when it ends.
+    pub fn private_kib(&self) -> Result<u64> {
+        let parts = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))?;
+        let lines = parts.lines().filter(|line| line.starts_with("Private_"));
+        lines.map(|line| Ok(line.split_whitespace().nth(1).context("a line without a number")?.parse::<u64>()?)).sum()
+    }
+
     /// What each of its threads does: its name, its state, and where in the kernel it waits.
     pub fn threads(&self) -> String {
         let about = |task: &Path| {

@@ -1,5 +1,5 @@
-//! What is known of a version beside the state file, and what the state machine sees of it. No I/O but names of
-//! processes.
+//! What is known of a version beside the state file, and what the state machine sees of it. I/O: names of processes, and
+//! where they listen.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,7 +10,8 @@ use super::group::{Members, describe};
 use super::probe::Probe;
 use super::process::Process;
 use super::restarts::Restarts;
-use super::sockets::Owner;
+use super::sockets::{Owner, elsewhere};
+use super::supervisor::LOOK_MS;
 use machine::observation::VersionState;
 use machine::time::UnixMs;
 
@@ -51,6 +52,13 @@ impl LiveProcess {
                 Some(since.max(self.owned_since.unwrap_or_default()))
             }
             _ => None,
+        }
+    }
+
+    /// Looks from time to time where one that `lacks` the right answer listens instead.
+    pub(crate) fn look_elsewhere(&mut self, now_ms: u64, address: SocketAddr, lacks: bool) {
+        if lacks && now_ms.saturating_sub(self.elsewhere.0) >= LOOK_MS {
+            self.elsewhere = (now_ms, elsewhere(address, &self.members));
         }
     }
 

@@ -15,7 +15,7 @@ use super::live::{LiveProcess, named};
 use super::logs::Logs;
 use super::probe::{Probe, Readiness};
 use super::process::{Process, StartedAs, spawn};
-use super::sockets::{Owner, elsewhere, owner};
+use super::sockets::{Owner, owner};
 use super::store::{Store, StoreError};
 use machine::history::Happening;
 use machine::observation::{Occurrence, VersionState};
@@ -25,7 +25,7 @@ use service::Hub;
 use service::failpoint;
 
 /// Between two looks at all processes, at who listens, at logs, and at an address that is taken.
-const LOOK_MS: u64 = 1_000;
+pub(crate) const LOOK_MS: u64 = 1_000;
 /// Between two looks at all processes while nothing moves, and what runs is old: an end calls for a look of its own.
 const REST_MS: u64 = 5_000;
 /// What has run for so long has made all that it consists of.
@@ -261,11 +261,7 @@ impl Supervisor {
         }
         let Some(readiness) = live.probe.as_ref().map(Probe::readiness) else { return };
         let Some(since) = readiness.since else {
-            let (looked, _) = live.elsewhere;
-            if readiness.lacks.is_some() && now_ms.saturating_sub(looked) >= LOOK_MS {
-                live.elsewhere = (now_ms, elsewhere(address, &live.members));
-            }
-            return;
+            return live.look_elsewhere(now_ms, address, readiness.lacks.is_some());
         };
         live.elsewhere = Default::default();
         // All connections of the machine are looked through: what is known is looked at less often.

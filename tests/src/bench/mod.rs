@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::client::Call;
 use crate::config;
@@ -22,10 +23,11 @@ use crate::dir::TestDir;
 use crate::envoy::Envoy;
 use closed_loop::Connections;
 use others::Reading;
-pub use report::{Machine, Measured, Report, Summary};
+pub use report::{Machine, Measured, Report, Summary, quantile};
 pub use variants::{PROOF_PATH, Variant, ours_config, variants};
 
-const LISTENER: &str = "ingress";
+/// The listener of all Envoys that are measured.
+pub const LISTENER: &str = "ingress";
 
 /// How long to measure.
 #[derive(Debug, Clone)]
@@ -87,13 +89,17 @@ fn cpu_time(subjects: &mut [Subject]) -> Result<Duration> {
     subjects.iter_mut().map(|subject| subject.envoy.cpu_time()).sum()
 }
 
-async fn start(dir: &TestDir, variant: Variant, connections: usize) -> Result<Subject> {
+/// An Envoy with these filters, which answers every request itself.
+pub fn bootstrap(filters: Vec<Value>) -> Value {
     let routes = config::routes([
         config::route_of_version(PROOF_PATH, "v1"),
         config::with_metadata(config::direct_response(200, "none"), "lua", serde_json::json!({ "version": "v1" })),
     ]);
-    let bootstrap = config::bootstrap([config::listener(LISTENER, variant.filters, routes)], []);
-    let envoy = Envoy::start(dir, variant.name, bootstrap).await?;
+    config::bootstrap([config::listener(LISTENER, filters, routes)], [])
+}
+
+async fn start(dir: &TestDir, variant: Variant, connections: usize) -> Result<Subject> {
+    let envoy = Envoy::start(dir, variant.name, bootstrap(variant.filters)).await?;
     let target = envoy.listener(LISTENER);
     // Values that stay behind would be joined to the new one, and match no route.
     let forged = Call::get(target, PROOF_PATH).header("X-VersionFlag", "v2").header("x-versionFLAG", "v3");

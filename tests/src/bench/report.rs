@@ -159,7 +159,7 @@ impl fmt::Display for Report {
 }
 
 /// Between the two nearest values; 0 if there are none.
-fn quantile(mut values: Vec<f64>, at: f64) -> f64 {
+pub fn quantile(mut values: Vec<f64>, at: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let position = at * values.len().saturating_sub(1) as f64;
     let pick = |position: f64| values.get(position as usize).copied().unwrap_or_default();

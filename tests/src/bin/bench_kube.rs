@@ -19,6 +19,9 @@ struct Options {
     /// VersionFlags in each
     #[arg(long, default_value_t = 10)]
     each: usize,
+    /// Pods of each
+    #[arg(long, default_value_t = 5)]
+    pods: usize,
     /// How long to look at the controller while nothing changes, in seconds
     #[arg(long, default_value_t = 30)]
     idle: u64,
@@ -31,8 +34,9 @@ fn main() -> Result<()> {
     in_namespace(|namespace| {
         let dir = TestDir::new("bench-kube");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let crowd = Crowd { namespaces: options.namespaces, each: options.each };
-        eprintln!("{} flags in {} namespaces are made", crowd.flags(), crowd.namespaces);
+        let crowd = Crowd { namespaces: options.namespaces, each: options.each, pods: options.pods };
+        let (flags, pods) = (crowd.flags(), crowd.pods());
+        eprintln!("{flags} flags with {pods} pods in {} namespaces are made", crowd.namespaces);
         runtime.block_on(async {
             let mut cluster = Cluster::start(&dir, namespace).await?;
             measure(crowd, Duration::from_secs(options.idle), &mut cluster).await?.report()

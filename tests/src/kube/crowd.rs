@@ -27,13 +27,15 @@ const STILL: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_secs(600);
 const WRITES: [&str; 4] = ["create", "update", "patch", "delete"];
 
-/// So many flags, each with a Service and two Deployments, the first with one pod.
+/// So many flags, each with a Service and two Deployments, the second without pods.
 #[derive(Debug, Clone, Copy)]
 pub struct Crowd {
     /// How many namespaces.
     pub namespaces: usize,
     /// Flags in each.
     pub each: usize,
+    /// Pods of the version that serves, of each flag.
+    pub pods: usize,
 }
 
 impl Crowd {
@@ -42,15 +44,20 @@ impl Crowd {
         self.namespaces * self.each
     }
 
+    /// The pods of all of them.
+    pub fn pods(&self) -> usize {
+        self.flags() * self.pods
+    }
+
     /// Makes all of it, and waits until every pod is ready.
     pub async fn create(&self, cluster: &Cluster<'_>) -> Result<()> {
         cluster.install().await?;
-        for node in 0..=self.flags() / 500 {
+        for node in 0..=self.pods() / 500 {
             cluster.add_node(&format!("node-{node}"), "1000", "1000Gi").await?;
         }
         let mut tasks = JoinSet::new();
         for namespace in 0..self.namespaces {
-            tasks.spawn(namespaced(cluster.client(), format!("team-{namespace}"), self.each));
+            tasks.spawn(namespaced(cluster.client(), format!("team-{namespace}"), *self));
         }
         while let Some(done) = tasks.join_next().await {
             done??;
@@ -59,10 +66,9 @@ impl Crowd {
         wait_for("the pods", LIMIT, async || {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let all = deployments.list(&ListParams::default().labels("version=v1")).await?.items;
-            let ready =
-                |one: &&Deployment| one.status.as_ref().is_some_and(|status| status.available_replicas == Some(1));
-            let ready = all.iter().filter(ready).count();
-            ensure!(ready == self.flags(), "{ready} of {} are ready", self.flags());
+            let ready = |one: &Deployment| one.status.as_ref().and_then(|status| status.available_replicas);
+            let ready: i32 = all.iter().filter_map(ready).sum();
+            ensure!(usize::try_from(ready) == Ok(self.pods()), "{ready} of {} are ready", self.pods());
             Ok(())
         })
         .await
@@ -91,21 +97,21 @@ fn made<T>(answer: kube::Result<T>) -> Result<()> {
     }
 }
 
-async fn namespaced(client: Client, namespace: String, flags: usize) -> Result<()> {
+async fn namespaced(client: Client, namespace: String, crowd: Crowd) -> Result<()> {
     let post = PostParams::default();
     let own: Namespace = typed(json!({ "metadata": { "name": namespace } }))?;
     made(Api::<Namespace>::all(client.clone()).create(&post, &own).await)?;
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     let resources: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &kind());
-    for number in 0..flags {
+    for number in 0..crowd.each {
         let name = format!("service-{number}");
         let service = typed(json!({
             "metadata": { "name": name },
             "spec": { "selector": { "app": name }, "ports": [{ "name": "http", "port": 80 }] },
         }))?;
         made(services.create(&post, &service).await)?;
-        for (version, replicas) in [("v1", 1), ("v2", 0)] {
+        for (version, replicas) in [("v1", crowd.pods), ("v2", 0)] {
             let labels = json!({ "app": name, "version": version });
             let deployment = typed(json!({
                 "metadata": { "name": format!("{name}-{version}"), "labels": labels },

@@ -109,7 +109,8 @@ impl Measured {
     /// Prints it, and writes target/bench/kube.json.
     pub fn report(&self) -> Result<()> {
         let (flags, namespaces) = (self.crowd.flags(), self.crowd.namespaces);
-        println!("{flags} VersionFlags in {namespaces} namespaces");
+        let pods = self.crowd.pods();
+        println!("{flags} VersionFlags with {pods} pods in {namespaces} namespaces");
         for (name, value) in self.rows() {
             println!("{name:<50} {value:>9.2}");
         }
@@ -121,6 +122,7 @@ impl Measured {
         let out = json!({
             "flags": flags,
             "namespaces": namespaces,
+            "pods": pods,
             "measured": rows,
             "requests": lines(&self.requests),
             "idle_writes": lines(&self.idle_writes),

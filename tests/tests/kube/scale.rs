@@ -58,7 +58,7 @@ async fn reaches(cluster: &Cluster<'_>, namespace: &str, flag: &str, path: &str,
 #[test]
 fn a_thousand_flags_get_their_status_and_then_nothing_is_written() {
     story("kube-scale", async |cluster| {
-        let measured = measure(Crowd { namespaces: 100, each: 10 }, IDLE, cluster).await?;
+        let measured = measure(Crowd { namespaces: 100, each: 10, pods: 1 }, IDLE, cluster).await?;
         measured.report()?;
         assert_eq!(measured.idle_writes, Requests::new());
         let status = ("update".to_owned(), "versionflags/status".to_owned());
@@ -91,7 +91,7 @@ fn a_thousand_flags_get_their_status_and_then_nothing_is_written() {
 #[test]
 fn a_flag_that_cannot_be_read_is_told_of_and_hides_no_other() {
     story("kube-unreadable", async |cluster| {
-        let crowd = Crowd { namespaces: 1, each: 3 };
+        let crowd = Crowd { namespaces: 1, each: 3, pods: 1 };
         crowd.create(cluster).await?;
         // The definition of a later release has one field more.
         let field = json!([{
