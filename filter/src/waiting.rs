@@ -52,7 +52,7 @@ pub(crate) struct Waiting {
     next_end_ms: Cell<u64>,
     /// Released requests that are open, since this time, and how many may be.
     released: Cell<u32>,
-    room: Cell<u32>,
+    at_a_time: Cell<u32>,
     released_since_ms: Cell<u64>,
 }
 
@@ -64,7 +64,7 @@ impl Waiting {
             bytes: Cell::default(),
             next_end_ms: Cell::new(u64::MAX),
             released: Cell::default(),
-            room: Cell::default(),
+            at_a_time: Cell::new(limits::RELEASED_FIRST),
             released_since_ms: Cell::default(),
         }
     }
@@ -98,7 +98,7 @@ impl Waiting {
 
     /// So many more may be open at a time.
     fn grow(&self, more: u32) {
-        self.room.set(limits::RELEASED.min(self.room.get() + more));
+        self.at_a_time.set(limits::RELEASED.min(self.at_a_time.get() + more));
     }
 
     fn has_room(&self, slot: &Slot) -> bool {
@@ -205,7 +205,7 @@ pub(crate) fn refuse(vm: &Vm, flag: Option<&Flag>, why: &str) {
 /// whose calls would otherwise be cut off with the last of these requests.
 pub(crate) fn release(vm: &Vm, plugin: u32) {
     if vm.waiting.is_empty() {
-        vm.waiting.room.set(limits::RELEASED_FIRST);
+        vm.waiting.at_a_time.set(limits::RELEASED_FIRST);
         return;
     }
     let now_ms = now_ms();
@@ -238,7 +238,7 @@ fn release_one(vm: &Vm, request: u32, place: usize) -> bool {
     if !here {
         return true;
     }
-    if vm.waiting.released.get() >= vm.waiting.room.get() {
+    if vm.waiting.released.get() >= vm.waiting.at_a_time.get() {
         return false;
     }
     let Some(Stream::Waits(slot)) = vm.open.borrow_mut().remove(&request) else { return true };

@@ -102,10 +102,11 @@ impl LiveProcess {
             }
             _ => {
                 let lacks = self.probe.as_ref()?.readiness().lacks?;
-                let (_, elsewhere) = &self.elsewhere;
-                let named: Vec<String> = elsewhere.iter().take(3).map(SocketAddr::to_string).collect();
-                let instead = format!("; it listens on {}, which is not its address", named.join(" and "));
-                Some(if elsewhere.is_empty() { lacks } else { lacks + &instead })
+                let named: Vec<String> = self.elsewhere.1.iter().take(3).map(SocketAddr::to_string).collect();
+                if named.is_empty() {
+                    return Some(lacks);
+                }
+                Some(format!("{lacks}; it listens on {}, which is not its address", named.join(" and ")))
             }
         }
     }

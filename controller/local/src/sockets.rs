@@ -50,10 +50,14 @@ impl Listening {
         }
     }
 
-    fn read(address: SocketAddr) -> std::io::Result<Listening> {
+    fn of(tables: &[String], address: SocketAddr) -> Listening {
         let mut found = Listening::default();
-        tables()?.iter().for_each(|table| found.take(table, address));
-        Ok(found)
+        tables.iter().for_each(|table| found.take(table, address));
+        found
+    }
+
+    fn read(address: SocketAddr) -> std::io::Result<Listening> {
+        Ok(Listening::of(&tables()?, address))
     }
 
     /// Those that get the connections: the more exact an address is, the sooner.
@@ -149,7 +153,7 @@ pub(crate) enum Taken {
 /// Where these processes take connections, if nobody does at this address.
 pub(crate) fn elsewhere(address: SocketAddr, members: &Members) -> BTreeSet<SocketAddr> {
     let Ok(tables) = tables() else { return BTreeSet::new() };
-    if Listening::read(address).is_ok_and(|found| !found.inodes().is_empty()) {
+    if !Listening::of(&tables, address).inodes().is_empty() {
         return BTreeSet::new();
     }
     let all: BTreeMap<u64, SocketAddr> =

@@ -77,17 +77,18 @@ pub(super) fn standing(model: &Model, goal: Goal, edited: Option<&str>) -> Stand
         return Standing::Waits(format!("the controller has not seen the last edit of {name} yet"));
     }
     let against = |held: &&Override| held.for_spec_version == *wanted && held.version != *wanted;
-    let held = status.r#override.as_ref().filter(against);
-    if goal == Goal::RolledBack && held.is_none() {
-        return Standing::Waits(format!("{name} has not been rolled back from {wanted}"));
-    }
-    if let Some(held) = held.filter(|_| goal != Goal::RolledBack) {
-        let (version, why) = (&held.version, &held.reason);
-        // There `retry` would hold requests for that way back once more.
-        let command = if status.was_held_in_vain() { "abort" } else { "retry" };
-        return Standing::InVain(format!("{version} is held against {wanted}: {why}; `{command}` ends that"));
-    }
-    let version = held.map_or(wanted, |held| &held.version);
+    let version = match (status.r#override.as_ref().filter(against), goal) {
+        (None, Goal::RolledBack) => {
+            return Standing::Waits(format!("{name} has not been rolled back from {wanted}"));
+        }
+        (None, _) => wanted,
+        (Some(held), Goal::RolledBack) => &held.version,
+        (Some(Override { version, reason: why, .. }), _) => {
+            // There `retry` would hold requests for that way back once more.
+            let command = if status.was_held_in_vain() { "abort" } else { "retry" };
+            return Standing::InVain(format!("{version} is held against {wanted}: {why}; `{command}` ends that"));
+        }
+    };
     let serves = status.active_version == *version && !status.phase.before_flip();
     let serves = serves && !matches!(status.phase, Phase::Adopting | Phase::Committing);
     let proxies = &model.proxies;

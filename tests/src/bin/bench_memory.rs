@@ -57,8 +57,8 @@ async fn main() -> Result<()> {
     let mut results = vec![];
     for ((workers, name), starts) in &all {
         let none = &all[&(*workers, "none")];
-        // Differences within a round: what disturbed it disturbed both.
         let median = |of: fn(&Start) -> f64| quantile(starts.iter().map(of).collect(), 0.5);
+        // Differences within a round: what disturbed it disturbed both.
         let added = |of: fn(&Start) -> f64| {
             quantile(starts.iter().zip(none).map(|(one, none)| of(one) - of(none)).collect(), 0.5)
         };

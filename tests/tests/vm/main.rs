@@ -259,7 +259,10 @@ fn requests_wait_for_a_first_answer_once() -> Result<()> {
     let mut proxy = Proxy::start(&Filter::load()?, 2)?;
     proxy.away = true;
     ensure!(proxy.request(0)?.is_none(), "it is held");
+    // Before anything else has happened in this VM.
+    let (first, _) = proxy.meets(1, &[(":authority", "reviews")], true)?;
     proxy.run(600)?;
+    ensure!(proxy.resumed(1) == [first], "it has to go, too: {:?}", proxy.resumed(1));
     proxy.requests_go_to(&["v1"])?;
     proxy.replace_plugins()?;
     proxy.requests_go_to(&["v1"])
