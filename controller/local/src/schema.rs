@@ -7,6 +7,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::file::File;
 
+pub mod fields;
+
 /// The JSON Schema (draft-07, which editors understand best) of one document of the file. It knows each field, its type
 /// and its default; what fields have to be together only `lint` and the controller know.
 pub fn schema() -> Schema {

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use local::file::File;
+use local::schema::fields::{Field, fields};
 use local::schema::schema;
 use rstest::rstest;
 use serde_json::Value;
@@ -23,81 +24,11 @@ of a map. Without a default a field may be left out, unless it says that it is n
 What the fields are for is in [On one machine](local.md) and [In Kubernetes](kubernetes.md).
 ";
 
-/// One line of a table.
-struct Row {
-    path: String,
-    kind: String,
-    default: String,
-    about: String,
-}
-
-/// What a field takes.
-fn kind(field: &Value) -> String {
-    let words = |all: &Value| all.as_array().into_iter().flatten().map(kind).collect::<Vec<_>>();
-    if let Some(word) = field["const"].as_str() {
-        return format!("`{word}`");
-    }
-    if let Some(all) = field["enum"].as_array() {
-        return all.iter().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-    }
-    let choices = ["oneOf", "anyOf"].iter().flat_map(|one| words(&field[*one])).filter(|word| word != "null");
-    let choices: Vec<String> = choices.collect();
-    if !choices.is_empty() {
-        return choices.join(", ");
-    }
-    let name = match &field["type"] {
-        Value::String(name) => name.as_str(),
-        Value::Array(names) => names.iter().filter_map(Value::as_str).find(|name| *name != "null").unwrap(),
-        _ => "any",
-    };
-    match name {
-        "array" => format!("list of {}", kind(&field["items"])),
-        "object" if field["additionalProperties"].is_object() => {
-            format!("map to {}", kind(&field["additionalProperties"]))
-        }
-        "string" => "text".to_owned(),
-        "integer" | "number" => "number".to_owned(),
-        "boolean" => "`true`, `false`".to_owned(),
-        name => name.to_owned(),
-    }
-}
-
-/// All fields below one, each once.
-fn rows(path: &str, field: &Value, all: &mut Vec<Row>) {
-    let needed: Vec<&str> = field["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    for (name, one) in field["properties"].as_object().into_iter().flatten() {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        let shown = |value: &Value| match value {
-            Value::Null | Value::Object(_) => String::new(),
-            value => format!("`{value}`"),
-        };
-        let default = if needed.contains(&name.as_str()) { "needed".to_owned() } else { shown(&one["default"]) };
-        // The way to choose something by a field of its own is explained where it is chosen.
-        let about = one["description"].as_str().or(field["description"].as_str()).unwrap_or_default();
-        let about = about.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
-        all.push(Row { path: path.clone(), kind: kind(one), default, about });
-        below(&path, one, all);
-    }
-}
-
-fn below(path: &str, field: &Value, all: &mut Vec<Row>) {
-    rows(path, field, all);
-    for one in ["oneOf", "anyOf"].iter().flat_map(|one| field[*one].as_array()).flatten() {
-        below(path, one, all);
-    }
-    if field["items"].is_object() {
-        below(&format!("{path}[]"), &field["items"], all);
-    }
-    if field["additionalProperties"].is_object() {
-        below(&format!("{path}.NAME"), &field["additionalProperties"], all);
-    }
-}
-
 /// In which table a field stands: one for each part of the spec that has parts itself, and one for what has none.
-fn table<'a>(row: &'a Row, all: &[Row]) -> &'a str {
+fn table<'a>(row: &'a Field, all: &[Field]) -> &'a str {
     let parents: Vec<usize> = row.path.match_indices('.').map(|(at, _)| at).collect();
     let part = parents.get(1).map_or(row.path.as_str(), |at| &row.path[..*at]).trim_end_matches("[]");
-    let has_parts = |one: &Row| one.path.strip_prefix(part).is_some_and(|rest| rest.starts_with(['.', '[']));
+    let has_parts = |one: &Field| one.path.strip_prefix(part).is_some_and(|rest| rest.starts_with(['.', '[']));
     match part.split_once('.') {
         Some(_) if all.iter().any(has_parts) => part,
         Some((first, _)) => first,
@@ -106,17 +37,18 @@ fn table<'a>(row: &'a Row, all: &[Row]) -> &'a str {
 }
 
 fn page() -> String {
-    let (mut all, mut text) = (vec![], BEGIN.to_owned());
-    rows("", &schema().to_value(), &mut all);
-    let mut tables: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    let (all, mut text) = (fields(), BEGIN.to_owned());
+    let mut tables: BTreeMap<&str, Vec<&Field>> = BTreeMap::new();
     for row in &all {
         tables.entry(table(row, &all)).or_default().push(row);
     }
     for (part, rows) in tables {
         let title = if part.is_empty() { "The document".to_owned() } else { format!("`{part}`") };
         write!(text, "\n## {title}\n\n| field | takes | default | what it is |\n| --- | --- | --- | --- |\n").unwrap();
-        for Row { path, kind, default, about } in rows {
-            writeln!(text, "| `{path}` | {kind} | {default} | {about} |").unwrap();
+        for Field { path, takes, default, needed, about } in rows {
+            let default = default.as_ref().map(|value| format!("`{value}`")).filter(|_| !needed);
+            let default = default.unwrap_or_else(|| if *needed { "needed" } else { "" }.to_owned());
+            writeln!(text, "| `{path}` | {takes} | {default} | {} |", about.replace('|', "\\|")).unwrap();
         }
     }
     text
@@ -130,12 +62,11 @@ fn the_page_of_fields_is_current() {
 /// Who looks a field up finds what it is.
 #[test]
 fn every_field_is_explained() {
-    let mut all = vec![];
-    rows("", &schema().to_value(), &mut all);
+    let all = fields();
     assert!(all.len() > 100, "{}", all.len());
     for row in &all {
         assert!(row.about.ends_with(['.', ':', ')']), "{}: {:?}", row.path, row.about);
-        assert!(!row.kind.contains("any"), "{}: {}", row.path, row.kind);
+        assert!(!row.takes.contains("any"), "{}: {}", row.path, row.takes);
     }
 }
 

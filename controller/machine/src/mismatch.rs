@@ -39,7 +39,7 @@ pub fn sentence(path: &str, text: &str) -> String {
 }
 
 /// The name that was meant, if it is that of one of these with a slip or two.
-fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     let slips = |other: &str| strsim::damerau_levenshtein(&name.to_lowercase(), &other.to_lowercase());
     let near = names.iter().map(|&other| (slips(other), other)).min_by_key(|(slips, _)| *slips);
     near.filter(|(slips, other)| *slips <= 2 && slips * 2 < other.chars().count()).map(|(_, other)| other)

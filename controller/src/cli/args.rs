@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+mod controller;
+
 use super::envoy::args::Into;
+use super::explain::ExplainArgs;
 use super::kube_api::Where;
 use super::logs::LogsArgs;
 use super::order::OrderArgs;
@@ -13,7 +16,8 @@ use super::sources::Sources;
 use super::wait::Goal;
 use cluster::domain::Domain;
 use machine::duration::Millis;
-use service::check_hosts::CheckHost;
+
+pub(super) use controller::{Controller, PluginArgs};
 
 /// What kubectl calls this program as, when it is asked for `kubectl versionflag`.
 const PLUGIN: &str = "kubectl-versionflag";
@@ -144,6 +148,18 @@ pub(super) enum Command {
         #[command(subcommand)]
         what: Render,
     },
+    /// Explain a field of the file, such as spec.settle, or a reason that a status shows
+    Explain(ExplainArgs),
+    /// Print what makes a shell complete the words of this program
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual, a page for each command
+    Man {
+        /// The folder that it is written to, such as ~/.local/share/man/man1
+        folder: PathBuf,
+    },
     /// Print the JSON Schema of a local controller's file, for editors
     Schema,
     /// Print the definition of the custom resource
@@ -155,65 +171,6 @@ pub(super) enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Controller {
-    /// The only namespace to look after; all of them unless given
-    #[arg(long, env = "VERSIONFLAG_NAMESPACE")]
-    pub(super) namespace: Option<String>,
-    /// Where the flag service listens; [::] is both families of addresses
-    #[arg(long, default_value = "[::]:7070")]
-    pub(super) listen: std::net::SocketAddr,
-    /// Where probes and metrics are served besides, so that they wait for no proxy
-    #[arg(long, env = "VERSIONFLAG_HEALTH_LISTEN", value_name = "ADDRESS")]
-    pub(super) health_listen: Option<std::net::SocketAddr>,
-    /// Let VersionFlags have callers, gateways and hosts of other namespaces without the label versionflag.io/callers there
-    #[arg(long, env = "VERSIONFLAG_CALLERS_WITHOUT_CONSENT")]
-    pub(super) callers_without_consent: bool,
-    #[command(flatten)]
-    pub(super) mtls: MtlsArgs,
-    /// Name of this replica
-    #[arg(long, env = "POD_NAME")]
-    pub(super) identity: String,
-    /// Namespace of the controller itself, with its Lease and its Service
-    #[arg(long, env = "POD_NAMESPACE", default_value = "versionflag")]
-    pub(super) home: String,
-    /// Addresses of this replica, to which the Service leads while it acts: one of each family
-    #[arg(long, env = "POD_IPS", value_delimiter = ',')]
-    pub(super) address: Vec<std::net::IpAddr>,
-    /// Where the proxies find the filter
-    #[arg(long, default_value = "/etc/versionflag/versionflag.wasm")]
-    pub(super) filter_path: PathBuf,
-    /// Envoy cluster of the flag service in the proxies
-    #[arg(long, default_value = "versionflag")]
-    pub(super) flag_service_cluster: String,
-    #[command(flatten)]
-    pub(super) names: Names,
-    #[command(flatten)]
-    pub(super) plugin: PluginArgs,
-    /// The only hosts that checks may ask, such as prometheus.monitoring,*.hooks.svc; all of them unless given
-    #[arg(long, env = "VERSIONFLAG_CHECK_HOSTS", value_name = "HOST", value_delimiter = ',')]
-    pub(super) check_hosts: Option<Vec<CheckHost>>,
-    /// Append one JSON object per line to this file for everything that happens; - for stdout
-    #[arg(long, env = "VERSIONFLAG_AUDIT_LOG", value_name = "FILE")]
-    pub(super) audit_log: Option<PathBuf>,
-    /// Log one JSON object per line on stderr
-    #[arg(long)]
-    pub(super) log_json: bool,
-}
-
-/// Whether proxies have to show the certificates of their workloads.
-#[derive(Debug, Args)]
-#[group(skip)]
-pub(super) struct MtlsArgs {
-    /// Believe polls and reports by mutual TLS only, or by a token of the pod: where Istio's agent writes the
-    /// certificates of this one (OUTPUT_CERTS)
-    #[arg(long, env = "VERSIONFLAG_MTLS_CERTS", value_name = "DIR")]
-    pub(super) mtls_certs: Option<PathBuf>,
-    /// Where the flag service listens for it
-    #[arg(long, default_value = "[::]:7071")]
-    pub(super) mtls_listen: std::net::SocketAddr,
 }
 
 /// What is to be switched.
@@ -309,27 +266,6 @@ pub(super) struct Names {
     /// Domain of the cluster, in which Services are SERVICE.NAMESPACE.svc.DOMAIN
     #[arg(long, env = "VERSIONFLAG_CLUSTER_DOMAIN", value_name = "DOMAIN", default_value_t)]
     pub(super) cluster_domain: Domain,
-}
-
-/// How Istio delivers the filter.
-#[derive(Debug, Args)]
-#[group(skip)]
-pub(super) struct PluginArgs {
-    /// Where Istio finds the filter: oci://REGISTRY/NAME@sha256:DIGEST
-    #[arg(long, env = "VERSIONFLAG_PLUGIN_URL")]
-    pub(super) plugin_url: Option<String>,
-    /// SHA-256 of the filter, if its address has none
-    #[arg(long, env = "VERSIONFLAG_PLUGIN_SHA256")]
-    pub(super) plugin_sha256: Option<String>,
-    /// Secret to pull the filter with, in the namespace of the proxies
-    #[arg(long, env = "VERSIONFLAG_PLUGIN_PULL_SECRET")]
-    pub(super) plugin_pull_secret: Option<String>,
-    /// Istio's root namespace
-    #[arg(long, default_value = "istio-system")]
-    pub(super) istio_root_namespace: String,
-    /// Port of the Service of the flag service [default: 7070, or 7071 with --mtls-certs]
-    #[arg(long)]
-    pub(super) service_port: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,10 +5,12 @@ mod client;
 mod commands;
 mod doctor;
 mod envoy;
+mod explain;
 mod init;
 mod kube_api;
 mod lint;
 mod logs;
+mod manual;
 mod model;
 mod order;
 mod place;
@@ -105,6 +107,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Render { what: Render::Istio(options) } => rendered(options, Provider::Istio)?,
         Command::Render { what: Render::GatewayApi(options) } => rendered(options, Provider::GatewayAPI)?,
+        Command::Explain(args) => explain::run(&args)?,
+        Command::Completion { shell } => print(&manual::completion(shell))?,
+        Command::Man { folder } => manual::write(&folder)?,
         Command::Schema => print_json(&local::schema::schema())?,
         Command::Crd => print(&cluster::resource::definition_yaml()?)?,
         Command::Version { output: Output::Text } => print(&format!("versionflag {}\n", env!("CARGO_PKG_VERSION")))?,

@@ -21,10 +21,11 @@ fn documented() -> Vec<String> {
     cells.collect()
 }
 
-/// `render envoy` of `render envoy -f FILE`.
+/// `render envoy` of `render envoy -f FILE`, `completion` of `completion bash`; a command that is not there as it is.
 fn named(line: &str) -> String {
-    let word = |word: &&str| word.starts_with(|first: char| first.is_ascii_lowercase());
-    line.split(' ').take_while(word).collect::<Vec<_>>().join(" ")
+    let is_it =
+        |name: &String| line.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+    commands().into_iter().map(|(name, _)| name).find(is_it).unwrap_or_else(|| line.to_owned())
 }
 
 /// Every command that is not hidden and has none below it.
