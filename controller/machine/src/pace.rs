@@ -8,11 +8,11 @@ use crate::duration::Millis;
 /// Between two reports of a proxy of which nothing is awaited.
 pub const STEADY: Millis = Millis(1_000);
 /// The slowest pace: more than it, and the grace of [`stale`], would leave people without news of a proxy that is gone.
-const SLOWEST: Millis = Millis(20_000);
+const SLOWEST: Millis = Millis(40_000);
 /// Reports in a second that a core takes in beside everything else, while something is awaited.
 const AWAITED_PER_CORE: u64 = 2_000;
 /// Reports in a second of a fleet at rest: some hundredths of a core.
-const AT_REST: u64 = 500;
+const AT_REST: u64 = 250;
 /// Beyond two reports, until one that does not come is missed; and how long that is at least, for one that is slow to
 /// send or to be taken in.
 const GRACE: Millis = Millis(3_000);
@@ -45,10 +45,10 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case::few_at_rest(1_000, 500, 1_000)]
-    #[case::more(1_000, 501, 2_000)]
-    #[case::thousands(1_000, 4_000, 8_000)]
-    #[case::never_slower(1_000, 25_000, 20_000)]
+    #[case::few_at_rest(1_000, 250, 1_000)]
+    #[case::more(1_000, 251, 2_000)]
+    #[case::thousands(1_000, 4_000, 16_000)]
+    #[case::never_slower(1_000, 25_000, 40_000)]
     #[case::a_hold_of_few(20, 80, 20)]
     #[case::awaited(100, 400, 100)]
     #[case::awaited_of_more(100, 401, 200)]

@@ -137,15 +137,13 @@ impl Proxy {
             self.complete_ms = now_ms;
             self.unmanaged.take(now_ms, &report.flags, |state| &state.strangers);
             self.sent.take(now_ms, &report.flags, |state| &state.sent);
-            let states = report.flags.iter();
-            self.effective = states
-                .map(|(uid, state)| {
-                    let known =
-                        self.effective.get(uid).filter(|(epoch, hash, _)| *epoch == state.epoch && *hash == state.hash);
-                    let since = known.map_or(now_ms, |(_, _, since)| *since);
-                    (uid.clone(), (state.epoch, state.hash.clone(), since))
-                })
-                .collect();
+            self.effective.retain(|uid, _| report.flags.contains_key(uid));
+            for (uid, state) in &report.flags {
+                let known = self.effective.get(uid);
+                if !known.is_some_and(|(epoch, hash, _)| *epoch == state.epoch && *hash == state.hash) {
+                    self.effective.insert(uid.clone(), (state.epoch, state.hash.clone(), now_ms));
+                }
+            }
             self.tracks.retain(|uid| report.flags.contains_key(uid));
             for (uid, state) in &report.flags {
                 for version in counted(state) {

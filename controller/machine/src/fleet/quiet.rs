@@ -63,7 +63,7 @@ enum Use {
 /// The use of each version by one proxy, by the uid of the flag.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    all: BTreeMap<String, BTreeMap<String, Use>>,
+    all: BTreeMap<String, BTreeMap<String, Option<Use>>>,
     /// Something of this proxy's life was not seen, or of one of its name before.
     lost: bool,
 }
@@ -76,14 +76,17 @@ impl Runs {
 
     /// Takes in a complete report.
     pub(super) fn take(&mut self, now_ms: u64, report: &Report) {
-        let mut known = std::mem::take(&mut self.all);
+        self.all.retain(|uid, _| report.flags.contains_key(uid));
         for (uid, state) in &report.flags {
-            let mut before = known.remove(uid).unwrap_or_default();
             let doubtful = report.found(uid).is_some_and(|found| found.unplaced > 0);
-            let versions = counted(state).chain([NEVER_COUNTED]);
-            let mut next = |version: &str| next(before.remove(version), now_ms, version, state, doubtful);
-            let now = versions.map(|version| (version.to_owned(), next(version)));
-            self.all.insert(uid.clone(), now.collect());
+            upsert(&mut self.all, uid, |versions| {
+                versions.retain(|version, _| version == NEVER_COUNTED || is_counted(state, version));
+                for version in counted(state).chain([NEVER_COUNTED]) {
+                    upsert(versions, version, |of: &mut Option<Use>| {
+                        *of = Some(next(of.take(), now_ms, version, state, doubtful));
+                    });
+                }
+            });
         }
     }
 
@@ -100,7 +103,7 @@ impl Runs {
     /// The use of a version of a flag; `None`: the proxy does not know the flag.
     fn of(&self, uid: &str, version: &str) -> Option<&Use> {
         let versions = self.all.get(uid)?;
-        versions.get(version).or_else(|| versions.get(NEVER_COUNTED))
+        versions.get(version).or_else(|| versions.get(NEVER_COUNTED))?.as_ref()
     }
 }
 
@@ -156,6 +159,19 @@ pub(super) fn quiet(proxies: &[&Runs], uid: &str, old: &str, acked_ms: Option<u6
 pub(super) fn counted(state: &FlagState) -> impl Iterator<Item = &str> {
     let all: BTreeSet<&str> = state.sent.keys().chain(state.arrived.keys()).map(String::as_str).collect();
     all.into_iter()
+}
+
+fn is_counted(state: &FlagState, version: &str) -> bool {
+    state.sent.contains_key(version) || state.arrived.contains_key(version)
+}
+
+/// Changes what is kept of a name, made where there is none. Nearly every report is of names that are known, which are
+/// not copied.
+pub(super) fn upsert<T: Default>(all: &mut BTreeMap<String, T>, name: &str, change: impl FnOnce(&mut T)) {
+    match all.get_mut(name) {
+        Some(one) => change(one),
+        None => change(all.entry(name.to_owned()).or_default()),
+    }
 }
 
 /// Drops the oldest until `len` are left.

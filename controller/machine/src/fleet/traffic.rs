@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::quiet::upsert;
 use flag::instance::FlagState;
 use flag::named::Named;
 
@@ -85,7 +86,7 @@ struct Track {
 
 /// Earlier totals at one proxy, by uid and version.
 #[derive(Debug, Default)]
-pub(crate) struct Tracks(BTreeMap<(String, String), Track>);
+pub(crate) struct Tracks(BTreeMap<String, BTreeMap<String, Option<Track>>>);
 
 impl Tracks {
     /// Something was not seen: a rate would be guessed.
@@ -95,24 +96,28 @@ impl Tracks {
 
     /// Keeps those of some flags.
     pub(crate) fn retain(&mut self, keeps: impl Fn(&str) -> bool) {
-        self.0.retain(|(uid, _), _| keeps(uid));
+        self.0.retain(|uid, _| keeps(uid));
     }
 
     /// Takes in one version's totals.
     pub(crate) fn take(&mut self, at_ms: u64, uid: &str, version: &str, state: &FlagState) {
         let now = begun(at_ms, state, version);
-        let track = self.0.entry((uid.to_owned(), version.to_owned())).or_insert(Track { early: now, late: now });
-        // An instance has ended with what it had counted.
-        if now.sent < track.late.sent || now.arrived < track.late.arrived {
-            *track = Track { early: now, late: now };
-        } else if at_ms.saturating_sub(track.late.at_ms) >= WINDOW_MS {
-            *track = Track { early: track.late, late: now };
-        }
+        upsert(&mut self.0, uid, |versions| {
+            upsert(versions, version, |track: &mut Option<Track>| match track {
+                Some(before) if now.sent >= before.late.sent && now.arrived >= before.late.arrived => {
+                    if at_ms.saturating_sub(before.late.at_ms) >= WINDOW_MS {
+                        *before = Track { early: before.late, late: now };
+                    }
+                }
+                // It is the first one, or an instance has ended with what it had counted.
+                _ => *track = Some(Track { early: now, late: now }),
+            });
+        });
     }
 
     /// Requests by second that were sent and that arrived, up to the report of `at_ms`.
     fn rate(&self, at_ms: u64, uid: &str, version: &str, state: &FlagState) -> Option<(f64, f64)> {
-        let early = self.0.get(&(uid.to_owned(), version.to_owned()))?.early;
+        let early = self.0.get(uid)?.get(version)?.as_ref()?.early;
         let (now, ms) = (begun(at_ms, state, version), at_ms.saturating_sub(early.at_ms));
         let per_s = |now: u64, early: u64| now.saturating_sub(early) as f64 * 1_000.0 / ms as f64;
         (ms >= WINDOW_MS / 2).then(|| (per_s(now.sent, early.sent), per_s(now.arrived, early.arrived)))

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::quiet::upsert;
 use flag::count::Totals;
 use flag::instance::FlagState;
 use flag::named::Named;
@@ -38,31 +39,34 @@ struct Arrivals {
 
 /// What one proxy has seen, by uid, and by address or version.
 #[derive(Debug, Default)]
-pub(crate) struct Flows(BTreeMap<String, BTreeMap<String, Arrivals>>);
+pub(crate) struct Flows(BTreeMap<String, BTreeMap<String, Option<Arrivals>>>);
 
 impl Flows {
     /// Takes in this part of a report.
     pub(crate) fn take(&mut self, now_ms: u64, flags: &Named<FlagState>, part: fn(&FlagState) -> &Named<Totals>) {
-        let before = std::mem::take(&mut self.0);
+        self.0.retain(|uid, _| flags.contains_key(uid));
         for (uid, state) in flags {
-            let before = before.get(uid);
-            let of = |(name, totals): (&String, &Totals)| {
-                let known = before.and_then(|flows| flows.get(name)).filter(|flow| flow.total <= totals.started);
-                (name.clone(), Arrivals::after(known, now_ms, totals.started))
-            };
-            self.0.insert(uid.clone(), part(state).iter().map(of).collect());
+            upsert(&mut self.0, uid, |flows| {
+                flows.retain(|name, _| part(state).contains_key(name));
+                for (name, totals) in part(state) {
+                    upsert(flows, name, |flow: &mut Option<Arrivals>| {
+                        let before = flow.take().filter(|flow| flow.total <= totals.started);
+                        *flow = Some(Arrivals::after(before, now_ms, totals.started));
+                    });
+                }
+            });
         }
     }
 
     /// Whether there was one of this name lately.
     pub(crate) fn grew(&self, now_ms: u64, uid: &str, name: &str) -> bool {
-        let flow = self.0.get(uid).and_then(|flows| flows.get(name));
+        let flow = self.0.get(uid).and_then(|flows| flows.get(name)?.as_ref());
         flow.is_some_and(|flow| flow.total > 0 && now_ms.saturating_sub(flow.grew_ms) <= STAYS_MS)
     }
 
     /// Who came lately.
     pub(crate) fn lately(&self, now_ms: u64, uid: &str, at: &str) -> impl Iterator<Item = UnmanagedCaller> {
-        let flows = self.0.get(uid).into_iter().flatten();
+        let flows = self.0.get(uid).into_iter().flatten().filter_map(|(name, flow)| Some((name, flow.as_ref()?)));
         let lately = flows.filter(move |(_, flow)| now_ms.saturating_sub(flow.grew_ms) <= STAYS_MS);
         lately.map(move |(address, flow)| UnmanagedCaller {
             at: at.to_owned(),
@@ -73,7 +77,7 @@ impl Flows {
 }
 
 impl Arrivals {
-    fn after(known: Option<&Arrivals>, now_ms: u64, total: u64) -> Arrivals {
+    fn after(known: Option<Arrivals>, now_ms: u64, total: u64) -> Arrivals {
         let Some(known) = known else {
             return Arrivals { total, grew_ms: now_ms, base: (total, now_ms), per_second: 0 };
         };
@@ -81,7 +85,7 @@ impl Arrivals {
         let (count, since_ms) = known.base;
         let passed_ms = now_ms.saturating_sub(since_ms);
         if passed_ms < RATE_MS {
-            return Arrivals { total, grew_ms, ..*known };
+            return Arrivals { total, grew_ms, ..known };
         }
         // One every other second is not none.
         let per_second = total.saturating_sub(count).saturating_mul(1_000).div_ceil(passed_ms);
