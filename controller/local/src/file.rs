@@ -326,6 +326,16 @@ impl File {
 }
 
 impl Local {
+    /// The fields besides versions in which another one differs, and which an edit may change.
+    pub(crate) fn differs_from(&self, other: &Local) -> impl Iterator<Item = &'static str> + use<> {
+        let fields = [
+            ("proxies", self.proxies != other.proxies),
+            ("filterConfig", self.filter_config != other.filter_config),
+            ("logs", self.logs != other.logs),
+        ];
+        fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field)
+    }
+
     /// Every file that is written for proxies.
     pub fn written(&self) -> impl Iterator<Item = &PathBuf> {
         let filter = self.filter_config.iter();

@@ -236,7 +236,7 @@ impl Supervisor {
         let times = live.restarts.ended(now_ms, now_ms.saturating_sub(live.started_ms));
         live.exited = Some(how.clone());
         if let Some(times) = times {
-            let often = if times > 1 { format!(" for the {times}th time") } else { String::new() };
+            let often = if times > 1 { format!(", {times} times by now") } else { String::new() };
             self.note(now_ms, Happening::VersionEnded, format!("{version} ended by itself{often}: {how}"));
         }
     }

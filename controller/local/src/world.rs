@@ -226,8 +226,7 @@ impl World for Machine {
 }
 
 impl Machine {
-    /// What was done before is on disk; nothing is known yet of what runs. What proxies read of the flag stays in their
-    /// files.
+    /// What was done before is on disk; nothing is known yet of what runs. Files of proxies stay as they are.
     pub(crate) fn new(file: File, store: Store, supervisor: Supervisor, around: &Around) -> Machine {
         let written = store.state.status.clone();
         let mut files = ProxyFiles::new(&file.metadata.name, Arc::clone(&around.files));
@@ -278,6 +277,7 @@ impl Machine {
             what.push("spec".to_owned());
         }
         what.extend(edited.iter().map(|version| format!("local.versions.{version}")));
+        what.extend(file.local.differs_from(&self.file.local).map(|field| format!("local.{field}")));
         let name = &self.file.metadata.name;
         let outdated = |version: &&&str| {
             let started = self.store.state.processes.get(**version).and_then(|process| process.started_as.as_ref());

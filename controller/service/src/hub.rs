@@ -231,7 +231,8 @@ impl Hub {
             .map(|(view, traffic)| {
                 let flip = self.stopwatch.shown(&view.status.uid);
                 // Who was added to the list since is believed.
-                let refused = refused.iter().filter(|one| !view.callers.contains(&one.proxy)).cloned().collect();
+                let others = refused.iter().filter(|(name, _)| !view.callers.contains(name));
+                let refused = others.map(|(_, one)| one.clone()).collect();
                 FlagView { traffic, now, refused, flip, ..view.without_secrets() }
             })
             .collect()

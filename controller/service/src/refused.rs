@@ -21,7 +21,7 @@ impl RefusedProxies {
     /// Takes note of one. Whether it is shown, and was not before.
     pub(crate) fn note(&self, now: UnixMs, proxy: &str, why: String) -> bool {
         // Anybody may give any name.
-        let (mut all, name) = (lock(&self.0), flag::quoted(&flag::shortened(proxy)));
+        let (mut all, name) = (lock(&self.0), flag::shortened(proxy).to_owned());
         all.retain(|_, (at, _)| now.since(*at).0 < SHOWN_MS);
         let known = all.contains_key(&name);
         let fits = known || all.len() < SHOWN;
@@ -31,11 +31,16 @@ impl RefusedProxies {
         fits && !known
     }
 
-    /// Those that are shown now.
-    pub(crate) fn shown(&self, now: UnixMs) -> Vec<Laggard> {
+    /// Those that are shown now, each with the name that it gave.
+    pub(crate) fn shown(&self, now: UnixMs) -> Vec<(String, Laggard)> {
         let all = lock(&self.0);
         let recent = all.iter().filter(|(_, (at, _))| now.since(*at).0 < SHOWN_MS);
-        recent.map(|(proxy, (_, why))| Laggard { proxy: proxy.clone(), why: why.clone() }).collect()
+        let shown = |(name, (at, why)): (&String, &(UnixMs, String))| {
+            let seconds = now.since(*at).0 / 1_000;
+            let why = if seconds > 0 { format!("{why}; {seconds} s ago") } else { why.clone() };
+            (name.clone(), Laggard { proxy: flag::quoted(name), why })
+        };
+        recent.map(shown).collect()
     }
 }
 
@@ -51,7 +56,8 @@ mod tests {
         assert_eq!((told, refused.shown(UnixMs(1)).len()), (SHOWN, SHOWN));
         assert!(!refused.note(UnixMs(2), "0", "another reason".to_owned()), "it is known");
         let left = refused.shown(UnixMs(SHOWN_MS + 1));
-        assert_eq!(left, [Laggard { proxy: "\"0\"".to_owned(), why: "another reason".to_owned() }]);
+        let why = "another reason; 59 s ago".to_owned();
+        assert_eq!(left, [("0".to_owned(), Laggard { proxy: "\"0\"".to_owned(), why })]);
         assert!(refused.note(UnixMs(SHOWN_MS + 1), "new", "why".to_owned()), "there is room again");
     }
 }

@@ -13,7 +13,7 @@ use machine::order::{Order, Verb};
 use machine::time::UnixMs;
 use rstest::rstest;
 use serde_json::{Value, json};
-use service::{Authenticator, Hub, Limits, router};
+use service::{Authenticator, FlagView, Hub, Limits, router};
 use tower::Service as _;
 
 use crate::view::view;
@@ -111,15 +111,21 @@ async fn who_is_not_believed_is_shown() {
         let answer = router(Arc::clone(&hub), Limits::default()).call(poll).await.unwrap();
         assert_eq!(answer.status(), 403);
     }
-    let mut status = Request::get("/v1/status").body(Body::empty()).unwrap();
-    status.extensions_mut().insert(ConnectInfo("127.0.0.1:1".parse::<SocketAddr>().unwrap()));
-    let answer = router(Arc::clone(&hub), Limits::default()).call(status).await.unwrap();
-    let shown: Value = serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    let status = async || -> Value {
+        let mut status = Request::get("/v1/status").body(Body::empty()).unwrap();
+        status.extensions_mut().insert(ConnectInfo("127.0.0.1:1".parse::<SocketAddr>().unwrap()));
+        let answer = router(Arc::clone(&hub), Limits::default()).call(status).await.unwrap();
+        serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    };
+    let shown = status().await;
     let refused = shown[0]["refused"].as_array().unwrap();
     assert_eq!(refused.len(), 1, "{shown}");
     assert_eq!(refused[0]["proxy"], "\"edge-2?\"");
     let why = refused[0]["why"].as_str().unwrap();
     assert!(why.contains("127.0.0.1:1") && why.contains("add it to local.proxies"), "{why}");
+    // Once it is listed it is not spoken of any more.
+    hub.show_flag(FlagView { callers: ["edge-2\u{1b}".to_owned()].into(), ..view() });
+    assert_eq!(status().await[0]["refused"], Value::Null);
 }
 
 /// Whoever asks a controller that has not looked at its flags yet is told to come again, not that there is no such flag.

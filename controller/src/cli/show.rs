@@ -87,7 +87,7 @@ fn fence(now: UnixMs, status: &Status) -> Option<String> {
         return Some(format!("requests have waited for {so_far}, {most} at most: attempt {attempts}"));
     }
     let waited = match fence.most_waiting {
-        0 => "no report showed one".to_owned(),
+        0 => "no report showed how many waited".to_owned(),
         most => format!("{most} waited at most at once"),
     };
     let (held, attempt) = (format!("requests were held for {} ms, {waited}", fence.held_ms?), fence.attempts);
@@ -215,14 +215,23 @@ pub(super) fn why(model: &Model, program: &str) -> String {
     for note in model.versions.iter().flat_map(|version| &version.notes) {
         let _ = writeln!(text, "  {note}");
     }
+    if let Some(version) = printing(model, status) {
+        let _ = writeln!(text, "  what it printed: {program} logs {} --version {version}", model.at);
+    }
     let proxies = &model.proxies;
     for one in proxies.laggards.iter().take(SHOWN) {
         let _ = writeln!(text, "  {}: {}", one.proxy, one.why);
     }
+    for one in &model.refused {
+        let _ = writeln!(text, "  refused {}: {}", one.proxy, one.why);
+    }
     // In a cluster it comes by itself, and here where the controller writes it.
     let lacks_cluster = proxies.laggards.iter().any(|one| one.why.contains(NO_CLUSTER));
     if lacks_cluster && model.namespace.is_none() {
-        let _ = writeln!(text, "  to add it to an Envoy of yours: {program} render envoy FILE --into ENVOYFILE");
+        let _ = writeln!(
+            text,
+            "  to add it to an Envoy of yours: {program} render envoy FILE --into ENVOYFILE --write, and have Envoy read it"
+        );
     }
     if let Some(old) = model.old.as_ref().filter(|_| status.phase == Phase::Settling) {
         let acked_at = status.switch.as_ref().and_then(|switch| switch.acked_at).unwrap_or_default();
@@ -241,6 +250,19 @@ pub(super) fn why(model: &Model, program: &str) -> String {
         let _ = writeln!(text, "  {command}");
     }
     text
+}
+
+/// The version of this machine that is not as it should be, and may have printed why.
+fn printing<'a>(model: &Model, status: &'a Status) -> Option<&'a str> {
+    let reason = model.blocked.as_ref().and_then(|blocked| blocked.reason.parse::<Reason>().ok());
+    let target = status.switch.as_ref().map(|switch| switch.to.as_str());
+    let version = match reason {
+        Some(Reason::ActiveNotReady) => Some(status.active_version.as_str()),
+        Some(Reason::TargetExited | Reason::TargetNotReady) => target,
+        None if status.phase == Phase::Coexisting => target,
+        _ => None,
+    };
+    version.filter(|_| model.namespace.is_none())
 }
 
 /// What ends a blocker, as docs/reference/reasons.md has it.

@@ -183,6 +183,31 @@ fn a_version_is_started_anew_and_stopped_by_commands() {
     assert!(order("stop", &["ratings"]).1.contains("ratings is no flag of the controller"));
 }
 
+/// Comments of somebody's configuration are not lost unasked.
+#[test]
+fn a_configuration_keeps_its_comments_or_is_not_written() {
+    let (place, inputs) = (Place::new(), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envoys"));
+    let text = std::fs::read_to_string(inputs.join("edge/envoy.yaml")).unwrap();
+    let report = "- match: { prefix: \"/report\" }";
+    assert!(text.contains(report));
+    let text = text.replace(report, "- &report\n                match: { prefix: \"/report\" }");
+    let envoy = place.dir.path().join("envoy.yaml");
+    std::fs::write(&envoy, &text).unwrap();
+    let merge = |more: &[&str]| {
+        let flag = inputs.join("reviews.yaml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_versionflag"));
+        command.args(["render", "envoy", "-f"]).arg(&flag).arg("--into").arg(&envoy).arg("--write").args(more);
+        command.output().unwrap()
+    };
+    let refused = merge(&[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("nothing is written: ") && stderr(&refused).contains("--without-comments"));
+    assert_eq!(std::fs::read_to_string(&envoy).unwrap(), text);
+    let written = merge(&["--without-comments"]);
+    assert_eq!(written.status.code(), Some(0), "{}", stderr(&written));
+    assert!(!std::fs::read_to_string(&envoy).unwrap().contains('#'));
+}
+
 /// T21: the commands of `manifests/envoy/README.md` that end it leave the example as it was: a second run is like the
 /// first.
 #[test]

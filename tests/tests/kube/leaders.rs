@@ -51,7 +51,7 @@ fn a_leader_that_comes_back_ends_no_hold_that_is_over() {
         says(&first, "acts no more").await?;
         let aborted = status["history"].as_array().into_iter().flatten().find(|one| one["event"] == "Aborted");
         let why = aborted.map(|one| one["message"].to_string()).unwrap_or_default();
-        ensure!(why.contains("another controller leads by now"), "{}", status["history"]);
+        ensure!(why.contains("another one leads by now"), "{}", status["history"]);
         switch.looks().await?;
         let after = switch.reaches("Stable", "v2").await?["status"].take();
         assert_eq!(after["epoch"], status["epoch"]);

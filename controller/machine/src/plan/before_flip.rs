@@ -43,7 +43,7 @@ pub(super) fn coexisting(pass: Pass<'_>, status: &mut Status, mut switch: Switch
             let message = format!("{} has not become ready within {timeout}{}", switch.to, target.lacking());
             return blocked(Reason::TargetNotReady, message);
         }
-        return Wait::until(format!("{} has to get ready{}", switch.to, target.lacking()), deadline);
+        return Wait::until(format!("{} has to get ready within {timeout}{}", switch.to, target.lacking()), deadline);
     }
     switch.ready_at = Some(pass.now);
     status.switch = Some(switch);
@@ -101,8 +101,13 @@ pub(super) fn lost(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<S
     if !target.ready {
         return Some(format!("{} is not ready any more{}", switch.to, target.lacking()));
     }
-    if target.ready_since.zip(switch.ready_at).is_some_and(|(since, at)| since > at) {
-        return Some(format!("{} was not ready in between", switch.to));
+    if let Some((_, at)) = target.ready_since.zip(switch.ready_at).filter(|(since, at)| since > at) {
+        return Some(match pass.seen.leads_since > at {
+            true => {
+                format!("nobody has watched {} since this controller began: it shows again that it is ready", switch.to)
+            }
+            false => format!("{} was not ready in between", switch.to),
+        });
     }
     weak(pass, status, switch).map(|problem| problem.message)
 }

@@ -216,7 +216,7 @@ fn in_the_way(pass: Pass<'_>, status: &Status, switch: &Switch, fence: &FenceSta
     let fleet = &pass.seen.fleet;
     // Which of both clocks is right is nothing to rely on: it is the same controller, or it is not.
     let led = || fence.led_since != Some(pass.seen.leads_since);
-    let leads = || led().then(|| "another controller leads by now, or this one began again".to_owned());
+    let leads = || led().then(|| "this controller began again, or another one leads by now".to_owned());
     let back =
         || fence.held_at.is_none_or(|at| pass.now < at).then(|| "the controller's clock was set back".to_owned());
     let shown = |laggards: fn(&FleetFence) -> &Vec<Laggard>| {

@@ -170,7 +170,10 @@ fn may_stop(pass: Pass<'_>, status: &Status, order: &Order) -> Result<(), String
         Stand::Left => Err(format!(
             "{version} is kept until it is proved that nothing reaches it, and is then removed by itself; {ANYWAY}"
         )),
-        Stand::Goes => Err(format!("{version} is being removed already; {ANYWAY}")),
+        Stand::Goes if status.ending.contains(version) || status.phase == Phase::Removing => {
+            Err(format!("{version} is being removed already; {ANYWAY}"))
+        }
+        Stand::Goes => Err(format!("{version} is removed by itself, after the switch under way; {ANYWAY}")),
         Stand::Retained | Stand::Apart => Ok(()),
     }
 }

@@ -159,7 +159,7 @@ fn what_is_not_reached_is_not_committed_to() {
 #[rstest]
 #[case::it_ran_out(able().drained(1).fence(|one| one.expired.push(laggard("edge", "ran out"))), "", "a hold has run out")]
 #[case::no_route(able().drained(1).fence(|one| one.routeless.push(laggard("edge", "lists v1"))), "", "would not reach v2: edge")]
-#[case::another_leader(able().drained(1).led_since(7), "", "another controller leads")]
+#[case::another_leader(able().drained(1).led_since(7), "", "another one leads")]
 #[case::it_ends(able().drained(1).leaving(), "", "this controller ends")]
 #[case::target_lost(able().drained(1).not_ready("v2"), "", "v2 is not ready any more")]
 #[case::not_reached(able().drained(1).unreached("edge", "status 503", true), "", "v2 is not reached everywhere: edge")]

@@ -1,6 +1,7 @@
 //! Whether a version is started anew or stopped by request, what that takes, and that it is done once.
 
 use machine::history::Happening;
+use machine::observation::VersionState;
 use machine::order::{Order, Verb};
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
@@ -80,6 +81,17 @@ fn a_version_is_stopped_where_nothing_needs_it(#[case] phase: Phase, #[case] ver
     assert!(after.halted.is_empty(), "what is not forced goes by the proof");
     let forced = answered(&before, idle(), order(Verb::Stop, version, true));
     assert_eq!(forced.halted.contains(version), version != "v9", "{}", refused(&forced));
+}
+
+/// What waits for the end of a switch says so.
+#[test]
+fn a_version_of_before_is_removed_after_the_switch() {
+    let mut before = switching(Phase::Settling);
+    before.leftovers.insert("v0".to_owned());
+    let mut seen = idle();
+    seen.0.versions.insert("v0".to_owned(), VersionState { declared: true, running: true, ..VersionState::default() });
+    let after = answered(&before, seen, order(Verb::Stop, "v0", false));
+    assert!(refused(&after).contains("after the switch under way"), "{}", refused(&after));
 }
 
 /// T19: it is not stopped at once, but goes the way of every removal: the proof is asked for.

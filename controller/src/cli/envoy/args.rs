@@ -14,6 +14,9 @@ pub(in crate::cli) struct Into {
     /// Write it, and keep the file of before as ENVOYFILE.orig
     #[arg(long, requires = "into")]
     pub(in crate::cli) write: bool,
+    /// Write it although comments of yours are lost by it
+    #[arg(long, requires = "write")]
+    pub(in crate::cli) without_comments: bool,
     /// A listener that is to go by the flag, where several serve its hosts; may be repeated
     #[arg(long, requires = "into", value_name = "NAME")]
     pub(in crate::cli) listener: Vec<String>,

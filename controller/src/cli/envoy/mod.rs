@@ -62,6 +62,14 @@ pub(super) fn run(flags: &[File], proxy: Option<String>, into: &Into, envoy: &Pa
     texts.iter().for_each(|(old, text, is_kept)| warn_of_changes(old, text, *is_kept));
     warn(&said(&notes));
     if into.write {
+        let lost = texts.iter().find(|(old, text, is_kept)| old.text != *text && !is_kept && has_comments(&old.text));
+        if let Some((old, ..)) = lost.filter(|_| !into.without_comments) {
+            bail!(
+                "nothing is written: {} would lose its comments, for an anchor, an alias or the like in what changes. \
+                 Write that out, or say --without-comments",
+                old.name
+            );
+        }
         return write(&texts, after.cluster_file());
     }
     match texts.as_slice() {
@@ -70,6 +78,11 @@ pub(super) fn run(flags: &[File], proxy: Option<String>, into: &Into, envoy: &Pa
             print(&several.iter().map(|(file, text, _)| format!("---\n# {}\n{text}", file.name)).collect::<String>())
         }
     }
+}
+
+/// Whether a YAML file may have some: `#` at the begin of a line, or after a space.
+fn has_comments(text: &str) -> bool {
+    text.lines().any(|line| line.trim_start().starts_with('#') || line.contains(" #"))
 }
 
 fn warn_of_changes(old: &Source, text: &str, is_kept: bool) {

@@ -1,6 +1,6 @@
 //! What an Envoy says of itself. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ pub(super) struct Facts {
     pub(super) refused: Vec<(String, String)>,
     /// The flags in the configuration of the filter: name and hosts.
     pub(super) flags: BTreeMap<String, Vec<String>>,
+    /// Clusters of versions of the flag that do not run, as its controller says.
+    pub(super) gone: BTreeSet<String>,
     /// Counters of the filter's configuration, by the last word of their names.
     counters: BTreeMap<String, u64>,
 }
@@ -67,6 +69,7 @@ impl Facts {
             id,
             refused: refused.collect(),
             flags: flags(&dump),
+            gone: BTreeSet::new(),
             counters: counters.collect(),
             config: Config { files: vec![file], running: true },
         })

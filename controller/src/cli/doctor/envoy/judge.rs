@@ -180,6 +180,13 @@ fn routes(facts: &Facts, one: &Served, wanted: &Wanted) -> Vec<Finding> {
             let message = format!("{route} in listener {listener} does not lead to {versions} as the file has them");
             Some(error("routes", message, MERGE))
         }
+        Told::Default { route, from, to } if facts.gone.contains(&from) => {
+            let message = format!(
+                "{route} in listener {listener} leads to {from} without a version, of a version that does not run: \
+                 whatever the filter does not decide fails"
+            );
+            Some(error("default", format!("{message}; {to} is that of the version that serves"), MERGE))
+        }
         Told::Default { route, from, to } => {
             let message = format!(
                 "{route} in listener {listener} leads to {from} without a version, and {to} is that of the version that \

@@ -5,10 +5,12 @@ mod judge;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use local::file::File;
 use local::sources::serving;
 use service::FlagView;
 use service::http::{Bytes, ExchangeLimits, HttpClient, Method, OutgoingRequest};
@@ -38,6 +40,13 @@ fn blocked(view: &FlagView) -> Option<Finding> {
     Some(error("controller", message, "`versionflag why` has what ends it"))
 }
 
+/// The clusters of the versions of a flag that do not run.
+fn gone(file: &File, view: &FlagView) -> BTreeSet<String> {
+    let gone = view.versions.iter().filter(|(_, version)| !version.running).map(|(name, _)| name);
+    let services = &file.spec.services;
+    gone.flat_map(|version| services.iter().flat_map(move |service| service.clusters_of(version))).collect()
+}
+
 /// The names of the flags of some files, and what an Envoy does not have of them.
 pub(super) async fn look(sources: &[PathBuf], admin: &str) -> anyhow::Result<(String, Vec<Finding>)> {
     let files = serving(sources)?;
@@ -59,17 +68,26 @@ pub(super) async fn look(sources: &[PathBuf], admin: &str) -> anyhow::Result<(St
     let dump = get("/config_dump?include_eds").await?;
     let stats = get("/stats?filter=extension_config_discovery").await?;
     let facts = Facts::read(&info, &dump, &String::from_utf8_lossy(&stats)).map_err(anyhow::Error::msg);
-    let facts = facts.with_context(|| format!("{base} does not answer as Envoys do"))?;
+    let mut facts = facts.with_context(|| format!("{base} does not answer as Envoys do"))?;
     let (views, mut all) = (controller(sources).await, vec![]);
     all.extend(views.as_ref().err().cloned());
     for file in &files {
+        let mine: Vec<&FlagView> = views.iter().flatten().filter(|view| view.name == file.metadata.name).collect();
+        facts.gone = mine.iter().flat_map(|view| gone(file, view)).collect();
         let mut found: Vec<Finding> = judge(file, &facts).map_err(anyhow::Error::msg)?;
-        found.extend(views.iter().flatten().filter(|view| view.name == file.metadata.name).filter_map(blocked));
+        found.extend(mine.into_iter().filter_map(blocked));
         let wasm = file.local.filter_config.as_ref().map(|filter| &filter.wasm);
         found.extend(wasm.and_then(|wasm| filter_level(wasm).err()).map(|unusable| {
             let message = format!("local.filterConfig.wasm: {unusable}");
             error("filter", message, "put it there: an Envoy that starts before that goes on without the filter")
         }));
+        if files.len() > 1 {
+            let name = &file.metadata.name;
+            found
+                .iter_mut()
+                .filter(|one| one.check != "node")
+                .for_each(|one| one.message = format!("{name}: {}", one.message));
+        }
         // What is wrong with the Envoy is said once.
         all.extend(found.into_iter().filter(|one| !all.contains(one)).collect::<Vec<_>>());
     }

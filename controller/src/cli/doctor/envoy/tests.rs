@@ -38,8 +38,14 @@ fn dump(config: &str, hosts: &[&str], name: &str) -> Value {
 const LOADED: &str = "extension_config_discovery.http_filter.versionflag.update_success: 1\n";
 
 fn found(file: &File, id: &str, dump: &Value, stats: &str) -> Vec<String> {
+    found_beside(file, id, dump, stats, &[])
+}
+
+/// The same where nothing runs behind some clusters.
+fn found_beside(file: &File, id: &str, dump: &Value, stats: &str, gone: &[&str]) -> Vec<String> {
     let info = json!({ "node": { "id": id } }).to_string();
-    let facts = Facts::read(info.as_bytes(), dump.to_string().as_bytes(), stats).unwrap();
+    let mut facts = Facts::read(info.as_bytes(), dump.to_string().as_bytes(), stats).unwrap();
+    facts.gone = gone.iter().map(|one| (*one).to_owned()).collect();
     let mark = |severity| if severity == Severity::Error { "✗" } else { "!" };
     judge(file, &facts)
         .unwrap()
@@ -195,6 +201,16 @@ fn an_edit_that_envoy_lacks_is_said(#[case] from: &str, #[case] to: &str, #[case
     let dump = dump(&read("edge/merged/envoy.yaml"), &["reviews.example"], "reviews");
     let found = found(&flag(|text| text.replace(from, to)), "edge", &dump, LOADED);
     assert!(found.iter().any(|one| one == expected), "{found:#?}");
+}
+
+/// What the filter does not decide goes nowhere: that is no warning any more.
+#[test]
+fn a_default_route_to_a_version_that_is_gone_is_an_error() {
+    let dump = dump(&read("edge/merged/envoy.yaml"), &["reviews.example"], "reviews");
+    let file = flag(|text| text.replace("version: v1\n", "version: v2\n"));
+    let found = found_beside(&file, "edge", &dump, LOADED, &["reviews"]);
+    let says = "leads to reviews without a version, of a version that does not run";
+    assert!(found.iter().any(|one| one.starts_with("✗ default: ") && one.contains(says)), "{found:#?}");
 }
 
 /// One that was taken out of `local.versions` and not out of `clusters`: nobody goes there.
