@@ -177,7 +177,7 @@ pub struct Ledger {
     stale_ms: u64,
     /// The last flip of each flag, by uid.
     moves: BTreeMap<String, Move>,
-    /// What is counted of each flag that is, by uid.
+    /// What is counted, by the uid of the flag.
     pub(super) counted: BTreeMap<String, Counted>,
 }
 
