@@ -162,7 +162,7 @@ impl Hub {
     }
 
     /// The metrics as OpenMetrics text.
-    pub(crate) fn metrics_text(&self) -> String {
+    pub fn metrics_text(&self) -> String {
         let leads = !self.readiness.is_starting() && !self.publications.are_withheld();
         self.metrics.leader.set(i64::from(leads));
         let views = self.views.shown(None);
