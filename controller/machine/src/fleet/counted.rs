@@ -11,6 +11,7 @@ use flag::instance::FlagState;
 use flag::named::Named;
 
 use super::ledger::Ledger;
+use super::quiet::upsert;
 
 /// What is counted of one flag. None of it ever falls.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,9 +27,7 @@ impl Counted {
     pub(super) fn of(&mut self, versions: &BTreeSet<&str>) {
         self.sent.retain(|version, _| versions.contains(version.as_str()));
         for version in versions {
-            if !self.sent.contains_key(*version) {
-                self.sent.insert((*version).to_owned(), 0);
-            }
+            upsert(&mut self.sent, version, |_| {});
         }
     }
 
@@ -55,12 +54,7 @@ pub(super) fn grow(counted: &mut BTreeMap<String, Counted>, before: &Named<FlagS
 impl Ledger {
     /// Counts the requests of a flag to these versions from now on, and no others.
     pub fn count(&mut self, uid: &str, versions: &BTreeSet<&str>) {
-        if !self.counted.contains_key(uid) {
-            self.counted.insert(uid.to_owned(), Counted::default());
-        }
-        if let Some(counted) = self.counted.get_mut(uid) {
-            counted.of(versions);
-        }
+        upsert(&mut self.counted, uid, |counted| counted.of(versions));
     }
 
     /// What was counted of a flag; `None`: nothing is.
