@@ -45,7 +45,7 @@ UNIT := versionflag-flag versionflag-machine versionflag-service versionflag-loc
 	wasm-image wasm-trim
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
-.PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-wasm test-envoy test-old-envoy \
+.PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-alerts test-argocd test-wasm test-envoy test-old-envoy \
 	test-kube test-mesh test-mesh-fence image demo bench bench-hot-path bench-fence bench-flip bench-first-second bench-releases bench-idle bench-memory bench-scale bench-kube bench-mesh plot-flip soak clean
 
 help: ## Print this list
@@ -99,7 +99,7 @@ lint: ## Check formatting, lints, dependencies, the layers of crates, lengths of
 	@tools/deny.sh
 	cargo clippy --workspace --all-targets --features versionflag-tests/kube,versionflag-tests/bench -- -D warnings
 
-test: ## Run all tests: unit, wasm, real Envoy, real Kubernetes API, real Istio
+test: ## Run all tests: unit, alerts, wasm, real Envoy, real Kubernetes API, real Istio
 	@MAKE="$(MAKE)" tools/test.sh
 
 test-unit: export PROPTEST_CASES ?= 256
@@ -108,6 +108,13 @@ test-unit: ## Run the tests that need nothing but Rust
 
 test-wasm: ## Run the shared crate's tests as wasm, under Node
 	@tools/wasm-test.sh
+
+test-alerts: ## Test the alerts with promtool
+	@promtool=$$(tools/promtool.sh) && cd manifests/monitoring && \
+		"$$promtool" check rules --lint-fatal alerts.yaml && "$$promtool" test rules alerts_test.yaml
+
+test-argocd: ## Test Argo CD's health check with Lua, by what the controller writes in every phase
+	@lua=$$(tools/lua.sh) && cd manifests/argocd && "$$lua" health_test.lua
 
 programs: filter
 	@cargo build $(TESTS) --package versionflag --bins

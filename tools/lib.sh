@@ -42,6 +42,24 @@ ensure() {
     missing "$1 (on Debian and Ubuntu: apt-get install $2)"
 }
 
+# unpack DIR PACKAGE: makes DIR what Debian's package has in it, without installing that; false where that cannot be.
+unpack() {
+  local new
+  command -v apt-get >/dev/null || return 1
+  say "fetching $2"
+  new=$(mktemp -d "$1.XXXXXX")
+  # The lists may be absent or out of date: fetch them only then.
+  if { download "$new" "$2" || { [ "$(id -u)" = 0 ] && apt-get -qq update && download "$new" "$2"; }; } \
+    >"$cache/apt.log" 2>&1; then
+    dpkg-deb -x "$new"/"$2"_*.deb "$new/root"
+    rm -rf "$1"
+    mv "$new/root" "$1"
+  fi
+  rm -rf "$new"
+  [ -d "$1" ]
+}
+download() { (cd "$1" && apt-get -qq download "$2"); }
+
 # pypi DIR PACKAGE==VERSION: makes DIR a Python environment with this package, from a wheel only.
 pypi() {
   rm -rf "$1"

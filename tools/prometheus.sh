@@ -20,13 +20,5 @@ flock 9
 found && exit 0 # somebody else fetched it while we waited
 
 hint="prometheus (set PROMETHEUS to one, or on Debian and Ubuntu: apt-get install prometheus)"
-command -v apt-get >/dev/null || missing "$hint"
-say "fetching Prometheus"
-new=$(mktemp -d "$dir.XXXXXX")
-trap 'rm -rf "$new"' EXIT
-download() { (cd "$new" && apt-get -qq download prometheus) >"$cache/apt.log" 2>&1; }
-# The lists may be absent or out of date: fetch them only then.
-download || { [ "$(id -u)" = 0 ] && apt-get -qq update >"$cache/apt.log" 2>&1 && download; } || missing "$hint"
-dpkg-deb -x "$new"/prometheus_*.deb "$new/root"
-mv "$new/root" "$dir"
-found
+unpack "$dir" prometheus || missing "$hint"
+found || missing "$hint"

@@ -30,6 +30,8 @@ tier() {
 }
 
 tier "unit tests" test-unit
+tier "the alerts, with promtool" test-alerts tools/promtool.sh
+tier "Argo CD's health check, with Lua" test-argocd tools/lua.sh
 tier "the shared crate as wasm, under Node" test-wasm "tools/wasm-test.sh --check"
 tier "the filter and the controller with real Envoy" test-envoy "tools/wasm-build.sh --check" tools/envoy.sh
 tier "an older Envoy" test-old-envoy "tools/wasm-build.sh --check" tools/envoy.sh

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
@@ -81,12 +82,22 @@ impl Drop for Hook {
 
 /// A Prometheus that looks at an Envoy every second.
 pub async fn prometheus(dir: &TestDir, envoy: &Envoy) -> Result<(Process, SocketAddr)> {
+    scraping(dir, envoy.admin(), "/stats/prometheus", &[]).await
+}
+
+/// A Prometheus that looks at one target every second, and evaluates these rules as often.
+pub async fn scraping(
+    dir: &TestDir,
+    target: SocketAddr,
+    path: &str,
+    rules: &[PathBuf],
+) -> Result<(Process, SocketAddr)> {
     let at = SocketAddr::from((own_address(), 9090));
     let config = json!({
-        "global": { "scrape_interval": "1s" },
+        "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
+        "rule_files": rules,
         "scrape_configs": [{
-            "job_name": "envoy", "metrics_path": "/stats/prometheus",
-            "static_configs": [{ "targets": [envoy.admin().to_string()] }],
+            "job_name": "tested", "metrics_path": path, "static_configs": [{ "targets": [target.to_string()] }],
         }],
     });
     let file = dir.write("prometheus.yaml", config.to_string());

@@ -1,13 +1,14 @@
 //! Checks before and after a flip: what the proxies measure, a real Prometheus, a webhook. On real
-//! parts, under load, every request checked.
+//! parts, under load, every request checked. And what that Prometheus finds at the controller.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::checks::{Hook, prometheus};
+use harness::checks::{Hook, prometheus, scraping};
 use harness::local::{Local, own_address};
-use harness::{Envoy, Load, LoadPlan, TestDir, clock, story, wait_for};
+use harness::{Call, Envoy, Load, LoadPlan, TestDir, clock, story, wait_for};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -212,6 +213,94 @@ fn a_prometheus_decides() {
         let view = local.view().await?;
         let reason = view["status"]["override"]["reason"].as_str().unwrap_or_default();
         assert!(reason.contains("at most 0.01 is allowed"), "{reason}");
+        load.stop().await?.assert_no_failures();
+        Ok(())
+    });
+}
+
+/// Metrics of what does not happen here: a cluster, a fence, a disk that is full.
+const NOT_HERE: [&str; 3] =
+    ["versionflag_api_requests_total", "versionflag_holds_total", "versionflag_write_failures_total"];
+
+/// All metrics that a file asks for.
+fn asked_for(text: &str) -> BTreeSet<String> {
+    let words = text.split(|one: char| !one.is_ascii_alphanumeric() && one != '_');
+    words.filter(|word| word.starts_with("versionflag_")).map(str::to_owned).collect()
+}
+
+/// What each panel of the dashboard asks for, of all flags.
+fn panels(dashboard: &str) -> Result<Vec<String>> {
+    let dashboard: Value = serde_json::from_str(dashboard)?;
+    let panels = dashboard["panels"].as_array().context("panels")?.iter();
+    let expressions = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let expressions = expressions.filter_map(|target| target["expr"].as_str());
+    let variables = [("$flag", ".*"), ("$__rate_interval", "10s"), ("$__range", "1m")];
+    let filled = |text: &str| variables.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value));
+    Ok(expressions.map(filled).collect())
+}
+
+/// Asks a Prometheus for the value of an expression now.
+async fn query(prometheus: SocketAddr, expression: &str) -> Result<Value> {
+    let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    ask(prometheus, &format!("query?query={encoded}")).await
+}
+
+async fn ask(prometheus: SocketAddr, path: &str) -> Result<Value> {
+    let answer: Value = Call::get(prometheus, &format!("/api/v1/{path}")).send().await?.json()?;
+    ensure!(answer["status"] == "success", "{path}: {answer}");
+    Ok(answer["data"].clone())
+}
+
+#[test]
+fn a_prometheus_finds_what_the_alerts_and_the_dashboard_ask_for() {
+    story("monitoring", async |dir| {
+        let bounds = json!({ "maxErrorRate": "0%", "minRequests": 100 });
+        let (mut local, envoy) = world(dir, json!([{ "name": "errors", "builtin": bounds }])).await?;
+        local.file()["spec"]["promotion"] = json!({ "mode": "Manual" });
+        local.file()["spec"]["cleanup"]["retainFor"] = "1h".into();
+        let monitoring = harness::root().join("manifests/monitoring").canonicalize()?;
+        let (alerts, dashboard) = (monitoring.join("alerts.yaml"), monitoring.join("grafana-dashboard.json"));
+        let dashboard = std::fs::read_to_string(dashboard)?;
+        let wanted = &asked_for(&std::fs::read_to_string(&alerts)?) | &asked_for(&dashboard);
+        let (_prometheus, at) = scraping(dir, local.service(), "/metrics", &[alerts]).await?;
+        let load = load(&envoy).await?;
+        local.ask("v2");
+        is_blocked(&local, "AwaitingPromotion", "v2").await?;
+        wait_for("what blocks, in Prometheus", LIMIT, async || {
+            let found = query(at, "versionflag_blocked{reason='AwaitingPromotion'}").await?;
+            ensure!(found["result"][0]["value"][1] == "1", "{found}");
+            Ok(())
+        })
+        .await?;
+        local.request("promote").await?;
+        local.reaches("Retaining", "v2").await?;
+        wait_for("every metric, in Prometheus", LIMIT, async || {
+            let named = ask(at, "label/__name__/values").await?;
+            let found: BTreeSet<&str> = named.as_array().context("names")?.iter().filter_map(Value::as_str).collect();
+            let missing: Vec<&String> = wanted.iter().filter(|name| !found.contains(name.as_str())).collect();
+            ensure!(missing == NOT_HERE, "{missing:?} are missing");
+            Ok(())
+        })
+        .await?;
+        wait_for("requests to v2, in Prometheus", LIMIT, async || {
+            let found = query(at, "rate(versionflag_requests_total{version='v2'}[10s]) > 100").await?;
+            ensure!(found["result"][0]["metric"]["flag"] == "reviews", "{found}");
+            Ok(())
+        })
+        .await?;
+        for expression in panels(&dashboard)? {
+            query(at, &expression).await?;
+        }
+        local.request("rollback").await?;
+        wait_for("the alert that fires", LIMIT, async || {
+            let rules = ask(at, "rules").await?;
+            let rules = rules["groups"][0]["rules"].as_array().context("rules")?;
+            ensure!(rules.iter().all(|rule| rule["health"] == "ok"), "{rules:?}");
+            let firing: Vec<&Value> = rules.iter().filter(|rule| rule["state"] == "firing").collect();
+            ensure!(firing.len() == 1 && firing[0]["name"] == "RolledBack", "{firing:?}");
+            Ok(())
+        })
+        .await?;
         load.stop().await?.assert_no_failures();
         Ok(())
     });

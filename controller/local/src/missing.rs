@@ -142,6 +142,7 @@ impl Missing {
                 fleet: Fleet::unknown(0),
                 versions: BTreeMap::new(),
                 checks: BTreeMap::new(),
+                problem: None,
                 waiting: status.blocked.as_ref().map(|blocked| blocked.message.clone()).unwrap_or_default(),
                 next: None,
                 callers: Default::default(),

@@ -83,10 +83,9 @@ impl World for Machine {
         let services = self.services();
         let probe = reach::probe(&spec, status, &services);
         let asked = status.asked(&spec);
-        let members = self.file.local.beside(&asked.old);
         let asked = FleetQuestion {
             probe: probe.clone(),
-            members,
+            members: self.file.local.beside(&asked.old),
             drain_ms: spec.settle.drain_time.map_or(0, |drain| drain.0),
             ..asked
         };
@@ -176,6 +175,7 @@ impl World for Machine {
             fleet: seen.observation.fleet.clone(),
             versions: seen.observation.versions.clone(),
             checks: seen.observation.checks.clone(),
+            problem: None,
             waiting,
             next: upcoming(&seen.spec, &plan.status),
             callers: seen.expected.clone(),

@@ -155,16 +155,29 @@ impl Hub {
 
     /// Replaces what `GET /v1/status` and the metrics show of a flag.
     pub fn show_flag(&self, view: FlagView) {
-        self.metrics.show_flag(&view);
+        let view = Arc::new(view);
+        self.reports.count(&view.status.uid, &view.versions_at_work());
+        self.metrics.flags.show(Arc::clone(&view));
         self.views.replace(view);
+    }
+
+    /// The metrics as OpenMetrics text.
+    pub fn metrics_text(&self) -> String {
+        let leads = !self.readiness.is_starting() && !self.publications.are_withheld();
+        self.metrics.leader.set(i64::from(leads));
+        let views = self.views.shown(None);
+        let counted = self.reports.counted(views.iter().map(|view| view.status.uid.as_str()));
+        self.metrics.flags.set_counted(views.iter().map(|view| view.name.as_str()).zip(counted));
+        self.metrics.text()
     }
 
     /// Drops all that is known of a flag that is gone. Proxies keep what they have of it.
     pub fn forget_flag(&self, name: &str) {
         if let Some(view) = self.views.remove(name) {
             self.stopwatch.forget(&view.status.uid);
+            self.reports.forget_flag(&view.status.uid);
         }
-        self.metrics.remove_flag(name);
+        self.metrics.flags.remove(name);
         if let Some(record) = self.publications.withdraw(name) {
             self.reports.forget_flag(&record.uid);
             self.fences.release(&record.uid);

@@ -1,8 +1,7 @@
 //! The metrics of the controller, as `GET /metrics` shows them. No I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+mod flags;
+mod samples;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -11,10 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use self::flags::FlagMetrics;
 use crate::flip_times::FlipTimes;
-use crate::lock::lock;
-use crate::views::FlagView;
-use machine::status::Phase;
 
 /// Names of labels, with their values.
 type MetricLabels = Vec<(&'static str, String)>;
@@ -52,14 +49,8 @@ pub(crate) struct ServiceMetrics {
     pub(crate) connections: Connections,
     reports: Family<MetricLabels, Counter>,
     write_failures: Family<MetricLabels, Counter>,
-    expected: Family<MetricLabels, Gauge>,
-    acked: Family<MetricLabels, Gauge>,
-    laggards: Family<MetricLabels, Gauge>,
-    epoch: Family<MetricLabels, Gauge<u64, AtomicU64>>,
-    phase: Family<MetricLabels, Gauge>,
-    open: Family<MetricLabels, Gauge>,
-    /// Versions with an `open` line, by flag.
-    versions: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    pub(crate) leader: Gauge,
+    pub(crate) flags: FlagMetrics,
     /// Seconds from a flip's record to the last ack.
     flip: Histogram,
     /// Seconds of each part of it.
@@ -84,13 +75,8 @@ impl ServiceMetrics {
             connections: Connections::default(),
             reports: Family::default(),
             write_failures: Family::default(),
-            expected: Family::default(),
-            acked: Family::default(),
-            laggards: Family::default(),
-            epoch: Family::default(),
-            phase: Family::default(),
-            open: Family::default(),
-            versions: Mutex::default(),
+            leader: Gauge::default(),
+            flags: FlagMetrics::default(),
             flip: durations(),
             flip_parts: Family::new_with_constructor(durations),
             holds: Family::default(),
@@ -102,12 +88,8 @@ impl ServiceMetrics {
         registry.register("connections_turned_away", "Connections for which there was no room", turned_away);
         registry.register("reports", "Reports by what became of them", metrics.reports.clone());
         registry.register("write_failures", "Files that could not be written", metrics.write_failures.clone());
-        registry.register("proxies_expected", "Proxies that have to ack", metrics.expected.clone());
-        registry.register("proxies_acked", "Proxies that have acked the current record", metrics.acked.clone());
-        registry.register("proxies_lagging", "Proxies that have not", metrics.laggards.clone());
-        registry.register("epoch", "Epoch of the current record", metrics.epoch.clone());
-        registry.register("phase", "1 for the phase in effect", metrics.phase.clone());
-        registry.register("open_requests", "Requests in flight by version", metrics.open.clone());
+        registry.register("leader", "1 where this controller leads", metrics.leader.clone());
+        registry.register_collector(Box::new(metrics.flags.clone()));
         registry.register("flip_duration_seconds", "From a flip's record to the last ack", metrics.flip.clone());
         let parts = metrics.flip_parts.clone();
         registry.register("flip_part_seconds", "Parts of it, one after the other", parts);
@@ -140,54 +122,6 @@ impl ServiceMetrics {
     pub(crate) fn count_write_failures(&self, what: &str, failures: u64) {
         if failures > 0 {
             self.write_failures.get_or_create(&vec![("file", what.to_owned())]).inc_by(failures);
-        }
-    }
-
-    /// Sets all that is shown of a flag.
-    pub(crate) fn show_flag(&self, view: &FlagView) {
-        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let flag = || ("flag", view.name.clone());
-        let labels = vec![flag()];
-        self.expected.get_or_create(&labels).set(count(view.fleet.expected));
-        self.acked.get_or_create(&labels).set(count(view.fleet.acked));
-        self.laggards.get_or_create(&labels).set(count(view.fleet.laggards.len()));
-        self.epoch.get_or_create(&labels).set(view.status.epoch());
-        for phase in Phase::ALL {
-            let labels = vec![flag(), ("phase", phase.name().to_owned())];
-            self.phase.get_or_create(&labels).set(i64::from(*phase == view.status.phase));
-        }
-        let open = |version: &String| view.fleet.sent.get(version).and_then(|totals| totals.open());
-        let mut versions = lock(&self.versions);
-        let shown = versions.entry(view.name.clone()).or_default();
-        // Versions come and go. Those that nobody counts any more have no line, nor have those
-        // whose totals contradict themselves: unknown is not zero.
-        for version in std::mem::take(shown).iter().chain(view.fleet.sent.keys()) {
-            let labels = vec![flag(), ("version", version.clone())];
-            match open(version) {
-                Some(open) => {
-                    self.open.get_or_create(&labels).set(i64::try_from(open).unwrap_or(i64::MAX));
-                    shown.insert(version.clone());
-                }
-                None => {
-                    self.open.remove(&labels);
-                }
-            }
-        }
-    }
-
-    /// Shows a flag no longer.
-    pub(crate) fn remove_flag(&self, flag: &str) {
-        let flag = || ("flag", flag.to_owned());
-        let labels = vec![flag()];
-        self.expected.remove(&labels);
-        self.acked.remove(&labels);
-        self.laggards.remove(&labels);
-        self.epoch.remove(&labels);
-        for phase in Phase::ALL {
-            self.phase.remove(&vec![flag(), ("phase", phase.name().to_owned())]);
-        }
-        for version in lock(&self.versions).remove(&flag().1).unwrap_or_default() {
-            self.open.remove(&vec![flag(), ("version", version)]);
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use flag::record::Record;
 use flag::report::{Report, ReportError};
 use machine::duration::Millis;
+use machine::fleet::counted::Counted;
 use machine::fleet::ledger::{Fleet, FleetQuestion, Ledger};
 use machine::fleet::traffic::Traffic;
 use machine::pace::stale;
@@ -80,6 +81,17 @@ impl Reports {
     ) -> Vec<Traffic> {
         let ledger = lock(&self.ledger);
         flags.map(|(uid, callers)| ledger.traffic(now.0, uid, callers)).collect()
+    }
+
+    /// Counts the requests of a flag to these versions from now on.
+    pub(crate) fn count(&self, uid: &str, versions: &BTreeSet<&str>) {
+        lock(&self.ledger).count(uid, versions);
+    }
+
+    /// What was counted of each of these flags, by their uids; nothing of those that are not counted.
+    pub(crate) fn counted<'a>(&self, uids: impl Iterator<Item = &'a str>) -> Vec<Counted> {
+        let ledger = lock(&self.ledger);
+        uids.map(|uid| ledger.counted(uid).cloned().unwrap_or_default()).collect()
     }
 
     /// Takes in a report of a proxy that reports at this pace. Whether the driver waits for it, and how many proxies are

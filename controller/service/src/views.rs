@@ -8,6 +8,7 @@ use machine::fleet::ledger::{Fleet, Laggard};
 use machine::fleet::traffic::Traffic;
 use machine::observation::VersionState;
 use machine::plan::Upcoming;
+use machine::reason::Reason;
 use machine::status::Status;
 use machine::time::UnixMs;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub struct FlagView {
     /// The last answers to the flag's checks, by the check's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub checks: CheckAnswers,
+    /// What has to be put right first, if the driver has found something: it counts before what the status says.
+    #[serde(skip)]
+    pub problem: Option<Reason>,
     /// One sentence: what the flag waits for.
     pub waiting: String,
     /// What is done after that.
@@ -54,6 +58,20 @@ pub struct FlagView {
 }
 
 impl FlagView {
+    /// What keeps the flag from moving on.
+    pub(crate) fn blocked(&self) -> Option<Reason> {
+        let problem = self.problem.filter(|reason| !reason.passes());
+        problem.or_else(|| self.status.blocked.as_ref().map(|blocked| blocked.reason))
+    }
+
+    /// The versions that requests are or were sent to, and those that may be.
+    pub(crate) fn versions_at_work(&self) -> BTreeSet<&str> {
+        let Status { active_version, target_version, switch, .. } = &*self.status;
+        let named = target_version.iter().chain(switch.iter().map(|switch| &switch.from)).chain([active_version]);
+        let all = self.versions.keys().chain(named).map(String::as_str);
+        all.filter(|version| !version.is_empty()).collect()
+    }
+
     /// The same without what lets whoever knows it choose a version.
     pub(crate) fn without_secrets(&self) -> FlagView {
         let mut view = self.clone();
@@ -74,8 +92,8 @@ pub(crate) struct Views {
 
 impl Views {
     /// Replaces the view of a flag.
-    pub(crate) fn replace(&self, view: FlagView) {
-        lock(&self.by_flag).insert(view.name.clone(), Arc::new(view));
+    pub(crate) fn replace(&self, view: Arc<FlagView>) {
+        lock(&self.by_flag).insert(view.name.clone(), view);
     }
 
     /// Shows a flag no longer. What was shown.

@@ -61,7 +61,7 @@ async fn exposed() -> String {
     let requests = ApiRequests::default();
     requests.count("get", "pods".to_owned());
     let hub = Hub::new(Authenticator::listed()).with_api_requests(&requests);
-    hub.show_flag(view::view());
+    hub.show_flag(view::at_work());
     let published = running::publication("reviews", 100);
     let flips = running::flips(&published);
     let before = Status { record: None, switch: None, ..flips.clone() };

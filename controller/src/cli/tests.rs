@@ -77,6 +77,7 @@ fn seen(status: Status) -> FlagView {
         versions: BTreeMap::from([("v1".to_owned(), runs.clone()), ("v2".to_owned(), runs)]),
         checks: BTreeMap::new(),
         next: upcoming(&spec(), &status),
+        problem: None,
         waiting: status.blocked.as_ref().map(|blocked| blocked.message.clone()).unwrap_or_default(),
         status: status.into(),
         callers: BTreeSet::new(),

@@ -141,10 +141,33 @@ fn values_are_checked() {
         ("replica=3", "replica"),
         ("mtls.enabled=yes", "enabled"),
         ("image.tag=", "tag"),
+        ("serviceMonitor.interval=often", "interval"),
+        ("prometheusRule.runbooks=https://wiki.example", "runbooks"),
     ] {
         let error = template(&["--set", wrong]).expect_err(wrong).to_string();
         assert!(error.contains(why), "{wrong}: {error}");
     }
+}
+
+#[test]
+fn the_chart_has_the_alerts_and_a_service_monitor_for_who_asks() {
+    let plain = objects(&template(&[]).expect("the chart")).expect("objects");
+    let asked = "serviceMonitor.enabled=true,serviceMonitor.labels.release=monitoring,prometheusRule.enabled=true,\
+                 prometheusRule.runbooks=https://wiki.example/";
+    let chart = objects(&template(&["--set", asked]).expect("the chart")).expect("objects");
+    let more: Vec<&String> = chart.keys().filter(|name| !plain.contains_key(*name)).collect();
+    assert_eq!(more, ["PrometheusRule versionflag", "Service versionflag-metrics", "ServiceMonitor versionflag"]);
+    let rules = std::fs::read_to_string(manifests().join("monitoring/alerts.yaml")).expect("the alerts");
+    let rules = rules.replace("runbook_url: ", "runbook_url: https://wiki.example/");
+    let rules: Value = serde_saphyr::from_str(&rules).expect("rules");
+    assert_eq!(chart["PrometheusRule versionflag"]["spec"], rules);
+    let service = &chart["Service versionflag-metrics"]["spec"];
+    let pod = &chart["Deployment versionflag"]["spec"]["template"];
+    assert_eq!(service["selector"], pod["metadata"]["labels"]);
+    let ports = pod["spec"]["containers"][0]["ports"].as_array().expect("ports");
+    assert!(ports.iter().any(|port| port["name"] == service["ports"][0]["targetPort"]), "{service}");
+    let endpoint = &chart["ServiceMonitor versionflag"]["spec"]["endpoints"][0];
+    assert_eq!(endpoint["port"], service["ports"][0]["name"]);
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl Reconciler {
             fleet: observation.fleet.clone(),
             versions: observation.versions.clone(),
             checks: observation.checks.clone(),
+            problem: observation.problem.as_ref().map(|problem| problem.reason),
             waiting: plan.waiting.clone(),
             next: upcoming(&seen.look.spec, &self.status),
             callers: seen.expected.clone(),

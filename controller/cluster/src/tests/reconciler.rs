@@ -156,3 +156,14 @@ async fn what_holds_is_hidden_by_nothing() {
     let problem = seen.observation.problem.unwrap();
     assert_eq!(problem.reason, Reason::Workloads, "{}", problem.message);
 }
+
+/// It is no part of what the state machine remembers, and blocks all the same.
+#[tokio::test]
+async fn what_has_to_be_put_right_is_in_the_metrics() {
+    let (api, path) = begin();
+    let around = around(&api).await;
+    turn(&mut Reconciler::new(&read(&api, &path), UnixMs(1)), &read(&api, &path), &around).await;
+    let metrics = around.hub.metrics_text();
+    let line = "versionflag_blocked{flag=\"shop/reviews\",reason=\"Workloads\"} 1\n";
+    assert!(metrics.contains(line), "{metrics}");
+}

@@ -8,7 +8,10 @@ mod attach;
 mod consent;
 mod domain;
 mod gateway;
+#[path = "../../../machine/tests/plan/golden.rs"]
+mod golden;
 mod headroom;
+mod health;
 mod heard;
 mod hosts;
 mod identity;

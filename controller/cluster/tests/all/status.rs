@@ -20,9 +20,9 @@ use crate::objects::{Cluster, parse, spec};
 use crate::table::rows;
 
 pub(crate) const STABLE: &str = "phase: Stable, activeVersion: v2";
-const STARTING: &str = "phase: Coexisting, activeVersion: v1, targetVersion: v2, \
+pub(crate) const STARTING: &str = "phase: Coexisting, activeVersion: v1, targetVersion: v2, \
      switch: {from: v1, to: v2, startedAt: 1000000}";
-const SPREADING: &str = "phase: Switching, activeVersion: v2, targetVersion: v2, previousVersion: v1, \
+pub(crate) const SPREADING: &str = "phase: Switching, activeVersion: v2, targetVersion: v2, previousVersion: v1, \
      switch: {from: v1, to: v2, startedAt: 1000000, headroomAt: 1000000, readyAt: 1000000, flippedAt: 1000000}";
 pub(crate) const SETTLING: &str = "phase: Settling, activeVersion: v2, targetVersion: v2, previousVersion: v1, \
      switch: {from: v1, to: v2, startedAt: 1000000, headroomAt: 1000000, readyAt: 1000000, flippedAt: 1000000, \
@@ -88,6 +88,11 @@ impl World {
             routes: self.routes.as_ref(),
             before: self.before.as_ref(),
         })
+    }
+
+    /// The same with something that has to be put right first.
+    pub(crate) fn with_problem(self, problem: Problem) -> World {
+        World { problem: Some(problem), ..self }
     }
 
     fn condition(&self, kind: &str) -> Option<(String, String)> {

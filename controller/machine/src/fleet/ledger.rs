@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::counted::Counted;
 use crate::fleet::fence::{FenceQuestion, FleetFence};
 use crate::fleet::proxy::Proxy;
 use crate::fleet::quiet::quiet;
-use crate::fleet::traffic::{Move, Overlap, Sum, Traffic};
+use crate::fleet::traffic::{self, Move, Overlap, Sum, Traffic};
 use crate::fleet::unmanaged::UnmanagedCaller;
 use flag::answers::Answers;
 use flag::count::Totals;
@@ -176,25 +177,18 @@ pub struct Ledger {
     stale_ms: u64,
     /// The last flip of each flag, by uid.
     moves: BTreeMap<String, Move>,
+    /// What is counted, by the uid of the flag.
+    pub(super) counted: BTreeMap<String, Counted>,
 }
 
 fn late(report: Report) -> ReportError {
     ReportError::Stale { proxy: report.proxy, boot: report.boot, seq: report.seq }
 }
 
-/// Takes what a report says of flips into account.
-fn count(moves: &mut BTreeMap<String, Move>, now_ms: u64, report: &Report) {
-    for (uid, state) in report.flags.iter().filter(|_| report.complete) {
-        if let Some(flip) = moves.get_mut(uid) {
-            flip.take(now_ms, &report.proxy, &report.boot, state);
-        }
-    }
-}
-
 impl Ledger {
     /// A report older than `stale_ms` says nothing any more, where it is not said otherwise of that report.
     pub fn new(stale_ms: u64) -> Ledger {
-        Ledger { proxies: BTreeMap::new(), stale_ms, moves: BTreeMap::new() }
+        Ledger { proxies: BTreeMap::new(), stale_ms, moves: BTreeMap::new(), counted: BTreeMap::new() }
     }
 
     /// Takes in a report whose sender has been checked.
@@ -209,8 +203,8 @@ impl Ledger {
             if report.seq <= proxy.report.seq {
                 return Err(late(report));
             }
-            count(&mut self.moves, now_ms, &report);
-            proxy.take(now_ms, stale_ms, report);
+            traffic::note(&mut self.moves, now_ms, &report);
+            proxy.take(now_ms, stale_ms, report, &mut self.counted);
             return Ok(());
         }
         let mut proxy = match self.proxies.remove(&report.proxy) {
@@ -222,9 +216,9 @@ impl Ledger {
             }
             Some(proxy) => proxy.restarted(now_ms, stale_ms, &report),
         };
-        count(&mut self.moves, now_ms, &report);
+        traffic::note(&mut self.moves, now_ms, &report);
         let name = report.proxy.clone();
-        proxy.take(now_ms, stale_ms, report);
+        proxy.take(now_ms, stale_ms, report, &mut self.counted);
         self.proxies.insert(name, proxy);
         Ok(())
     }
@@ -272,6 +266,7 @@ impl Ledger {
     /// A flag is gone.
     pub fn forget(&mut self, uid: &str) {
         self.moves.remove(uid);
+        self.counted.remove(uid);
     }
 
     /// The requests of one flag at the expected proxies.

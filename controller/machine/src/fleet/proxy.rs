@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use flag::fence::Held;
-use flag::instance::Findings;
+use flag::instance::{Findings, FlagState};
+use flag::named::Named;
 use flag::record::Record;
 use flag::report::Report;
 
+use super::counted::{Counted, grow};
 use super::quiet::{Runs, counted, keep_last};
 use super::reached::Reached;
 use super::traffic::Tracks;
@@ -24,6 +26,8 @@ fn came_ms(boot: &str) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Proxy {
     pub(super) report: Report,
+    /// What its last complete report said of flags, if that is another one.
+    whole: Option<Named<FlagState>>,
     pub(super) received_ms: u64,
     /// For how long its last report says what is so.
     pub(super) stale_ms: u64,
@@ -50,6 +54,7 @@ impl Proxy {
     pub(super) fn new(report: &Report, now_ms: u64, stale_ms: u64) -> Proxy {
         Proxy {
             report: report.clone(),
+            whole: None,
             received_ms: now_ms,
             stale_ms,
             came_ms: came_ms(&report.boot).map_or(now_ms, |came| came.min(now_ms)),
@@ -118,7 +123,8 @@ impl Proxy {
         since.ok_or_else(|| "its last report was not complete".to_owned())
     }
 
-    pub(super) fn take(&mut self, now_ms: u64, stale_ms: u64, report: Report) {
+    /// Takes in a report of this boot, and what it adds to the sums that are counted, by uid.
+    pub(super) fn take(&mut self, now_ms: u64, stale_ms: u64, report: Report, sums: &mut BTreeMap<String, Counted>) {
         let gap = now_ms.saturating_sub(self.complete_ms) > self.stale_ms;
         // Whatever else is missing in the report.
         expire(&mut self.expired, &report);
@@ -152,6 +158,15 @@ impl Proxy {
             }
             self.runs.take(now_ms, &report);
             self.reached.take(now_ms, &report);
+        }
+        if report.complete {
+            let last = Some(&self.report.flags).filter(|_| self.report.complete);
+            if let Some(before) = self.whole.as_ref().or(last) {
+                grow(sums, before, &report.flags);
+            }
+            self.whole = None;
+        } else if self.report.complete && self.whole.is_none() {
+            self.whole = Some(std::mem::take(&mut self.report.flags));
         }
         self.report = report;
         (self.received_ms, self.stale_ms) = (now_ms, stale_ms);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::quiet::upsert;
 use flag::instance::FlagState;
 use flag::named::Named;
+use flag::report::Report;
 
 /// A rate is taken over at least half of this, and at most twice this.
 const WINDOW_MS: u64 = 2_000;
@@ -203,6 +204,15 @@ struct Told {
     /// Requests that it had begun to each version.
     from: u64,
     to: u64,
+}
+
+/// Takes what a report says of flips, which are by uid, into account.
+pub(crate) fn note(moves: &mut BTreeMap<String, Move>, now_ms: u64, report: &Report) {
+    for (uid, state) in report.flags.iter().filter(|_| report.complete) {
+        if let Some(flip) = moves.get_mut(uid) {
+            flip.take(now_ms, &report.proxy, &report.boot, state);
+        }
+    }
 }
 
 impl Move {

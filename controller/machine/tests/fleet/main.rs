@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
 
+mod counted;
 mod doubt;
 mod fence;
 mod ledger;

@@ -32,5 +32,5 @@ pub(super) async fn show_readiness(State(hub): State<Arc<Hub>>) -> Result<&'stat
 
 pub(super) async fn show_metrics(State(hub): State<Arc<Hub>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], hub.metrics.text())
+    ([(header::CONTENT_TYPE, kind)], hub.metrics_text())
 }

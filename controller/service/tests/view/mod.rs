@@ -1,11 +1,17 @@
 //! What tests of the flag service show of a flag.
 
+// Not every test uses all of it.
+#![allow(dead_code)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use flag::count::Totals;
-use machine::fleet::ledger::Fleet;
+use machine::checks::{CheckAnswer, Verdict};
+use machine::fleet::ledger::{Fleet, Quiet};
 use machine::fleet::traffic::Traffic;
-use machine::status::{Phase, Status};
+use machine::observation::VersionState;
+use machine::reason::Reason;
+use machine::status::{Blocked, Phase, Status, Switch};
 use machine::time::UnixMs;
 use service::FlagView;
 
@@ -21,6 +27,7 @@ pub(crate) fn view() -> FlagView {
         fleet: Fleet { sent, ..Fleet::unknown(1) },
         versions: BTreeMap::new(),
         checks: BTreeMap::new(),
+        problem: None,
         waiting: String::new(),
         next: None,
         callers: BTreeSet::new(),
@@ -29,4 +36,22 @@ pub(crate) fn view() -> FlagView {
         traffic: Traffic::default(),
         now: UnixMs(0),
     }
+}
+
+/// The same in the middle of a switch from v1 to v2, which waits: every metric of it has a line.
+pub(crate) fn at_work() -> FlagView {
+    let mut view = view();
+    let mut status = Status::clone(&view.status);
+    (status.phase, status.active_version) = (Phase::Settling, "v2".to_owned());
+    status.switch = Some(Switch { from: "v1".to_owned(), overlap_ms: Some(250), ..Switch::default() });
+    status.blocked =
+        Some(Blocked { reason: Reason::NotQuiet, message: "1 request is open on v1".to_owned(), since: UnixMs(0) });
+    view.status = status.into();
+    view.spec_version = "v2".to_owned();
+    view.fleet.old = Quiet::Busy { open: 1 };
+    let started = |at| VersionState { started: Some(UnixMs(at)), ..VersionState::default() };
+    view.versions = BTreeMap::from([("v1".to_owned(), started(1)), ("v2".to_owned(), started(2))]);
+    let answer = CheckAnswer { verdict: Verdict::Inconclusive, message: "no answer".to_owned(), since: UnixMs(0) };
+    view.checks = BTreeMap::from([("errors".to_owned(), answer)]);
+    view
 }
