@@ -87,7 +87,7 @@ async fn start(dir: &TestDir, variant: &Variant, workers: u32) -> Result<Start> 
     let cpu_ms = envoy.cpu_time()?.as_secs_f64() * 1_000.0;
     let target = envoy.listener(LISTENER);
     // All at once: Envoy takes a second to close a connection.
-    let all = (0..REQUESTS).map(|_| Call::get(target, "/").host(variant.host).send());
+    let all = (0..REQUESTS).map(async |_| Call::get(target, "/").host(variant.host).send().await);
     for answer in try_join_all(all).await? {
         ensure!(answer.status == 200, "{answer:?}");
     }
