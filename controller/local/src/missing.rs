@@ -136,20 +136,9 @@ impl Missing {
         for (name, Shown { status, version }) in &mut self.shown {
             refuse(hub, name, status, now);
             hub.show_flag(FlagView {
-                name: name.clone(),
                 spec_version: version.clone(),
-                status: Arc::new(status.clone()),
-                fleet: Fleet::unknown(0),
-                versions: BTreeMap::new(),
-                checks: BTreeMap::new(),
-                problem: None,
                 waiting: status.blocked.as_ref().map(|blocked| blocked.message.clone()).unwrap_or_default(),
-                next: None,
-                callers: Default::default(),
-                refused: vec![],
-                flip: None,
-                traffic: Traffic::default(),
-                now,
+                ..FlagView::of(name.clone(), Arc::new(status.clone()), Fleet::unknown(0), now)
             });
         }
     }

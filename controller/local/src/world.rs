@@ -8,7 +8,6 @@ use std::time::Instant;
 use machine::action::Action;
 use machine::checks::Questions;
 use machine::fleet::ledger::{Fleet, FleetQuestion};
-use machine::fleet::traffic::Traffic;
 use machine::history::Happening;
 use machine::observation::{Headroom, Keeper, Observation, ServiceFacts, VersionState};
 use machine::plan::{Effect, Pass, Plan, upcoming};
@@ -168,21 +167,15 @@ impl World for Machine {
             status.blocked = Some(Blocked { reason: Reason::StateNotWritten, message: message.clone(), since });
             waiting = message;
         }
+        let (name, fleet) = (self.file.metadata.name.clone(), seen.observation.fleet.clone());
         self.hub.show_flag(FlagView {
-            name: self.file.metadata.name.clone(),
             spec_version: seen.spec.version.clone(),
-            status: Arc::new(status),
-            fleet: seen.observation.fleet.clone(),
             versions: seen.observation.versions.clone(),
             checks: seen.observation.checks.clone(),
-            problem: None,
             waiting,
             next: upcoming(&seen.spec, &plan.status),
             callers: seen.expected.clone(),
-            refused: vec![],
-            flip: None,
-            traffic: Traffic::default(),
-            now: seen.now,
+            ..FlagView::of(name, Arc::new(status), fleet, seen.now)
         });
         self.is_shown = true;
     }

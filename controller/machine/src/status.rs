@@ -237,6 +237,22 @@ pub struct LeftVersion<'a> {
 }
 
 impl Status {
+    /// The command that helps, or takes back.
+    pub fn advice(&self) -> Option<&'static str> {
+        Some(match self.phase {
+            _ if self.suspended => "resume",
+            Phase::AwaitingPromotion => "promote",
+            Phase::Coexisting | Phase::ProvingRoutes | Phase::Holding | Phase::Committing => "abort",
+            // To take a rollback back is to try again what it took back.
+            Phase::Switching | Phase::Settling | Phase::Retaining if self.r#override.is_some() => "retry",
+            // Nothing was switched: a rollback would go from what serves to the version before it.
+            _ if self.switch.as_ref().is_some_and(|switch| switch.removal) => return None,
+            Phase::Switching | Phase::Settling | Phase::Retaining => "rollback",
+            Phase::Stable if self.r#override.is_some() => "retry",
+            _ => return None,
+        })
+    }
+
     /// A flag that nothing is known of.
     pub fn new(uid: &str, name: &str, now: UnixMs) -> Status {
         Status {

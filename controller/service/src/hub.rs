@@ -18,6 +18,7 @@ use crate::clock::now;
 use crate::fences::Fences;
 use crate::flip_times::Stopwatch;
 use crate::metrics::{ApiRequests, ServiceMetrics};
+use crate::pages::Pages;
 use crate::peers::Peers;
 use crate::publications::Publications;
 use crate::readiness::Readiness;
@@ -55,6 +56,7 @@ pub struct Hub {
     pub(crate) reporting: Peers,
     pub(crate) publications: Publications,
     pub(crate) views: Views,
+    pub(crate) pages: Pages,
     refused: RefusedProxies,
     pub(crate) metrics: ServiceMetrics,
     driver: Notify,
@@ -76,6 +78,7 @@ impl Hub {
             reporting: Peers::new(REPORTS_OF_ONE_ADDRESS),
             publications: Publications::default(),
             views: Views::default(),
+            pages: Pages::default(),
             refused: RefusedProxies::default(),
             metrics: ServiceMetrics::new(),
             driver: Notify::new(),
@@ -246,7 +249,8 @@ impl Hub {
                 // Who was added to the list since is believed.
                 let others = refused.iter().filter(|(name, _)| !view.callers.contains(name));
                 let refused = others.map(|(_, one)| one.clone()).collect();
-                FlagView { traffic, now, refused, flip, ..view.without_secrets() }
+                let advice = view.status.advice().map(str::to_owned);
+                FlagView { traffic, now, refused, flip, advice, ..view.without_secrets() }
             })
             .collect()
     }

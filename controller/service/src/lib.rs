@@ -47,6 +47,7 @@ pub mod id;
 mod in_use;
 pub mod lock;
 mod metrics;
+mod pages;
 pub mod peers;
 mod pollers;
 mod publications;

@@ -50,6 +50,9 @@ pub struct FlagView {
     /// Where the time of its last flip went, if this controller has published one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flip: Option<FlipTimes>,
+    /// The command that helps, or takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
     /// The requests to the versions, as of `now`.
     #[serde(default)]
     pub traffic: Traffic,
@@ -58,6 +61,27 @@ pub struct FlagView {
 }
 
 impl FlagView {
+    /// A flag of which no more is known than this.
+    pub fn of(name: String, status: Arc<Status>, fleet: Fleet, now: UnixMs) -> FlagView {
+        FlagView {
+            name,
+            spec_version: String::new(),
+            status,
+            fleet,
+            versions: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            problem: None,
+            waiting: String::new(),
+            next: None,
+            callers: BTreeSet::new(),
+            refused: vec![],
+            flip: None,
+            advice: None,
+            traffic: Traffic::default(),
+            now,
+        }
+    }
+
     /// What keeps the flag from moving on.
     pub(crate) fn blocked(&self) -> Option<Reason> {
         let problem = self.problem.filter(|reason| !reason.passes());

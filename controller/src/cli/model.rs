@@ -207,19 +207,7 @@ impl Model {
 
     /// The command that helps, or takes back.
     pub(super) fn advice(&self) -> Option<&'static str> {
-        let status = self.status.as_ref()?;
-        Some(match status.phase {
-            _ if status.suspended => "resume",
-            Phase::AwaitingPromotion => "promote",
-            Phase::Coexisting | Phase::ProvingRoutes | Phase::Holding | Phase::Committing => "abort",
-            // To take a rollback back is to try again what it took back.
-            Phase::Switching | Phase::Settling | Phase::Retaining if status.r#override.is_some() => "retry",
-            // Nothing was switched: a rollback would go from what serves to the version before it.
-            _ if status.switch.as_ref().is_some_and(|switch| switch.removal) => return None,
-            Phase::Switching | Phase::Settling | Phase::Retaining => "rollback",
-            Phase::Stable if status.r#override.is_some() => "retry",
-            _ => return None,
-        })
+        self.status.as_ref()?.advice()
     }
 }
 

@@ -71,20 +71,12 @@ fn seen(status: Status) -> FlagView {
     let runs = VersionState { running: true, ready: true, ..VersionState::default() };
     let fleet = Fleet { acked: 2, laggards: laggards(), ..Fleet::unknown(4) };
     FlagView {
-        name: "shop/reviews".to_owned(),
         spec_version: "v2".to_owned(),
-        fleet,
         versions: BTreeMap::from([("v1".to_owned(), runs.clone()), ("v2".to_owned(), runs)]),
-        checks: BTreeMap::new(),
         next: upcoming(&spec(), &status),
-        problem: None,
         waiting: status.blocked.as_ref().map(|blocked| blocked.message.clone()).unwrap_or_default(),
-        status: status.into(),
-        callers: BTreeSet::new(),
-        refused: vec![],
-        flip: None,
         traffic: Traffic { expected: 4, ..Traffic::default() },
-        now: NOW,
+        ..FlagView::of("shop/reviews".to_owned(), status.into(), fleet, NOW)
     }
 }
 

@@ -43,21 +43,16 @@ impl Reconciler {
         }
         let laggards = || observation.fleet.laggards.iter().map(|laggard| laggard.proxy.clone()).collect();
         self.awaited = if self.status.phase.awaits_reports() { seen.expected.clone() } else { laggards() };
+        let (status, fleet) = (Arc::clone(&self.status), observation.fleet.clone());
         context.hub.show_flag(FlagView {
-            name: self.name.clone(),
             spec_version: seen.look.spec.version.clone(),
-            status: Arc::clone(&self.status),
-            fleet: observation.fleet.clone(),
             versions: observation.versions.clone(),
             checks: observation.checks.clone(),
             problem: observation.problem.as_ref().map(|problem| problem.reason),
             waiting: plan.waiting.clone(),
             next: upcoming(&seen.look.spec, &self.status),
             callers: seen.expected.clone(),
-            refused: vec![],
-            flip: None,
-            traffic: Traffic::default(),
-            now: seen.look.now,
+            ..FlagView::of(self.name.clone(), status, fleet, seen.look.now)
         });
     }
 }

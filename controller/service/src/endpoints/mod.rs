@@ -1,5 +1,6 @@
 //! The HTTP API of the flag service: its routes, and what a refusal looks like. I/O: HTTP.
 
+mod page;
 mod report;
 mod requests;
 mod snapshot;
@@ -70,6 +71,8 @@ enum Kind {
     Report,
     /// For whatever it asks.
     Request,
+    /// For news, for as long as a browser shows them.
+    Page,
     /// For nothing: who asks decides whether this process lives.
     Probe,
 }
@@ -78,7 +81,7 @@ enum Kind {
 type Route = (&'static str, &'static str, Kind, fn() -> MethodRouter<Arc<Hub>>);
 
 /// All routes.
-const ROUTES: [Route; 8] = [
+const ROUTES: [Route; 12] = [
     ("GET", "/v1/snapshot", Kind::Poll, || get(snapshot::poll)),
     ("POST", "/v1/report", Kind::Report, || {
         post(report::take_in).layer(DefaultBodyLimit::max(flag::limits::REPORT_BYTES))
@@ -86,13 +89,17 @@ const ROUTES: [Route; 8] = [
     ("GET", "/v1/status", Kind::Request, || get(status::show_flags)),
     ("POST", "/v1/requests", Kind::Request, || post(requests::submit).layer(DefaultBodyLimit::max(REQUEST_BYTES))),
     ("POST", "/v1/orders", Kind::Request, || post(requests::order).layer(DefaultBodyLimit::max(REQUEST_BYTES))),
+    ("GET", "/", Kind::Request, || get(page::html)),
+    ("GET", "/page.css", Kind::Request, || get(page::style)),
+    ("GET", "/page.js", Kind::Request, || get(page::script)),
+    ("GET", "/v1/events", Kind::Page, || get(page::events)),
     ("GET", "/healthz", Kind::Probe, || get(|| async { "ok\n" })),
     ("GET", "/readyz", Kind::Probe, || get(status::show_readiness)),
     ("GET", "/metrics", Kind::Probe, || get(status::show_metrics)),
 ];
 
 /// Method and path of every route.
-pub fn routes() -> [(&'static str, &'static str); 8] {
+pub fn routes() -> [(&'static str, &'static str); 12] {
     ROUTES.map(|(method, path, ..)| (method, path))
 }
 
@@ -114,7 +121,7 @@ pub fn router(hub: Arc<Hub>, limits: Limits) -> Router {
     let reports = bounded(Kind::Report, limits.request, REPORTS);
     let requests = bounded(Kind::Request, limits.request, REQUESTS);
     let probes = bounded(Kind::Probe, limits.request, PROBES);
-    let all = polls.merge(reports).merge(requests).merge(probes);
+    let all = polls.merge(reports).merge(requests).merge(probes).merge(of(Kind::Page));
     answering_all(all).layer(from_fn(refuse_pages)).with_state(hub)
 }
 
@@ -141,7 +148,7 @@ fn answering_all(router: Router<Arc<Hub>>) -> Router<Arc<Hub>> {
 }
 
 /// What people and their commands ask for. Proxies ask by whatever name their cluster has.
-const OF_PEOPLE: [&str; 3] = ["/v1/status", "/v1/requests", "/v1/orders"];
+const OF_PEOPLE: [&str; 5] = ["/", "/v1/status", "/v1/events", "/v1/requests", "/v1/orders"];
 
 /// No page in a browser changes anything here, whatever name it knows this service by: a browser says where a page that
 /// posts is from. Nor does one read anything by a name of its own that was made to lead to this machine.

@@ -3,12 +3,11 @@
 // Not every test uses all of it.
 #![allow(dead_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use flag::count::Totals;
 use machine::checks::{CheckAnswer, Verdict};
 use machine::fleet::ledger::{Fleet, Quiet};
-use machine::fleet::traffic::Traffic;
 use machine::observation::VersionState;
 use machine::reason::Reason;
 use machine::status::{Blocked, Phase, Status, Switch};
@@ -20,22 +19,9 @@ pub(crate) fn view() -> FlagView {
     let mut status = Status::new("u", "shop/reviews", UnixMs(0));
     status.phase = Phase::Stable;
     let sent = BTreeMap::from([("v1".to_owned(), Totals { started: 3, finished: 1 })]);
-    FlagView {
-        name: "shop/reviews".to_owned(),
-        spec_version: "v1".to_owned(),
-        status: status.into(),
-        fleet: Fleet { sent, ..Fleet::unknown(1) },
-        versions: BTreeMap::new(),
-        checks: BTreeMap::new(),
-        problem: None,
-        waiting: String::new(),
-        next: None,
-        callers: BTreeSet::new(),
-        refused: vec![],
-        flip: None,
-        traffic: Traffic::default(),
-        now: UnixMs(0),
-    }
+    let fleet = Fleet { sent, ..Fleet::unknown(1) };
+    let name = "shop/reviews".to_owned();
+    FlagView { spec_version: "v1".to_owned(), ..FlagView::of(name, status.into(), fleet, UnixMs(0)) }
 }
 
 /// The same in the middle of a switch from v1 to v2, which waits: every metric of it has a line.
