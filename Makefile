@@ -45,7 +45,7 @@ UNIT := versionflag-flag versionflag-machine versionflag-service versionflag-loc
 	wasm-image wasm-trim
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
-.PHONY: programs help filter empty-filter controller envoy manifests lint test test-unit test-alerts test-argocd test-wasm test-envoy test-old-envoy \
+.PHONY: test-page programs help filter empty-filter controller envoy manifests lint test test-unit test-alerts test-argocd test-wasm test-envoy test-old-envoy \
 	test-kube test-mesh test-mesh-fence image demo bench bench-hot-path bench-fence bench-flip bench-first-second bench-releases bench-idle bench-memory bench-scale bench-kube bench-mesh plot-flip soak clean
 
 help: ## Print this list
@@ -122,6 +122,11 @@ programs: filter
 test-envoy: programs empty-filter target/trap-filter.wasm ## Run the end-to-end tests with a real Envoy
 	@$(TEST_ENV) prometheus=$$(tools/prometheus.sh) && export VERSIONFLAG_PROMETHEUS="$$prometheus" && \
 		cargo test $(TESTS) --lib $(foreach test,$(TEST_ENVOY),--test $(test))
+
+test-page: programs ## Look at the page in a real Chromium, through a real switch; PICTURES=1 takes those of docs/page
+	@$(TEST_ENV) playwright=$$(tools/playwright.sh) && chromium=$$(tools/chromium.sh) && \
+		VERSIONFLAG_BIN=$(CURDIR)/target/release/versionflag VERSIONFLAG_PLAYWRIGHT="$$playwright" \
+		VERSIONFLAG_CHROMIUM="$$chromium" node --test tests/page/page.test.mjs
 
 # The oldest Envoy that is supported. It may only be PyPI's: the one on this machine is tested above.
 OLD_ENVOY := 1.36.2

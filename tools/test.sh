@@ -34,6 +34,7 @@ tier "the alerts, with promtool" test-alerts tools/promtool.sh
 tier "Argo CD's health check, with Lua" test-argocd tools/lua.sh
 tier "the shared crate as wasm, under Node" test-wasm "tools/wasm-test.sh --check"
 tier "the filter and the controller with real Envoy" test-envoy "tools/wasm-build.sh --check" tools/envoy.sh
+tier "the page, in a real Chromium" test-page "tools/wasm-build.sh --check" tools/envoy.sh tools/playwright.sh tools/chromium.sh
 tier "an older Envoy" test-old-envoy "tools/wasm-build.sh --check" tools/envoy.sh
 tier "a real Kubernetes API, in a network namespace" test-kube "tools/kube.sh --check" "tools/wasm-build.sh --check" tools/envoy.sh
 tier "a real Istio mesh, with a network namespace for each pod" test-mesh "tools/kube.sh --check --mesh" "tools/wasm-build.sh --check" tools/envoy.sh

@@ -176,7 +176,7 @@ impl<'a> Fences<'a> {
 
     /// Flips to the version that is not active, and waits until all proxies have acked.
     pub async fn flip(&mut self, mode: &'static str) -> Result<Flip> {
-        let (_, from) = self.local.phase().await?;
+        let from = self.settled().await?;
         let to = if from == "v1" { "v2" } else { "v1" };
         self.local.file()["spec"]["switch"]["mode"] = mode.into();
         let (asked_us, began_us) = (clock::now_us(), steady_us());
@@ -199,6 +199,17 @@ impl<'a> Fences<'a> {
             began_us,
             hold,
         })
+    }
+
+    /// Waits until nothing is left of the flip before, whose requests would be taken for those of the next one. The version
+    /// that serves.
+    async fn settled(&self) -> Result<String> {
+        wait_for("the flip before has settled", LIMIT, async || {
+            let (phase, active) = self.local.phase().await?;
+            ensure!(phase == "Retaining" || phase == "Stable", "{phase}");
+            Ok(active)
+        })
+        .await
     }
 
     /// Puts down what the backends and the clients have seen of each flip. Every request has to be over.

@@ -307,6 +307,10 @@ impl File {
             sidecar.filter = of_envoy(&sidecar.filter);
         }
         file.local.logs.directory = file.local.logs.directory.take().map(|logs| directory.join(logs));
+        let wrong = file.overwritten(path);
+        if !wrong.is_empty() {
+            return Err(wrong.into_iter().map(|one| document.wrong(one)).collect());
+        }
         for version in file.local.versions.values_mut() {
             if let Some(Adopt::PidFile(pid_file)) = &mut version.adopt {
                 *pid_file = directory.join(&*pid_file);

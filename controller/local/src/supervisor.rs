@@ -30,8 +30,8 @@ pub(crate) const LOOK_MS: u64 = 1_000;
 const REST_MS: u64 = 5_000;
 /// What has run for so long has made all that it consists of.
 const OLD_MS: u64 = 60_000;
-/// Between two looks at who listens, where it was the version, and that consists of the same processes: the kernel goes
-/// through all its connections for one, and lets nobody else listen there who does not share the socket.
+/// Between two looks at who listens, where it was the version, that consists of the same processes, and no switch rests
+/// on it: the kernel goes through all its connections for one. Who asks to (SO_REUSEPORT) may come to listen there, too.
 const OWNER_MS: u64 = 60_000;
 /// What happened and was not written yet; more is only logged.
 const OCCURRENCES: usize = 5;
@@ -161,7 +161,7 @@ impl Supervisor {
                     self.processes.signal(&live.members, Signal::SIGKILL);
                 }
             } else if let Some(how) = declared {
-                self.watch(now_ms, &version, &before, how);
+                self.watch(now_ms, &version, &before, (how, switches));
                 let probe = self.live.get(&version).and_then(|live| live.probe.as_ref());
                 probe.iter().for_each(|probe| probe.hurry(switches));
             }
@@ -252,7 +252,7 @@ impl Supervisor {
     }
 
     /// Asks a version that runs whether it is ready, and looks at who it is that answers.
-    fn watch(&mut self, now_ms: u64, version: &str, process: &Process, how: &VersionCommand) {
+    fn watch(&mut self, now_ms: u64, version: &str, process: &Process, (how, switches): (&VersionCommand, bool)) {
         let live = self.live.entry(version.to_owned()).or_default();
         let address = process.started_as.as_ref().map_or(how.address, |started| started.address);
         match &mut live.probe {
@@ -265,7 +265,8 @@ impl Supervisor {
         };
         live.elsewhere = Default::default();
         // All connections of the machine are looked through: what is known is looked at less often.
-        let settled = matches!(&live.owner, Some((_, Owner::Own))) && live.owners == live.members;
+        let known = matches!(&live.owner, Some((_, Owner::Own))) && live.owners == live.members;
+        let settled = known && !switches;
         let pace = if settled { OWNER_MS } else { LOOK_MS };
         let known = live.owner.as_ref();
         if known.is_some_and(|(checked, _)| *checked >= since && now_ms.saturating_sub(*checked) < pace) {

@@ -2,16 +2,22 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::sockopt::ReusePort;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket};
+
 use super::file::VersionCommand;
 
 /// Where [`serves`] listens, if it is meant to.
 const SERVE: &str = "VERSIONFLAG_TEST_SERVE";
+/// Whether it lets others listen there, too.
+const SHARE: &str = "VERSIONFLAG_TEST_SHARE";
 /// The longest wait for anything.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -27,6 +33,21 @@ pub(crate) fn server(address: SocketAddr) -> Vec<String> {
     let program = std::env::current_exe().unwrap().to_string_lossy().into_owned();
     let serve = format!("{SERVE}={address}");
     ["env", &serve, &program, "--exact", "testing::serves", "--nocapture"].map(str::to_owned).to_vec()
+}
+
+/// The same where others may listen, too.
+pub(crate) fn sharing_server(address: SocketAddr) -> Vec<String> {
+    let mut command = server(address);
+    command.insert(1, format!("{SHARE}=1"));
+    command
+}
+
+fn shared_listener(address: &str) -> TcpListener {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
+    setsockopt(&socket, ReusePort, &true).unwrap();
+    bind(socket.as_raw_fd(), &address.parse::<SockaddrIn>().unwrap()).unwrap();
+    listen(&socket, Backlog::MAXCONN).unwrap();
+    TcpListener::from(socket)
 }
 
 /// The same from a script, which a shell runs as `sh SCRIPT`, with words before it.
@@ -50,7 +71,8 @@ fn serves() {
         std::thread::sleep(LIMIT * 3);
         std::process::exit(1);
     });
-    let listener = TcpListener::bind(address).unwrap();
+    let shares = std::env::var(SHARE).is_ok();
+    let listener = if shares { shared_listener(&address) } else { TcpListener::bind(address).unwrap() };
     for connection in listener.incoming() {
         let mut connection = connection.unwrap();
         let _ = connection.read(&mut [0; 4_096]);

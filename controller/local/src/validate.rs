@@ -1,7 +1,7 @@
 //! What of an operator's file is not valid. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flag::record::{check_name, check_version};
 use machine::duration::Millis;
@@ -9,6 +9,7 @@ use machine::spec::{CleanupPolicy, Management, Provider, Replicas};
 use nix::sys::signal::Signal;
 
 use super::file::{File, FilterConfig, VersionCommand};
+use super::files::plain;
 
 /// Files of a version's output that may be kept: each is renamed when there is one more.
 const MAX_LOGS: u32 = 100;
@@ -44,6 +45,28 @@ impl File {
              ScaleToZero",
         );
         wrong
+    }
+
+    /// What is read would be overwritten: the operator's file, which is at `path`, and what else it names. All paths are
+    /// as they are opened.
+    pub(crate) fn overwritten(&self, path: &Path) -> Vec<String> {
+        let filter = self.local.filter_config.as_ref();
+        let filters = [
+            ("filterConfig.path", filter.map(|filter| &filter.path)),
+            ("filterConfig.routes", filter.and_then(|filter| filter.routes.as_ref())),
+            ("filterConfig.clusters", filter.and_then(|filter| filter.clusters.as_ref())),
+            ("stateFile", Some(&self.local.state_file)),
+        ];
+        let sidecars = self.local.sidecars().map(|sidecar| ("proxies", Some(&sidecar.filter)));
+        let written = filters.into_iter().chain(sidecars).filter_map(|(field, file)| Some((field, plain(file?))));
+        let wasm = filter.map(|filter| ("local.filterConfig.wasm", plain(&filter.wasm)));
+        let state = ("local.stateFile", plain(&self.local.state_file));
+        let read: Vec<_> = [("this file itself", plain(path)), state].into_iter().chain(wasm).collect();
+        let clash = |(field, file): (&str, PathBuf)| {
+            let (what, _) = read.iter().find(|(what, one)| *one == file && *what != format!("local.{field}"))?;
+            Some(format!("local.{field}: {} would be overwritten, which is {what}", file.display()))
+        };
+        written.filter_map(clash).collect()
     }
 
     /// Each file that is written has one content, and one version stands behind each sidecar.
@@ -206,5 +229,38 @@ impl VersionCommand {
             }
         }
         wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// Nothing that is read is written for Envoy, by whatever way its name leads there.
+    #[rstest]
+    #[case::itself(
+        "path: reviews.yaml, wasm: f.wasm",
+        "local.filterConfig.path: /etc/flags/reviews.yaml would be over"
+    )]
+    #[case::by_another_way("path: ../flags/./reviews.yaml, wasm: f.wasm", "which is this file itself")]
+    #[case::the_filter("path: f.wasm, wasm: f.wasm", "which is local.filterConfig.wasm")]
+    #[case::as_clusters(
+        "path: f.json, wasm: f.wasm, routes: r.json, clusters: ./f.wasm",
+        "local.filterConfig.clusters: "
+    )]
+    #[case::the_state("path: reviews.state.json, wasm: f.wasm", "which is local.stateFile")]
+    #[case::apart("path: f.json, wasm: f.wasm", "")]
+    fn what_is_read_is_not_written(#[case] filter: &str, #[case] says: &str) {
+        let text = format!(
+            "{{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, metadata: {{name: reviews}},
+              spec: {{version: v1, services: [{{name: reviews, hosts: [reviews.example]}}]}},
+              local: {{proxies: [{{id: edge}}], filterConfig: {{{filter}}},
+                versions: {{v1: {{command: [server], address: '127.0.0.1:9001'}}}}}}}}"
+        );
+        let read = File::parse(&text, Path::new("/etc/flags/reviews.yaml"));
+        let error = read.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(says) && error.is_empty() == says.is_empty(), "{error}");
     }
 }

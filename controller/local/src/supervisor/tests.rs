@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::file::LogFiles;
-use crate::testing::{Foreign, free_address, script, server, version, wait_for};
+use crate::testing::{Foreign, free_address, script, server, sharing_server, version, wait_for};
 
 /// A flag with one version, `v1`, and nothing but its processes. They end with it.
 struct World {
@@ -98,6 +98,24 @@ impl World {
     fn sweep(&self) -> Sweep {
         Sweep(self.store.path().to_owned())
     }
+}
+
+/// While a switch rests on its answers, nobody else answers in a version's place unseen: not one who came later, and
+/// shares its address.
+#[tokio::test]
+async fn who_shares_the_address_of_a_version_is_seen() {
+    let address = free_address();
+    let mut world = World::new(version(&sharing_server(address), address, ""));
+    let _sweep = world.sweep();
+    world.store.state.status.phase = Phase::Coexisting;
+    world.start();
+    world.until("v1 is ready", |v1| v1.ready).await;
+    let foreign = Foreign::start(&sharing_server(address));
+    let pid = foreign.pid().to_string();
+    let others = |v1: &VersionState| v1.lacks.as_ref().is_some_and(|lacks| lacks.contains(&pid));
+    world.until("it is not only v1 that answers", |v1| !v1.ready && others(v1)).await;
+    drop(foreign);
+    world.until("v1 answers alone", |v1| v1.ready).await;
 }
 
 fn is_free(address: SocketAddr) -> bool {
