@@ -167,6 +167,7 @@ async fn run(dir: &TestDir, options: &Options) -> Result<Outcome> {
     local.start().await?;
     let envoy = local.envoy("edge", 2).await?;
     local.reaches("Stable", "v1").await?;
+    println!("the same in a browser: http://{}/", local.service());
     let plan = if options.fenced {
         println!("load: {RATE} requests a second over HTTP/1.1 and HTTP/2, 20 slow ones of 0.2 s a second");
         let slow = Duration::from_millis(200);
