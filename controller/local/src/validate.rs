@@ -238,7 +238,7 @@ mod tests {
 
     use super::*;
 
-    /// Nothing that is read is written for Envoy, by whatever way its name leads there.
+    /// T34: nothing that is read is written for Envoy, by whatever way its name leads there.
     #[rstest]
     #[case::itself(
         "path: reviews.yaml, wasm: f.wasm",

@@ -317,7 +317,7 @@ impl Machine {
         let workload = |version: &str| self.supervisor.workload(now.0, &self.store, version, versions.get(version));
         let mut found: BTreeMap<_, _> = known.into_iter().map(|version| (version.clone(), workload(version))).collect();
         if let Some(active) = found.get_mut(&state.status.active_version) {
-            let problems = self.held().into_iter().chain(self.files.filter_problem());
+            let problems = self.held().into_iter().chain(self.files.problem(&self.file.local));
             active.notes.extend(problems.map(|problem| problem.message));
         }
         found

@@ -183,6 +183,20 @@ async fn what_serves_is_kept_running_on_a_full_disk() {
     world.end().await;
 }
 
+/// T34: whoever waits for a proxy is told that it cannot read what it needs, before anything is switched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_written_is_said_at_rest() {
+    let mut world = World::start().await;
+    let in_the_way = world.dir.path().join("filter.json");
+    std::fs::create_dir(&in_the_way).unwrap();
+    world.write(&files());
+    let notes = |view: &Value| view["versions"]["v1"]["notes"].to_string();
+    world.until("what is wrong", |view| notes(view).contains("filter.json cannot be written")).await;
+    std::fs::remove_dir(&in_the_way).unwrap();
+    world.until("all is well", |view| !notes(view).contains("cannot be written")).await;
+    world.end().await;
+}
+
 /// A controller that begins again has nothing to say of what went on meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_the_controller_is_no_news() {

@@ -100,7 +100,7 @@ impl World {
     }
 }
 
-/// While a switch rests on its answers, nobody else answers in a version's place unseen: not one who came later, and
+/// T34: while a switch rests on its answers, nobody else answers in a version's place unseen: not one who came later, and
 /// shares its address.
 #[tokio::test]
 async fn who_shares_the_address_of_a_version_is_seen() {
