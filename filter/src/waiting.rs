@@ -93,12 +93,8 @@ impl Waiting {
     /// The stream of a released request has ended.
     pub(crate) fn ended(&self) {
         self.released.set(self.released.get().saturating_sub(1));
-        self.grow(1);
-    }
-
-    /// So many more may be open at a time.
-    fn grow(&self, more: u32) {
-        self.at_a_time.set(limits::RELEASED.min(self.at_a_time.get() + more));
+        let at_a_time = self.at_a_time.get();
+        self.at_a_time.set(at_a_time + u32::from(at_a_time < limits::RELEASED));
     }
 
     fn has_room(&self, slot: &Slot) -> bool {
@@ -213,10 +209,12 @@ pub(crate) fn release(vm: &Vm, plugin: u32) {
     // Whatever goes on for longer makes room too.
     if now_ms.abs_diff(vm.waiting.released_since_ms.get()) >= limits::RELEASED_MS {
         vm.waiting.released_since_ms.set(now_ms);
-        vm.waiting.grow(vm.waiting.released.take());
+        vm.waiting.at_a_time.set(vm.waiting.at_a_time.get() + vm.waiting.released.take());
     }
     let queues = vm.waiting.queues.borrow().len();
     for place in 0..queues {
+        // Many of one flag keep those of another waiting for a moment only: they go first in turns.
+        let place = if now_ms & 256 == 0 { place } else { queues - 1 - place };
         if vm.waits_until_ms.get().is_some() && vm.waiting.is_for_first_answer(place) {
             continue;
         }
@@ -265,7 +263,7 @@ fn release_one(vm: &Vm, request: u32, place: usize) -> bool {
                 vm.waiting.released.set(vm.waiting.released.get() + 1);
             }
             if hostcalls::resume_request().is_err() {
-                log::warn!("a held request could not be resumed");
+                log::warn!("a request could not be answered");
             }
         }
     }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use machine::fleet::ledger::Fleet;
-use machine::fleet::traffic::Traffic;
 use machine::order::AnsweredOrder;
 use machine::reason::{Reason, SENTENCE, shortened};
 use machine::status::{Blocked, LastRequest, Status};

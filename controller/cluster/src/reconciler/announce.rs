@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use machine::fleet::traffic::Traffic;
 use machine::plan::{Effect, Plan, upcoming};
 use machine::status::Status;
 use service::FlagView;

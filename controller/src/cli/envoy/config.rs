@@ -9,6 +9,8 @@ use super::node::Node;
 pub(in crate::cli) struct Source {
     /// As whoever refers to it spells it.
     pub(super) name: String,
+    /// As others spell it.
+    pub(super) others: Vec<String>,
     pub(super) path: PathBuf,
     pub(super) text: String,
     pub(in crate::cli) tree: Node,
@@ -29,9 +31,14 @@ impl Spot {
 }
 
 impl Source {
+    /// Whether a name is that of this file.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.name == name || self.others.iter().any(|other| other == name)
+    }
+
     /// What was never in a file.
     pub(in crate::cli) fn of(tree: Node) -> Source {
-        Source { name: String::new(), path: PathBuf::new(), text: String::new(), tree }
+        Source { name: String::new(), others: vec![], path: PathBuf::new(), text: String::new(), tree }
     }
 }
 
@@ -54,6 +61,7 @@ pub(in crate::cli) struct Manager {
 }
 
 const MANAGER: &str = "http_connection_manager.v3.HttpConnectionManager";
+const STREAMS: &str = "tcp_proxy.v3.TcpProxy";
 const LISTENER: &str = "envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 const ROUTES: &str = "envoy.config.route.v3.RouteConfiguration";
@@ -137,7 +145,7 @@ impl Config {
     /// The file that clusters are read from while Envoy runs, if there is one.
     pub(super) fn cluster_file(&self) -> Option<usize> {
         let name = file_of(self.bootstrap()?.find("dynamic_resources/cds_config")?)?;
-        self.files.iter().position(|file| file.name == name)
+        self.files.iter().position(|file| file.is(name))
     }
 
     /// Every HTTP connection manager of every listener.
@@ -162,6 +170,24 @@ impl Config {
         found
     }
 
+    /// Listeners that hand on streams of TCP to clusters like this, each with the cluster.
+    pub(super) fn streams(&self, is_one: impl Fn(&str) -> bool) -> impl Iterator<Item = (String, String)> {
+        let mut found = vec![];
+        for listener in self.resources(LISTENER, "static_resources/listeners") {
+            let Some(node) = self.at(&listener) else { continue };
+            let chains = node.list_at("filter_chains").iter().chain(node.find("default_filter_chain"));
+            for filter in chains.flat_map(|chain| chain.list_at("filters")) {
+                let weighted = filter.list_at("typed_config/weighted_clusters/clusters");
+                let clusters = filter.text_at("typed_config/cluster").into_iter();
+                let clusters = clusters.chain(weighted.iter().filter_map(|one| one.text_at("name")));
+                let is_tcp = filter.text_at("typed_config/@type").is_some_and(|name| name.ends_with(STREAMS));
+                let all = clusters.filter(|cluster| is_tcp && is_one(cluster));
+                found.extend(all.map(|cluster| (name_of(node), cluster.to_owned())));
+            }
+        }
+        found.into_iter()
+    }
+
     fn table(&self, manager: &Spot) -> Table {
         let Some(node) = self.at(manager) else { return Table::Elsewhere("it has no routes".to_owned()) };
         if node.find("route_config").is_some() {
@@ -176,8 +202,8 @@ impl Config {
         let name = node.text_at("rds/route_config_name").unwrap_or_default();
         let file = file_of(source);
         let found = self.resources(ROUTES, "route_configs").into_iter().find(|spot| {
-            let source = self.files.get(spot.file).map(|file| file.name.as_str());
-            (self.running || file.is_some() && source == file)
+            let is_meant = |name| self.files.get(spot.file).is_some_and(|file| file.is(name));
+            (self.running || file.is_some_and(is_meant))
                 && self.at(spot).and_then(|table| table.text_at("name")) == Some(name)
         });
         match (found, file) {

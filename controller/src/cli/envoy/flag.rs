@@ -107,11 +107,16 @@ pub(in crate::cli) fn past(
 ) -> Vec<(String, &'static str)> {
     let hosts = service.hosts();
     let is_ours = |domain: &str| hosts.iter().any(|host| is_host(domain, host));
-    let mut all = vec![];
+    let mut all: Vec<(String, &'static str)> =
+        config.streams(|cluster| wanted.all.contains(cluster)).map(uncounted).collect();
     for manager in config.managers() {
         let Table::Here(table) = &manager.table else { continue };
         let by_flag = found.iter().find(|one| one.manager.spot == manager.spot);
         for (index, one) in config.virtual_hosts(table).iter().enumerate() {
+            if one.find("matcher").is_some() && domains(one).any(is_ours) {
+                let (name, listener) = (one.text_at("name").unwrap_or_default(), &manager.listener);
+                all.push((format!("virtual host {name} of listener {listener} has a `matcher`, whose routes are left as they are: they go past the flag"), "write its routes as `routes`"));
+            }
             let leads = one.list_at("routes").iter().any(|route| wanted.leads_here(route));
             let is_split = by_flag.is_some_and(|one| one.virtual_hosts.contains(&index));
             let others: Vec<&str> = domains(one).filter(|domain| !is_ours(domain)).collect();
@@ -133,6 +138,15 @@ pub(in crate::cli) fn past(
         }
     }
     all
+}
+
+/// A listener that hands on streams, of which a filter of HTTP sees nothing.
+fn uncounted((listener, cluster): (String, String)) -> (String, &'static str) {
+    let message = format!(
+        "listener {listener} leads streams of TCP to {cluster}, past the flag and uncounted: they are cut off when that \
+         version is removed"
+    );
+    (message, "lead them elsewhere, or through an HTTP connection manager")
 }
 
 /// Hosts of a service that none of these connection managers serves, and what to do about each.

@@ -9,7 +9,7 @@ use super::cluster;
 use super::config::{Config, Spot, Table};
 use super::flag::{Pieces, Served, past, pieces, served, unserved, wanted};
 use super::manager::{add_filter, allows_websocket, remove_header, rewriting_behind};
-use super::routes::{Told, Wanted};
+use super::routes::{Told, UNFILTERED, Wanted};
 
 /// What somebody may say besides the two files.
 #[derive(Debug, Clone, Default)]
@@ -220,6 +220,7 @@ fn by_version(config: &mut Config, one: &Served, wanted: &Wanted, notes: &mut Ve
             Told::Mirror { route, cluster } => {
                 Note::Look(format!("{route} is mirrored to {cluster} whatever the flag says"))
             }
+            Told::Unfiltered { place } => Note::Look(format!("the filter is switched off for {place}: {UNFILTERED}")),
             Told::Orphan { route } => Note::Look(format!(
                 "{route} is for one version, and takes requests before the routes behind it: take it away if it was \
                  pasted here"

@@ -25,6 +25,7 @@ pub(super) mod routes;
 mod tests;
 mod write;
 
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -127,8 +128,15 @@ fn read(envoy: &Path, directory: Option<&Path>) -> anyhow::Result<Config> {
     let mut next = 0;
     while let Some(file) = files.get(next) {
         for name in references(&file.tree) {
-            if !files.iter().any(|known| known.name == name) {
+            if !files.iter().any(|known| known.is(&name)) {
                 let path = directory.join(&name);
+                // By another name it would be changed twice, and the second one written over the first.
+                let real = std::fs::canonicalize(&path).ok();
+                let same = |known: &&mut Source| real.is_some() && std::fs::canonicalize(&known.path).ok() == real;
+                if let Some(known) = files.iter_mut().find(same) {
+                    known.others.push(name);
+                    continue;
+                }
                 let found = source(name, path).with_context(|| {
                     let from = envoy.display();
                     format!("{from} refers to it: --directory is where Envoy is started, for names that are relative")
@@ -144,7 +152,7 @@ fn read(envoy: &Path, directory: Option<&Path>) -> anyhow::Result<Config> {
 fn source(name: String, path: PathBuf) -> anyhow::Result<Source> {
     let text = read_text(&path)?;
     let tree = Node::parse(&text).map_err(anyhow::Error::msg).with_context(|| path.display().to_string())?;
-    Ok(Source { name, path, text, tree })
+    Ok(Source { name, others: vec![], path, text, tree })
 }
 
 /// Writes a file, and keeps the one of before beside it under a name that is free.
@@ -160,10 +168,22 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<PathBuf> {
         bail!("{} has too many copies named .orig: take some away", path.display());
     };
     let failed = |what: &Path| format!("{} cannot be written", what.display());
+    let before = std::fs::metadata(path).with_context(|| failed(path))?;
     std::fs::copy(path, &kept).with_context(|| failed(&kept))?;
-    let permissions = std::fs::metadata(path).with_context(|| failed(path))?.permissions();
+    keep_owner(&kept, &before)?;
     // By a new file and a rename: an Envoy that watches the file reads it whole.
     write_atomically(path, text.as_bytes()).with_context(|| failed(path))?;
-    std::fs::set_permissions(path, permissions).with_context(|| failed(path))?;
+    keep_owner(path, &before)?;
+    std::fs::set_permissions(path, before.permissions()).with_context(|| failed(path))?;
     Ok(kept)
+}
+
+/// Whoever may read a file reads the new one, too.
+fn keep_owner(path: &Path, before: &std::fs::Metadata) -> anyhow::Result<()> {
+    let now = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    if (now.uid(), now.gid()) == (before.uid(), before.gid()) {
+        return Ok(());
+    }
+    chown(path, Some(before.uid()), Some(before.gid()))
+        .with_context(|| format!("{} is written, and its owner is not the one of before", path.display()))
 }

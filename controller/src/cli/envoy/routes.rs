@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flag::route;
 
+use super::manager::FILTER;
 use super::node::Node;
 
 /// What the routes of one service of a flag are to say.
@@ -34,11 +35,17 @@ pub(in crate::cli) enum Told {
     Default { route: String, from: String, to: String },
     /// Its requests are mirrored to this cluster whatever the flag says.
     Mirror { route: String, cluster: String },
+    /// The filter is switched off there.
+    Unfiltered { place: String },
     /// It is for one version only, and nothing that it was made from follows it.
     Orphan { route: String },
     /// It is left as it is for this reason.
     Left { route: String, why: String },
 }
+
+/// What that comes to.
+pub(in crate::cli) const UNFILTERED: &str =
+    "its requests go to the version of the default route, uncounted, and fail once that is removed";
 
 /// Where a route names a cluster.
 const SINGLE: &str = "route/cluster";
@@ -133,8 +140,12 @@ impl Wanted {
     /// before the route itself, which serves requests without a version.
     pub(in crate::cli) fn by_version(&self, virtual_host: &mut Node) -> Vec<Told> {
         let name = virtual_host.text_at("name").unwrap_or("without a name").to_owned();
+        let is_off = is_unfiltered(virtual_host);
         let Some(routes) = virtual_host.list_mut("routes") else { return vec![] };
         let (mut made, mut copies, mut told) = (vec![], vec![], vec![]);
+        if is_off && routes.iter().any(|route| self.leads_here(route)) {
+            told.push(Told::Unfiltered { place: format!("virtual host {name}") });
+        }
         for (index, route) in std::mem::take(routes).into_iter().enumerate() {
             let called = called(&route, &name, index);
             if self.is_copy(&route) {
@@ -190,6 +201,13 @@ impl Wanted {
             told.push(Told::Default { route: called.clone(), from, to });
         }
         told.extend(self.mirror(&route, &called));
+        let parts = route
+            .list_at(WEIGHTED)
+            .iter()
+            .filter(|one| one.text_at("name").is_some_and(|name| self.all.contains(name)));
+        if [&route].into_iter().chain(parts).any(is_unfiltered) {
+            told.push(Told::Unfiltered { place: called });
+        }
         copies.clear();
         made.push(route);
     }
@@ -218,6 +236,12 @@ impl Wanted {
                 some => Some(format!("it leads to {}, which is no version of the flag", some.join(", "))),
             })
     }
+}
+
+/// Whether this filter is switched off for what a part of the routes says.
+fn is_unfiltered(part: &Node) -> bool {
+    let all = part.find("typed_per_filter_config");
+    all.and_then(|all| all.exactly(FILTER)).is_some_and(|settings| settings.is_true("disabled"))
 }
 
 fn orphan(copy: &Node) -> Told {

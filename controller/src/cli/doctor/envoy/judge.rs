@@ -16,7 +16,7 @@ use crate::cli::envoy::flag::{Served, is_edge, past, pieces, served, unserved, w
 use crate::cli::envoy::hosts::is_host;
 use crate::cli::envoy::manager::{FILTER, allows_websocket, is_ours, kind, removes_header, rewriting_behind};
 use crate::cli::envoy::node::Node;
-use crate::cli::envoy::routes::{Told, Wanted};
+use crate::cli::envoy::routes::{Told, UNFILTERED, Wanted};
 
 const WASM: &str = "http.wasm.v3.Wasm";
 /// What puts most of it right.
@@ -193,6 +193,10 @@ fn routes(facts: &Facts, one: &Served, wanted: &Wanted) -> Vec<Finding> {
                  serves: that counts when the filter fails"
             );
             Some(warning("default", message, format!("after a switch: {MERGE}, before the old version is removed")))
+        }
+        Told::Unfiltered { place } => {
+            let message = format!("the filter is switched off for {place} in listener {listener}: {UNFILTERED}");
+            Some(error("filter", message, "take `disabled` out of its typed_per_filter_config"))
         }
         Told::Mirror { route, cluster } => {
             let message = format!("{route} in listener {listener} is mirrored to {cluster} whatever the flag says");
