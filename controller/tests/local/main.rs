@@ -183,7 +183,7 @@ fn a_version_is_started_anew_and_stopped_by_commands() {
     assert!(order("stop", &["ratings"]).1.contains("ratings is no flag of the controller"));
 }
 
-/// Comments of somebody's configuration are not lost unasked.
+/// T35: comments of somebody's configuration are not lost unasked.
 #[test]
 fn a_configuration_keeps_its_comments_or_is_not_written() {
     let (place, inputs) = (Place::new(), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envoys"));
@@ -206,6 +206,46 @@ fn a_configuration_keeps_its_comments_or_is_not_written() {
     let written = merge(&["--without-comments"]);
     assert_eq!(written.status.code(), Some(0), "{}", stderr(&written));
     assert!(!std::fs::read_to_string(&envoy).unwrap().contains('#'));
+}
+
+/// T35: a file that is referred to by two names is one file, and is written once.
+#[test]
+fn a_file_by_two_names_is_written_once() {
+    let (place, inputs) = (Place::new(), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envoys"));
+    let (envoy, routes) = (place.dir.path().join("envoy.yaml"), place.dir.path().join("rds.yaml"));
+    let listener = |name: &str, path: &str, port: u16| {
+        let kind =
+            "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+        let router = "{name: router, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+        format!(
+            "  - name: {name}\n    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}\n    filter_chains:\n    \
+             - filters:\n      - name: hcm\n        typed_config:\n          \"@type\": {kind}\n          stat_prefix: {name}\n          \
+             rds: {{route_config_name: {name}, config_source: {{path_config_source: {{path: {path}}}}}}}\n          \
+             http_filters: [{router}]\n"
+        )
+    };
+    let both = [listener("other", "./rds.yaml", 10_001), listener("main", "rds.yaml", 10_000)].concat();
+    std::fs::write(&envoy, format!("static_resources:\n  listeners:\n{both}")).unwrap();
+    let table = |name: &str, domain: &str, cluster: &str| {
+        format!(
+            "- \"@type\": type.googleapis.com/envoy.config.route.v3.RouteConfiguration\n  name: {name}\n  virtual_hosts:\n  \
+             - {{name: {name}, domains: [{domain}], routes: [{{match: {{prefix: /}}, route: {{cluster: {cluster}}}}}]}}\n"
+        )
+    };
+    let tables = table("other", "web.example", "web") + &table("main", "reviews.example", "reviews");
+    std::fs::write(&routes, format!("resources:\n{tables}")).unwrap();
+    let merge = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_versionflag"));
+        command.args(["render", "envoy", "--write", "-f"]).arg(inputs.join("reviews.yaml")).arg("--into").arg(&envoy);
+        command.output().unwrap()
+    };
+    let merged = merge();
+    assert_eq!(merged.status.code(), Some(0), "{}", stderr(&merged));
+    let text = std::fs::read_to_string(&routes).unwrap();
+    assert!(text.contains("versionflag:reviews:"), "{text}");
+    let again = merge();
+    assert!(!stderr(&again).contains("is written"), "{}", stderr(&again));
+    assert_eq!(std::fs::read_to_string(&routes).unwrap(), text);
 }
 
 /// T21: the commands of `manifests/envoy/README.md` that end it leave the example as it was: a second run is like the

@@ -41,7 +41,7 @@ fn shape(name: &str) -> Config {
         let path = folder.join(Path::new(&name).file_name().unwrap());
         let (text, tree) = (text(&path), Node::parse(&text(&path)).unwrap());
         names.extend(super::references(&tree));
-        config.files.push(super::Source { name, path, text, tree });
+        config.files.push(super::Source { name, others: vec![], path, text, tree });
     }
     config
 }
@@ -50,7 +50,7 @@ fn shape(name: &str) -> Config {
 fn config(text: &str) -> Config {
     let (name, tree) = ("envoy.yaml".to_owned(), Node::parse(text).unwrap());
     Config {
-        files: vec![super::Source { path: name.clone().into(), name, text: text.to_owned(), tree }],
+        files: vec![super::Source { path: name.clone().into(), name, others: vec![], text: text.to_owned(), tree }],
         running: false,
     }
 }

@@ -131,3 +131,75 @@ fn what_somebody_has_to_look_at_is_said(#[case] what: &str, #[case] expected: &s
     let (_, notes) = merge(&flag(), config(&text), &Choice::default()).unwrap();
     assert!(notes.iter().any(|note| format!("{note:?}").contains(expected)), "{notes:#?}");
 }
+
+const OFF: &str =
+    "typed_per_filter_config: {versionflag: {\"@type\": x/envoy.config.route.v3.FilterConfig, disabled: true}}";
+
+/// T35: requests that would go past the flag without a word.
+#[rstest]
+#[case::off_for_a_route(
+    "{match: {prefix: /}, ",
+    "the filter is switched off for route 1 (/) of virtual host h: its requests"
+)]
+#[case::off_for_a_host(
+    "{name: h, ",
+    "the filter is switched off for virtual host h: its requests go to the version of the"
+)]
+#[case::not_off("", "")]
+fn where_the_filter_is_switched_off_is_said(#[case] before: &str, #[case] expected: &str) {
+    let text = bootstrap(&[listener("a", &routes("*", "reviews"))]);
+    let text = if before.is_empty() { text } else { text.replace(before, &format!("{before}{OFF}, ")) };
+    let (_, notes) = merge(&flag(), config(&text), &Choice::default()).unwrap();
+    let said: Vec<_> =
+        notes.iter().filter(|note| matches!(note, Note::Look(what) if what.contains("switched off"))).collect();
+    match said.as_slice() {
+        [] => assert!(expected.is_empty(), "{notes:?}"),
+        [Note::Look(what)] => assert!(what.starts_with(expected) && !expected.is_empty(), "{what}"),
+        _ => panic!("{said:?}"),
+    }
+}
+
+/// T35: the same of one of several clusters.
+#[test]
+fn a_part_for_which_the_filter_is_switched_off_is_said() {
+    let part =
+        format!("weighted_clusters: {{clusters: [{{name: reviews, weight: 1, {OFF}}}, {{name: web, weight: 1}}]}}");
+    let text = bootstrap(&[listener("a", &routes("*", "reviews"))]).replace("cluster: reviews", &part);
+    let (_, notes) = merge(&flag(), config(&text), &Choice::default()).unwrap();
+    assert!(
+        notes.iter().any(|note| matches!(note, Note::Look(what) if what.contains("switched off for route 1"))),
+        "{notes:?}"
+    );
+}
+
+/// T35: what a filter of HTTP does not see, and routes that are not merged.
+#[rstest]
+#[case::tcp("cluster: reviews", "listener t leads streams of TCP to reviews, past the flag and uncounted")]
+#[case::weighted(
+    "weighted_clusters: {clusters: [{name: web, weight: 1}, {name: reviews-v2, weight: 1}]}",
+    "listener t leads streams of TCP to reviews-v2"
+)]
+#[case::elsewhere("cluster: web", "")]
+fn streams_of_tcp_are_said(#[case] to: &str, #[case] expected: &str) {
+    let tcp = format!(
+        "  - name: t\n    filter_chains:\n    - filters:\n      - name: t\n        typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, {to}}}\n"
+    );
+    let text = bootstrap(&[listener("a", &routes("*", "reviews")), tcp]);
+    let (_, notes) = merge(&flag(), config(&text), &Choice::default()).unwrap();
+    let said = notes
+        .iter()
+        .any(|note| matches!(note, Note::Look(what) if what.contains("streams of TCP") && what.starts_with(expected)));
+    assert_eq!(said, !expected.is_empty(), "{notes:?}");
+}
+
+/// T35
+#[test]
+fn a_virtual_host_with_a_matcher_is_said() {
+    let text = bootstrap(&[listener("a", &routes("*", "reviews"))]);
+    let matcher = "{name: m, domains: [reviews.example], matcher: {}}, {name: h, domains";
+    let text = text.replace("{name: h, domains", matcher);
+    let merged = merge(&flag(), config(&text), &Choice::default());
+    let said = merged.map(|(_, notes)| format!("{notes:?}")).unwrap_or_else(|errors| errors.join("\n"));
+    assert!(said.contains("virtual host m of listener a has a `matcher`"), "{said}");
+}
