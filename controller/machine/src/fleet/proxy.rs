@@ -21,7 +21,7 @@ fn came_ms(boot: &str) -> Option<u64> {
 }
 
 /// What is known of one proxy.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Proxy {
     pub(super) report: Report,
     pub(super) received_ms: u64,
