@@ -93,8 +93,12 @@ impl Waiting {
     /// The stream of a released request has ended.
     pub(crate) fn ended(&self) {
         self.released.set(self.released.get().saturating_sub(1));
-        let at_a_time = self.at_a_time.get();
-        self.at_a_time.set(at_a_time + u32::from(at_a_time < limits::RELEASED));
+        self.grow(1);
+    }
+
+    /// So many more may be open at a time.
+    fn grow(&self, more: u32) {
+        self.at_a_time.set(limits::RELEASED.min(self.at_a_time.get() + more));
     }
 
     fn has_room(&self, slot: &Slot) -> bool {
@@ -209,7 +213,7 @@ pub(crate) fn release(vm: &Vm, plugin: u32) {
     // Whatever goes on for longer makes room too.
     if now_ms.abs_diff(vm.waiting.released_since_ms.get()) >= limits::RELEASED_MS {
         vm.waiting.released_since_ms.set(now_ms);
-        vm.waiting.at_a_time.set(vm.waiting.at_a_time.get() + vm.waiting.released.take());
+        vm.waiting.grow(vm.waiting.released.take());
     }
     let queues = vm.waiting.queues.borrow().len();
     for place in 0..queues {

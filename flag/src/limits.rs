@@ -37,12 +37,11 @@ pub const HELD_BODIES: u64 = 64 << 20;
 /// Requests that one VM instance releases at a time at first: each needs a connection that may have to be made, and one
 /// that has ended leaves its own to the next.
 pub const RELEASED_FIRST: u32 = 16;
-/// The most at a time before [`RELEASED_MS`] are over: one more for each that has ended. They may be the first on a
-/// connection of HTTP/2, where Envoy sends before it has heard how many a server takes at once: no fewer than these, as
-/// RFC 9113 recommends, and what is more is refused.
+/// The most at a time: one more for each that has ended, or goes on for longer than [`RELEASED_MS`], as a stream may for
+/// ever. They may be the first on a connection of HTTP/2, where Envoy sends before it has heard how many a server takes at
+/// once: no fewer than these, as RFC 9113 recommends, and what is more is refused.
 pub const RELEASED: u32 = 100;
-/// Milliseconds after which those that are open still, as a stream may be for ever, make room for as many more each time:
-/// all of [`HELD_OF_FLAG`] go within 2 s. A server has told by then how many streams of one connection it takes.
+/// Milliseconds after which one that goes on makes room for the next. Longer keeps clients waiting at a gate that is open.
 pub const RELEASED_MS: u64 = 250;
 /// The longest that a fence may hold requests, in milliseconds.
 pub const MAX_HOLD_MS: u32 = 60_000;

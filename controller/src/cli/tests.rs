@@ -6,7 +6,7 @@ mod start;
 mod starts;
 mod waits;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use clap::{CommandFactory, Parser};
 use flag::answers::Answers;
