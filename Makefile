@@ -106,7 +106,7 @@ test-unit: export PROPTEST_CASES ?= 256
 test-unit: ## Run the tests that need nothing but Rust
 	cargo test $(addprefix --package ,$(UNIT))
 
-model: ## Check the model of the protocol in many more states than `make test-unit` does (about five minutes); SEED= tries others
+model: ## Check the model of the protocol with a larger bound than `make test-unit` does; SEED= tries other orders
 	cargo test --release --package versionflag-machine --test protocol_model -- --ignored --nocapture --test-threads 1
 
 test-wasm: ## Run the shared crate's tests as wasm, under Node

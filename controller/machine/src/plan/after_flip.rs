@@ -155,13 +155,6 @@ pub(super) fn retaining(pass: Pass<'_>, status: &mut Status, mut switch: Switch)
     Wait::moved()
 }
 
-/// What was stopped has to end.
-pub(super) fn has_to_stop(pass: Pass<'_>, version: &str) -> Wait {
-    let ending = pass.seen.workload(version).ending;
-    let what = if ending.is_empty() { String::new() } else { format!(": {}", listed(ending)) };
-    Wait::on(format!("{version} has to stop{what}"))
-}
-
 /// The old version is stopped, and deleted where the spec says so. Once it may have been told to stop, on the whole proof,
 /// it is only waited for: that it was is not seen at once.
 pub(super) fn removing(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
@@ -181,7 +174,8 @@ pub(super) fn removing(pass: Pass<'_>, status: &mut Status, mut switch: Switch) 
         return wait;
     }
     if left.stopped && left.running {
-        return has_to_stop(pass, &switch.from);
+        let what = if left.ending.is_empty() { String::new() } else { format!(": {}", listed(left.ending)) };
+        return Wait::on(format!("{} has to stop{what}", switch.from));
     }
     match may_go(pass, &switch) {
         Ok(()) if left.running && !told => {

@@ -27,10 +27,8 @@ impl Action {
         use Action::*;
         let often = if calm { 2_000 } else { 60 };
         match self {
-            Look(_) | Write(_) | Echo(..) | Hear(..) | Report(..) | Grow(_) | Heal(_) => often,
+            Look(_) | Write(_) | Echo(..) | Hear(..) | Report(..) | Grow(_) | Shrink(_) | Heal(_) => often,
             End(_) | Read(_) | Tick => often / 2,
-            // Pods take long to end.
-            Shrink(_) => often / 20,
             Begin(..) => 10,
             Deliver(_) | Land(_) => 4,
             Edit(_) | Ask(_) => 3,

@@ -183,7 +183,7 @@ impl State {
             }
             Write::Scale { of, replicas, why, by, .. } => {
                 match why {
-                    Why::Start => self.check_start(world, *of, by),
+                    Why::Start => self.check_start(*of, by),
                     Why::Stop => self.check_stop(world, *of, by),
                 }
                 self.touch(*of, *replicas == 0);
@@ -217,14 +217,12 @@ impl State {
         self.breaks_if(strange, Law::ThirdVersion);
     }
 
-    fn check_start(&mut self, world: &Protocol, of: usize, by: &Decision) {
+    fn check_start(&mut self, of: usize, by: &Decision) {
         let (status, workload) = (&by.status.status, &self.api.workloads[of]);
         let since = workload.stopped_at.filter(|_| workload.replicas == 0);
         let goes = status.phase.before_flip() && status.target_version.as_deref() == Some(VERSIONS[of]);
         let back = goes || status.active_version == VERSIONS[of];
-        // Of two that lead at once each undoes what the other one writes of the same epoch, the intent to stop among it.
-        let alone = !world.both;
-        self.breaks_if(alone && since.is_some_and(|epoch| !back || status.epoch() <= epoch), Law::StoppedStays);
+        self.breaks_if(since.is_some_and(|epoch| !back || status.epoch() <= epoch), Law::StoppedStays);
     }
 
     fn check_stop(&mut self, world: &Protocol, of: usize, by: &Decision) {
