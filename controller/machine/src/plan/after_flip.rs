@@ -1,8 +1,6 @@
 //! The phases after the flip: all proxies ack, the old version gets quiet, stays for a while, and goes. Pure.
 
-use super::settled::{
-    ACKED_WITHIN, Kind, Missing, behind, deletes, holds, is_told, listed, may_go, missing_acks, proved,
-};
+use super::settled::{ACKED_WITHIN, Kind, Missing, behind, deletes, holds, listed, may_go, missing_acks, proved};
 use super::wait::{Wait, blocked};
 use super::{Pass, fence, transitions, verdicts};
 use crate::duration::Millis;
@@ -155,37 +153,33 @@ pub(super) fn retaining(pass: Pass<'_>, status: &mut Status, mut switch: Switch)
     Wait::moved()
 }
 
-/// The old version is stopped, and deleted where the spec says so. Once it may have been told to stop, on the whole proof,
-/// it is only waited for: that it was is not seen at once.
+/// The old version is stopped, and deleted where the spec says so. Once it was told to stop, on the whole proof, it is
+/// only waited for.
 pub(super) fn removing(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
     let (left, deletes) = (pass.seen.workload(&switch.from), deletes(pass.spec, &switch));
     let gone = !left.exists || !deletes;
     if gone && !left.running {
         let how = if deletes { "deleted" } else { "stopped" };
         status.note(pass.now, Happening::Removed, format!("{} is {how}", switch.from));
-        (switch.removed_at, switch.stopping_at) = (Some(pass.now), None);
+        switch.removed_at = Some(pass.now);
         status.switch = Some(switch);
         status.target_version = None;
         status.enter(pass.now, Phase::Stable);
         return Wait::moved();
     }
-    let told = is_told(pass, &switch);
-    if told && let Some(wait) = target_failed(pass, status, &switch) {
-        return wait;
-    }
-    if left.stopped && left.running {
-        let what = if left.ending.is_empty() { String::new() } else { format!(": {}", listed(left.ending)) };
-        return Wait::on(format!("{} has to stop{what}", switch.from));
+    if left.stopped {
+        if let Some(wait) = target_failed(pass, status, &switch) {
+            return wait;
+        }
+        if left.running {
+            let what = if left.ending.is_empty() { String::new() } else { format!(": {}", listed(left.ending)) };
+            return Wait::on(format!("{} has to stop{what}", switch.from));
+        }
     }
     match may_go(pass, &switch) {
-        Ok(()) if left.running && !told => {
-            switch.stopping_at = Some(pass.now);
-            status.switch = Some(switch);
-            Wait::moved()
-        }
         Ok(()) if left.running => Wait::on(format!("{} has to stop", switch.from)),
         Ok(()) => Wait::on(format!("{} has to be deleted", switch.from)),
-        Err(missing) if missing.kind == Kind::Broken && !told => {
+        Err(missing) if missing.kind == Kind::Broken && !left.stopped => {
             transitions::unsettle(pass.now, status, switch, missing.problem.message);
             Wait::moved()
         }

@@ -118,7 +118,7 @@ fn configure(pass: Pass<'_>, status: &Status, record: &Record) -> Option<Effect>
     (!spreading && !barred).then(|| Effect::Configure(Box::new(record.clone())))
 }
 
-/// The proof is asked for again in the very pass of the stop. That it may be told to stop is on disk by then.
+/// The proof is asked for again in the very pass of the stop.
 fn remove(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Effect> {
     let leaves = status.phase == Phase::Removing && switch.from != status.active_version;
     if !leaves || settled::may_go(pass, switch).is_err() {
@@ -126,7 +126,7 @@ fn remove(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<Effect> {
     }
     let (version, left) = (switch.from.clone(), pass.seen.workload(&switch.from));
     if left.running {
-        return (!left.stopped && switch.stopping_at.is_some()).then_some(Effect::Stop { version });
+        return (!left.stopped).then_some(Effect::Stop { version });
     }
     (left.exists && settled::deletes(pass.spec, switch)).then_some(Effect::Delete { version })
 }

@@ -119,22 +119,10 @@ fn steady(pass: Pass<'_>, switch: &Switch) -> Result<UnixMs, Missing> {
     Ok(since)
 }
 
-/// Whether `switch.from` was told to stop, or may have been.
-pub(super) fn is_told(pass: Pass<'_>, switch: &Switch) -> bool {
-    switch.stopping_at.is_some() || pass.seen.workload(&switch.from).stopped
-}
-
-/// Whether `switch.from` may go now. Once it may have been told to stop, on the whole proof, a break takes nothing back: it
-/// is enough that the proof holds anew.
+/// Whether `switch.from` may go now. Once it was told to stop, on the whole proof, a break takes nothing back: it is
+/// enough that the proof holds anew.
 pub(super) fn may_go(pass: Pass<'_>, switch: &Switch) -> Result<(), Missing> {
-    if !is_told(pass, switch) {
-        return holds(pass, switch);
-    }
-    let waives = switch.waived && !pass.seen.workload(&switch.from).stopped;
-    match proved(pass, switch) {
-        Err(missing) if waives && missing.may_be_waived(pass.spec) => Ok(()),
-        proof => proof.map(drop),
-    }
+    if pass.seen.workload(&switch.from).stopped { proved(pass, switch).map(drop) } else { holds(pass, switch) }
 }
 
 /// Whether what was proved when the switch settled still is, and has been ever since.

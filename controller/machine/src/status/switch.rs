@@ -68,9 +68,6 @@ pub struct Switch {
     /// The decision to remove `from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal_intent_at: Option<UnixMs>,
-    /// `from` was to be stopped on the whole proof, and may be told to from then on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stopping_at: Option<UnixMs>,
     /// `from` was gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed_at: Option<UnixMs>,

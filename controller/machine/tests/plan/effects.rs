@@ -17,8 +17,7 @@ pub(crate) fn waiting_in(phase: Phase) -> (Status, Seen) {
     let status = switching(phase);
     match phase {
         Phase::Adopting => (status, seen().not_ready("v2")),
-        Phase::Stable | Phase::AwaitingPromotion => (status, seen()),
-        Phase::Removing => (told(status), seen()),
+        Phase::Stable | Phase::AwaitingPromotion | Phase::Removing => (status, seen()),
         Phase::Coexisting => (status, seen().not_ready("v2")),
         Phase::ProvingRoutes => (status, seen().route_lags("edge", "no route yet")),
         Phase::Holding | Phase::Committing | Phase::Switching => (status, seen().acked(0)),
@@ -64,8 +63,7 @@ fn what_was_rolled_back_is_protected_until_all_acked_and_need_not_be_there(
     #[case] expected: &str,
 ) {
     let (_, seen) = waiting_in(phase);
-    let status = if phase == Phase::Removing { told(going_back(phase)) } else { going_back(phase) };
-    assert_eq!(acts("", (status, seen)), expected);
+    assert_eq!(acts("", (going_back(phase), seen)), expected);
 }
 
 /// C03: whatever a flip goes to is marked before it, once; and again for another epoch.
@@ -168,7 +166,7 @@ fn a_removal_needs_the_whole_proof_in_the_very_pass(#[case] more: &str, #[case] 
     let just_now = Status { phase_since: UnixMs(NOW), ..switching(Phase::Removing) };
     let moves = pass(&spec(more), &just_now, &seen).status.phase;
     if moves == Phase::Removing {
-        assert_eq!(acts(more, (told(just_now), seen)), format!("start v2, publish, route, configure{last}"));
+        assert_eq!(acts(more, (just_now, seen)), format!("start v2, publish, route, configure{last}"));
     } else {
         assert_eq!((moves, last), (Phase::Settling, ""), "only a target that is not ready ends it at once");
     }
@@ -284,7 +282,7 @@ fn a_status_that_changes_has_no_effects(#[values(0, 1)] acked: usize) {
 #[case::nothing_names_it(seen().clusters(&["v0", "v1", "v2"], Some(&["v1", "v2"])), "cluster v1+v2")]
 #[case::it_runs(seen().undeclared_and_runs("v0").clusters(&["v0", "v1", "v2"], Some(&["v2"])), "cluster v0+v1+v2")]
 fn a_cluster_is_there_as_long_as_anything_may_need_it(#[case] seen: Seen, #[case] expected: &str) {
-    let effects = acts("", (told(switching(Phase::Removing)), seen));
+    let effects = acts("", (switching(Phase::Removing), seen));
     let cluster = effects.split(", ").find(|effect| effect.starts_with("cluster"));
     assert_eq!(cluster, Some(expected), "{effects}");
 }
@@ -292,6 +290,6 @@ fn a_cluster_is_there_as_long_as_anything_may_need_it(#[case] seen: Seen, #[case
 /// T10: it is there before the record, the routes or the filter name it.
 #[test]
 fn a_cluster_comes_before_what_names_it() {
-    let effects = acts(MANUAL, (told(switching(Phase::Removing)), seen().clusters(&[], None)));
+    let effects = acts(MANUAL, (switching(Phase::Removing), seen().clusters(&[], None)));
     assert_eq!(effects, "start v2, cluster v1+v2, publish, route, configure, stop v1");
 }

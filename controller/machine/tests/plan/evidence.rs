@@ -68,52 +68,6 @@ fn what_was_stopped_on_a_proof_stays_stopped(#[case] seen: Seen) {
     assert_eq!((ended.phase, last(&ended)), (Phase::Stable, (Happening::Removed, "v1 is stopped")));
 }
 
-/// C02: that it was told to stop is not seen at once, and is not known where a controller ended before it did or after.
-/// Nothing that breaks meanwhile takes it back, and it is stopped once all is proved anew.
-#[rstest]
-#[case::it_is_used(seen().busy(3))]
-#[case::it_was_used(seen().quiet_since(NOW - 900))]
-#[case::another_leader_knows_nothing(seen().quiet_unknown())]
-#[case::the_new_one_was_away(came_back("v2", NOW - 400))]
-#[case::the_new_one_hangs(seen().not_ready("v2"))]
-fn what_may_have_been_told_to_stop_is_not_started_again(#[case] broken: Seen) {
-    let mut status = told(switching(Phase::Removing));
-    for _ in 0..5 {
-        let plan = pass(&spec(""), &status, &broken);
-        assert!(!words(&plan.effects).contains("v1"), "{}", words(&plan.effects));
-        status = plan.status;
-        assert_eq!(status.phase, Phase::Removing);
-    }
-    let status = (0..3).fold(status, |status, _| next("", &status, &seen()));
-    assert!(words(&pass(&spec(""), &status, &seen()).effects).ends_with("stop v1"));
-}
-
-fn came_back(version: &str, since: u64) -> Seen {
-    let mut seen = seen();
-    seen.0.versions.insert(version.to_owned(), ready(since));
-    seen
-}
-
-/// What the operator went past to have it told, he goes past when it is.
-#[test]
-fn a_waiver_holds_until_the_stop() {
-    let status = with_switch(told(switching(Phase::Removing)), |switch| switch.waived = true);
-    let effects = |seen: Seen| words(&pass(&spec("settle: {timeout: 1s, onTimeout: Proceed}"), &status, &seen).effects);
-    assert!(effects(seen().busy(1)).ends_with("stop v1"));
-    assert!(!effects(seen().not_ready("v2")).contains("v1"));
-}
-
-/// That it may be told to stop is on disk before it is, and goes from there with the version.
-#[test]
-fn a_stop_is_on_disk_before_it_is_done() {
-    let plan = pass(&spec(""), &switching(Phase::Removing), &seen());
-    let at = |status: &Status| status.switch.as_ref().unwrap().stopping_at;
-    assert_eq!((plan.effects.len(), at(&plan.status)), (0, Some(UnixMs(NOW))));
-    assert!(words(&pass(&spec(""), &plan.status, &seen()).effects).ends_with("stop v1"));
-    let gone = next("", &plan.status, &seen().not_running("v1"));
-    assert_eq!((gone.phase, at(&gone)), (Phase::Stable, None));
-}
-
 /// C02: a failed target does, if the spec says so; and a rollback.
 #[rstest]
 #[case::it_died("onTargetFailure: Rollback", seen().exited("v2"))]
@@ -390,7 +344,7 @@ const ONE: &str = "settle: {timeout: 1s, onTimeout: Proceed, quietPeriod: 10s}";
 fn nothing_goes_past_this(#[case] more: &str, #[case] seen: Seen) {
     assert_eq!(next(more, &switching(Phase::Settling), &seen).phase, Phase::Settling);
     let mesh = format!("{more}, routing: {{provider: Istio}}");
-    let status = with_switch(told(switching(Phase::Removing)), |one| one.waived = true);
+    let status = with_switch(switching(Phase::Removing), |one| one.waived = true);
     for more in [more, &mesh] {
         let plan = pass(&spec(more), &status, &seen);
         assert!(!plan.effects.iter().any(|effect| matches!(effect, Effect::Stop { .. })), "{}", words(&plan.effects));

@@ -105,11 +105,6 @@ pub(crate) fn with_switch(status: Status, change: impl FnOnce(&mut Switch)) -> S
     Status { switch: Some(switch), ..status }
 }
 
-/// The version that is left may have been told to stop.
-pub(crate) fn told(status: Status) -> Status {
-    with_switch(status, |switch| switch.stopping_at = Some(UnixMs(NOW - 1)))
-}
-
 /// The switch back to v1, in a phase after the flip.
 pub(crate) fn going_back(phase: Phase) -> Status {
     let status = with_switch(switching(phase), |switch| {

@@ -175,7 +175,7 @@ fn after_the_flip() -> Vec<Case> {
         ("a check has no answer after the flip", check, settling(), seen()),
         ("a check passed just now", check, settling(), seen().checked(Verdict::Passed, NOW)),
         ("retained", "", with_switch(switching(Phase::Retaining), |one| one.retain_until = at(NOW + 1)), seen()),
-        ("removed", "", told(switching(Phase::Removing)), seen()),
+        ("removed", "", switching(Phase::Removing), seen()),
         ("it ends slowly", "", switching(Phase::Removing), seen().stopping("v1", &["pod v1-a", "pod v1-b"])),
         ("it hangs", "", settling(), seen().not_ready("v2")),
         ("an ack of the removal", "", just_now(Phase::Removing), seen().proxies(2).lags("edge", "epoch 8")),

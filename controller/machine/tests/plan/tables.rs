@@ -41,7 +41,7 @@ fn no_plan_has_its_effects_in_another_order_than_the_table() {
     let documented = named("effects");
     let deletes = (switching(Phase::Removing), seen().not_running("v1").exists("v1"));
     let back = (going_back(Phase::Switching), seen().acked(0));
-    let clusters = (told(switching(Phase::Removing)), seen().clusters(&[], None));
+    let clusters = (switching(Phase::Removing), seen().clusters(&[], None));
     let waiting = Phase::ALL.iter().map(|phase| waiting_in(*phase));
     let mut met = BTreeSet::new();
     for case in waiting.chain([deletes, back, clusters]) {
