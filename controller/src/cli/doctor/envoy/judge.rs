@@ -180,7 +180,7 @@ fn routes(facts: &Facts, one: &Served, wanted: &Wanted) -> Vec<Finding> {
             let message = format!("{route} in listener {listener} does not lead to {versions} as the file has them");
             Some(error("routes", message, MERGE))
         }
-        Told::Default { route, from, to } if facts.gone.contains(&from) => {
+        Told::Default { route, from, to } if from.split(", ").any(|one| facts.gone.contains(one)) => {
             let message = format!(
                 "{route} in listener {listener} leads to {from} without a version, of a version that does not run: \
                  whatever the filter does not decide fails"
