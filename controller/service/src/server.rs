@@ -203,6 +203,7 @@ impl Server {
         let (app, using) = (self.app, Arc::clone(&in_use));
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(Arc::clone(&using));
             if let Some(client) = &client {
                 request.extensions_mut().insert(Arc::clone(client));
             }

@@ -6,6 +6,7 @@ mod view;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -14,7 +15,9 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use rstest::rstest;
 use serde_json::Value;
-use service::{Authenticator, Hub, Limits, router};
+use service::{Authenticator, Hub, Limits, router, serve_within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tower::Service as _;
 
 async fn get(hub: &Arc<Hub>, path: &str, more: (&str, &str)) -> Response {
@@ -53,7 +56,7 @@ async fn a_part_of_the_page_is_sent_once(#[case] path: &str, #[case] kind: &str)
     // It works behind any path, and without anything from elsewhere.
     let text = String::from_utf8(text.to_vec()).unwrap();
     assert!(!text.contains("innerHTML") && !text.contains("=\"/") && !text.contains("https://"), "{path}");
-    let again = get(&hub, path, ("if-none-match", &tag)).await;
+    let again = get(&hub, path, ("if-none-match", &format!("\"other\", W/{tag}"))).await;
     assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
     assert!(again.into_body().collect().await.unwrap().to_bytes().is_empty());
 }
@@ -117,4 +120,28 @@ async fn a_page_names_some_proxies_only() {
     hub.show_flag(view);
     let mut events = get(&hub, "/v1/events", ("x-none", "")).await.into_body();
     assert_eq!(event(&mut events).await[0]["fleet"]["laggards"].as_array().unwrap().len(), 64);
+}
+
+/// A connection on which a page is sent news is in use, however long ago its request was.
+#[tokio::test]
+async fn the_news_of_a_page_outlive_the_time_of_an_idle_connection() {
+    let limits = Limits { head: Duration::from_millis(300), request: Duration::from_millis(300), ..Limits::default() };
+    let (hub, listener) = (hub(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve_within(limits, listener, Arc::clone(&hub), std::future::pending()));
+    let mut page = TcpStream::connect(address).await.unwrap();
+    page.write_all(b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut next = async || {
+        let mut some = vec![0; 1 << 16];
+        let length = tokio::time::timeout(Duration::from_secs(20), page.read(&mut some)).await.unwrap().unwrap();
+        length > 0
+    };
+    let begun = std::time::Instant::now();
+    for view in [view::view(), view::at_work()].into_iter().cycle() {
+        assert!(next().await, "it was cut off after {:?}", begun.elapsed());
+        hub.show_flag(view);
+        if begun.elapsed() > limits.head * 4 {
+            break;
+        }
+    }
 }
