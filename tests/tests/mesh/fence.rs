@@ -33,7 +33,7 @@ fn two_versions_never_have_a_request_open_at_once() {
             let status = reaches(mesh, "Stable", to).await?;
             let fence = &status["switch"]["fence"];
             println!("{fence}");
-            ensure!(fence["attempts"] == 1 && fence["heldMs"].is_u64(), "{}", status["switch"]);
+            ensure!(fence["heldMs"].is_u64(), "{}", status["switch"]);
         }
         goes_on(&b, 100).await?;
         controller.check_running()?;
