@@ -7,7 +7,15 @@ use super::node::Node;
 
 const EXTENSION_OPTIONS: &str = "typed_extension_protocol_options";
 /// What is about where the endpoints of a cluster come from, or about its name.
-const OF_ITS_OWN: [&str; 4] = ["eds_cluster_config", "alt_stat_name", "dns_resolvers", "load_assignment"];
+const OF_ITS_OWN: [&str; 6] = [
+    "eds_cluster_config",
+    "alt_stat_name",
+    "dns_resolvers",
+    "load_assignment",
+    "original_dst_lb_config",
+    // It goes by metadata of endpoints, which a version has none of.
+    "lb_subset_config",
+];
 
 /// The addresses of a cluster's endpoints, as `IP:PORT` or `NAME:PORT`, as far as they are written down.
 pub(in crate::cli) fn addresses(cluster: &Node) -> Vec<String> {
@@ -55,6 +63,10 @@ pub(in crate::cli) fn mismatches(found: &Node, plain: &Node, version: &str) -> V
 pub(super) fn like(sibling: &Node, plain: &Node) -> Node {
     let mut cluster = sibling.fresh();
     OF_ITS_OWN.iter().for_each(|field| cluster.remove(field));
+    if cluster.text_at("lb_policy") == Some("CLUSTER_PROVIDED") {
+        // By its type, which is another one.
+        cluster.remove("lb_policy");
+    }
     for field in ["name", "type", "load_assignment"] {
         if let Some(value) = plain.find(field) {
             cluster.set(field, value.clone());

@@ -1,16 +1,18 @@
 //! The text of somebody's file with what has changed in its tree, and all else as it was: comments, order, quotes.
 //! Pure.
 
+use serde::de::IgnoredAny;
+
 use super::node::{Kind, Node};
 use super::write::{entry, flow, item, json, yaml};
 
-/// A text that says what the tree `after` does, and whether what has not changed stands as it stood. `before` was read
-/// from `text`.
+/// A text that says what the tree `after` does, and whether what has not changed stands as it stood, comments included.
+/// `before` was read from `text`.
 pub(super) fn rewritten(text: &str, before: &Node, after: &Node) -> (String, bool) {
     if before == after {
         return (text.to_owned(), true);
     }
-    if text.trim_start().starts_with('{') {
+    if serde_json::from_str::<IgnoredAny>(text).is_ok() {
         let second = text.lines().nth(1).unwrap_or_default();
         let indent = second.len() - second.trim_start().len();
         return (json(after, if indent == 0 { 2 } else { indent }), true);
@@ -18,10 +20,32 @@ pub(super) fn rewritten(text: &str, before: &Node, after: &Node) -> (String, boo
     let mut edits = Edits { text, all: vec![] };
     let done = edits.walk(before, after).and_then(|()| edits.apply());
     match done.filter(|done| Node::parse(done).is_ok_and(|read| read == *after)) {
-        Some(done) => (done, true),
+        Some(done) => {
+            let is_kept = keeps_comments(text, &done);
+            (done, is_kept)
+        }
         // Anchors, say, and other things that cannot be changed in one place.
         None => (yaml(after), false),
     }
+}
+
+/// Whether every comment of one text stands in the other, too.
+fn keeps_comments(before: &str, after: &str) -> bool {
+    let mut left: Vec<&str> = comments(after).collect();
+    comments(before).all(|comment| {
+        let found = left.iter().position(|one| *one == comment);
+        found.map(|index| left.swap_remove(index)).is_some()
+    })
+}
+
+/// What may be a comment: from a `#` at the begin of a line, or after a space.
+pub(super) fn comments(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| {
+        let starts = line.match_indices('#').map(|(at, _)| at);
+        let is_start = |at: &usize| line.get(..*at).is_some_and(|before| before.trim_end().len() < *at || *at == 0);
+        let start = starts.into_iter().find(is_start)?;
+        line.get(start..).map(str::trim_end)
+    })
 }
 
 /// What takes the place of some bytes of a text.
@@ -43,6 +67,10 @@ impl Edits<'_> {
         }
         let start = before.at?;
         let rest = self.text.get(start..)?;
+        if start == 0 && rest.starts_with('{') {
+            // All of it in brackets: it would become one line.
+            return None;
+        }
         // A list at the column of its key begins where its first item does.
         let is_block = before.items().first().is_some_and(|first| first.at == before.at);
         let is_flow = rest.starts_with(['{', '[']) && !is_block;

@@ -6,10 +6,12 @@ use super::node::Node;
 pub(in crate::cli) const FILTER: &str = "versionflag";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 
+const WASM: &str = "http.wasm.v3.Wasm";
+
 /// HTTP filters that may change `:authority`, or a header, by what their type ends with.
 const REWRITE: [&str; 7] = [
     "http.lua.v3.Lua",
-    "http.wasm.v3.Wasm",
+    WASM,
     "http.ext_proc.v3.ExternalProcessor",
     "http.ext_authz.v3.ExtAuthz",
     "http.header_mutation.v3.HeaderMutation",
@@ -44,6 +46,13 @@ pub(in crate::cli) fn rewriting_behind(filters: &[Node]) -> Vec<&str> {
 pub(super) fn add_filter(manager: &mut Node, filter: &Node) -> Result<(), String> {
     let filters = manager.list_mut("http_filters").ok_or("its http_filters are no list")?;
     if let Some(old) = filters.iter_mut().find(|one| is_ours(one)) {
+        if !kind(old).is_empty() && !kind(old).ends_with(WASM) {
+            return Err(format!(
+                "it has an HTTP filter named {FILTER} of another type ({}): give that one another name, because the \
+                 filter of the flag has to have this one",
+                kind(old)
+            ));
+        }
         if old != filter {
             *old = filter.clone();
         }

@@ -9,7 +9,7 @@ use super::cluster;
 use super::config::{Config, Spot, Table};
 use super::flag::{Pieces, Served, past, pieces, served, unserved, wanted};
 use super::manager::{add_filter, allows_websocket, remove_header, rewriting_behind};
-use super::routes::{Told, UNFILTERED, Wanted};
+use super::routes::{Told, UNFILTERED, Wanted, switched_off};
 
 /// What somebody may say besides the two files.
 #[derive(Debug, Clone, Default)]
@@ -206,28 +206,33 @@ fn add_to_manager(
 }
 
 fn by_version(config: &mut Config, one: &Served, wanted: &Wanted, notes: &mut Vec<Note>) {
-    for index in &one.virtual_hosts {
+    let hosts = one.virtual_hosts.iter().flat_map(|index| {
         let spot = Spot::below(&one.table, &format!("virtual_hosts/{index}"));
-        let told = config.at_mut(&spot).map(|host| wanted.by_version(host)).unwrap_or_default();
-        notes.extend(told.into_iter().map(|told| match told {
-            Told::ByVersion { route, cluster } => {
-                Note::Done(format!("{route}, which leads to {cluster}, goes by the version"))
-            }
-            Told::Renewed { route } => Note::Done(format!("{route} is brought up to date for each version")),
-            Told::Default { route, from, to } => {
-                Note::Done(format!("{route} leads to {to} without a version, where it led to {from}"))
-            }
-            Told::Mirror { route, cluster } => {
-                Note::Look(format!("{route} is mirrored to {cluster} whatever the flag says"))
-            }
-            Told::Unfiltered { place } => Note::Look(format!("the filter is switched off for {place}: {UNFILTERED}")),
-            Told::Orphan { route } => Note::Look(format!(
-                "{route} is for one version, and takes requests before the routes behind it: take it away if it was \
+        config.at_mut(&spot).map(|host| wanted.by_version(host)).unwrap_or_default()
+    });
+    let mut told: Vec<Told> = hosts.collect();
+    told.extend(config.at(&one.table).and_then(switched_off));
+    notes.extend(told.into_iter().map(|told| match told {
+        Told::ByVersion { route, cluster } => {
+            Note::Done(format!("{route}, which leads to {cluster}, goes by the version"))
+        }
+        Told::Renewed { route } => Note::Done(format!(
+            "{route} is brought up to date for each version: what differed in a route for one version is as in the one \
+                 without"
+        )),
+        Told::Default { route, from, to } => {
+            Note::Done(format!("{route} leads to {to} without a version, where it led to {from}"))
+        }
+        Told::Mirror { route, cluster } => {
+            Note::Look(format!("{route} is mirrored to {cluster} whatever the flag says"))
+        }
+        Told::Unfiltered { place } => Note::Look(format!("the filter is switched off for {place}: {UNFILTERED}")),
+        Told::Orphan { route } => Note::Look(format!(
+            "{route} is for one version, and takes requests before the routes behind it: take it away if it was \
                  pasted here"
-            )),
-            Told::Left { route, why } => Note::Left(format!("{route}: {why}")),
-        }));
-    }
+        )),
+        Told::Left { route, why } => Note::Left(format!("{route}: {why}")),
+    }));
 }
 
 /// Adds the cluster of a version where there is none: as that of another version is, where there is one.

@@ -37,7 +37,7 @@ use super::render;
 use super::terminal::{print, warn};
 use args::Into;
 use config::{Config, Source, references};
-use edit::rewritten;
+use edit::{comments, rewritten};
 use merge::{Choice, Note, merge};
 use node::Node;
 
@@ -63,11 +63,13 @@ pub(super) fn run(flags: &[File], proxy: Option<String>, into: &Into, envoy: &Pa
     texts.iter().for_each(|(old, text, is_kept)| warn_of_changes(old, text, *is_kept));
     warn(&said(&notes));
     if into.write {
-        let lost = texts.iter().find(|(old, text, is_kept)| old.text != *text && !is_kept && has_comments(&old.text));
+        let lost = texts
+            .iter()
+            .find(|(old, text, is_kept)| old.text != *text && !is_kept && comments(&old.text).next().is_some());
         if let Some((old, ..)) = lost.filter(|_| !into.without_comments) {
             bail!(
-                "nothing is written: {} would lose its comments, for an anchor, an alias or the like in what changes. \
-                 Write that out, or say --without-comments",
+                "nothing is written: {} would lose comments, for an anchor, an alias or brackets in what changes. Write \
+                 that out in lines of its own, or say --without-comments",
                 old.name
             );
         }
@@ -81,11 +83,6 @@ pub(super) fn run(flags: &[File], proxy: Option<String>, into: &Into, envoy: &Pa
     }
 }
 
-/// Whether a YAML file may have some: `#` at the begin of a line, or after a space.
-fn has_comments(text: &str) -> bool {
-    text.lines().any(|line| line.trim_start().starts_with('#') || line.contains(" #"))
-}
-
 fn warn_of_changes(old: &Source, text: &str, is_kept: bool) {
     let name = &old.name;
     if old.text == *text {
@@ -93,7 +90,7 @@ fn warn_of_changes(old: &Source, text: &str, is_kept: bool) {
     }
     warn(TextDiff::from_lines(old.text.as_str(), text).unified_diff().header(name, name).to_string().trim_end());
     if !is_kept {
-        warn(&format!("! {name} is written anew, without its comments: it has what cannot be changed in place"));
+        warn(&format!("! {name} loses comments, or all of its layout: it has what cannot be changed in place"));
     }
 }
 

@@ -2,12 +2,16 @@
 
 use local::yaml::{Raw, RawKind, raw_documents};
 use serde_json::Value;
+use serde_saphyr::Location;
 
 /// One value of a configuration.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Node {
     /// Where it begins in the text that it was read from, in bytes; nothing of it was read where there is none.
     pub(super) at: Option<usize>,
+    /// A scalar as it stands in the text, where it does so without quotes and in one word: Envoy reads `1.10`, `010` and
+    /// `1_000` otherwise than most.
+    pub(super) plain: Option<String>,
     pub(super) kind: Kind,
 }
 
@@ -39,7 +43,7 @@ impl From<Value> for Node {
             Value::Object(all) => Kind::Map(all.into_iter().map(|(name, one)| (name, Node::from(one))).collect()),
             scalar => Kind::Scalar(scalar),
         };
-        Node { at: None, kind }
+        Node { at: None, plain: None, kind }
     }
 }
 
@@ -64,6 +68,14 @@ fn is_field(key: &str, field: &str) -> bool {
     snake == field
 }
 
+/// A word at the begin of this that means the same in a block and in brackets.
+fn word(text: &str) -> Option<String> {
+    let is_end = |letter: char| letter.is_whitespace() || ",]}".contains(letter);
+    let word = text.split(is_end).next().unwrap_or_default();
+    let is_plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+.-/".contains(&byte));
+    (is_plain && word.bytes().any(|byte| byte.is_ascii_alphanumeric())).then(|| word.to_owned())
+}
+
 impl Node {
     /// The only document of a text, as YAML or JSON.
     pub(in crate::cli) fn parse(text: &str) -> Result<Node, String> {
@@ -72,16 +84,23 @@ impl Node {
             return Err("it is empty, or has several documents: one is needed".to_owned());
         };
         let starts: Vec<usize> = text.char_indices().map(|(start, _)| start).chain([text.len()]).collect();
-        Node::of(only, &starts)
+        Node::of(only, text, &starts)
     }
 
-    fn of(raw: Raw, starts: &[usize]) -> Result<Node, String> {
-        let place = raw.0.referenced;
-        let at = usize::try_from(place.span().offset()).ok().and_then(|offset| starts.get(offset)).copied();
+    fn of(raw: Raw, text: &str, starts: &[usize]) -> Result<Node, String> {
+        let start =
+            |place: Location| usize::try_from(place.span().offset()).ok().and_then(|at| starts.get(at)).copied();
+        // Where it stands behind an alias, it is written down elsewhere.
+        let (at, written) = (start(raw.0.referenced), start(raw.0.defined));
+        let plain = written.and_then(|at| word(text.get(at..)?)).filter(|word| match &raw.0.value {
+            RawKind::Scalar(Value::String(text)) => text == word,
+            RawKind::Scalar(_) => true,
+            _ => false,
+        });
         let kind = match raw.0.value {
             RawKind::Scalar(value) => Kind::Scalar(value),
             RawKind::List(all) => {
-                Kind::List(all.into_iter().map(|one| Node::of(one, starts)).collect::<Result<_, _>>()?)
+                Kind::List(all.into_iter().map(|one| Node::of(one, text, starts)).collect::<Result<_, _>>()?)
             }
             RawKind::Map(all) => {
                 let entry = |(key, value): (Raw, Raw)| {
@@ -94,20 +113,21 @@ impl Node {
                             return Err(format!("line {line}, column {column}: a name is no text: put it in quotes"));
                         }
                     };
-                    Ok((name, Node::of(value, starts)?))
+                    Ok((name, Node::of(value, text, starts)?))
                 };
                 Kind::Map(all.into_iter().map(entry).collect::<Result<_, _>>()?)
             }
         };
-        Ok(Node { at, kind })
+        Ok(Node { at, plain, kind })
     }
 
     pub(super) fn list(all: Vec<Node>) -> Node {
-        Node { at: None, kind: Kind::List(all) }
+        Node { at: None, plain: None, kind: Kind::List(all) }
     }
 
     pub(super) fn map<const N: usize>(all: [(&str, Node); N]) -> Node {
-        Node { at: None, kind: Kind::Map(all.into_iter().map(|(name, one)| (name.to_owned(), one)).collect()) }
+        let all = all.into_iter().map(|(name, one)| (name.to_owned(), one)).collect();
+        Node { at: None, plain: None, kind: Kind::Map(all) }
     }
 
     /// The same, as if it had been read nowhere.
@@ -117,7 +137,7 @@ impl Node {
             Kind::List(all) => Kind::List(all.iter().map(Node::fresh).collect()),
             Kind::Map(all) => Kind::Map(all.iter().map(|(name, one)| (name.clone(), one.fresh())).collect()),
         };
-        Node { at: None, kind }
+        Node { at: None, plain: self.plain.clone(), kind }
     }
 
     /// The value of a key that is spelled like this.

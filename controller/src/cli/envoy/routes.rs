@@ -238,6 +238,12 @@ impl Wanted {
     }
 }
 
+/// A route table for all of which the filter is switched off.
+pub(in crate::cli) fn switched_off(table: &Node) -> Option<Told> {
+    let name = table.text_at("name").unwrap_or("without a name");
+    is_unfiltered(table).then(|| Told::Unfiltered { place: format!("route table {name}") })
+}
+
 /// Whether this filter is switched off for what a part of the routes says.
 fn is_unfiltered(part: &Node) -> bool {
     let all = part.find("typed_per_filter_config");

@@ -88,7 +88,7 @@ fn a_configuration_becomes_one_with_the_flag(
     let before = shape(name);
     let (after, notes) = merge(&flag(), before.clone(), &Choice::default()).unwrap();
     let (texts, is_kept) = texts(&before, &after);
-    assert!(is_kept, "comments are lost");
+    assert!(is_kept, "comments are lost: {}", texts[0]);
     let folder = envoys().join(name).join("merged");
     for (file, text) in before.files.iter().zip(&texts) {
         golden(&folder.join(file.path.file_name().unwrap()), text);
@@ -140,4 +140,23 @@ fn a_later_run_brings_the_routes_up_to_date(
         let routes = |tree: &Node| super::write::yaml(tree).lines().filter(|line| line.contains("cluster:")).count();
         assert_eq!(routes(&file.tree), routes(&fresh.tree));
     }
+}
+
+/// T35: what goes by where endpoints come from does not go by addresses that are written down.
+#[rstest]
+#[case::original_destination("type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {}")]
+#[case::subsets("type: STATIC, lb_policy: RANDOM, lb_subset_config: {subset_selectors: [{keys: [version]}]}")]
+fn a_cluster_of_a_version_is_balanced_by_itself(#[case] settings: &str) {
+    let before = shape("edge");
+    let text = before.files[0].text.replace(
+        "  - name: reviews\n    type: STATIC\n",
+        &format!("  - {{name: reviews, connect_timeout: 7s, {settings}}}\n  - name: was\n    type: STATIC\n"),
+    );
+    let (after, _) = merge(&flag(), config(&text), &Choice::default()).unwrap();
+    let made = after.cluster("reviews-v2").unwrap();
+    let said = super::write::flow(made);
+    for gone in ["ORIGINAL_DST", "CLUSTER_PROVIDED", "lb_subset_config", "original_dst_lb_config"] {
+        assert!(!said.contains(gone), "{said}");
+    }
+    assert_eq!(made.text_at("connect_timeout"), Some("7s"), "{said}");
 }

@@ -1,6 +1,6 @@
 //! A tree as text: YAML in blocks or in one line, and JSON. Pure.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::node::{Kind, Node};
 
@@ -54,6 +54,9 @@ fn is_small(value: &Node, one_line: &str) -> bool {
 
 /// The value in one line.
 pub(super) fn flow(node: &Node) -> String {
+    if let Some(plain) = &node.plain {
+        return plain.clone();
+    }
     match &node.kind {
         Kind::Scalar(Value::String(one)) => text(one),
         Kind::Scalar(value) => value.to_string(),
@@ -83,7 +86,11 @@ pub(super) fn json(node: &Node, indent: usize) -> String {
 
 fn json_lines(node: &Node, indent: usize) -> Vec<String> {
     let (open, close, parts) = match &node.kind {
-        Kind::Scalar(value) => return vec![value.to_string()],
+        Kind::Scalar(value) => {
+            // One that was read from YAML need not be JSON.
+            let plain = node.plain.as_ref().filter(|plain| serde_json::from_str::<Number>(plain).is_ok());
+            return vec![plain.cloned().unwrap_or_else(|| value.to_string())];
+        }
         Kind::List(all) if all.is_empty() => return vec!["[]".to_owned()],
         Kind::Map(all) if all.is_empty() => return vec!["{}".to_owned()],
         Kind::List(all) => ("[", "]", all.iter().map(|one| (String::new(), one)).collect::<Vec<_>>()),

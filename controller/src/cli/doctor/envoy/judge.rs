@@ -16,7 +16,7 @@ use crate::cli::envoy::flag::{Served, is_edge, past, pieces, served, unserved, w
 use crate::cli::envoy::hosts::is_host;
 use crate::cli::envoy::manager::{FILTER, allows_websocket, is_ours, kind, removes_header, rewriting_behind};
 use crate::cli::envoy::node::Node;
-use crate::cli::envoy::routes::{Told, UNFILTERED, Wanted};
+use crate::cli::envoy::routes::{Told, UNFILTERED, Wanted, switched_off};
 
 const WASM: &str = "http.wasm.v3.Wasm";
 /// What puts most of it right.
@@ -208,7 +208,7 @@ fn routes(facts: &Facts, one: &Served, wanted: &Wanted) -> Vec<Finding> {
         }
         Told::Left { .. } => None,
     };
-    told.filter_map(finding).collect()
+    told.chain(facts.config.at(&one.table).and_then(switched_off)).filter_map(finding).collect()
 }
 
 /// WebSockets that are let in, and do not get to a version.

@@ -38,6 +38,57 @@ fn what_is_added_stands_in_its_place(#[case] text: &str, #[case] expected: &str)
     assert_eq!(rewritten(text, &before, &after), (expected.to_owned(), true));
 }
 
+/// Comments in what is written in one line, and brackets around all of it.
+#[rstest]
+#[case::in_a_list("a: [ # one\n  1,\n  # two\n  2]\nb: 2 # b\n", "a: [1, 2, 3]\nb: 2 # b\n")]
+#[case::around_all("{a: [1], # one\n b: 2}\n", "a: [1, 3]\nb: 2\n")]
+fn comments_that_are_lost_are_said(#[case] text: &str, #[case] expected: &str) {
+    let before = Node::parse(text).unwrap();
+    let mut after = before.clone();
+    push(&mut after, "a", json!(3));
+    assert_eq!(rewritten(text, &before, &after), (expected.to_owned(), false));
+}
+
+/// T35: Envoy reads some words otherwise than this does: as they stood they mean what they meant.
+#[rstest]
+fn a_word_is_written_as_it_stood(
+    #[values(
+        "1.10",
+        "1_000",
+        "010",
+        "7e10",
+        ".5",
+        "+5.0",
+        "0o17",
+        "0x1F",
+        "1e3",
+        "-0",
+        "yes",
+        "On",
+        "n",
+        "~x",
+        "v1",
+        "1.0.0",
+        "2026-12-01",
+        "True",
+        "1.0e-7",
+        "00",
+        "18446744073709551616"
+    )]
+    word: &str,
+    #[values("a: WORD\n", "a: WORD # \u{e4}\n", "a: [WORD]\n", "a: {b: WORD, c: WORD}\n", "a: &x WORD\nb: *x\n")]
+    shape: &str,
+) {
+    let node = Node::parse(&shape.replace("WORD", word)).unwrap();
+    let count = |text: &str| text.matches(word).count() - text.matches(&format!("\"{word}\"")).count();
+    let expected = count(&shape.replace("WORD", word).replace("*x", word));
+    for written in [super::super::write::yaml(&node), super::super::write::flow(&node)] {
+        let quoted = word.starts_with('~');
+        assert!(count(&written) == expected || quoted, "{written}");
+        assert_eq!(Node::parse(&written).unwrap(), node, "{written}");
+    }
+}
+
 /// What an anchor has cannot be changed in one place.
 #[test]
 fn what_is_there_twice_is_written_anew() {

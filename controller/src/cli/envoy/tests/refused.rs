@@ -56,6 +56,10 @@ fn routes(domain: &str, cluster: &str) -> String {
     bootstrap(&[listener("a", &routes("*", "reviews")).replace("filters.http.router", "filters.http.other")]),
     "listener a: it has no router among its http_filters"
 )]
+#[case::name_is_taken(
+    bootstrap(&[listener("a", &routes("*", "reviews")).replace("{name: router", "{name: versionflag, typed_config: {\"@type\": x/http.lua.v3.Lua}}, {name: router")]),
+    "listener a: it has an HTTP filter named versionflag of another type (x/http.lua.v3.Lua): give that one another name"
+)]
 fn what_cannot_be_merged_is_said(#[case] text: String, #[case] expected: &str) {
     let said = refusal(&text);
     assert!(said.contains(expected), "{said}");
@@ -144,6 +148,10 @@ const OFF: &str =
 #[case::off_for_a_host(
     "{name: h, ",
     "the filter is switched off for virtual host h: its requests go to the version of the"
+)]
+#[case::off_for_a_table(
+    "route_config: {",
+    "the filter is switched off for route table without a name: its requests go to the version of the"
 )]
 #[case::not_off("", "")]
 fn where_the_filter_is_switched_off_is_said(#[case] before: &str, #[case] expected: &str) {
