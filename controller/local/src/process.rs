@@ -1,6 +1,7 @@
 //! One start of a version: what is remembered of it, and how it is done. I/O: processes.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -111,17 +112,42 @@ impl Process {
     }
 }
 
-/// Why the program of a version could not be started now, as far as files and `PATH` show that.
-pub fn missing(how: &VersionCommand) -> Option<String> {
-    let program = how.command.first()?;
+/// What a version names that is not there now, as far as files and `PATH` show that: sentences that begin with a field.
+pub fn missing(how: &VersionCommand) -> Vec<String> {
+    let folder = how.directory.as_deref().filter(|folder| !folder.is_dir());
+    let folder = folder.map(|folder| format!("directory: there is no folder {}", folder.display()));
+    let ready = how.ready.command.as_deref().unwrap_or_default();
+    let programs = [("command", how.command.as_slice()), ("ready.command", ready)];
+    let program =
+        |(field, command): (&str, &[String])| Some(format!("{field}: {}", missing_program(command.first()?, how)?));
+    // From a folder that is not there nothing is found.
+    let programs = programs.into_iter().filter(|_| folder.is_none()).filter_map(program).collect::<Vec<_>>();
+    folder.into_iter().chain(programs).collect()
+}
+
+fn missing_program(program: &str, how: &VersionCommand) -> Option<String> {
     let runs = |file: &Path| file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
-    if program.contains('/') {
-        let file = how.directory.as_deref().unwrap_or(Path::new("")).join(program);
-        return (!runs(&file)).then(|| format!("{} is no program that could be started here", file.display()));
-    }
     let path = how.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| runs(&folder.join(program)));
-    (!found).then(|| format!("there is no program {program} in PATH"))
+    let file = match program.contains('/') {
+        true => how.directory.as_deref().unwrap_or(Path::new("")).join(program),
+        false => match std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| runs(file)) {
+            Some(file) => file,
+            None => return Some(format!("there is no program {program} in PATH")),
+        },
+    };
+    if !runs(&file) {
+        return Some(format!("{} is no program that could be started here", file.display()));
+    }
+    let interpreter = interpreter(&file).filter(|interpreter| !runs(interpreter))?;
+    Some(format!("{} is run by {}, which is not there", file.display(), interpreter.display()))
+}
+
+/// The program that runs a script, by its first line.
+fn interpreter(file: &Path) -> Option<PathBuf> {
+    let mut start = vec![];
+    std::fs::File::open(file).ok()?.take(256).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    Some(str::from_utf8(line).ok()?.split_whitespace().next()?.into())
 }
 
 /// Starts a version in a session of its own: neither the terminal's signals nor the end of this process reach it.
@@ -163,10 +189,32 @@ mod tests {
         let directory = Some(PathBuf::from("/bin"));
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let how = VersionCommand { directory, ..crate::testing::version(&[program.to_owned()], address, "") };
-        let missing = missing(&how);
-        assert!(missing.as_deref().unwrap_or("").starts_with(why.unwrap_or("")), "{missing:?}");
-        assert_eq!(missing.is_some(), why.is_some(), "{missing:?}");
+        let found = missing(&how).pop();
+        let expected = why.map(|why| format!("command: {why}")).unwrap_or_default();
+        assert!(found.as_deref().unwrap_or("").starts_with(&expected), "{found:?}");
+        assert_eq!(found.is_some(), why.is_some(), "{found:?}");
         let elsewhere = VersionCommand { env: [("PATH".to_owned(), "/nowhere".to_owned())].into(), ..how };
-        assert_eq!(super::missing(&elsewhere).is_some(), why.is_some() || program == "sh");
+        assert_eq!(missing(&elsewhere).is_empty(), why.is_none() && program != "sh");
+    }
+
+    /// T36: what else a version needs to start, and to get ready.
+    #[test]
+    fn all_that_is_missing_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("serve");
+        std::fs::write(&script, "#!/no/such/shell -e\n").unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut how = crate::testing::version(&["./serve".to_owned()], address, "");
+        how.directory = Some(dir.path().to_owned());
+        how.ready.command = Some(vec!["no-such-probe".to_owned()]);
+        let script = script.parent().unwrap().join("./serve");
+        let expected = [
+            format!("command: {} is run by /no/such/shell, which is not there", script.display()),
+            "ready.command: there is no program no-such-probe in PATH".to_owned(),
+        ];
+        assert_eq!(missing(&how), expected);
+        how.directory = Some("/no/such/folder".into());
+        assert_eq!(missing(&how), ["directory: there is no folder /no/such/folder"]);
     }
 }

@@ -163,6 +163,13 @@ impl File {
         for (name, version) in &self.local.versions {
             wrong.extend(check_version("local.versions", name).err().map(|error| error.to_string()));
             wrong.extend(version.validate().into_iter().map(|error| format!("local.versions.{name}.{error}")));
+            let (address, listen) = (version.address, self.local.listen);
+            let is_all = address.ip().is_unspecified() || listen.ip().is_unspecified();
+            if address.port() == listen.port() && (is_all || address.ip() == listen.ip()) {
+                wrong.push(format!(
+                    "local.versions.{name}.address: {address} is that of the flag service (local.listen {listen})"
+                ));
+            }
             if let Some(other) = addresses.insert(version.address, name) {
                 wrong.push(format!("local.versions: {other} and {name} share the address {}", version.address));
             }

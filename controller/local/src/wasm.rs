@@ -158,7 +158,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>, WasmError> {
         _ => WasmError::Unreadable { path: path.to_owned(), error: error.to_string() },
     };
     let found = std::fs::metadata(path).map_err(unreadable)?;
-    if found.is_file() && found.len() > MAX_BYTES {
+    if !found.is_file() {
+        // Of a pipe nobody writes to, the read would never end.
+        return Err(WasmError::Unreadable { path: path.to_owned(), error: "it is no file".to_owned() });
+    }
+    if found.len() > MAX_BYTES {
         return Err(WasmError::TooLarge(path.to_owned()));
     }
     std::fs::read(path).map_err(unreadable)
@@ -210,6 +214,16 @@ impl WasmFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// T36: nothing ever comes out of it.
+    #[test]
+    fn a_pipe_is_no_filter() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("f.wasm");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let said = read(&pipe).unwrap_err().to_string();
+        assert!(said.contains("f.wasm cannot be read: it is no file"), "{said}");
+    }
 
     /// T10, T26: who put a file right has proxies read it again, the same bytes, too; who broke it has not.
     #[test]

@@ -18,7 +18,7 @@ fn file(spec: &str, local: &str) -> Result<File, String> {
 
 const EDGE: &str = "  proxies: [{id: edge}]\n";
 
-/// T24 and T31 are among them.
+/// T24, T31 and T36 are among them.
 #[rstest]
 #[case(", checks: [{name: errors}]", EDGE, "exactly one of builtin, prometheus and webhook")]
 #[case(", callers: {namespaces: [a]}", EDGE, "spec.callers is not supported")]
@@ -74,6 +74,12 @@ const EDGE: &str = "  proxies: [{id: edge}]\n";
      filterConfig: {path: f.json, wasm: w}\n",
     "sidecar.filter is empty: name a file; line 8, column 74: local.proxies.sidecar.listen 127.0.0.1:0 has no port"
 )]
+#[case(
+    "",
+    "  listen: '127.0.0.1:9001'\n  proxies: [{id: edge}]\n",
+    "line 7, column 28: local.versions.v1.address: 127.0.0.1:9001 is that of the flag service (local.listen"
+)]
+#[case("", "  listen: '0.0.0.0:9001'\n  proxies: [{id: edge}]\n", "(local.listen 0.0.0.0:9001)")]
 fn what_is_wrong_is_said(#[case] spec: &str, #[case] local: &str, #[case] why: &str) {
     let error = file(spec, local).unwrap_err();
     assert!(error.contains(why), "{error}");
@@ -94,6 +100,16 @@ fn what_is_wrong_with_a_version_is_said(#[case] more: &str, #[case] why: &str) {
         EDGE.replace("  proxies", &format!("    v2: {{command: [a], address: '127.0.0.1:9002', {more}}}\n  proxies"));
     let error = file("", &v2).unwrap_err();
     assert!(error.contains(why), "{error}");
+}
+
+/// T36
+#[test]
+fn a_cluster_that_is_there_twice_has_a_place() {
+    let text = "apiVersion: versionflag.io/v1alpha1\nkind: VersionFlag\nmetadata: {name: reviews}\nspec:\n  version: v1\n  \
+                services:\n  - name: reviews\n    clusters: {v1: [a], v2: [a]}\nlocal:\n  versions:\n    v1: {command: [a], \
+                address: '127.0.0.1:9001'}\n  proxies: [{id: edge}]\n";
+    let error = File::parse(text, Path::new("/etc/reviews.yaml")).unwrap_err().to_string();
+    assert!(error.contains("line 8, column 5: spec.services.clusters \"a\" occurs twice"), "{error}");
 }
 
 /// T11: a pid file is found beside the file, like all that is relative.

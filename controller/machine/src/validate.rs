@@ -65,6 +65,19 @@ impl Spec {
         }
         let (epoch, active, preview) = (1, self.version.as_str(), None);
         let draft = Draft { uid: "spec", name: "spec", epoch, active, versions: &versions, preview, before: None };
-        draft.record(self, &Observation::unknown()).seal().map(|_| ())
+        let sealed = draft.record(self, &Observation::unknown()).seal();
+        sealed.map(|_| ()).map_err(|error| match error {
+            // By its name in the spec.
+            RecordError::Twice { field, value } => RecordError::Twice {
+                field: match field {
+                    "service" => "spec.services.name",
+                    "cluster" => "spec.services.clusters",
+                    "host" => "spec.services.hosts",
+                    other => other,
+                },
+                value,
+            },
+            error => error,
+        })
     }
 }

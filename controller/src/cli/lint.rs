@@ -19,8 +19,8 @@ pub(super) type LookAtFilter<'a> = dyn Fn(&Path) -> Result<u32, WasmError> + 'a;
 /// What is found of the things that a file names.
 pub(super) struct Looks<'a> {
     pub(super) filter: &'a LookAtFilter<'a>,
-    /// Why a version could not be started as things are.
-    pub(super) program: &'a dyn Fn(&VersionCommand) -> Option<String>,
+    /// What a version names that is not there.
+    pub(super) missing: &'a dyn Fn(&VersionCommand) -> Vec<String>,
 }
 
 /// One thing that is wrong.
@@ -140,7 +140,7 @@ fn lint_local(local: Reading, looks: &Looks<'_>) -> Vec<Wrong> {
         let name = object(Some(&one.file.metadata.name));
         for (version, how) in &one.file.local.versions {
             // It may be there by the time it is started, or where it is.
-            let missing = (looks.program)(how).map(|why| format!("local.versions.{version}.command: {why}"));
+            let missing = (looks.missing)(how).into_iter().map(|why| format!("local.versions.{version}.{why}"));
             all.extend(missing.map(|why| (name.clone(), one.refused(why), false)));
         }
         let Some(config) = &one.file.local.filter_config else { continue };

@@ -123,7 +123,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn linted(sources: &[PathBuf], output: Output) -> anyhow::Result<ExitCode> {
     let texts = texts(sources)?;
     let files: Vec<(&Path, &str)> = texts.iter().map(|(path, text)| (path.as_path(), text.as_str())).collect();
-    let looks = lint::Looks { filter: &filter_level, program: &local::process::missing };
+    let looks = lint::Looks { filter: &filter_level, missing: &local::process::missing };
     let wrong = lint::lint(&files, &looks).map_err(anyhow::Error::msg)?;
     match output {
         Output::Json => print_json(&wrong)?,

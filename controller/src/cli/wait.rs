@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::ValueEnum;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::args::{At, Output};
 use super::commands::{Source, jsons};
@@ -19,6 +19,8 @@ use machine::status::{Override, Phase};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
+/// What is asked takes so long at most where no time is left.
+const LEAST: Duration = Duration::from_secs(1);
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -118,7 +120,8 @@ pub(super) fn standing(model: &Model, goal: Goal, edited: Option<&str>) -> Stand
 
 pub(super) async fn run(at: &At, goal: Goal, timeout: Millis, program: &str) -> anyhow::Result<ExitCode> {
     let mut source = Source::open(at, false).await?;
-    source.has_one().await?;
+    let deadline = Instant::now() + Duration::from_millis(timeout.0);
+    in_time(deadline, source.has_one()).await?;
     let files = match &source {
         Source::Cluster { name: None, .. } => {
             bail!("the name of a VersionFlag is missing: `{program} list` shows them")
@@ -126,9 +129,8 @@ pub(super) async fn run(at: &At, goal: Goal, timeout: Millis, program: &str) -> 
         Source::Cluster { .. } => vec![],
         Source::Service { at, .. } => at.paths(),
     };
-    let deadline = Instant::now() + Duration::from_millis(timeout.0);
     // Who has never answered is not waited for.
-    let mut looked = Ok(source.look(None).await?);
+    let mut looked = Ok(in_time(deadline, source.look(None)).await?);
     loop {
         let found = find(&files).unwrap_or_default();
         let edited = |name: &str| {
@@ -168,9 +170,15 @@ pub(super) async fn run(at: &At, goal: Goal, timeout: Millis, program: &str) -> 
             return Ok(ExitCode::from(FAILED));
         }
         sleep(left.min(LOOK)).await;
-        looked = source.look(None).await;
+        looked = in_time(deadline, source.look(None)).await;
         if looked.is_err() {
             source.reopen();
         }
     }
+}
+
+/// What is asked of the controller, and not for much longer than there is time.
+async fn in_time<T>(deadline: Instant, asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let until = deadline.max(Instant::now() + LEAST);
+    timeout_at(until, asked).await.context("the controller has not answered in that time")?
 }

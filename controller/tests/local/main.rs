@@ -137,6 +137,20 @@ fn a_watch_goes_on_with_the_next_controller() {
 }
 
 /// T12: the only proxy that is listed has never reported.
+/// T36: a controller that stands still is not waited for beyond the time that was given.
+#[test]
+fn a_wait_ends_in_its_time_with_a_controller_that_stands_still() {
+    let place = Place::new();
+    let controller = place.start();
+    place.until("Stable", stable);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(controller.0.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let out = program(&["wait", "--for", "stable", "--timeout", "1s"], &place.file()).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    // The client by itself waits for longer, and says how long.
+    assert!(stderr(&out).contains("has not answered in that time"), "{}", stderr(&out));
+}
+
 #[test]
 fn nothing_is_flipped_before_all_have_reported() {
     let place = Place::new();

@@ -64,7 +64,7 @@ fn b() -> String {
 #[case::a_new_file_is_no_yaml(&[("a.yaml", a("v1")), ("b.yaml", b())], &[("c.yaml", "no YAML")], &["a takes v1; b takes v1; refused: /d/c.yaml: no YAML"])]
 #[case::one_is_not_valid(&[("a.yaml", a("v9")), ("b.yaml", b())], &[], &["b takes v1; a keeps its own: /d/a.yaml", "spec.version \"v9\""])]
 #[case::another_name(&[("a.yaml", flag("c", "v1", 1, "")), ("b.yaml", b())], &[], &["b takes v1; a keeps its own: metadata.name changes only with a restart"])]
-#[case::another_listen(&[("a.yaml", flag("a", "v1", 1, ", listen: '127.0.0.1:1'")), ("b.yaml", b())], &[], &["a keeps its own: local.listen changes only"])]
+#[case::another_listen(&[("a.yaml", flag("a", "v1", 1, ", listen: '127.0.0.1:2'")), ("b.yaml", b())], &[], &["a keeps its own: local.listen changes only"])]
 #[case::one_file_of_two(&[("a.yaml", a("v1") + "---\n" + &b())], &[], &["a takes v1; b takes v1"])]
 #[case::another_state(&[("a.yaml", flag("a", "v1", 1, ", stateFile: s.json")), ("b.yaml", b())], &[], &["write `stateFile: /d/a.state.json` to keep"])]
 #[case::a_name_twice(&[("a.yaml", a("v2")), ("b.yaml", b()), ("c.yaml", a("v1"))], &[], &["b takes v1; a keeps its own: /d/c.yaml", "metadata.name \"a\" is that of another"])]

@@ -91,8 +91,8 @@ impl Wanted {
     /// The name that somebody gave to a route.
     fn own_name<'a>(&self, route: &'a Node) -> &'a str {
         let name = route.text_at("name").unwrap_or_default();
-        let own = name.split(&self.mark()).next().unwrap_or_default();
-        own.trim_end_matches('.')
+        let own = name.split_once(&self.mark()).map(|(own, _)| own);
+        own.map_or(name, |own| own.strip_suffix('.').unwrap_or(own))
     }
 
     /// What names of routes of this flag have.

@@ -65,7 +65,7 @@ fn all_files_are_linted_together() {
     let paths: Vec<(PathBuf, &String)> = written.iter().map(|(name, text)| (PathBuf::from(name), text)).collect();
     let files: Vec<(&Path, &str)> = paths.iter().map(|(path, text)| (path.as_path(), text.as_str())).collect();
     let said = lint::text(
-        &lint::lint(&files, &lint::Looks { filter: &|_| Ok(flag::level::LEVEL), program: &|_| None }).unwrap(),
+        &lint::lint(&files, &lint::Looks { filter: &|_| Ok(flag::level::LEVEL), missing: &|_| vec![] }).unwrap(),
     );
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 2, "{said}");

@@ -141,7 +141,7 @@ const LOCAL: &str = "{apiVersion: versionflag.io/v1alpha1, kind: VersionFlag, me
 
 /// What is wrong with a file beside a filter of today.
 fn found(text: &str) -> Result<Vec<lint::Wrong>, String> {
-    let looks = lint::Looks { filter: &|_| Ok(LEVEL), program: &|_| None };
+    let looks = lint::Looks { filter: &|_| Ok(LEVEL), missing: &|_| vec![] };
     lint::lint(&[(Path::new("flag.yaml"), text)], &looks)
 }
 
@@ -162,7 +162,7 @@ fn the_file_of_the_filter_is_linted(#[case] is: Result<u32, WasmError>, #[case] 
         assert_eq!(path, Path::new("/etc/f.wasm"));
         is.clone()
     };
-    let looks = lint::Looks { filter: &looked, program: &|_| None };
+    let looks = lint::Looks { filter: &looked, missing: &|_| vec![] };
     let wrong = lint::lint(&[(Path::new("flag.yaml"), &file)], &looks).expect("a document");
     assert_eq!(wrong.iter().any(|one| one.error), is.is_err());
     let text = lint::text(&wrong);
@@ -172,8 +172,8 @@ fn the_file_of_the_filter_is_linted(#[case] is: Result<u32, WasmError>, #[case] 
 /// Who checks a file for another machine is told, not refused.
 #[test]
 fn a_program_that_is_not_there_is_warned_of() {
-    let missing = |how: &VersionCommand| Some(format!("there is no program {} in PATH", how.command.join("")));
-    let looks = lint::Looks { filter: &|_| Ok(LEVEL), program: &missing };
+    let missing = |how: &VersionCommand| vec![format!("command: there is no program {} in PATH", how.command.join(""))];
+    let looks = lint::Looks { filter: &|_| Ok(LEVEL), missing: &missing };
     let file = LOCAL.replace("v1: {", "\nv1: {");
     let text = lint::text(&lint::lint(&[(Path::new("flag.yaml"), &file)], &looks).expect("a document"));
     let warned =
