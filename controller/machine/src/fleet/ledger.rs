@@ -171,7 +171,7 @@ impl Fleet {
 }
 
 /// All that was reported.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Ledger {
     proxies: BTreeMap<String, Proxy>,
     stale_ms: u64,

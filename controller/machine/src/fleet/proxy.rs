@@ -23,7 +23,7 @@ fn came_ms(boot: &str) -> Option<u64> {
 }
 
 /// What is known of one proxy.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Proxy {
     pub(super) report: Report,
     /// What its last complete report said of flags, if that is another one.

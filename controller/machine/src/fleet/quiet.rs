@@ -61,7 +61,7 @@ enum Use {
 }
 
 /// The use of each version by one proxy, by the uid of the flag.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Runs {
     all: BTreeMap<String, BTreeMap<String, Option<Use>>>,
     /// Something of this proxy's life was not seen, or of one of its name before.

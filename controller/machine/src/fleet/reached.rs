@@ -19,7 +19,7 @@ struct Shown {
 }
 
 /// What one proxy has shown, by the uid of the flag.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Reached {
     all: BTreeMap<String, Shown>,
     /// The flags of which something was ever asked.

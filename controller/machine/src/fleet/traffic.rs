@@ -86,7 +86,7 @@ struct Track {
 }
 
 /// Earlier totals at one proxy, by uid and version.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Tracks(BTreeMap<String, BTreeMap<String, Option<Track>>>);
 
 impl Tracks {
@@ -183,7 +183,7 @@ impl Sum {
 }
 
 /// A switch whose flip was published, as the reports after it show it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Move {
     from: String,
     to: String,
@@ -197,7 +197,7 @@ pub(crate) struct Move {
 }
 
 /// What a proxy has told at a time.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Told {
     at_ms: u64,
     boot: String,

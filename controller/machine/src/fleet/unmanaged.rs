@@ -38,7 +38,7 @@ struct Arrivals {
 }
 
 /// What one proxy has seen, by uid, and by address or version.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Flows(BTreeMap<String, BTreeMap<String, Option<Arrivals>>>);
 
 impl Flows {

@@ -153,6 +153,13 @@ pub(super) fn retaining(pass: Pass<'_>, status: &mut Status, mut switch: Switch)
     Wait::moved()
 }
 
+/// What was stopped has to end.
+pub(super) fn has_to_stop(pass: Pass<'_>, version: &str) -> Wait {
+    let ending = pass.seen.workload(version).ending;
+    let what = if ending.is_empty() { String::new() } else { format!(": {}", listed(ending)) };
+    Wait::on(format!("{version} has to stop{what}"))
+}
+
 /// The old version is stopped, and deleted where the spec says so. Once it was told to stop, on the whole proof, it is
 /// only waited for.
 pub(super) fn removing(pass: Pass<'_>, status: &mut Status, mut switch: Switch) -> Wait {
@@ -172,8 +179,7 @@ pub(super) fn removing(pass: Pass<'_>, status: &mut Status, mut switch: Switch) 
             return wait;
         }
         if left.running {
-            let what = if left.ending.is_empty() { String::new() } else { format!(": {}", listed(left.ending)) };
-            return Wait::on(format!("{} has to stop{what}", switch.from));
+            return has_to_stop(pass, &switch.from);
         }
     }
     match may_go(pass, &switch) {

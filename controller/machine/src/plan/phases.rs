@@ -176,6 +176,9 @@ fn stable(pass: Pass<'_>, status: &mut Status) -> Wait {
         let how = workload.exited.as_ref().map_or_else(|| workload.lacking(), |how| format!(": {how}"));
         return blocked(Reason::ActiveNotReady, format!("{active} is active but not ready{how}"));
     }
+    if let Some(version) = status.ending.first() {
+        return after_flip::has_to_stop(pass, version);
+    }
     match &status.r#override {
         Some(held) => Wait::on(format!(
             "nothing: {active} is held although the spec asks for {} ({}); `retry` ends that",

@@ -2,25 +2,19 @@
 
 use stateright::Chooser;
 
+use crate::model_parts::Dice;
 use crate::world::{Action, Protocol, State};
 
 /// Chooses by weight.
 #[derive(Debug, Clone)]
 pub(crate) struct Chance;
 
-/// A generator of numbers that look like chance.
+/// The chance of one run.
 #[derive(Debug)]
-pub(crate) struct Dice {
-    state: u64,
+pub(crate) struct Run {
+    dice: Dice,
     /// Less goes wrong in some runs.
     calm: bool,
-}
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> usize {
-        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.state >> 33) % sides.max(1)) as usize
-    }
 }
 
 fn weight(action: &Action, calm: bool) -> u64 {
@@ -37,26 +31,18 @@ fn weight(action: &Action, calm: bool) -> u64 {
 }
 
 impl Chooser<Protocol> for Chance {
-    type State = Dice;
+    type State = Run;
 
-    fn new_state(&self, seed: u64) -> Dice {
-        Dice { state: seed, calm: !seed.is_multiple_of(3) }
+    fn new_state(&self, seed: u64) -> Run {
+        Run { dice: Dice(seed), calm: !seed.is_multiple_of(3) }
     }
 
-    fn choose_initial_state(&self, dice: &mut Dice, states: &[State]) -> usize {
-        dice.roll(states.len() as u64)
+    fn choose_initial_state(&self, run: &mut Run, states: &[State]) -> usize {
+        run.dice.roll(states.len() as u64)
     }
 
-    fn choose_action(&self, dice: &mut Dice, _: &State, actions: &[Action]) -> usize {
-        let calm = dice.calm;
-        let weight = |action| weight(action, calm);
-        let sum = actions.iter().map(weight).sum();
-        let mut left = dice.roll(sum) as u64;
-        let chosen = actions.iter().position(|action| {
-            let hit = left < weight(action);
-            left = left.saturating_sub(weight(action));
-            hit
-        });
-        chosen.unwrap_or(0)
+    fn choose_action(&self, run: &mut Run, _: &State, actions: &[Action]) -> usize {
+        let calm = run.calm;
+        run.dice.choose(actions.iter().map(|action| weight(action, calm)))
     }
 }

@@ -1,7 +1,6 @@
 //! The controllers: what each remembers, and what the real plan makes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use flag::fence::Held;
@@ -13,37 +12,9 @@ use machine::spec::Spec;
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 
-use crate::proxy::{Published, Sent, VERSIONS, Vm, hash};
+use crate::model_parts::{Kept, Published};
+use crate::proxy::{Sent, VERSIONS, Vm};
 use crate::world::State;
-
-/// A status. What happened is of no consequence for what is decided, and is left out.
-#[derive(Debug, Clone)]
-pub(crate) struct Kept {
-    pub(crate) status: Arc<Status>,
-    hash: u64,
-}
-
-impl Kept {
-    pub(crate) fn new(mut status: Status) -> Kept {
-        status.history.clear();
-        let hash = hash(&serde_json::to_string(&status).unwrap());
-        Kept { status: Arc::new(status), hash }
-    }
-}
-
-impl PartialEq for Kept {
-    fn eq(&self, other: &Kept) -> bool {
-        self.hash == other.hash
-    }
-}
-
-impl Eq for Kept {}
-
-impl Hash for Kept {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.hash.hash(state);
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Controller {

@@ -8,8 +8,9 @@ use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 
 use crate::UID;
-use crate::controller::{Controller, Kept, Looked};
-use crate::proxy::{Event, Proxy, Sent, hash};
+use crate::controller::{Controller, Looked};
+use crate::model_parts::{Kept, hash};
+use crate::proxy::{Event, Proxy, Sent};
 use crate::world::{Place, Protocol, State};
 
 /// More than any switch takes.

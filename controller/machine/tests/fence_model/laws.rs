@@ -5,7 +5,8 @@ use flag::record::Gate;
 use machine::status::Phase;
 use stateright::Property;
 
-use crate::proxy::{Count, Published, Vm};
+use crate::model_parts::Published;
+use crate::proxy::{Count, Vm};
 use crate::world::{Place, Protocol, State, Stream};
 
 pub(crate) fn all() -> Vec<Property<Protocol>> {

@@ -11,6 +11,8 @@ mod chance;
 mod controller;
 mod fair;
 mod laws;
+#[path = "../model_parts/mod.rs"]
+mod model_parts;
 mod proxy;
 mod world;
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,46 +13,13 @@ use flag::named::Named;
 use flag::record::Gate;
 use flag::report::Report;
 use flag::table::{Channel, Flag, Table};
-use machine::publication::Publication;
 
 use crate::UID;
+use crate::model_parts::{Published, hash};
 
 pub(crate) const VERSIONS: [&str; 2] = ["v1", "v2"];
 /// Longer than a hold.
 const LONG_MS: u64 = 10_000;
-
-/// What a controller published, and what it is told from others by.
-#[derive(Debug, Clone)]
-pub(crate) struct Published(pub(crate) Arc<Publication>, u64);
-
-impl Published {
-    pub(crate) fn new(publication: Publication) -> Published {
-        let fence = publication.fence.as_ref();
-        let fence = fence.map(|fence| (fence.epoch, fence.since, &fence.old, &fence.marked, &fence.closed));
-        let hash = hash(&(&publication.record.hash, fence));
-        Published(publication.into(), hash)
-    }
-}
-
-impl PartialEq for Published {
-    fn eq(&self, other: &Published) -> bool {
-        self.1 == other.1
-    }
-}
-
-impl Eq for Published {}
-
-impl Hash for Published {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.1.hash(state);
-    }
-}
-
-pub(crate) fn hash(of: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    hasher.finish()
-}
 
 /// What comes to an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

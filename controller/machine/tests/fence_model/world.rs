@@ -7,8 +7,9 @@ use machine::spec::Spec;
 use machine::status::Phase;
 use stateright::{Model, Property};
 
-use crate::controller::{Controller, Kept, Looked};
-use crate::proxy::{Event, Proxy, Published, Sent, Vm};
+use crate::controller::{Controller, Looked};
+use crate::model_parts::{Kept, Published};
+use crate::proxy::{Event, Proxy, Sent, Vm};
 
 /// Where a stream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

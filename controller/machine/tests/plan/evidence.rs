@@ -96,6 +96,16 @@ fn a_removal_that_cannot_end_holds_up_nothing() {
     assert_eq!(record.versions, names(&["v2", "v3"]), "what ends is nobody's to send requests to");
 }
 
+/// Nothing is switched any more, and what was stopped has not ended: that is not nothing.
+#[test]
+fn what_ends_when_nothing_is_switched_is_told() {
+    let status = Status { ending: names(&["v1"]), ..switching(Phase::Stable) };
+    let plan = pass(&spec(""), &status, &seen().stopping("v1", &["pod v1-a"]));
+    assert_eq!((plan.status.phase, plan.waiting.as_str()), (Phase::Stable, "v1 has to stop: pod v1-a"));
+    let ended = next("", &plan.status, &seen().not_running("v1"));
+    assert_eq!(pass(&spec(""), &ended, &seen().not_running("v1")).waiting, "nothing: v2 serves");
+}
+
 /// C05: what can serve is gone back to at once, and made as strong as what the traffic comes from.
 #[test]
 fn a_rollback_goes_to_what_serves_and_says_how_strong_it_is() {
