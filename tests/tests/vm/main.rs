@@ -13,6 +13,7 @@ mod proxy;
 mod requests;
 #[path = "../../../docs/table.rs"]
 mod table;
+mod turns;
 
 use anyhow::{Context, Result, ensure};
 use host::lock;

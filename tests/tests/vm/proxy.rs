@@ -135,6 +135,8 @@ pub(crate) struct Proxy {
     pub(crate) reached: &'static str,
     /// What is held back and refused, for those that can be told.
     pub(crate) fence: Option<Fence>,
+    /// Another flag beside it.
+    pub(crate) beside: Option<(Record, Fence)>,
     /// The flags whose routes are proved, and those whose answers are measured.
     pub(crate) prove_routes: Vec<String>,
     pub(crate) measure: Vec<String>,
@@ -194,6 +196,7 @@ impl Proxy {
             probe: None,
             reached: "200",
             fence: None,
+            beside: None,
             prove_routes: vec![],
             measure: vec![],
             seq: 0,

@@ -78,7 +78,7 @@ impl Proxy {
             report_every_ms: 50,
             prove_routes: self.prove_routes.clone(),
             measure: self.measure.clone(),
-            flags: vec![self.record.clone()],
+            flags: [&self.record].into_iter().chain(self.beside.iter().map(|one| &one.0)).cloned().collect(),
             asks: None,
         };
         if second {
@@ -92,7 +92,7 @@ impl Proxy {
                 user_agents: vec!["Prometheus/".to_owned()],
                 paths: vec!["/healthz".to_owned()],
             };
-            let fences = self.fence.iter().cloned().collect();
+            let fences = self.fence.iter().chain(self.beside.iter().map(|one| &one.1)).cloned().collect();
             snapshot.asks = Some(Asks { revision, probes, health: vec![health], fences });
         }
         snapshot
