@@ -88,10 +88,13 @@ impl Proxies {
 }
 
 impl House {
-    /// What waits is let go to the new version: nobody's hold has run out by then.
+    /// What waits is let go to the new version by the fence: nobody's hold has run out by then. What is gone back to
+    /// because the other one died does not wait for that.
     pub(super) fn guard_opening(&self, record: &Record) {
         let held = self.published.as_ref().is_some_and(|before| before.record.gate == Gate::Hold);
-        if held && self.disk.phase == Phase::Switching && record.gate == Gate::Open {
+        let opens =
+            self.disk.switch.as_ref().and_then(|one| one.fence.as_ref()).is_some_and(|fence| fence.opened_at.is_some());
+        if held && opens && self.disk.phase == Phase::Switching && record.gate == Gate::Open {
             assert!(!self.proxies.all.iter().any(|one| one.has_expired(self.now)), "opened when a hold had run out");
         }
     }
