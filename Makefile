@@ -45,7 +45,7 @@ UNIT := versionflag-flag versionflag-machine versionflag-service versionflag-loc
 	wasm-image wasm-trim
 TEST_ENVOY := $(filter-out kube% mesh%,$(notdir $(patsubst %/main.rs,%,$(basename $(wildcard tests/tests/*.rs)) $(wildcard tests/tests/*/main.rs))))
 
-.PHONY: test-page programs help filter empty-filter controller envoy manifests lint test test-unit model test-alerts test-argocd test-wasm test-envoy test-old-envoy \
+.PHONY: test-page programs help filter empty-filter controller envoy manifests lint test test-unit model simulate test-alerts test-argocd test-wasm test-envoy test-old-envoy \
 	test-kube test-mesh test-mesh-fence image demo bench bench-hot-path bench-fence bench-flip bench-first-second bench-releases bench-idle bench-memory bench-scale bench-kube bench-mesh plot-flip soak clean
 
 help: ## Print this list
@@ -106,8 +106,12 @@ test-unit: export PROPTEST_CASES ?= 256
 test-unit: ## Run the tests that need nothing but Rust
 	cargo test $(addprefix --package ,$(UNIT))
 
-model: ## Check the model of the protocol in many more states than `make test-unit` does (about five minutes); SEED= tries others
+model: ## Check the model of the protocol in many more states than `make test-unit` does (some minutes)
 	cargo test --release --package versionflag-machine --test protocol_model -- --ignored --nocapture --test-threads 1
+
+simulate: export SEEDS ?= 10000
+simulate: ## Simulate controllers, an API server and proxies with faults, from 10,000 seeds; SEED=n SEEDS=1 does one again
+	cargo test --release --package versionflag-machine --test protocol_model -- --nocapture seeds::no_seed_breaks_a_law
 
 test-wasm: ## Run the shared crate's tests as wasm, under Node
 	@tools/wasm-test.sh

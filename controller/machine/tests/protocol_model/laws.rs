@@ -47,7 +47,9 @@ impl Law {
             Law::Flip => "a flip rests on what is ready, strong enough and reached",
             Law::StillUsed => "what is stopped is what nobody uses",
             Law::WayBack => "nothing that is gone back to is stopped by what was decided before",
-            Law::StoppedStays => "what was stopped is started again only to go back to it",
+            Law::StoppedStays => {
+                "what was stopped is started again only to go back to it, or where its proof broke before that was seen"
+            }
             Law::Counts => "each request that began ends once",
             Law::Drain => "no drain is shorter than was asked for",
             Law::ThirdVersion => "a third version is not touched",

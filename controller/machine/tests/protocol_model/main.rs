@@ -15,6 +15,7 @@ mod laws;
 mod model_parts;
 mod mutation;
 mod proxy;
+mod seeds;
 mod world;
 
 use std::time::Instant;
@@ -71,17 +72,6 @@ fn broken(checker: &impl Checker<Protocol>) -> Vec<&'static str> {
     broken
 }
 
-/// Some orders, in so many states.
-fn some(model: Protocol, states: usize, seed: u64) {
-    let began = Instant::now();
-    let checker =
-        model.checker().target_state_count(states).target_max_depth(DEEP).spawn_simulation(seed, Chance).join();
-    let (states, deep) = (checker.state_count(), checker.max_depth());
-    println!("{states} states, {deep} deep, {:.1} s", began.elapsed().as_secs_f64());
-    assert!(broken(&checker).is_empty());
-    checker.assert_properties();
-}
-
 /// One proxy with so many instances. Time passes when nothing else is to do, and what is written is seen at once.
 fn small(vms: usize) -> Protocol {
     Protocol { begun: 0, echoes: true, prompt: true, sample: 100, ..Protocol::new("", 1, vms) }
@@ -119,19 +109,6 @@ fn every_order_of_edits_while_a_stop_is_on_the_way() {
 }
 
 #[rstest]
-#[case::one_leads_after_the_other("", false)]
-#[case::two_lead_at_once("", true)]
-#[case::it_goes_back_by_itself(BACK, false)]
-fn some_orders_with_faults(#[case] more: &str, #[case] both: bool) {
-    some(Protocol { both, ..wild(more) }, 20_000, 1);
-}
-
-/// Other orders are tried with another `SEED`.
-fn seed() -> u64 {
-    std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap())
-}
-
-#[rstest]
 #[case::two_instances(small(2))]
 #[case::with_a_request(Protocol { begun: 1, ..small(1) })]
 #[case::by_hand(Protocol { requests: 1, ..small(2) })]
@@ -147,16 +124,6 @@ fn many_orders(#[case] world: Protocol) {
 #[ignore = "takes minutes: make model"]
 fn many_orders_with_a_fault(#[case] world: Protocol, #[case] deep: usize) {
     every(world, deep);
-}
-
-#[rstest]
-#[case::one_leads_after_the_other("", false)]
-#[case::two_lead_at_once("", true)]
-#[case::it_goes_back_by_itself(BACK, false)]
-#[case::it_goes_back_and_two_lead(BACK, true)]
-#[ignore = "takes minutes: make model"]
-fn many_orders_with_faults(#[case] more: &str, #[case] both: bool) {
-    some(Protocol { both, ..wild(more) }, 2_000_000, seed());
 }
 
 /// A world with a fault breaks the law that is named, and no other.

@@ -108,6 +108,7 @@ pub(crate) enum Action {
 }
 
 /// What is different from one world to the other.
+#[derive(Clone)]
 pub(crate) struct Protocol {
     /// A spec for each version.
     pub(crate) specs: [Arc<Spec>; 3],
