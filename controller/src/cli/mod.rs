@@ -18,12 +18,14 @@ mod place;
 mod preview;
 mod render;
 mod render_istio;
+mod screen;
 mod show;
 mod simulate;
 mod sources;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod uninstall;
 mod wait;
 mod watch;

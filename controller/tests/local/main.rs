@@ -4,6 +4,7 @@
 
 mod logs;
 mod place;
+mod terminal;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
