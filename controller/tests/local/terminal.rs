@@ -69,6 +69,7 @@ fn ages(text: &str) -> Vec<&str> {
     heads.filter_map(|(_, age)| age.split(['\r', ' ']).next()).collect()
 }
 
+/// T16
 #[test]
 fn a_terminal_is_written_over_until_it_is_interrupted() {
     let place = Place::new();
