@@ -192,7 +192,6 @@ return {
         { ["lastTransitionTime"] = "1970-01-01T00:16:40Z", ["message"] = "every proxy sends new requests to v2", ["observedGeneration"] = 4, ["reason"] = "Acked", ["status"] = "True", ["type"] = "Switched" },
         { ["lastTransitionTime"] = "1970-01-01T00:16:40Z", ["message"] = "nothing reached v1 any more when it settled", ["observedGeneration"] = 4, ["reason"] = "Settled", ["status"] = "True", ["type"] = "Settled" },
         { ["lastTransitionTime"] = "1970-01-01T00:16:40Z", ["message"] = "v1 stays for a rollback", ["observedGeneration"] = 4, ["reason"] = "Retaining", ["status"] = "False", ["type"] = "CleanedUp" },
-        { ["lastTransitionTime"] = "1970-01-01T00:16:40Z", ["message"] = "the phase is Retaining", ["observedGeneration"] = 4, ["reason"] = "Retaining", ["status"] = "True", ["type"] = "Reconciling" },
       },
       ["observedGeneration"] = 4,
       ["phase"] = "Retaining",
@@ -212,7 +211,6 @@ return {
         { ["lastTransitionTime"] = "1970-01-01T00:16:40Z", ["message"] = "every proxy sends new requests to v2", ["observedGeneration"] = 4, ["reason"] = "Acked", ["status"] = "True", ["type"] = "Switched" },
         { ["lastTransitionTime"] = "1970-01-01T00:16:40Z", ["message"] = "nothing reached v1 any more when it settled", ["observedGeneration"] = 4, ["reason"] = "Settled", ["status"] = "True", ["type"] = "Settled" },
         { ["lastTransitionTime"] = "1970-01-01T00:16:40Z", ["message"] = "v1 is still needed", ["observedGeneration"] = 4, ["reason"] = "Removing", ["status"] = "False", ["type"] = "CleanedUp" },
-        { ["lastTransitionTime"] = "1970-01-01T00:16:40Z", ["message"] = "the phase is Removing", ["observedGeneration"] = 4, ["reason"] = "Removing", ["status"] = "True", ["type"] = "Reconciling" },
       },
       ["observedGeneration"] = 4,
       ["phase"] = "Removing",
@@ -452,6 +450,7 @@ return {
         { ["lastTransitionTime"] = "1970-01-01T00:16:40Z", ["message"] = "the spec is not one that this controller understands (spec.services is the text \"none\", and has to be a list): upgrade the controller, or take that out of the spec", ["observedGeneration"] = 4, ["reason"] = "UnreadableSpec", ["status"] = "False", ["type"] = "Ready" },
         { ["lastTransitionTime"] = "1970-01-01T00:16:40Z", ["message"] = "the spec is not one that this controller understands (spec.services is the text \"none\", and has to be a list): upgrade the controller, or take that out of the spec", ["observedGeneration"] = 4, ["reason"] = "UnreadableSpec", ["status"] = "True", ["type"] = "Stalled" },
       },
+      ["observedGeneration"] = 4,
     },
   },
   ["an edit that nobody has looked at"] = {

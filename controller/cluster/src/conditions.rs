@@ -293,10 +293,17 @@ fn cleaned_up(seen: &StatusInputs<'_>, switch: &Switch) -> Word {
     }
 }
 
+/// Whether it is on its way to what the spec asks for. Whoever waits for that waits no longer once traffic has settled: that
+/// the old version stays for a while, and goes, is no part of it.
 fn reconciling(seen: &StatusInputs<'_>) -> Option<Word> {
     let phase = seen.machine.phase;
     let waits = blocked(seen).is_none_or(|(reason, _)| reason.awaits_person());
-    (phase != Phase::Stable && waits).then(|| yes(phase.into(), format!("the phase is {}", phase.name())))
+    let is_settled = match phase {
+        Phase::Stable => true,
+        Phase::Retaining | Phase::Removing => ready(seen).status == "True",
+        _ => false,
+    };
+    (!is_settled && waits).then(|| yes(phase.into(), format!("the phase is {}", phase.name())))
 }
 
 /// Who would undo what is done to the versions that the flag is about.

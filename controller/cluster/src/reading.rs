@@ -40,6 +40,8 @@ pub struct Unreadable {
     pub problem: Problem,
     /// The Services that its spec names, so that no other flag takes them meanwhile.
     pub services: Vec<String>,
+    /// What its status says now.
+    observed_generation: Option<i64>,
     blocked_by: Option<String>,
     conditions: Vec<Condition>,
 }
@@ -63,8 +65,8 @@ impl Reading {
         let unreadable = |metadata, problem, value: &Value, status| {
             let said: ResourceStatus = said(status).unwrap_or_default();
             let services = services(value);
-            let (blocked_by, conditions) = (said.blocked_by, said.conditions);
-            Reading::Unreadable(Unreadable { metadata, problem, services, blocked_by, conditions })
+            let ResourceStatus { observed_generation, blocked_by, conditions, .. } = said;
+            Reading::Unreadable(Unreadable { metadata, problem, services, observed_generation, blocked_by, conditions })
         };
         let machine = match machine {
             Ok(machine) => machine,
@@ -147,17 +149,19 @@ fn services(value: &Value) -> Vec<String> {
 }
 
 impl Unreadable {
-    /// The merge patch by which its status says so, and keeps all else; `None`: it does already.
+    /// The merge patch by which its status says so of the spec as it is now, and keeps all else; `None`: it does already.
     pub fn patch(&self, now: UnixMs) -> Option<Value> {
         let Problem { reason, message, .. } = &self.problem;
         let reason = reason.name();
         let words = [("Ready", "False"), ("Stalled", "True")];
+        let generation = self.metadata.generation;
         let said = |(kind, status): &(&str, &str)| {
-            self.conditions.iter().any(|one| {
-                one.type_ == *kind && one.status == *status && one.reason == reason && one.message == *message
-            })
+            let is_of = |one: &Condition| one.observed_generation == generation && one.reason == reason;
+            let mut those = self.conditions.iter().filter(|one| one.type_ == *kind && one.status == *status);
+            those.any(|one| is_of(one) && one.message == *message)
         };
-        if words.iter().all(said) && self.blocked_by.as_ref() == Some(message) {
+        let is_seen = self.observed_generation == generation;
+        if is_seen && words.iter().all(said) && self.blocked_by.as_ref() == Some(message) {
             return None;
         }
         let replaced = ["Ready", "Stalled", "Reconciling"];
@@ -167,7 +171,7 @@ impl Unreadable {
             Condition {
                 type_: (*kind).to_owned(),
                 status: (*status).to_owned(),
-                observed_generation: self.metadata.generation,
+                observed_generation: generation,
                 last_transition_time: before.map_or_else(|| time(now), |old| old.last_transition_time.clone()),
                 reason: reason.to_owned(),
                 message: message.clone(),
@@ -177,7 +181,7 @@ impl Unreadable {
         let version = &self.metadata.resource_version;
         Some(json!({
             "metadata": { "resourceVersion": version },
-            "status": { "blockedBy": message, "conditions": conditions },
+            "status": { "observedGeneration": generation, "blockedBy": message, "conditions": conditions },
         }))
     }
 }

@@ -62,7 +62,7 @@ pub mod tls;
 mod views;
 
 pub use authenticator::{AddressCheck, Authenticator, TokenReviewer};
-pub use endpoints::{OrderBody, RequestAccepted, RequestBody, router, routes};
+pub use endpoints::{OrderBody, RequestAccepted, RequestBody, is_asked_by_own_name, router, routes};
 pub use fences::Fences;
 pub use flip_times::{FlipTimes, Spread};
 pub use hub::{Hub, LEAVING};

@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 mod controller;
 
+use super::dashboard::DashboardArgs;
 use super::envoy::args::Into;
 use super::explain::ExplainArgs;
 use super::kube_api::Where;
@@ -100,6 +101,8 @@ pub(super) enum Command {
         #[arg(short = 'A', long, conflicts_with = "namespace")]
         all_namespaces: bool,
     },
+    /// Open the live page in a browser; that of a cluster through the API server, until Ctrl-C
+    Dashboard(DashboardArgs),
     /// Say in one sentence what is waited for
     Why(At),
     /// Let a version in that waits for it

@@ -50,6 +50,11 @@ impl Client {
         Ok(Client { base, http: HttpClient::plain(LIMITS)? })
     }
 
+    /// The URL of the flag service, without a slash at its end.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
     pub(super) async fn status(&self) -> anyhow::Result<Vec<FlagView>> {
         let body = self.call(Method::GET, "/v1/status", Bytes::new()).await?;
         serde_json::from_slice(&body).context("the answer is not that of a flag service")

@@ -106,25 +106,29 @@ impl Source {
 pub(super) struct LiveView {
     quiet: bool,
     said: Option<String>,
-    spoke: bool,
+    trouble: Option<String>,
 }
 
 impl LiveView {
-    pub(super) async fn ask(&mut self, cluster: &Cluster, name: Option<&str>) -> Option<Vec<FlagView>> {
-        let error = match cluster.live(name).await {
-            Ok(views) => return Some(views),
-            Err(error) => format!("{error:#}"),
-        };
-        if !self.quiet && self.said.as_ref() != Some(&error) {
-            warn(&format!("without requests, as the flag service cannot be asked: {error}"));
-            (self.said, self.spoke) = (Some(error), true);
-        }
-        None
+    /// Of a watch, which shows by itself what cannot be asked, or does not.
+    pub(super) fn of_watch(is_shown: bool) -> LiveView {
+        LiveView { quiet: is_shown, ..LiveView::default() }
     }
 
-    /// Whether it has said anything since this was asked.
-    pub(super) fn has_spoken(&mut self) -> bool {
-        std::mem::take(&mut self.spoke)
+    pub(super) async fn ask(&mut self, cluster: &Cluster, name: Option<&str>) -> Option<Vec<FlagView>> {
+        let asked = cluster.live(name).await;
+        let why = |error| format!("without requests, as the flag service cannot be asked: {error:#}");
+        self.trouble = asked.as_ref().err().map(why);
+        if !self.quiet && self.trouble.is_some() && self.said != self.trouble {
+            self.said.clone_from(&self.trouble);
+            self.said.iter().for_each(|said| warn(said));
+        }
+        asked.ok()
+    }
+
+    /// What could not be asked last, and why.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.clone()
     }
 }
 

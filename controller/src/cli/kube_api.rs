@@ -187,13 +187,18 @@ impl Cluster {
         })
     }
 
+    /// The pod of the controller that leads, if one has said so.
+    pub(super) async fn leader(&self) -> Result<Option<String>, kube::Error> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.home);
+        let holder = leases.get(LEASE).await?.spec.and_then(|spec| spec.holder_identity);
+        Ok(holder.filter(|holder| !holder.is_empty()))
+    }
+
     /// What the flag service knows of the one with this name, or of all: it is asked through the API
     /// server, at the pod that holds the Lease, with the rights of whoever asks.
     pub(super) async fn live(&self, name: Option<&str>) -> anyhow::Result<Vec<FlagView>> {
         let ask = async {
-            let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.home);
-            let holder = leases.get(LEASE).await?.spec.and_then(|spec| spec.holder_identity);
-            let holder = holder.filter(|holder| !holder.is_empty()).context("no controller acts")?;
+            let holder = self.leader().await?.context("no controller acts")?;
             let flag = self.namespace.as_deref().zip(name);
             let query = flag.map(|(namespace, name)| format!("?flag={namespace}/{name}")).unwrap_or_default();
             let path = format!("/api/v1/namespaces/{}/pods/{holder}/proxy/v1/status{query}", self.home);
@@ -265,10 +270,13 @@ impl Cluster {
         }
     }
 
+    /// That nobody answers there, and what to look at.
+    pub(super) fn silent(&self) -> String {
+        format!("the cluster at {} does not answer: is it running, and is the kubeconfig the right one?", self.url)
+    }
+
     async fn call<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> anyhow::Result<T> {
-        let unreachable = || {
-            format!("the cluster at {} does not answer: is it running, and is the kubeconfig the right one?", self.url)
-        };
+        let unreachable = || self.silent();
         match tokio::time::timeout(TIMEOUT, call).await {
             Err(_) => bail!("{}", unreachable()),
             Ok(Err(kube::Error::Api(status))) if no_such_kind(&status.message) => {

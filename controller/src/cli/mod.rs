@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod commands;
+mod dashboard;
 mod doctor;
 mod envoy;
 mod explain;
@@ -17,12 +18,14 @@ mod place;
 mod preview;
 mod render;
 mod render_istio;
+mod screen;
 mod show;
 mod simulate;
 mod sources;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod uninstall;
 mod wait;
 mod watch;
@@ -77,6 +80,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Wait { at, goal, timeout } => return wait::run(&at, goal, timeout, program).await,
         Command::List { at, all_namespaces } => commands::list(&at, all_namespaces).await?,
+        Command::Dashboard(args) => dashboard::run(&args).await?,
         Command::Why(at) => commands::why(&at, program).await?,
         Command::Promote(at) => commands::request(&at, Action::Promote, program).await?,
         Command::Rollback(at) => commands::request(&at, Action::Rollback, program).await?,

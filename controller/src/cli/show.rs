@@ -5,14 +5,16 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use machine::fleet::ledger::Quiet;
 
-use super::model::{Model, VersionRow};
+use super::model::Model;
+use super::tree;
+use super::tree::{next_start, way};
 use machine::duration::Millis;
 use machine::reason::Reason;
 use machine::status::{Phase, Status};
 use machine::time::UnixMs;
 
 /// Laggards that are listed.
-const SHOWN: usize = 5;
+pub(super) const SHOWN: usize = 5;
 /// What a filter reports that cannot ask a version, because its Envoy has no cluster of that name.
 const NO_CLUSTER: &str = "the proxy has no such cluster";
 
@@ -22,13 +24,13 @@ fn when(at: UnixMs) -> String {
 }
 
 /// A duration, as exact as a person needs it.
-fn long(duration: Millis) -> String {
+pub(super) fn long(duration: Millis) -> String {
     let ms = duration.0;
     if ms < 60_000 { format!("{:.1}s", ms as f64 / 1_000.0) } else { Millis(ms - ms % 1_000).to_string() }
 }
 
 /// How long ago something was.
-fn ago(now: UnixMs, then: UnixMs) -> String {
+pub(super) fn ago(now: UnixMs, then: UnixMs) -> String {
     long(now.since(then))
 }
 
@@ -46,128 +48,15 @@ fn age(duration: Millis) -> String {
 }
 
 /// A command to copy, and what it is good for.
-fn command(program: &str, model: &Model) -> Option<String> {
+pub(super) fn command(program: &str, model: &Model) -> Option<String> {
     let word = model.advice()?;
     let good = if ["rollback", "abort"].contains(&word) { "undo" } else { "you can" };
     Some(format!("{good}: {program} {word} {}", model.at))
 }
 
-fn proxies(text: &mut String, model: &Model) {
-    let proxies = &model.proxies;
-    let _ = writeln!(text, "├─ proxies {}/{} acked", proxies.acked, proxies.expected);
-    // A resource names the first laggards only.
-    let lagging = proxies.expected.saturating_sub(proxies.acked).max(proxies.laggards.len());
-    let more = if proxies.laggards.is_empty() { 0 } else { lagging - proxies.laggards.len().min(SHOWN) };
-    let mut shown = proxies.laggards.iter().take(SHOWN).peekable();
-    while let Some(one) = shown.next() {
-        let branch = if shown.peek().is_none() && more == 0 { "└─" } else { "├─" };
-        let _ = writeln!(text, "│  {branch} {}  {}", one.proxy, one.why);
-    }
-    if more > 0 {
-        let _ = writeln!(text, "│  └─ and {more} more");
-    }
-    for one in &model.refused {
-        let _ = writeln!(text, "├─ refused {}  {}", one.proxy, one.why);
-    }
-}
-
-/// The way that a switch under way goes, or the version that serves.
-fn way(status: &Status) -> String {
-    match (&status.switch, &status.target_version) {
-        (Some(switch), Some(_)) => format!("{}→{}", switch.from, switch.to),
-        _ => status.active_version.clone(),
-    }
-}
-
-/// For how long requests wait, or did.
-fn fence(now: UnixMs, status: &Status) -> Option<String> {
-    let fence = status.switch.as_ref().filter(|_| status.phase != Phase::Stable)?.fence.as_ref()?;
-    if let Some(at) = fence.held_at.filter(|_| status.phase.holds()) {
-        let (so_far, most, attempts) = (ago(now, at), fence.max_hold, fence.attempts);
-        return Some(format!("requests have waited for {so_far}, {most} at most: attempt {attempts}"));
-    }
-    let waited = match fence.most_waiting {
-        0 => "no report showed how many waited".to_owned(),
-        most => format!("{most} waited at most at once"),
-    };
-    let (held, attempt) = (format!("requests were held for {} ms, {waited}", fence.held_ms?), fence.attempts);
-    let why = fence.aborted.as_ref().filter(|_| fence.opened_at.is_none());
-    let tries = if attempt > 1 { format!(", at attempt {attempt}") } else { String::new() };
-    Some(why.map_or(format!("{held}{tries}"), |why| format!("attempt {attempt} was given up: {held}; {why}")))
-}
-
-/// When a version is started again, after what is known of it.
-fn next_start(now: UnixMs, version: &VersionRow) -> String {
-    let next = version.next_start.filter(|next| *next > now);
-    next.map(|next| format!("  next start in {}", ago(next, now))).unwrap_or_default()
-}
-
 /// The tree of one flag.
 pub(super) fn status(model: &Model, program: &str) -> String {
-    let now = model.now;
-    let mut text = String::new();
-    let blocked = model.blocked.as_ref().map(|blocked| format!("  BLOCKED: {}", blocked.reason)).unwrap_or_default();
-    let Some(status) = &model.status else {
-        return format!("{}  {}{blocked}\n└─ waits for: {}\n", model.name, model.spec_version, model.waiting);
-    };
-    // Writing to a String does not fail.
-    let _ = writeln!(
-        text,
-        "{}  {}  {}  epoch {}  {}{blocked}",
-        model.name,
-        way(status),
-        status.phase.name(),
-        status.epoch(),
-        ago(now, status.phase_since)
-    );
-    for version in &model.versions {
-        let next = next_start(now, version);
-        let _ = writeln!(text, "├─ {} {}  {}{}{next}", version.name, version.role, version.state, version.requests);
-        for note in &version.notes {
-            let _ = writeln!(text, "│  └─ {note}");
-        }
-    }
-    proxies(&mut text, model);
-    for check in &model.checks {
-        // A condition has all of them in one.
-        let of = if check.name.is_empty() { "checks".to_owned() } else { format!("check {}", check.name) };
-        let _ = writeln!(text, "├─ {of} {} {}", check.mark, check.message);
-    }
-    if let Some(switch) = status.switch.as_ref().filter(|switch| !switch.removal && status.phase != Phase::Stable)
-        && let Some(flipped) = switch.flipped_at
-    {
-        let acked = switch
-            .acked_at
-            .map_or_else(|| "not all acked".to_owned(), |at| format!("all acked after {} ms", at.since(flipped).0));
-        // Reports are no closer than that.
-        let shown = |ms: u64| if ms < 100 { "<0.1s".to_owned() } else { long(Millis(ms)) };
-        // After a fence there is none, unless it is so long that reports show it.
-        let overlap = model.overlap.filter(|ms| switch.fence.is_none() || *ms >= 100);
-        let overlap = overlap.map(|ms| format!(", overlap {}", shown(ms))).unwrap_or_default();
-        let _ = writeln!(text, "├─ flipped {} ago, {acked}{overlap}", ago(now, flipped));
-    }
-    if let Some(line) = fence(now, status) {
-        let _ = writeln!(text, "├─ {line}");
-    }
-    if let Some(held) = status.r#override.as_ref().filter(|held| held.for_spec_version == model.spec_version) {
-        let _ = writeln!(text, "├─ {} is held against {}: {}", held.version, held.for_spec_version, held.reason);
-    }
-    let command = command(program, model).map(|command| format!("     {command}")).unwrap_or_default();
-    // The tree has a line for each thing; `why` has all of a long one.
-    let waiting = model.waiting.lines().next().unwrap_or_default();
-    match &model.next {
-        None => {
-            let _ = writeln!(text, "└─ waits for: {waiting}{command}");
-        }
-        Some(next) => {
-            // While something blocks, time alone leads nowhere.
-            let at = next.at.filter(|at| *at > now && model.blocked.is_none());
-            let soon = at.map(|at| format!(" in ≥{}", ago(at, now))).unwrap_or_default();
-            let _ = writeln!(text, "├─ waits for: {waiting}");
-            let _ = writeln!(text, "└─ next: {}{soon}{command}", next.what);
-        }
-    }
-    text
+    tree::lines(model, program).iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// What people would call a change: all of it but times, rates and counts.

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, IsTerminal, Write, stdout};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::tcgetwinsize;
 
+use super::screen::{Terminal, has_colors};
+
 /// Prints a text. Whoever read the first lines only, and is gone, has what was wanted.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = stdout().lock();
@@ -32,9 +34,12 @@ pub(super) fn is_read() -> bool {
     !(answered && asked.iter().any(|one| one.revents().intersects(gone)))
 }
 
-/// Columns and rows of the terminal that is printed to, if it is one.
-pub(super) fn size() -> Option<(usize, usize)> {
+/// The terminal that is printed to, if it is one that can be written over.
+pub(super) fn terminal() -> Option<Terminal> {
     let out = stdout();
-    let size = out.is_terminal().then(|| tcgetwinsize(&out).ok()).flatten()?;
-    Some((size.ws_col.into(), size.ws_row.into())).filter(|(columns, rows)| *columns > 0 && *rows > 0)
+    let is_able = out.is_terminal() && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb");
+    let size = is_able.then(|| tcgetwinsize(&out).ok()).flatten()?;
+    let has_colors = has_colors(std::env::var("NO_COLOR").ok().as_deref());
+    let terminal = Terminal { columns: size.ws_col.into(), rows: size.ws_row.into(), has_colors };
+    Some(terminal).filter(|one| one.columns > 0 && one.rows > 0)
 }

@@ -1,6 +1,7 @@
 //! What is drawn of a flag, from the flag service and from the resource.
 
 mod page;
+mod screen;
 mod several;
 mod start;
 mod starts;

@@ -4,6 +4,7 @@
 
 mod logs;
 mod place;
+mod terminal;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -134,6 +135,33 @@ fn a_watch_goes_on_with_the_next_controller() {
     out.until("Stable");
     place.write("v9");
     out.until("BLOCKED: InvalidSpec");
+}
+
+/// A path of the controller of this machine, by HTTP.
+fn asked(address: &str, path: &str) -> String {
+    use std::io::{Read, Write};
+    let host = address.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_page_of_this_machine_is_where_the_dashboard_says() {
+    let place = Place::new();
+    let controller = place.start();
+    place.until("Stable", stable);
+    let out = program(&["dashboard", "--no-open", "reviews", "-f"], &place.file()).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let address = said.strip_prefix("the page is at ").and_then(|rest| rest.strip_suffix("/#reviews\n"));
+    let page = asked(address.unwrap_or_else(|| panic!("{out:?}")), "/");
+    assert!(page.starts_with("HTTP/1.1 200 OK") && page.contains("page.js"), "{page}");
+    drop(controller);
+    let silent = program(&["dashboard", "--no-open"], &place.file()).output().unwrap();
+    assert_eq!(silent.status.code(), Some(1));
+    assert!(stderr(&silent).contains("is it running?"), "{}", stderr(&silent));
 }
 
 /// T12: the only proxy that is listed has never reported.

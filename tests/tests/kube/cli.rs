@@ -19,7 +19,7 @@ fn deployment(version: &str, replicas: u32) -> Value {
     deployment
 }
 
-fn world() -> Value {
+pub(super) fn world() -> Value {
     json!({ "apiVersion": "v1", "kind": "List", "items": [
         { "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop" } },
         { "apiVersion": "v1", "kind": "Service", "metadata": { "name": "reviews", "namespace": "shop" },
@@ -76,7 +76,7 @@ async fn plugin(cluster: &Cluster<'_>, args: &[&str]) -> Result<Said> {
     Ok(command.stdin(Stdio::null()).kill_on_drop(true).output().await?.into())
 }
 
-async fn controller(cluster: &Cluster<'_>) -> Result<Process> {
+pub(super) async fn controller(cluster: &Cluster<'_>) -> Result<Process> {
     let mut command = Command::new(program("versionflag")?);
     command
         .args(["controller", "--listen", "198.19.128.11:7070", "--identity", "one", "--home", "versionflag"])

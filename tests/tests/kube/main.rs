@@ -7,6 +7,7 @@ mod cleanup;
 mod cli;
 mod control_plane;
 mod damage;
+mod dashboard;
 mod doctor;
 mod example;
 mod faults;

@@ -129,6 +129,8 @@ fn a_flag_that_cannot_be_read_is_told_of_and_hides_no_other() {
             let message = flag["status"]["blockedBy"].as_str().context("a sentence")?;
             assert!(message.contains(says), "{message}");
             assert_eq!(conditions(&flag), [json!(["Ready", "False", reason]), json!(["Stalled", "True", reason])]);
+            // By which kstatus takes it for failed, and not for one that nobody has looked at.
+            assert_eq!(flag["status"]["observedGeneration"], flag["metadata"]["generation"]);
             let field = format!("--field-selector=involvedObject.name={name},reason={reason}");
             wait_for("an Event", LIMIT, async || {
                 let events = cluster.kubectl(&["get", "events", "--namespace=team-0", &field, "--output=name"]).await?;

@@ -62,6 +62,8 @@ fn unreadable() -> Value {
         "apiVersion": "versionflag.io/v1alpha1", "kind": "VersionFlag",
         "metadata": { "name": "reviews", "namespace": "shop", "uid": "u", "generation": 4 },
         "spec": { "version": "v2", "services": "none" },
+        // Of the edit before.
+        "status": { "observedGeneration": 3 },
     });
     let found = Reading::of(object).unwrap();
     let Reading::Unreadable(flag) = found else { panic!("it was read: {found:?}") };
@@ -128,4 +130,48 @@ fn every_phase_is_a_case_of_the_health_check() {
     }
     out.push_str("}\n");
     golden::compare("manifests/argocd/health_cases.lua", &out);
+}
+
+/// What Flux and Helm make of it: the rules of kstatus for a kind that it does not know, in its order.
+fn kstatus(object: &Value) -> &'static str {
+    let observed = object.pointer("/status/observedGeneration").filter(|observed| !observed.is_null());
+    if observed.is_some_and(|observed| Some(observed) != object.pointer("/metadata/generation")) {
+        return "InProgress";
+    }
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    let of = |kind: &str| conditions?.iter().find(|one| one["type"] == kind).map(|one| one["status"] == "True");
+    match (of("Reconciling"), of("Stalled"), of("Ready")) {
+        (Some(true), Some(true), _) => "both",
+        (Some(true), _, _) => "InProgress",
+        (_, Some(true), _) => "Failed",
+        (_, _, Some(false)) => "InProgress",
+        _ => "Current",
+    }
+}
+
+#[test]
+fn who_waits_by_kstatus_waits_until_it_has_settled_and_no_longer_than_it_moves() {
+    let expected = |name: &str| match name {
+        "Stable" | "Retaining" | "Removing" | "switched and cleaned up" => "Current",
+        // There are no conditions yet.
+        "a flag that nobody has looked at" => "Current",
+        "blocked before the flip" | "blocked after the flip" | "blocked while it settles" => "Failed",
+        "a route leads past it" | "the active version is not ready" | "not understood" => "Failed",
+        _ => "InProgress",
+    };
+    let found: Vec<_> = cases().iter().map(|(name, object)| (name.clone(), kstatus(object))).collect();
+    let wanted: Vec<_> = found.iter().map(|(name, _)| (name.clone(), expected(name))).collect();
+    assert_eq!(found, wanted);
+}
+
+/// While the old version stays, somebody asks for the next one: that goes on.
+#[test]
+fn the_next_version_is_waited_for_while_the_old_one_stays() {
+    for phase in ["Retaining", "Removing"] {
+        let mut world = world(&RETAINING.replace("phase: Retaining", &format!("phase: {phase}")));
+        world.spec.version = "v3".to_owned();
+        assert_eq!(kstatus(&resource(&world)), "InProgress", "{phase}");
+        let reconciling = world.condition("Reconciling");
+        assert_eq!(reconciling, Some(("True".to_owned(), phase.to_owned())), "{phase}");
+    }
 }

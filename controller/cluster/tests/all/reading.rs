@@ -83,7 +83,8 @@ fn what_cannot_be_read_says_why(#[case] value: Value, #[case] reason: &str, #[ca
     let patch = found.patch(UnixMs(5_000)).unwrap();
     assert_eq!(patch["metadata"], json!({ "resourceVersion": "7" }));
     let status = patch["status"].as_object().unwrap();
-    assert_eq!(status.keys().collect::<Vec<_>>(), ["blockedBy", "conditions"]);
+    assert_eq!(status.keys().collect::<Vec<_>>(), ["blockedBy", "conditions", "observedGeneration"]);
+    assert_eq!(status["observedGeneration"], json!(2));
     assert_eq!(status["blockedBy"], json!(found.problem.message));
 }
 
@@ -113,7 +114,14 @@ fn what_is_wrong_is_written_once_and_other_conditions_stay() {
     for (field, to) in patch["status"].as_object().unwrap() {
         value["status"][field] = to.clone();
     }
-    assert_eq!(unreadable(value).patch(UnixMs(9_000)), None);
+    assert_eq!(unreadable(value.clone()).patch(UnixMs(9_000)), None);
+
+    // The next edit is as bad: nobody is to take what was said of the one before for what is said of it.
+    value["metadata"]["generation"] = json!(3);
+    let patch = unreadable(value).patch(UnixMs(9_000)).unwrap();
+    let conditions = patch["status"]["conditions"].as_array().unwrap();
+    assert_eq!(patch["status"]["observedGeneration"], json!(3));
+    assert_eq!(conditions[1..].iter().map(|one| &one["observedGeneration"]).collect::<Vec<_>>(), [&json!(3); 2]);
 }
 
 #[test]

@@ -166,7 +166,7 @@ async fn refuse_pages(request: Request, next: Next) -> Response {
 }
 
 /// Whether nobody else can have the name lead here that a request has: HTTP/2 has it in the request itself.
-fn is_asked_by_own_name(request: &Request) -> bool {
+pub fn is_asked_by_own_name(request: &Request) -> bool {
     let is_own = |host: &Authority| {
         let name = host.host().trim_start_matches('[').trim_end_matches(']');
         name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()

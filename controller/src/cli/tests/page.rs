@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory, Parser};
 
-use crate::cli::args::Cli;
+use crate::cli::args::{Cli, called};
 
 #[path = "../../../../docs/table.rs"]
 mod table;
@@ -76,4 +76,37 @@ fn the_commands_without_json_are_the_ones_that_the_page_excepts() {
     let without =
         commands.iter().filter(|(_, command)| !json(command)).map(|(name, _)| name.split(' ').next().unwrap());
     assert_eq!(excepted, without.collect());
+}
+
+/// What krew reads: https://krew.sigs.k8s.io/docs/developer-guide/plugin-manifest.
+#[test]
+fn the_plugin_of_krew_names_this_program_and_its_commands() {
+    let plugin: serde_json::Value =
+        serde_saphyr::from_str(include_str!("../../../../manifests/krew/versionflag.yaml")).unwrap();
+    let text = |path: &str| plugin.pointer(path).and_then(serde_json::Value::as_str).unwrap_or_default();
+    assert_eq!(text("/apiVersion"), "krew.googlecontainertools.github.com/v1alpha2");
+    assert_eq!(text("/kind"), "Plugin");
+    // krew links it under this name, by which the program knows that kubectl runs it.
+    assert_eq!(called(Some(format!("kubectl-{}", text("/metadata/name")).as_ref())), "kubectl versionflag");
+    assert_eq!(text("/spec/version"), concat!("v", env!("CARGO_PKG_VERSION")));
+    let short = text("/spec/shortDescription");
+    assert!((1..=50).contains(&short.len()) && !short.ends_with('.'), "{short}");
+
+    let said = text("/spec/description").lines().filter_map(|line| line.trim().strip_prefix("kubectl "));
+    let said: Vec<_> = said.filter_map(|line| line.split_once("   ")).map(|(command, _)| command).collect();
+    assert!(said.len() >= 7, "{said:?}");
+    for command in said {
+        assert!(Cli::try_parse_from(command.split(' ')).is_ok(), "{command}");
+    }
+
+    let platforms = plugin.pointer("/spec/platforms").and_then(serde_json::Value::as_array).unwrap();
+    for platform in platforms {
+        let field = |path: &str| platform.pointer(path).and_then(serde_json::Value::as_str).unwrap_or_default();
+        assert_eq!(field("/bin"), "versionflag");
+        let is_hash = |hash: &str| hash.len() == 64 && hash.chars().all(|one| matches!(one, '0'..='9' | 'a'..='f'));
+        assert!(is_hash(field("/sha256")), "{platform}");
+        let labels = (field("/selector/matchLabels/os"), field("/selector/matchLabels/arch"));
+        let archive = format!("/{}/versionflag-{}-{}.tar.gz", text("/spec/version"), labels.0, labels.1);
+        assert!(field("/uri").starts_with("https://") && field("/uri").ends_with(&archive), "{platform}");
+    }
 }
