@@ -2,7 +2,7 @@
 
 use super::{Pass, fence};
 use crate::history::Happening;
-use crate::observation::{Strength, VersionState};
+use crate::observation::{Keeper, Strength, VersionState};
 use crate::spec::CleanupPolicy;
 use crate::status::{Override, Phase, Status, Switch};
 use crate::time::UnixMs;
@@ -42,7 +42,7 @@ pub(super) fn give_up(now: UnixMs, status: &mut Status) {
 }
 
 /// Goes back to the version that was left: at once if something of it serves and requests may still be sent there,
-/// otherwise it is started like any other target.
+/// otherwise, and where a stop of it may still come, it is started and marked like any other target.
 pub(super) fn roll_back(pass: Pass<'_>, status: &mut Status, why: &str) {
     let Some(old) = status.switch.clone() else {
         return;
@@ -50,7 +50,8 @@ pub(super) fn roll_back(pass: Pass<'_>, status: &mut Status, why: &str) {
     hold(pass, status, &old.from, why);
     let left = pass.seen.workload(&old.from);
     status.halted.remove(&old.from);
-    if !left.serves() || status.phase == Phase::Removing {
+    let may_stop = old.may_stop && pass.seen.keeper == Keeper::Platform;
+    if !left.serves() || status.phase == Phase::Removing || may_stop {
         begin(pass, status, &old.from);
         status.note(pass.now, Happening::RolledBack, format!("{} is started, to go back to it: {why}", old.from));
         return;
@@ -111,7 +112,9 @@ pub(super) fn wait_for_target(now: UnixMs, status: &mut Status, switch: Switch, 
 
 /// What was shown did not hold: all of it has to be shown again, and the old version stays for as long again.
 pub(super) fn unsettle(now: UnixMs, status: &mut Status, switch: Switch, why: String) {
-    let anew = Switch { settled_at: None, retain_until: None, removal_intent_at: None, waived: false, ..switch };
+    let may_stop = switch.may_stop || status.phase == Phase::Removing;
+    let anew =
+        Switch { settled_at: None, retain_until: None, removal_intent_at: None, may_stop, waived: false, ..switch };
     status.switch = Some(anew);
     status.note(now, Happening::Unsettled, why);
     status.enter(now, Phase::Settling);

@@ -68,6 +68,9 @@ pub struct Switch {
     /// The decision to remove `from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal_intent_at: Option<UnixMs>,
+    /// That decision was taken back without `from` having been seen to stop: that it was told to may still come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_stop: bool,
     /// `from` was gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed_at: Option<UnixMs>,

@@ -81,6 +81,18 @@ fn only_a_way_back_starts_it_again(#[case] more: &str, #[case] seen: Seen) {
     assert!(back.ending.is_empty() && back.leftovers.is_empty(), "what is gone back to is not removed");
 }
 
+/// C02: that it was to be stopped was taken back, and somebody may have sent that on its way: what is gone back to is
+/// marked before requests go there. Where nobody else can have, it is gone back to at once.
+#[rstest]
+#[case::somebody_else_scales(Keeper::Platform, Phase::Coexisting)]
+#[case::nobody_else_does(Keeper::Controller, Phase::Switching)]
+fn a_stop_that_may_still_come_is_minded_on_the_way_back(#[case] keeper: Keeper, #[case] expected: Phase) {
+    let broken = next("", &switching(Phase::Removing), &seen().busy(3).kept_by(keeper));
+    assert_eq!(broken.phase, Phase::Settling, "the proof broke");
+    let back = next("", &broken, &seen().asked_for(Action::Rollback).kept_by(keeper));
+    assert_eq!((back.phase, back.switch.map(|switch| switch.to).as_deref()), (expected, Some("v1")));
+}
+
 /// C06, F12: v1 is proved unused, and one pod of it never ends. What comes next does not wait for it.
 #[test]
 fn a_removal_that_cannot_end_holds_up_nothing() {
