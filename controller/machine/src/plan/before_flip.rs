@@ -101,7 +101,10 @@ pub(super) fn lost(pass: Pass<'_>, status: &Status, switch: &Switch) -> Option<S
     if !target.ready {
         return Some(format!("{} is not ready any more{}", switch.to, target.lacking()));
     }
-    if let Some((_, at)) = target.ready_since.zip(switch.ready_at).filter(|(since, at)| since > at) {
+    // Since the very moment in which it had been ready for long enough, it has not been so for long enough.
+    let anew = pass.spec.coexistence.min_ready > Millis(0) && !switch.rollback;
+    let late = |(since, at): &(UnixMs, UnixMs)| since > at || (since == at && anew);
+    if let Some((_, at)) = target.ready_since.zip(switch.ready_at).filter(late) {
         return Some(match pass.seen.leads_since > at {
             true => {
                 format!("nobody has watched {} since this controller began: it shows again that it is ready", switch.to)

@@ -198,6 +198,19 @@ fn a_dip_before_the_flip_forgets_no_promotion() {
     assert_eq!(status.active_version, "v2");
 }
 
+/// T1: it was ready for long enough by what was seen then, and has been ready by what is seen now only since that moment.
+#[rstest]
+#[case::for_that_moment("minReady: 1s", NOW - 5, Phase::Coexisting)]
+#[case::since_then("minReady: 1s", NOW - 4, Phase::Coexisting)]
+#[case::for_long_enough("minReady: 1s", NOW - 1_005, Phase::Switching)]
+#[case::a_moment_is_enough("minReady: 0s", NOW - 5, Phase::Switching)]
+fn a_flip_rests_on_all_of_the_time_that_was_asked_for(#[case] asked: &str, #[case] since: u64, #[case] to: Phase) {
+    let mut seen = seen();
+    seen.0.versions.insert("v2".to_owned(), ready(since));
+    let status = with_switch(switching(Phase::ProvingRoutes), |switch| switch.ready_at = Some(UnixMs(NOW - 5)));
+    assert_eq!(next(&format!("coexistence: {{{asked}}}"), &status, &seen).phase, to);
+}
+
 /// C10: a service that is added joins when the version that requests go to serves there.
 #[rstest]
 #[case::not_there(None, &["reviews"])]

@@ -332,7 +332,9 @@ impl World for Turn<'_> {
         if flips(stored, next) {
             self.me.check_flip(self.state, self.world, next);
         }
-        if acked(next).is_some() && acked(next) != acked(stored) && next.phase == Phase::Settling {
+        // What it had decided before is written again over what another one that leads has written.
+        let known = [acked(stored), acked(&self.me.memory.status)];
+        if acked(next).is_some() && !known.contains(&acked(next)) && next.phase == Phase::Settling {
             self.me.check_acks(self.state, next);
         }
         self.me.pending.push(Write::Status(Kept::new(next.clone()), self.me.resource.version));
