@@ -81,7 +81,7 @@ fn only_a_way_back_starts_it_again(#[case] more: &str, #[case] seen: Seen) {
     assert!(back.ending.is_empty() && back.leftovers.is_empty(), "what is gone back to is not removed");
 }
 
-/// C02: that it was to be stopped was taken back, and somebody may have sent that on its way: what is gone back to is
+/// C03: that it was to be stopped was taken back, and somebody may have sent that on its way: what is gone back to is
 /// marked before requests go there. Where nobody else can have, it is gone back to at once.
 #[rstest]
 #[case::somebody_else_scales(Keeper::Platform, Phase::Coexisting)]

@@ -82,7 +82,7 @@ fn try_all(worlds: &[Protocol], seeds: std::ops::Range<u64>) -> (Option<(u64, La
                         Err((law, how)) => *found.lock().unwrap() = Some((seed, law, how)),
                     }
                     let done = seed + 1 - seeds.start;
-                    if done % SHOWN == 0 {
+                    if done.is_multiple_of(SHOWN) {
                         println!("{done} seeds, {:.0} s", began.elapsed().as_secs_f64());
                     }
                 }
